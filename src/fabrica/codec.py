@@ -1,0 +1,79 @@
+"""Codec: the reversible map between physical units and what a network sees, [-1, 1].
+
+It is saved with the model, so that inference never has to guess a range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabrica.errors import UsageError
+from fabrica.image import Float32, Image
+
+KINDS = ("window", "percentile", "label")
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How values become network values.
+
+    kind      "window": [low, high] in physical units -> [-1, 1], clipped; the same for every image (CT in HU,
+              8- or 16-bit radiographs). "percentile": low and high are percentiles (0 to 100) of each image,
+              for modalities without a scale (MR). "label": integers 0..classes-1 -> one-hot channels.
+    unit      the physical unit that `decode` gives back.
+    default_limits  the limits in physical units that `decode` uses where no source image gives them
+              (samples of a percentile codec): the median over the training images.
+    """
+
+    kind: str = "window"
+    low: float = 0.0
+    high: float = 255.0
+    unit: str = "arbitrary"
+    classes: int = 0
+    default_limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"codec.kind is {self.kind!r}; expected one of {', '.join(KINDS)}")
+        if self.kind == "label" and self.classes < 2:
+            raise UsageError(f"codec.classes is {self.classes}; a label codec needs at least 2")
+        if self.kind != "label" and not self.low < self.high:
+            raise UsageError(f"codec.low {self.low} must be below codec.high {self.high}")
+        if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise UsageError(f"codec.low {self.low} and codec.high {self.high} must be percentiles, 0 to 100")
+
+    def limits(self, data: Float32) -> Limits:
+        """The physical values that become -1 and +1 for this array."""
+        if self.kind == "window":
+            return self.low, self.high
+        low, high = (float(v) for v in np.percentile(data, [self.low, self.high]))
+        return (low, high) if low < high else (low, low + 1.0)  # a constant image
+
+    def encode(self, image: Image) -> Float32:
+        """Physical units (C, *S) -> network units float32 (C, *S) in [-1, 1], or (classes, *S) in {-1, 1}."""
+        if self.kind == "label":
+            index = np.rint(image.data[0]).astype(np.int64)
+            if index.min() < 0 or index.max() >= self.classes:
+                raise UsageError(
+                    f"label values span {index.min()} to {index.max()}; the codec expects 0 to {self.classes - 1}"
+                )
+            one_hot = np.arange(self.classes).reshape(-1, *[1] * index.ndim) == index
+            return np.where(one_hot, np.float32(1), np.float32(-1))
+        low, high = self.limits(image.data)
+        scaled = (image.data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
+        return np.clip(scaled, -1.0, 1.0, dtype=np.float32)
+
+    def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
+        """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
+        if self.kind == "label":
+            return np.argmax(values, axis=0, keepdims=True).astype(np.float32)
+        if limits is None:
+            limits = (self.low, self.high) if self.kind == "window" else self.default_limits
+        if limits is None:
+            raise UsageError("a percentile codec needs the limits of a source image to decode")
+        low, high = limits
+        clipped = np.clip(values.astype(np.float32), -1.0, 1.0)
+        return (clipped + np.float32(1)) * np.float32((high - low) / 2.0) + np.float32(low)

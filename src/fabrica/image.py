@@ -1,0 +1,67 @@
+"""Image: the one thing that readers return and writers accept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+UNITS = ("HU", "arbitrary", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A 2-D image or a 3-D volume with its place in the patient.
+
+    data    float32, shape (C, H, W) or (C, D, H, W), in physical units: never scaled to a network's range.
+    affine  float64, 4 x 4, maps the voxel index (w, h, d, 1) to mm in RAS+ (x to the patient's Right, y
+            Anterior, z Superior). Index order is that of NIfTI and ITK: fastest axis first, so a NIfTI affine
+            is kept as it stands while its array is transposed. For 2-D images d = 0.
+    unit    one of UNITS: "HU" (CT numbers), "arbitrary" (MR, X-ray, photographs), "label" (integers).
+    origin  what a writer needs to give the header back, and what a codec may trust. Keys in use:
+            "path", "format" ("dicom" | "nifti" | "raster" | "npz" | "phantom"), "modality" (DICOM's two
+            letters: CT, MR, DX, CR, PT, ...), "patient", "range" ((lowest, highest) storable value),
+            "step" (the difference between two neighbouring stored values), "window" (centre, width),
+            "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "notes" (tuple of strings:
+            what the reader had to repair or assume).
+    """
+
+    data: Float32
+    affine: Float64 = field(default_factory=lambda: np.eye(4))
+    unit: str = "arbitrary"
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data.ndim not in (3, 4):
+            raise ValueError(f"Image data must be (C, H, W) or (C, D, H, W), found shape {self.data.shape}")
+        if self.data.dtype != np.float32:
+            raise ValueError(f"Image data must be float32, found {self.data.dtype}")
+        if self.affine.shape != (4, 4):
+            raise ValueError(f"Image affine must be 4 x 4, found {self.affine.shape}")
+        if self.unit not in UNITS:
+            raise ValueError(f"Image unit must be one of {', '.join(UNITS)}, found {self.unit!r}")
+
+    @property
+    def channels(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial size in array order: (H, W) or (D, H, W)."""
+        return tuple(int(n) for n in self.data.shape[1:])
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Millimetres between voxel centres in array order: (H, W) or (D, H, W)."""
+        columns = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return tuple(float(s) for s in columns[: len(self.size)][::-1])
+
+    def with_data(self, data: Float32, **changes: Any) -> Image:
+        """The same place and origin with other voxels."""
+        return replace(self, data=np.ascontiguousarray(data, dtype=np.float32), **changes)
