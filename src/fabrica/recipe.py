@@ -1,0 +1,223 @@
+"""Recipe: one YAML file with every value of a run. Values only: a recipe cannot execute code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fabrica.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass
+class DataConfig:
+    """What the network is trained on, and how an image becomes the network's size.
+
+    source     a manifest (.csv, .parquet), a folder of images (scanned on the fly), or a phantom:
+               "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET).
+    count      how many training images a phantom source draws (a tenth of it again for val and for test).
+    size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.
+    channels   channels of the images: 1 for all of radiology but colour.
+    batch      images a step, over all processes together.
+    fit        how another aspect ratio becomes `size`: "pad" keeps everything, "crop" fills the frame,
+               "stretch" ignores the ratio, "exact" pads or crops without resampling.
+    condition  "" or "label": what the network is told about each image.
+    classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
+    where      manifest column -> value: only these rows are used.
+    flip       random left-right flips (never for anatomy whose side matters).
+    """
+
+    source: str = ""
+    count: int = 2000
+    size: list[int] = field(default_factory=lambda: [64, 64])
+    channels: int = 1
+    batch: int = 32
+    fit: str = "pad"
+    condition: str = ""
+    classes: list[str] = field(default_factory=list)
+    where: dict[str, str] = field(default_factory=dict)
+    flip: bool = False
+
+
+@dataclass
+class CodecConfig:
+    """How values become [-1, 1]: see `fabrica.codec.Codec`. "auto" decides from the training images, once,
+    and the decision is saved with the model."""
+
+    kind: str = "auto"
+    low: float | None = None
+    high: float | None = None
+    unit: str = "arbitrary"
+    classes: int = 0
+
+
+@dataclass
+class TrainConfig:
+    """The budget and the manners of the loop. `steps` and `minutes`: whichever ends first (0: no limit)."""
+
+    steps: int = 10_000
+    minutes: float = 0.0
+    lr: float = 2e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.0
+    warmup: int = 200
+    decay: str = "cosine"  # over the budget that binds, steps or minutes; or "constant"
+    clip: float = 1.0  # largest gradient norm; 0: none
+    accumulate: int = 1
+    ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
+    precision: str = "auto"
+    devices: int = 1
+    checkpoint_every: int = 500
+    validate_every: int = 500
+    sample_every: int = 1000
+    log_every: int = 25
+
+
+@dataclass
+class SampleConfig:
+    """Defaults of `sample`, saved with the model."""
+
+    steps: int = 10
+    sampler: str = "dpmpp-2m"
+    spacing: str = "log-snr"
+    guidance: float = 1.0
+    rescale: float = 0.0
+    clip: bool = True
+
+
+@dataclass
+class Recipe:
+    """A whole run. `method` holds the method's name and its own values (see the Config of its class)."""
+
+    name: str = ""
+    task: str = "synthesise"
+    about: str = ""
+    cost: str = ""
+    score: str = ""
+    seed: int = 0
+    track: str = ""
+    method: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def save(self, path: Path) -> None:
+        path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe with this name (see `recipe_names`) or at this path, with `key=value` overrides laid over it.
+
+    Raises UsageError for unknown recipes and keys ("did you mean"), wrong types, and `${...}` expressions.
+    """
+    text = _recipe_text(name_or_path)
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(f"override {override!r} is not key=value, e.g. train.steps=1000")
+    try:
+        # to_container(resolve=False) keeps "${...}" as text, so that it can be refused, not evaluated
+        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+        raw = OmegaConf.to_container(merged, resolve=False)
+    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"recipe {name_or_path} must be a mapping of keys to values")
+    recipe = typed(Recipe, raw)
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    data, train = recipe.data, recipe.train
+    if len(data.size) not in (2, 3) or min(data.size) < 1:
+        raise UsageError(f"data.size is {data.size}; expected [H, W] or [D, H, W] of positive numbers")
+    expectations: list[tuple[bool, str]] = [
+        (data.batch >= 1, f"data.batch is {data.batch}; expected at least 1"),
+        (data.channels >= 1, f"data.channels is {data.channels}; expected at least 1"),
+        (data.condition in ("", "label"), f"data.condition is {data.condition!r}; expected '' or 'label'"),
+        (
+            data.fit in ("pad", "crop", "stretch", "exact"),
+            f"data.fit is {data.fit!r}; expected pad, crop, stretch or exact",
+        ),
+        (
+            train.steps > 0 or train.minutes > 0,
+            "train.steps and train.minutes are both 0; give the run a budget",
+        ),
+        (
+            train.decay in ("cosine", "constant"),
+            f"train.decay is {train.decay!r}; expected cosine or constant",
+        ),
+        (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
+        (train.accumulate >= 1, f"train.accumulate is {train.accumulate}; expected at least 1"),
+        (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
+        ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
+    ]
+    for holds, message in expectations:
+        if not holds:
+            raise UsageError(message)
+
+
+def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
+    """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
+    raw = _check_keys(cls, raw, where)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), raw))  # type: ignore[no-any-return]
+    except OmegaConfBaseException as error:
+        key = f"{where}{error.full_key}" if error.full_key else where
+        raise UsageError(f"recipe key {key}: {_first_line(error)}") from error
+
+
+def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    clean: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            raise UsageError(f"unknown recipe key {where}{key}{did_you_mean(str(key), known)}")
+        if isinstance(value, str) and "${" in value:
+            raise UsageError(f"recipe key {where}{key}: expressions ({value}) are not allowed, only values")
+        if is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
+            value = _check_keys(hints[key], value, f"{where}{key}.")
+        if key == "size" and isinstance(value, int):
+            value = [value, value]
+        clean[key] = value
+    return clean
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of an error message: '; did you mean X?', or the list of what there is."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes shipped in the package."""
+    folder = resources.files("fabrica") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _recipe_text(name_or_path: str | Path) -> str:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"no recipe at {path}")
+        return path.read_text(encoding="utf-8")
+    names = recipe_names()
+    if str(name_or_path) not in names:
+        raise UsageError(f"no recipe {str(name_or_path)!r}{did_you_mean(str(name_or_path), names)}")
+    return (resources.files("fabrica") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
