@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fabrica.errors import UsageError
+from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class CodecConfig:
     high: float | None = None
     unit: str = "arbitrary"
     classes: int = 0
+    default_limits: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -94,6 +96,18 @@ class SampleConfig:
 
 
 @dataclass
+class OutputConfig:
+    """What written images say of themselves. Filled from the training images, saved with the model.
+
+    modality   DICOM's letters: DX, CR, CT, MR, PT, OT.
+    spacing    mm between pixel centres in array order, (H, W) or (D, H, W); empty: not known.
+    """
+
+    modality: str = ""
+    spacing: list[float] = field(default_factory=list)
+
+
+@dataclass
 class Recipe:
     """A whole run. `method` holds the method's name and its own values (see the Config of its class)."""
 
@@ -109,9 +123,12 @@ class Recipe:
     codec: CodecConfig = field(default_factory=CodecConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
 
     def save(self, path: Path) -> None:
-        path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")
+        """Write every value, defaults included, as YAML."""
+        with atomic(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -129,6 +146,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raw = OmegaConf.to_container(merged, resolve=False)
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
         raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
+    if "${" in str(raw):
+        raise UsageError(f"recipe {name_or_path} holds an expression (${{...}}); only plain values are allowed")
     if not isinstance(raw, dict):
         raise UsageError(f"recipe {name_or_path} must be a mapping of keys to values")
     recipe = typed(Recipe, raw)
@@ -183,8 +202,6 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
     for key, value in raw.items():
         if key not in known:
             raise UsageError(f"unknown recipe key {where}{key}{did_you_mean(str(key), known)}")
-        if isinstance(value, str) and "${" in value:
-            raise UsageError(f"recipe key {where}{key}: expressions ({value}) are not allowed, only values")
         if is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")

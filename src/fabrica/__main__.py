@@ -1,0 +1,3 @@
+from fabrica.cli import main
+
+main()

@@ -1,0 +1,327 @@
+"""The command line: one thin command per verb. Heavy packages are imported inside the commands, so that
+`fabrica --help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line, no traceback unless --debug.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fabrica.errors import FabricaError, UsageError
+
+app = typer.Typer(
+    name="fabrica",
+    help="Generative medical imaging from DICOM to DICOM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback to a user without --debug."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments, standalone_mode=False)
+    except FabricaError as error:
+        _fail(error, error.exit_code, debug)
+    except typer.Abort:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fabrica: stopped; what had been saved is kept", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        _fail(error, 1, debug)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's own usage errors
+            _fail(error, 2, debug, error.format_message())
+        _fail(error, 1, debug, f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)")
+
+
+def _fail(error: Exception, code: int, debug: bool, message: str = "") -> None:
+    if debug:
+        raise error
+    print(f"fabrica: {message or error}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 5.0,
+) -> None:
+    """Everything on phantoms: draw chests, train, sample to DICOM, and a report to open."""
+    data, run = out / "data", out / "model"
+    _say(f"1/4  fabrica phantom chest -n 2000 --size 64 -o {data}")
+    phantom("chest", 2000, data, size=64)
+    _say(f"2/4  fabrica train ddpm-chest --data {data / 'manifest.csv'} -o {run} train.minutes={minutes:g}")
+    train("ddpm-chest", [f"train.minutes={minutes:g}"], data / "manifest.csv", run)
+    _say(f"3/4  fabrica sample {run} -n 16 --as dicom -o {out / 'dicom'}")
+    sample(run, out / "dicom", n=16, as_="dicom")
+    _say(f"4/4  fabrica evaluate {run} --against {data / 'manifest.csv'} -o {out / 'report'}")
+    evaluate(run, data / "manifest.csv", out / "report")
+    _say(f"done. Pictures: {run / 'samples.png'}; report: {out / 'report' / 'report.html'}")
+
+
+@app.command()
+def scan(
+    folder: Annotated[Path, typer.Argument(help="DICOM, NIfTI, PNG/TIFF/JPEG, npz or zip, in any layout.")],
+    out: Out = Path("manifest.csv"),
+    labels: Annotated[Path | None, typer.Option(help="CSV that names files, patients, labels, splits, texts.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Regex on the path; its first group is the patient.")] = None,
+    split: Annotated[str, typer.Option(help="Parts of train, val and test.")] = "0.8,0.1,0.1",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Index a folder of images into a manifest, split by patient."""
+    from fabrica.data.scan import scan as scan_folder
+
+    try:
+        train_part, val_part, test_part = (float(part) for part in split.split(","))
+    except ValueError as error:
+        raise UsageError(f"--split {split}; expected three numbers, e.g. 0.8,0.1,0.1") from error
+    with _progress() as progress:
+        manifest = scan_folder(
+            folder,
+            labels=labels,
+            patient_regex=patient,
+            fractions=(train_part, val_part, test_part),
+            seed=seed,
+            progress=lambda done, total: progress("reading", done, total),
+        )
+    manifest.save(out)
+    counts = {part: len(manifest.select(split=part).rows) for part in ("train", "val", "test")}
+    patients = {part: len(manifest.patients(part)) for part in counts}
+    if as_json:
+        _print_json(
+            {
+                "manifest": str(out),
+                "images": counts,
+                "patients": patients,
+                "rejected": manifest.rejected,
+                "notes": manifest.notes,
+            }
+        )
+        return
+    for path, reason in manifest.rejected:
+        print(f"left out {path}: {reason}", file=sys.stderr)
+    for note in manifest.notes:
+        print(f"note: {note}")
+    parts = ", ".join(f"{part} {counts[part]} images of {patients[part]} patients" for part in counts)
+    print(f"{out}: {parts}; {len(manifest.rejected)} files left out")
+
+
+@app.command()
+def phantom(
+    kind: Annotated[str, typer.Argument(help="chest or head")],
+    n: Annotated[int, typer.Option("-n", help="How many patients.")] = 500,
+    out: Out = Path("phantoms"),
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    slices: Annotated[int | None, typer.Option(help="head: slices of a volume; none: one slice.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw physics-based phantoms with masks, labels and report text."""
+    from fabrica.data.embedded import write_phantoms
+
+    with _progress() as progress:
+        write_phantoms(
+            kind, n, out, size=size, seed=seed, slices=slices, progress=lambda d, t: progress("drawing", d, t)
+        )
+    print(f"{out / 'manifest.csv'}: {n} {kind} phantoms")
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """The recipes that ship, with cost and score."""
+    from fabrica.recipe import load_recipe, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        rows.append(
+            {
+                "name": recipe.name,
+                "method": recipe.method["name"],
+                "task": recipe.task,
+                "about": recipe.about,
+                "cost": recipe.cost,
+                "score": recipe.score,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:<24}{row['task']:<12}{row['about']}\n{'':<24}{row['cost']}; {row['score']}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A name from `fabrica recipes`, or a YAML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    data: Annotated[Path | None, typer.Option(help="A manifest or a folder of images.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The model folder; runs/NAME if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the model folder.")] = False,
+) -> None:
+    """Train a recipe into a model folder."""
+    changes = list(overrides or [])
+    if recipe and "=" in recipe:
+        recipe, changes = None, [recipe, *changes]
+    if data is not None:
+        changes.append(f"data.source={data}")
+    if resume and recipe and out is None and Path(recipe).is_dir():
+        recipe, out = None, Path(recipe)
+    if recipe is None and not (resume and out):
+        raise UsageError("no recipe given; see `fabrica recipes`, or continue a run with: fabrica train --resume -o RUN")
+    from fabrica.recipe import load_recipe
+
+    chosen = load_recipe(out / "recipe.yaml" if resume and out else str(recipe), changes)
+    folder = out or Path("runs") / chosen.name
+    from fabrica.train import train as train_recipe
+
+    with _progress() as progress, _training_bar() as report:
+        train_recipe(chosen, folder, resume=resume, report=report, progress=progress)
+    print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica sample {folder} -n 16 -o samples")
+
+
+@app.command()
+def sample(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    out: Out = Path("samples"),
+    n: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
+    label: Annotated[str | None, typer.Option(help="One of the model's labels; none: all in turn.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, heun, dpmpp-2m or unipc.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Strength of the label; 1: as trained.")] = None,
+    as_: Annotated[str, typer.Option("--as", help="png, tiff, nifti, npz or dicom.")] = "png",
+    seed: Seed = 0,
+) -> None:
+    """Make synthetic images. Image k comes from seed + k alone."""
+    from fabrica.model import load, write_samples
+
+    loaded = load(model)
+    with _progress() as progress:
+        images = loaded.sample(
+            n, seed=seed, label=label, steps=steps, sampler=sampler, guidance=guidance, progress=progress
+        )
+    write_samples(images, loaded.labels_of(n, seed=seed, label=label), out, loaded, as_)
+    print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a folder of synthetic images.")],
+    against: Annotated[Path | None, typer.Option(help="Manifest of real images; none: the model's own.")] = None,
+    out: Out = Path("report"),
+    n: Annotated[int | None, typer.Option("-n", help="How many images to judge.")] = None,
+    extractor: Annotated[str, typer.Option(help="radiomic, or a network: a name or a file.")] = "radiomic",
+    curve: Annotated[str, typer.Option(help="Sampler steps for a steps-against-quality curve, e.g. 2,5,10.")] = "",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score synthetic images against held-out real ones: distances, diversity, memorisation; one HTML page."""
+    from fabrica.evaluate import evaluate as judge
+    from fabrica.evaluate.report import scores_table
+
+    try:
+        steps_curve = [int(part) for part in curve.split(",") if part]
+    except ValueError as error:
+        raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
+    with _progress() as progress:
+        report = judge(
+            model, against, out, n=n, extractor=extractor, seed=seed, steps_curve=steps_curve, progress=progress
+        )
+    if as_json:
+        _print_json(report.scores)
+        return
+    print(scores_table(report))
+    print(f"report: {report.page}")
+
+
+@app.command()
+def version() -> None:
+    """The version of Fabrica."""
+    from fabrica import __version__
+
+    print(__version__)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for each named piece of work that takes more than a moment."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, Any] = {}
+
+    def update(what: str, done: int, total: int) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+        if done >= total and all(task.finished for task in bar.tasks):
+            bar.stop()
+
+    try:
+        yield update
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def _training_bar() -> Iterator[Callable[[dict[str, float]], None]]:
+    """step, loss, held-out loss, images/s and the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    bar = Progress(*columns, console=Console(stderr=True))
+    task: list[Any] = []
+    heldout = ""
+
+    def report(row: dict[str, float]) -> None:
+        nonlocal heldout
+        if not task:
+            bar.start()
+            task.append(bar.add_task("", total=1.0))
+        if "val_loss" in row:
+            heldout = f"  held-out {row['val_loss']:.4f}"
+        text = f"step {row['step']:.0f}  loss {row['loss']:.4f}{heldout}  {row['images_per_s']:.0f} images/s"
+        bar.update(task[0], completed=row["done"], description=text)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

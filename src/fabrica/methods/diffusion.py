@@ -1,0 +1,162 @@
+"""Denoising diffusion: learn to undo noise of every strength, then start from noise alone.
+
+Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
+v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
+classifier-free guidance (Ho & Salimans 2022). The mathematics stands in fabrica.diffusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import Tensor, nn
+
+from fabrica import diffusion
+from fabrica.errors import UsageError
+from fabrica.recipe import SampleConfig
+
+
+class Diffusion(nn.Module):
+    """Networks see x_t (B, C, *S), whose variance is about one, and t as a number from 0 to 1000."""
+
+    @dataclass
+    class Config:
+        objective: str = "v"  # what the network predicts: epsilon | x0 | v | flow
+        schedule: str = "cosine"  # noise levels: linear | scaled-linear | cosine | flow
+        levels: int = 1000
+        beta_start: float | None = None
+        beta_end: float | None = None
+        zero_terminal_snr: bool = False
+        shift: float = 1.0
+        weighting: str = "min-snr"  # of the loss over noise levels: none | min-snr
+        times: str = "stratified"  # where in [0, 1] to train: uniform | stratified | logit-normal
+        channels: list[int] = field(default_factory=lambda: [64, 128, 128])
+        attention: list[bool] = field(default_factory=lambda: [False, False, True])
+        res_blocks: int = 1
+        head_channels: int = 64
+        norm_groups: int = 32
+        label_drop: float = 0.1  # how often the label is hidden in training, for guidance
+
+    ships: ClassVar[tuple[str, ...]] = ("denoiser",)
+    players: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
+        """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 for unconditional."""
+        super().__init__()
+        self.config, self.shape, self.classes = config, shape, classes
+        _check(config, shape)
+        self.schedule = diffusion.Schedule(
+            config.schedule,
+            config.levels,
+            config.beta_start,
+            config.beta_end,
+            config.zero_terminal_snr,
+            config.shift,
+        )
+        self.denoiser: nn.Module = DiffusionModelUNet(
+            spatial_dims=len(shape) - 1,
+            in_channels=shape[0],
+            out_channels=shape[0],
+            channels=config.channels,
+            attention_levels=config.attention,
+            num_res_blocks=config.res_blocks,
+            num_head_channels=config.head_channels,
+            norm_num_groups=config.norm_groups,
+            num_class_embeds=classes + 1 if classes else None,  # the last one is the learned null
+            use_flash_attention=True,
+        )
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+        labels = self._dropped(batch["label"], rng) if self.classes else None
+        per_image = self._loss(batch["image"], labels, rng, self.config.weighting)
+        yield "denoiser", per_image.mean()
+
+    def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+        """The denoising loss (B,) of held-out images, weighted as in training."""
+        labels = batch["label"] if self.classes else None
+        return self._loss(batch["image"], labels, rng, self.config.weighting)
+
+    def sample(
+        self, seeds: Sequence[int], labels: Tensor | None, settings: SampleConfig, device: torch.device
+    ) -> Tensor:
+        """Images (N, C, *S) in [-1, 1], one a seed; labels (N,) int64, or None for none (the learned null)."""
+        if labels is None:
+            labels = torch.full((len(seeds),), self.classes, dtype=torch.int64)
+        noise = diffusion.noise_stream(seeds, self.shape, device)
+
+        def with_labels(shown: Tensor) -> diffusion.Denoise:
+            def denoise(x_t: Tensor, t: float) -> Tensor:
+                times = torch.full((len(x_t),), t, device=device)
+                return self._x_0(x_t, times, shown if self.classes else None)
+
+            return denoise
+
+        denoise = with_labels(labels.to(device))
+        if self.classes and settings.guidance != 1.0:
+            null = with_labels(torch.full_like(labels, self.classes).to(device))
+            denoise = diffusion.guided(denoise, null, settings.guidance, settings.rescale)
+        return diffusion.sample(
+            denoise,
+            noise(-1),
+            self.schedule,
+            sampler=settings.sampler,
+            steps=settings.steps,
+            spacing=settings.spacing,
+            noise=noise,
+            clip=1.0 if settings.clip else None,
+        ).clamp(-1, 1)
+
+    def _predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        out: Tensor = self.denoiser(x_t, t * 1000.0, class_labels=labels)
+        return out.float()
+
+    def _x_0(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        alpha, sigma = diffusion.coefficients(self.schedule, t, x_t)
+        return diffusion.to_x0(self.config.objective, self._predict(x_t, t, labels), x_t, alpha, sigma)
+
+    def _loss(self, x_0: Tensor, labels: Tensor | None, rng: torch.Generator, weighting: str) -> Tensor:
+        t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
+        noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
+        return diffusion.denoising_loss(
+            lambda x_t, t: self._predict(x_t, t, labels),
+            x_0,
+            t,
+            noise,
+            self.schedule,
+            self.config.objective,
+            weighting,
+        )
+
+    def _dropped(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        hidden = torch.rand(len(labels), generator=rng).to(labels.device) < self.config.label_drop
+        return torch.where(hidden, self.classes, labels)
+
+
+def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
+    if len(config.attention) != len(config.channels):
+        raise UsageError(
+            f"method.attention has {len(config.attention)} entries and method.channels {len(config.channels)}; "
+            "give one for each level"
+        )
+    factor = 2 ** (len(config.channels) - 1)
+    if any(side % factor for side in shape[1:]):
+        fitting = [max(factor, round(side / factor) * factor) for side in shape[1:]]
+        raise UsageError(
+            f"data.size {list(shape[1:])} cannot be halved {len(config.channels) - 1} times; "
+            f"this network takes multiples of {factor}, e.g. data.size={fitting}"
+        )
+    uneven = [width for width in config.channels if width % config.norm_groups]
+    if uneven:
+        raise UsageError(
+            f"method.channels {uneven} are not multiples of method.norm_groups {config.norm_groups}; "
+            "change one of the two"
+        )
+    for width, attends in zip(config.channels, config.attention, strict=True):
+        if attends and width % config.head_channels:
+            raise UsageError(
+                f"method.channels {width} is not a multiple of method.head_channels {config.head_channels}"
+            )

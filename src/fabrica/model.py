@@ -1,0 +1,248 @@
+"""The model folder: weights.safetensors, recipe.yaml, README.md (model card), scores.json, samples.png.
+
+Nothing in it is executable. `load(folder)` gives a Model; `Model.sample` makes images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fabrica import __version__, io
+from fabrica.codec import Codec
+from fabrica.data.manifest import Manifest, Row
+from fabrica.device import autocast, default_device
+from fabrica.errors import FabricaError, UsageError
+from fabrica.image import Float32, Image
+from fabrica.io.atomic import atomic
+from fabrica.methods import Method, build, networks
+from fabrica.pictures import image_grid, save_picture
+from fabrica.recipe import CodecConfig, Recipe, SampleConfig, did_you_mean, load_recipe
+
+WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, ready to use. `hash` is the start of the SHA-256 of its weights."""
+
+    folder: Path
+    recipe: Recipe
+    codec: Codec
+    method: Method
+    device: torch.device
+    hash: str
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    def sample(self, n: int, *, seed: int = 0, progress: Progress | None = None, **choices: Any) -> list[Image]:
+        """n synthetic images in physical units; `choices` as in `sample_array`.
+
+        Image k comes from seed + k alone: it is the same whatever n and the batch size.
+        """
+        values = self.sample_array(n, seed=seed, progress=progress, **choices)
+        return [self._image(array, seed + k) for k, array in enumerate(values)]
+
+    def sample_array(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: str | Sequence[str] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        guidance: float | None = None,
+        batch: int = 64,
+        progress: Progress | None = None,
+    ) -> Float32:
+        """n synthetic images as float32 (n, C, *S) in [-1, 1].
+
+        label     one of recipe.data.classes for all, or one an image; None: the classes in turn, by seed.
+        steps, sampler, guidance   None: as the model's recipe says.
+        """
+        if n < 1:
+            raise UsageError(f"asked for {n} images; expected at least 1")
+        labels = self._labels(n, seed, label)
+        settings = _override(self.recipe.sample, steps=steps, sampler=sampler, guidance=guidance)
+        parts = []
+        for start in range(0, n, batch):
+            stop = min(start + batch, n)
+            seeds = range(seed + start, seed + stop)
+            chosen = None if labels is None else torch.from_numpy(labels[start:stop])
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                parts.append(self.method.sample(seeds, chosen, settings, self.device).float().cpu().numpy())
+            if progress:
+                progress("sampling", stop, n)
+        return cast(Float32, np.concatenate(parts))
+
+    def labels_of(self, n: int, *, seed: int = 0, label: str | Sequence[str] | None = None) -> list[str]:
+        """The label of each image that `sample` makes with the same arguments; "" where there are none."""
+        labels = self._labels(n, seed, label)
+        return [""] * n if labels is None else [self.recipe.data.classes[k] for k in labels]
+
+    def _labels(self, n: int, seed: int, label: str | Sequence[str] | None) -> np.ndarray[Any, Any] | None:
+        classes = self.recipe.data.classes if self.recipe.data.condition == "label" else []
+        if not classes:
+            if label is not None:
+                raise UsageError(f"model {self.name} knows no labels; leave --label out")
+            return None
+        if label is None:
+            return (seed + np.arange(n)) % len(classes)
+        wanted = [label] * n if isinstance(label, str) else list(label)
+        if len(wanted) != n:
+            raise UsageError(f"{len(wanted)} labels for {n} images; expected one each")
+        for name in set(wanted) - set(classes):
+            raise UsageError(f"no label {name!r}{did_you_mean(name, classes)}")
+        return np.array([classes.index(name) for name in wanted])
+
+    def _image(self, values: Float32, seed: int) -> Image:
+        low, high = self.codec.limits(values) if self.codec.kind == "window" else self.codec.default_limits or (0, 1)
+        output = self.recipe.output
+        affine = np.eye(4)
+        for axis, spacing in enumerate(reversed(output.spacing)):
+            affine[axis, axis] = spacing
+        origin = {
+            "format": "synthetic",
+            "modality": output.modality or "OT",
+            "range": (low, high),
+            "window": ((low + high) / 2, high - low),
+            "step": 1.0 if high - low > 1 else (high - low) / 65535,
+            "model": self.name,
+            "model_hash": self.hash,
+            "seed": seed,
+        }
+        return Image(self.codec.decode(values), affine, self.codec.unit, origin)
+
+
+def _override(settings: SampleConfig, **choices: Any) -> SampleConfig:
+    given = {key: value for key, value in choices.items() if value is not None}
+    if given.get("steps", 1) < 1:
+        raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
+    return replace(settings, **given)
+
+
+def load(folder: str | Path, *, device: str | torch.device | None = None) -> Model:
+    """The model in a folder written by `train`. Executes nothing from the folder.
+
+    Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
+    """
+    folder = Path(folder)
+    for name in (RECIPE, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UsageError(f"{folder} is not a model folder: it has no {name}")
+    recipe = load_recipe(folder / RECIPE)
+    method = build(recipe)
+    chosen = torch.device(device) if device else default_device()
+    try:
+        weights = load_file(folder / WEIGHTS)
+        for name, network in zip(method.ships, networks(method, method.ships), strict=True):
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
+            network.load_state_dict(own)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
+    cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    return Model(folder, recipe, codec_of(recipe.codec), method, chosen, digest)
+
+
+def codec_of(config: CodecConfig) -> Codec:
+    """The codec whose values a trained recipe holds."""
+    if config.kind == "auto" or config.low is None or config.high is None:
+        raise UsageError("codec.kind is still 'auto': this recipe has not been trained yet")
+    limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
+    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits)
+
+
+def codec_config(codec: Codec) -> CodecConfig:
+    """The recipe's section that says the same as this codec."""
+    values = asdict(codec)
+    values["default_limits"] = list(codec.default_limits or ())
+    return CodecConfig(**values)
+
+
+def save_model(folder: Path, method: Method, recipe: Recipe, *, step: int, val_loss: float) -> None:
+    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically."""
+    weights = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in zip(method.ships, networks(method, method.ships), strict=True)
+        for key, value in network.state_dict().items()
+    }
+    try:
+        recipe.save(folder / RECIPE)
+        with atomic(folder / WEIGHTS) as temporary:
+            save_file(weights, temporary, metadata={"fabrica": __version__, "step": str(step)})
+        with atomic(folder / CARD) as temporary:
+            temporary.write_text(_card(recipe, method, step, val_loss), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
+
+
+def _card(recipe: Recipe, method: Method, step: int, val_loss: float) -> str:
+    parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
+    size = " x ".join(str(side) for side in recipe.data.size)
+    return f"""# {recipe.name}
+
+{recipe.about}
+
+| | |
+|---|---|
+| method | {recipe.method["name"]}, {parameters / 1e6:.1f} M parameters |
+| images | {recipe.data.channels} x {size}, {recipe.codec.kind} codec [{recipe.codec.low}, {recipe.codec.high}] {recipe.codec.unit} |
+| trained on | {recipe.data.source} |
+| conditions | {", ".join(recipe.data.classes) or "none"} |
+| weights kept | average at step {step}, held-out loss {val_loss:.4f} |
+| made with | Fabrica {__version__}, seed {recipe.seed} |
+
+    fabrica sample FOLDER -n 16 -o samples
+    fabrica evaluate FOLDER --against {recipe.data.source} -o report
+
+Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
+diagnosis. Before sharing them, read the memorisation audit in the report.
+"""
+
+
+def save_samples(folder: Path, method: Method, recipe: Recipe, device: torch.device, *, step: int | None = None) -> None:
+    """A grid of 16 samples (seeds 0 to 15): folder/samples.png, or folder/samples/step-N.png during training."""
+    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
+    labels = torch.arange(16) % classes if classes else None
+    with torch.inference_mode(), autocast(recipe.train.precision, device):
+        images = method.sample(range(16), labels, recipe.sample, device).float().cpu().numpy()
+    path = folder / "samples.png" if step is None else folder / "samples" / f"step-{step:07d}.png"
+    path.parent.mkdir(exist_ok=True)
+    save_picture(image_grid(images, columns=8), path)
+
+
+def write_samples(
+    images: Sequence[Image], labels: Sequence[str], folder: Path, model: Model, as_: str = "png"
+) -> Manifest:
+    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv; returns the manifest."""
+    suffix = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}.get(as_)
+    if suffix is None:
+        raise UsageError(f"--as {as_}{did_you_mean(as_, ['png', 'nifti', 'dicom', 'npz', 'tiff'])}")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for image, label in zip(images, labels, strict=True):
+        seed = image.origin["seed"]
+        name = f"{model.hash}-{seed:06d}"
+        path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
+        io.write(image, path, synthetic=True, model=model.name, model_hash=model.hash, seed=seed)
+        rows.append(
+            Row(id=name, patient=name, path=path.name, split="test", label=label, modality=image.origin["modality"])
+        )
+    manifest = Manifest(rows, folder, [], [])
+    manifest.save(folder / "manifest.csv")
+    return manifest

@@ -1,0 +1,59 @@
+"""The log of a run: a CSV always, MLflow beside it where the recipe says `track: mlflow`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fabrica.errors import UsageError
+
+COLUMNS = ("step", "seconds", "images", "loss", "grad_norm", "lr", "images_per_s", "val_loss")
+Log = Callable[[Mapping[str, float]], None]
+
+
+def csv_log(path: Path, *, resume_at: int = 0) -> Log:
+    """A function that appends one row of COLUMNS; rows after step `resume_at` (of a killed run) are dropped."""
+    kept = [row for row in read_log(path) if row["step"] <= resume_at] if resume_at else []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+
+    def log(row: Mapping[str, float]) -> None:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+
+    return log
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's log.csv; empty cells are left out; [] where there is no log."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)
+        ]
+
+
+def mlflow_log(run_name: str, parameters: Mapping[str, Any], folder: Path) -> Log:
+    """The same rows as metrics of an MLflow run, in $MLFLOW_TRACKING_URI or in a database beside the run."""
+    try:
+        import mlflow
+    except ImportError as error:
+        raise UsageError("track=mlflow needs MLflow; install it with: pip install 'fabrica[track]'") from error
+    import os
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
+    mlflow.set_experiment("fabrica")
+    mlflow.start_run(run_name=run_name)
+    mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})
+
+    def log(row: Mapping[str, float]) -> None:
+        metrics = {key: float(value) for key, value in row.items() if key != "step"}
+        mlflow.log_metrics(metrics, step=int(row["step"]))
+
+    return log

@@ -1,0 +1,382 @@
+"""The one training loop. A method yields (player, loss); everything else is done here: precision, gradients,
+clipping, accumulation, averaged weights, validation, logging, checkpoints, resuming.
+
+Every random choice of a step is a function of (seed, step, process), so a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from fabrica import ema
+from fabrica.checkpoint import load_checkpoint, save_checkpoint
+from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.dataset import Dataset, batch_at, prefetch
+from fabrica.device import default_device, uses_bf16
+from fabrica.errors import FabricaError, UsageError
+from fabrica.methods import Method, build, networks
+from fabrica.model import RECIPE, codec_config, codec_of, save_model, save_samples
+from fabrica.recipe import Recipe, TrainConfig, load_recipe
+from fabrica.track import Log, csv_log, mlflow_log
+
+Report = Callable[[dict[str, float]], None]
+Progress = Callable[[str, int, int], None]
+Batch = dict[str, Tensor]
+
+VALIDATION_IMAGES = 512  # enough for a steady mean, few enough to cost seconds
+
+
+@dataclass
+class State:
+    """What a run knows of itself, beside weights and optimisers."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best_step: int = 0
+
+
+@dataclass
+class Meter:
+    """Means since the last log row. Time spent on validation and pictures is not counted as training."""
+
+    steps: int = 0
+    images: int = 0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, loss: float, grad_norm: float, images: int, seconds: float) -> None:
+        self.steps += 1
+        self.loss += loss
+        self.grad_norm = max(self.grad_norm, grad_norm)
+        self.images += images
+        self.seconds += seconds
+
+    def row(self) -> dict[str, float]:
+        """loss (mean), grad_norm (largest), images_per_s."""
+        return {
+            "loss": self.loss / self.steps,
+            "grad_norm": self.grad_norm,
+            "images_per_s": self.images / max(self.seconds, 1e-9),
+        }
+
+
+@dataclass
+class Run:
+    """A run in memory: the method in training, its averaged twin, one optimiser a player."""
+
+    recipe: Recipe
+    folder: Path
+    fabric: Fabric
+    method: Method
+    averaged: Method
+    optimisers: dict[str, Optimizer]
+    data: Dataset
+    heldout: Dataset
+    state: State = field(default_factory=State)
+
+    @property
+    def is_first(self) -> bool:
+        """Only the first of several processes writes files."""
+        return bool(self.fabric.is_global_zero)
+
+
+def train(
+    recipe: Recipe | str | Path | None,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a recipe into a model folder and return the folder.
+
+    recipe    a Recipe, the name of a shipped one, or a path; None with resume: the run's own.
+    resume    continue the run in `folder` from its last checkpoint, bit for bit as if it had never stopped.
+              Without it, a folder that already holds a run is refused, so that nothing is overwritten.
+    report    called with each row of the log, and "done" from 0 to 1 of the budget.
+    progress  called with (what, done, total) while the data are prepared.
+
+    Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
+    """
+    folder = Path(folder)
+    if resume:
+        if not (folder / RECIPE).is_file():
+            raise UsageError(f"{folder} holds no run to resume: it has no {RECIPE}")
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(folder / RECIPE)
+    elif (folder / RECIPE).exists():
+        raise UsageError(f"{folder} already holds a run; continue it with --resume, or choose another folder")
+    if recipe is None:
+        raise UsageError("no recipe given; `fabrica recipes` lists those that ship")
+    run = _open(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress)
+    if resume:
+        _restore(run)
+    _loop(run, _log(run) if run.is_first else None, report)
+    return folder
+
+
+def _open(recipe: Recipe, folder: Path, progress: Progress | None) -> Run:
+    device = default_device()
+    precision = "bf16-mixed" if uses_bf16(recipe.train.precision, device) else "32-true"
+    fabric = Fabric(accelerator=device.type, devices=recipe.train.devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    data, heldout = _data(recipe, progress)
+    torch.manual_seed(recipe.seed)
+    method = build(recipe)
+    averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
+    optimisers: dict[str, Optimizer] = {}
+    for player, names in method.players.items():
+        for name in names:
+            setattr(method, name, fabric.setup_module(getattr(method, name)))
+        optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))  # type: ignore[assignment]
+    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout)
+    if run.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(folder / RECIPE)
+    return run
+
+
+def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
+    betas = (config.betas[0], config.betas[1])
+    parameters = [p for net in nets for p in net.parameters()]
+    return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
+
+
+def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The train split, and the val split that decides which weights are kept.
+
+    Fills in what the recipe left to the data: codec, classes, modality and spacing of what is written.
+    """
+    if not recipe.data.source:
+        raise UsageError("the recipe has no data; give a manifest or a folder with --data")
+    if recipe.codec.kind == "auto":
+        recipe.codec = codec_config(resolve_codec(recipe.data, recipe.codec))
+    codec = codec_of(recipe.codec)
+    data = build_cache(recipe.data, codec, "train", progress=_named(progress, "caching train images"))
+    if recipe.data.condition == "label":
+        recipe.data.classes = list(data.classes)
+    heldout = build_cache(recipe.data, codec, "val", progress=_named(progress, "caching val images"))
+    recipe.output.modality = recipe.output.modality or data.modality
+    recipe.output.spacing = recipe.output.spacing or list(data.spacing)
+    return data, heldout
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return (lambda done, total: progress(what, done, total)) if progress else None
+
+
+def _loop(run: Run, log: Log | None, report: Report | None) -> None:
+    config, state = run.recipe.train, run.state
+    started = time.monotonic() - state.seconds
+    batches = _batches(run)
+    meter = Meter()
+    while (done := _done(run)) < 1.0:
+        began = time.monotonic()
+        micro = [next(batches) for _ in range(config.accumulate)]
+        rate = _rate(config, state.step, done)
+        loss, norm = _step(run, micro, rate)
+        _average(run)
+        state.step += 1
+        state.seconds = time.monotonic() - started
+        meter.add(loss, norm, run.recipe.data.batch, time.monotonic() - began)
+        row: dict[str, float] = {}
+        ended = _done(run) >= 1.0
+        if ended or state.step % config.validate_every == 0:
+            row["val_loss"] = _validate_and_keep(run)
+        if ended or row or state.step % config.log_every == 0:
+            row |= {"step": state.step, "seconds": state.seconds, "lr": rate, **meter.row()}
+            row["images"] = state.step * run.recipe.data.batch
+            meter = Meter()
+            if log:
+                log(row)
+            if report:
+                report({**row, "done": _done(run)})
+        _milestones(run, ended)
+
+
+def _milestones(run: Run, ended: bool) -> None:
+    config, step = run.recipe.train, run.state.step
+    if not run.is_first:
+        return
+    if ended or step % config.checkpoint_every == 0:
+        _checkpoint(run)
+    if ended or step % config.sample_every == 0:
+        save_samples(run.folder, run.averaged, run.recipe, run.fabric.device, step=None if ended else step)
+
+
+def _batches(run: Run) -> Iterator[Batch]:
+    config, fabric = run.recipe.train, run.fabric
+    share = run.recipe.data.batch // (config.accumulate * fabric.world_size)
+    if share < 1:
+        raise UsageError(
+            f"data.batch {run.recipe.data.batch} cannot be shared by {fabric.world_size} processes "
+            f"with train.accumulate {config.accumulate}"
+        )
+    for batch in prefetch(
+        run.data,
+        start=run.state.step * config.accumulate,
+        batch=share,
+        seed=run.recipe.seed,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        flip=run.recipe.data.flip,
+    ):
+        yield {key: value.to(fabric.device, non_blocking=True) for key, value in batch.items()}
+
+
+def _done(run: Run) -> float:
+    """How much of the budget is spent, 0 to 1: of the steps or the minutes, whichever ends first."""
+    config, state = run.recipe.train, run.state
+    by_steps = state.step / config.steps if config.steps else 0.0
+    by_time = state.seconds / (60 * config.minutes) if config.minutes else 0.0
+    done = max(by_steps, by_time)
+    # clocks differ between processes; all must stop at the same step
+    return float(run.fabric.broadcast(done)) if config.minutes and run.fabric.world_size > 1 else done
+
+
+def _rate(config: TrainConfig, step: int, done: float) -> float:
+    """The learning rate: linear warm-up, then constant or a half cosine to zero over the budget."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    decay = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if config.decay == "cosine" else 1.0
+    return config.lr * warm * decay
+
+
+def _step(run: Run, micro: list[Batch], rate: float) -> tuple[float, float]:
+    """One step of every player; returns the sum of their losses and the largest gradient norm.
+
+    Each micro-batch has its own generator of turns. They advance together, one turn at a time, so that the graph
+    of one micro-batch is freed before the next is built.
+    """
+    seed = run.recipe.seed * 1_000_003 + run.state.step
+    torch.manual_seed(seed)  # what is drawn inside networks: dropout
+    first = run.fabric.global_rank * len(micro)
+    generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
+    total, largest = 0.0, 0.0
+    while True:
+        player, turn_loss = "", 0.0
+        for k, turns in enumerate(generators):
+            turn = next(turns, None)
+            if turn is None:
+                return total, largest
+            player, loss = turn
+            if k == 0:
+                run.optimisers[player].zero_grad(set_to_none=True)
+            run.fabric.backward(loss / len(micro))
+            turn_loss += float(loss.detach()) / len(micro)
+        norm = _clip(run, player)
+        if not math.isfinite(turn_loss + norm):
+            raise FabricaError(_nan_message(run, player, turn_loss, norm, micro))
+        for group in run.optimisers[player].param_groups:
+            group["lr"] = rate
+        run.optimisers[player].step()
+        total, largest = total + turn_loss, max(largest, norm)
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 4096 + stream)
+
+
+def _clip(run: Run, player: str) -> float:
+    parameters = [p for net in networks(run.method, run.method.players[player]) for p in net.parameters()]
+    return float(nn.utils.clip_grad_norm_(parameters, run.recipe.train.clip or math.inf, foreach=True))
+
+
+def _nan_message(run: Run, player: str, loss: float, norm: float, micro: list[Batch]) -> str:
+    ids = [run.data.ids[int(i)] for batch in micro for i in batch["index"]]
+    shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
+    best = run.state.best_step
+    kept = f"the best weights (step {best}) are kept in {run.folder}" if best else "no weights were kept yet"
+    return (
+        f"training stopped at step {run.state.step}: {player} has loss {loss:.4g} and gradient norm {norm:.4g} on "
+        f"images {shown}; {kept}; look at these images, or lower train.lr ({run.recipe.train.lr:g})"
+    )
+
+
+def _average(run: Run) -> None:
+    decay = ema.warmed(run.recipe.train.ema, run.state.step) if run.recipe.train.ema else 0.0
+    ships = run.method.ships
+    for kept, new in zip(networks(run.averaged, ships), networks(run.method, ships), strict=True):
+        ema.update(kept, new, decay)
+
+
+def _validate_and_keep(run: Run) -> float:
+    """The held-out loss of the averaged weights; they are written to the model folder if it is the best yet."""
+    loss = _validate(run)
+    if loss < run.state.best_loss:
+        run.state.best_loss, run.state.best_step = loss, run.state.step
+        if run.is_first:
+            save_model(run.folder, run.averaged, run.recipe, step=run.state.step, val_loss=loss)
+    return loss
+
+
+@torch.no_grad()
+def _validate(run: Run) -> float:
+    """Mean held-out loss of the averaged weights, with the same images and noise every time."""
+    count = min(len(run.heldout), VALIDATION_IMAGES)
+    size = min(run.recipe.data.batch, count)
+    total = 0.0
+    with run.fabric.autocast():
+        for k in range(count // size):
+            batch = {key: v.to(run.fabric.device) for key, v in batch_at(run.heldout, k, size, seed=0).items()}
+            total += float(run.averaged.validation(batch, _generator(0, k)).mean())
+    return total / (count // size)
+
+
+def _checkpoint(run: Run) -> None:
+    names = [name for player in run.method.players.values() for name in player]
+    save_checkpoint(
+        run.folder / "training",
+        {
+            "state": asdict(run.state),
+            "networks": {n: net.state_dict() for n, net in zip(names, networks(run.method, names), strict=True)},
+            "averaged": {
+                n: net.state_dict()
+                for n, net in zip(run.method.ships, networks(run.averaged, run.method.ships), strict=True)
+            },
+            "optimisers": {player: o.state_dict() for player, o in run.optimisers.items()},
+        },
+    )
+
+
+def _restore(run: Run) -> None:
+    saved = load_checkpoint(run.folder / "training")
+    try:
+        for name, weights in saved["networks"].items():
+            getattr(run.method, name).load_state_dict(weights)
+        for name, weights in saved["averaged"].items():
+            getattr(run.averaged, name).load_state_dict(weights)
+        for player, state in saved["optimisers"].items():
+            run.optimisers[player].load_state_dict(state)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
+    run.state = State(**saved["state"])
+
+
+def _log(run: Run) -> Log:
+    to_csv = csv_log(run.folder / "log.csv", resume_at=run.state.step)
+    if run.recipe.track != "mlflow":
+        return to_csv
+    values = {
+        f"{section}.{key}": value
+        for section, keys in asdict(run.recipe).items()
+        for key, value in (keys.items() if isinstance(keys, dict) else [("", keys)])
+    }
+    to_mlflow = mlflow_log(run.recipe.name, values, run.folder)
+
+    def log(row: dict[str, float]) -> None:
+        to_csv(row)
+        to_mlflow(row)
+
+    return log  # type: ignore[return-value]
