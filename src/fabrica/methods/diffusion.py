@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ class Diffusion(nn.Module):
         shift: float = 1.0
         weighting: str = "min-snr"  # of the loss over noise levels: none | min-snr
         times: str = "stratified"  # where in [0, 1] to train: uniform | stratified | logit-normal
+        patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster, coarser
         channels: list[int] = field(default_factory=lambda: [64, 128, 128])
         attention: list[bool] = field(default_factory=lambda: [False, False, True])
         res_blocks: int = 1
@@ -59,8 +61,8 @@ class Diffusion(nn.Module):
         )
         self.denoiser: nn.Module = DiffusionModelUNet(
             spatial_dims=len(shape) - 1,
-            in_channels=shape[0],
-            out_channels=shape[0],
+            in_channels=shape[0] * config.patch ** (len(shape) - 1),
+            out_channels=shape[0] * config.patch ** (len(shape) - 1),
             channels=config.channels,
             attention_levels=config.attention,
             num_res_blocks=config.res_blocks,
@@ -111,8 +113,8 @@ class Diffusion(nn.Module):
         ).clamp(-1, 1)
 
     def _predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        out: Tensor = self.denoiser(x_t, t * 1000.0, class_labels=labels)
-        return out.float()
+        out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, class_labels=labels)
+        return unfolded(out.float(), self.config.patch)
 
     def _x_0(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         alpha, sigma = diffusion.coefficients(self.schedule, t, x_t)
@@ -136,17 +138,37 @@ class Diffusion(nn.Module):
         return torch.where(hidden, self.classes, labels)
 
 
+def folded(x: Tensor, patch: int) -> Tensor:
+    """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
+    if patch == 1:
+        return x
+    axes = "hwd"[: x.ndim - 2]
+    split = " ".join(f"({a} p{a})" for a in axes)
+    inner, outer = " ".join(f"p{a}" for a in axes), " ".join(axes)
+    return rearrange(x, f"b c {split} -> b (c {inner}) {outer}", **{f"p{a}": patch for a in axes})
+
+
+def unfolded(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `folded`."""
+    if patch == 1:
+        return x
+    axes = "hwd"[: x.ndim - 2]
+    split = " ".join(f"({a} p{a})" for a in axes)
+    inner, outer = " ".join(f"p{a}" for a in axes), " ".join(axes)
+    return rearrange(x, f"b (c {inner}) {outer} -> b c {split}", **{f"p{a}": patch for a in axes})
+
+
 def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
     if len(config.attention) != len(config.channels):
         raise UsageError(
             f"method.attention has {len(config.attention)} entries and method.channels {len(config.channels)}; "
             "give one for each level"
         )
-    factor = 2 ** (len(config.channels) - 1)
+    factor = config.patch * 2 ** (len(config.channels) - 1)
     if any(side % factor for side in shape[1:]):
         fitting = [max(factor, round(side / factor) * factor) for side in shape[1:]]
         raise UsageError(
-            f"data.size {list(shape[1:])} cannot be halved {len(config.channels) - 1} times; "
+            f"data.size {list(shape[1:])} does not fit; "
             f"this network takes multiples of {factor}, e.g. data.size={fitting}"
         )
     uneven = [width for width in config.channels if width % config.norm_groups]

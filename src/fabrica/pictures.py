@@ -1,0 +1,55 @@
+"""Contact sheets: what a person looks at during and after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from fabrica.io.atomic import atomic
+
+Uint8 = npt.NDArray[np.uint8]
+
+
+def image_grid(images: npt.NDArray[Any], columns: int = 8, *, gap: int = 2, smallest: int = 96) -> Uint8:
+    """A contact sheet (H, W) or (H, W, 3) of images (N, C, H, W) or (N, C, D, H, W) in [-1, 1].
+
+    A volume shows its three middle planes side by side. Tiles smaller than `smallest` pixels are enlarged by a
+    whole number, without smoothing.
+    """
+    if images.ndim == 5:
+        images = np.stack([np.concatenate(_planes(volume), axis=-1) for volume in images])
+    tiles = np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    tiles = tiles[:, :3] if tiles.shape[1] >= 3 else tiles[:, :1]
+    factor = max(1, round(smallest / tiles.shape[-2]))
+    tiles = tiles.repeat(factor, axis=-1).repeat(factor, axis=-2)
+    count, channels, height, width = tiles.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.zeros((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), np.uint8)
+    for k, tile in enumerate(tiles):
+        top, left = (k // columns) * (height + gap), (k % columns) * (width + gap)
+        sheet[:, top : top + height, left : left + width] = tile
+    return sheet[0] if channels == 1 else sheet.transpose(1, 2, 0)
+
+
+def save_picture(pixels: Uint8, path: Path) -> None:
+    """Write uint8 (H, W) or (H, W, 3) as PNG, whole or not at all."""
+    with atomic(path) as temporary:
+        Pillow.fromarray(pixels).save(temporary, format="png")
+
+
+def _planes(volume: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The middle axial, coronal and sagittal planes of (C, D, H, W), padded to one square size."""
+    depth, height, width = (side // 2 for side in volume.shape[1:])
+    planes = [volume[:, depth], volume[:, ::-1, height], volume[:, ::-1, :, width]]
+    side = max(volume.shape[1:])
+    padded = []
+    for plane in planes:
+        rows, columns = side - plane.shape[1], side - plane.shape[2]
+        margins = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
+        padded.append(np.pad(plane, margins, constant_values=-1.0))
+    return padded

@@ -1,0 +1,79 @@
+"""The command line as a stranger uses it: exit codes, one clear line, nothing heavy imported for --help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLI = [sys.executable, "-m", "fabrica"]
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CLI, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def complains(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1 and lines[0].startswith("fabrica: "), done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_imports_neither_torch_nor_monai() -> None:
+    script = (
+        "import sys; sys.argv = ['fabrica', '--help']\n"
+        "from fabrica.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'monai', 'numpy', 'pydicom', 'matplotlib') if m in sys.modules]\n"
+        "print('HEAVY', heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "HEAVY []" in done.stdout, done.stdout + done.stderr
+    assert "scan" in done.stdout and "evaluate" in done.stdout
+
+
+def test_wrong_use_exits_with_two() -> None:
+    complains(call("train", "ddpm-chst"), 2, "did you mean ddpm-chest?")
+    complains(call("train", "ddpm-chest", "train.stps=1"), 2, "did you mean steps?")
+    complains(call("train"), 2, "no recipe given")
+    complains(call("sample", "nowhere"), 2, "not a model folder")
+    complains(call("explode"), 2, "explode")
+
+
+def test_folders_without_images_say_what_was_found(tmp_path: Path) -> None:
+    complains(call("scan", tmp_path, "-o", tmp_path / "m.csv"), 1, "no image")
+    (tmp_path / "notes.txt").write_text("not an image")
+    complains(call("scan", tmp_path, "-o", tmp_path / "m.csv"), 1, ".txt")
+    complains(call("scan", tmp_path / "missing", "-o", tmp_path / "m.csv"), 2, "missing")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_a_manifest_naming_missing_files_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("id,patient,path,split\na,p,gone.png,train\nb,q,lost.png,val\n")
+    complains(call("train", "ddpm-chest", "--data", tmp_path / "m.csv", "-o", tmp_path / "run"), 2, "gone.png")
+
+
+def test_recipes_are_listed_for_machines_and_people() -> None:
+    rows = json.loads(call("recipes", "--json").stdout)
+    assert {"name", "method", "task", "cost", "score"} <= set(rows[0])
+    assert "ddpm-chest" in call("recipes").stdout
+
+
+def test_phantoms_to_manifest_to_scan(tmp_path: Path) -> None:
+    assert call("phantom", "chest", "-n", "12", "--size", "32", "-o", tmp_path / "p").returncode == 0
+    done = call("scan", tmp_path / "p", "--json", "-o", tmp_path / "m.csv")
+    summary = json.loads(done.stdout)
+    assert sum(summary["images"].values()) >= 12 and summary["rejected"] == []
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path) -> None:
+    done = subprocess.run([*CLI, "demo", "-o", str(tmp_path), "--minutes", "0.3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report/report.html").stat().st_size > 50_000
+    assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 16

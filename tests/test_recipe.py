@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from fabrica.errors import UsageError
+from fabrica.methods import build
+from fabrica.recipe import load_recipe, recipe_names
+
+MINIMAL = "name: x\nmethod: {name: diffusion}\ndata: {source: here, size: 32}\n"
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_overrides_win_and_one_number_is_a_square(minimal: Path) -> None:
+    recipe = load_recipe(minimal, ["train.lr=1e-4", "data.where.domain=CXR", "data.size=48"])
+    assert recipe.train.lr == 1e-4 and recipe.data.where == {"domain": "CXR"}
+    assert recipe.data.size == [48, 48]
+
+
+def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(minimal)
+    recipe.save(tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stps=5", "unknown recipe key train.stps; did you mean steps?"),
+        ("train.steps=many", "train.steps"),
+        ("data=3", "data must hold keys"),
+        ("train.steps=0", "give the run a budget"),
+        ("data.size=[1,2,3,4]", r"expected \[H, W\]"),
+        ("data.batch=0", "data.batch is 0"),
+        ("about=${oc.env:HOME}", "only plain values"),
+        ("method.channels=${oc.env:HOME}", "only plain values"),
+        ("nonsense", "is not key=value"),
+    ],
+)
+def test_wrong_values_are_named(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_recipe(minimal, [override])
+
+
+def test_unknown_names_get_a_suggestion(minimal: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean ddpm-chest"):
+        load_recipe("ddpm-chst")
+    with pytest.raises(UsageError, match="did you mean diffusion"):
+        build(load_recipe(minimal, ["method.name=difusion"]))
+    with pytest.raises(UsageError, match=r"method\.objectiv; did you mean objective"):
+        build(load_recipe(minimal, ["method.objectiv=v"]))
+
+
+def test_damaged_yaml_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: [1, 2\n  x: }")
+    with pytest.raises(UsageError, match="not valid YAML") as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_complete(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about and recipe.cost and recipe.score
+    first = recipe_text(name).splitlines()[0]
+    assert first.startswith(f"# fabrica train {name}")
+    build(recipe)
+
+
+def recipe_text(name: str) -> str:
+    from importlib import resources
+
+    return (resources.files("fabrica") / "recipes" / f"{name}.yaml").read_text()
