@@ -167,8 +167,9 @@ def bootstrap(
     bootstrap fails here: rows drawn twice raise a Frechet distance, so all resamples lie above the value.
     Instead each of n resamples takes a random half of a and of b without replacement, which for a smooth
     score has just the spread of the whole sample (delete-half jackknife, Shao & Wu 1989); the larger bias
-    of halves is removed by centring the resamples on their own mean. The small-N bias of the value itself
-    stays in: compare it with `floor` at the same N. The interval is cut to `bounds`.
+    of halves is removed by centring the resamples on their own mean. Between two equal distributions, where
+    the spread falls faster than 1/sqrt(N), the interval is too wide: it errs on the safe side. The small-N
+    bias of the value itself stays in: compare it with `floor` at the same N. The interval is cut to `bounds`.
     """
     a, b = _pair(a, b, at_least=4)
     value = fn(a, b)
@@ -233,6 +234,6 @@ def enough(n: int, dims: int) -> str | None:
     rank = " and the covariance is singular" if n <= dims else ""
     return (
         f"{n} images are few for a Frechet distance in {dims} dimensions{rank}: about "
-        f"{dims**2 / (2 * n):.0f} of it is bias for standardised features; use at least {needed} images, or compare only with the "
-        "floor at the same N"
+        f"{dims**2 / (2 * n):.0f} of it is bias for standardised features; use at least {needed} images, "
+        "or compare only with the floor at the same N"
     )
