@@ -1,0 +1,42 @@
+"""Peak memory of training must not grow with the number of images: 1,000 against many phantoms."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+MANY = int(os.environ.get("FABRICA_BENCH_IMAGES", "20000"))
+
+SCRIPT = """
+import json, resource, sys, tempfile
+from pathlib import Path
+from fabrica.recipe import load_recipe
+from fabrica.train import train
+recipe = load_recipe("ddpm-chest", ["data.size=32", f"data.count={sys.argv[1]}", "data.batch=64", "method.patch=2",
+    "method.channels=[32,32]", "method.attention=[false,false]", "train.minutes=0", f"train.steps={sys.argv[2]}"])
+with tempfile.TemporaryDirectory() as folder:
+    train(recipe, Path(folder) / "run")
+print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+def peak_mib(count: int, steps: int, cache: str) -> float:
+    """Peak resident memory of a training in a process of its own; the first run fills the cache, so that the
+    second shows training alone; the larger of both counts."""
+    environment = {**os.environ, "FABRICA_CACHE": cache}
+    peaks = []
+    for _ in range(2):
+        command = [sys.executable, "-c", SCRIPT, str(count), str(steps)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        peaks.append(json.loads(out.splitlines()[-1])["peak"])
+    return max(peaks)
+
+
+def main() -> dict[str, str]:
+    steps = MANY // 64  # a whole epoch of the larger set: every image is touched
+    with tempfile.TemporaryDirectory() as cache:
+        few, many = peak_mib(1000, steps, cache), peak_mib(MANY, steps, cache)
+    return {f"peak memory, {MANY} / 1000 images": f"{many / few:.3f} x ({many:.0f} / {few:.0f} MiB)"}

@@ -1,0 +1,81 @@
+"""Training images/s of our whole loop (averaged weights, clipping, logging, held-out loss apart) against a plain
+fp32 loop with MONAI's DiffusionInferer: the same UNet, the same batch, the same images."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from monai.inferers import DiffusionInferer
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDPMScheduler
+
+from fabrica.codec import Codec
+from fabrica.data.cache import build_cache
+from fabrica.data.dataset import batch_at
+from fabrica.recipe import Recipe, load_recipe
+from fabrica.train import train
+
+ROUNDS, STEPS = 3, 12
+UNET = {"channels": [64, 128, 128], "attention": [False, False, True], "res_blocks": 1, "head_channels": 64}
+
+
+def recipe(size: int, batch: int) -> Recipe:
+    chosen = load_recipe("ddpm-chest", [f"data.size={size}", f"data.batch={batch}", "data.count=256"])
+    chosen.method |= {"patch": 1, **UNET}
+    chosen.train.steps, chosen.train.minutes, chosen.train.log_every = STEPS, 0, 1
+    chosen.train.validate_every = chosen.train.sample_every = chosen.train.checkpoint_every = 10_000
+    return chosen
+
+
+def ours(size: int, batch: int) -> float:
+    rates: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = recipe(size, batch)
+        chosen.sample.steps = 1
+        train(chosen, Path(folder) / "run", report=lambda row: rates.append(row["images_per_s"]))
+    return median(rates[2:])
+
+
+def plain_monai(size: int, batch: int) -> float:
+    dataset = build_cache(recipe(size, batch).data, Codec("window", 0, 4095), "train")
+    network = DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=1,
+        channels=UNET["channels"],
+        attention_levels=UNET["attention"],
+        num_res_blocks=UNET["res_blocks"],
+        num_head_channels=UNET["head_channels"],
+    )
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    inferer = DiffusionInferer(scheduler)
+    optimiser = torch.optim.Adam(network.parameters(), lr=2.5e-5)
+    rates = []
+    for step in range(STEPS):
+        images = batch_at(dataset, step, batch, seed=0)["image"]
+        began = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        noise = torch.randn_like(images)
+        timesteps = torch.randint(0, 1000, (batch,)).long()
+        predicted = inferer(inputs=images, diffusion_model=network, noise=noise, timesteps=timesteps)
+        loss = torch.nn.functional.mse_loss(predicted.float(), noise.float())
+        loss.backward()
+        optimiser.step()
+        rates.append(batch / (time.perf_counter() - began))
+    return median(rates[2:])
+
+
+def main() -> dict[str, str]:
+    scores = {}
+    for size, batch in ((32, 32), (64, 16)):
+        pairs = [(ours(size, batch), plain_monai(size, batch)) for _ in range(ROUNDS)]
+        ratio = median(a / b for a, b in pairs)
+        ours_rate, theirs_rate = median(a for a, _ in pairs), median(b for _, b in pairs)
+        scores[f"{size} x {size}, batch {batch}, ours / MONAI fp32"] = (
+            f"{ratio:.2f} x ({ours_rate:.0f} / {theirs_rate:.0f} images/s)"
+        )
+    return scores
