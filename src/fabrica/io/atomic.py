@@ -1,0 +1,46 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fabrica.errors import FabricaError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well it becomes `path`, flushed to the disk.
+
+    The temporary name keeps the suffix, since many writers go by it. When the block fails nothing is left behind
+    and an existing `path` is untouched. An OSError (full disk, no permission) becomes a one-line FabricaError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name[-80:]}")
+    try:
+        yield temporary
+        _flush(temporary, os.O_RDWR)
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise FabricaError(f"{path}: cannot be written ({reason}); nothing was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(path.parent, os.O_RDONLY)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """fsync a file, or a folder so that its new entry survives a power cut."""
+    try:
+        descriptor = os.open(path, mode)
+    except PermissionError:  # Windows cannot open a folder, and needs no flush of it
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
