@@ -1,0 +1,254 @@
+"""From a place in the scanner to the tissues there: pose, deformation and the order in which tissues lie.
+
+The anatomy is a continuous function of space. A slice evaluates it on its own plane only, so the slice is
+exactly a cut through the volume of the same seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabrica.image import Float32, Float64
+from fabrica.phantoms import head_brain, head_skull
+from fabrica.phantoms.head_shapes import Places, Waves, places, rise, waves
+
+TISSUES = (
+    "air",
+    "skin",
+    "fat",
+    "cortical bone",
+    "marrow",
+    "CSF",
+    "grey matter",
+    "white matter",
+    "deep grey matter",
+    "eye",
+    "sinus air",
+    "muscle",
+    "dura",
+    "tumour core",
+    "tumour rim",
+    "oedema",
+)
+INDEX = {name: i for i, name in enumerate(TISSUES)}
+_PIVOT = np.array([0.0, -17.0, 8.0])  # MNI mm: the middle of the head, the origin of the scanner
+
+
+@dataclass(frozen=True)
+class Tumour:
+    """A glioma-like lesion at `centre` (MNI mm): core and rim within `radius`, oedema up to `reach`, in mm."""
+
+    centre: Float64
+    radius: float
+    rim: float
+    reach: float
+    shape: Waves
+    fingers: Waves
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person: brain, skull, and how both lie in the scanner.
+
+    rotation  3 x 3, head axes -> scanner axes;  shift in mm;  scale per head axis (1 = MNI size)
+    warp      three smooth fields, `bend` mm each (standard deviation): the non-linear part of the anatomy
+    """
+
+    brain: head_brain.Brain
+    skull: head_skull.Skull
+    rotation: Float64
+    shift: Float64
+    scale: Float64
+    warp: tuple[Waves, Waves, Waves]
+    bend: float
+
+
+def draw_subject(rng: np.random.Generator) -> Subject:
+    """A person at random: a rotation of some degrees, a size, a shape."""
+    pitch, roll, yaw = np.deg2rad(rng.normal(0, (4.0, 2.5, 3.0)))
+    size = rng.normal(0.935, 0.022)
+    return Subject(
+        brain=head_brain.draw_brain(rng),
+        skull=head_skull.draw_skull(rng),
+        rotation=_rotation(pitch, roll, yaw),
+        shift=rng.normal(0, (2.5, 3.0, 2.0)),
+        scale=size * rng.normal(1, 0.025, 3),
+        warp=(waves(rng, 10, 70, 160), waves(rng, 10, 70, 160), waves(rng, 10, 70, 160)),
+        bend=float(rng.uniform(1.0, 2.0)),
+    )
+
+
+def _rotation(pitch: float, roll: float, yaw: float) -> Float64:
+    """Rotation about x (pitch), then y (roll), then z (yaw), radians."""
+    (cx, sx), (cy, sy), (cz, sz) = ((np.cos(a), np.sin(a)) for a in (pitch, roll, yaw))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    rotation: Float64 = about_z @ about_y @ about_x
+    return rotation
+
+
+def to_head(subject: Subject, points: Float32) -> Float32:
+    """Scanner positions (n, 3) in RAS+ mm -> MNI-like positions of the undeformed head, mm."""
+    linear = (subject.rotation / subject.scale).astype(np.float32)
+    straight: Float32 = (points - subject.shift.astype(np.float32)) @ linear + _PIVOT.astype(np.float32)
+    bent = np.stack([field.at(straight) for field in subject.warp], axis=1)
+    return straight + np.float32(subject.bend) * bent
+
+
+def from_head(subject: Subject, places: Float64) -> Float64:
+    """MNI-like positions (n, 3) -> scanner mm: `to_head` inverted by fixed-point iteration."""
+    straight = np.asarray(places, dtype=np.float64)
+    for _ in range(20):  # the bend contracts (its gradient is well below 1), so this converges
+        bent = np.stack([field.at(straight.astype(np.float32)) for field in subject.warp], axis=1)
+        straight = places - subject.bend * bent
+    scanner: Float64 = (straight - _PIVOT) * subject.scale @ subject.rotation.T + subject.shift
+    return scanner
+
+
+class Canvas:
+    """Tissue fractions (tissues, n) filled from the foremost tissue to the last: what is taken stays taken."""
+
+    def __init__(self, n: int, voxel: float) -> None:
+        self.fractions = np.zeros((len(TISSUES), n), dtype=np.float32)
+        self.free = np.ones(n, dtype=np.float32)
+        self.voxel = voxel
+        self._per_mm = np.float32(1 / voxel)
+
+    def cover(self, distance: Float32) -> Float32:
+        """The share of a voxel inside a surface at this signed distance in mm (partial volume)."""
+        return np.clip(np.float32(0.5) - distance * self._per_mm, 0, 1)
+
+    def paint(self, tissue: str, distance: Float32, share: Float32 | float = 1.0) -> None:
+        """Give `share` of what is still free inside the surface to a tissue."""
+        taken = self.free * self.cover(distance)
+        if not isinstance(share, float) or share != 1.0:
+            taken = taken * share
+        self.fractions[INDEX[tissue]] += taken
+        self.free -= taken
+
+
+def fractions(subject: Subject, points: Float32, voxel: float, tumour: Tumour | None = None) -> Float32:
+    """The share of each tissue at scanner positions (n, 3) in mm -> (tissues, n), sums of 1.
+
+    `voxel` is the edge in mm over which boundaries are averaged.
+    """
+    p = places(to_head(subject, points))
+    cavity = head_skull.cavity(p)
+    thickness = head_skull.bone_thickness(p, subject.skull)
+    scalp = np.float32(subject.skull.scalp) + 9 * rise(p.side, 58, 10) * rise(-p.z, -22, 34) * rise(
+        p.y, 0, 40
+    )
+    scalp += 3 * rise(-p.y, 95, 20) * rise(-p.z, 0, 30)
+    face = head_skull.face(p, cavity - thickness, scalp)
+    near = face.surface < voxel
+    out = np.zeros((len(TISSUES), len(points)), dtype=np.float32)
+    out[INDEX["air"]] = 1
+    if near.any():
+        part = Places(p.x[near], p.y[near], p.z[near], p.side[near])
+        face = head_skull.Face(**{name: values[near] for name, values in vars(face).items()})
+        canvas = Canvas(int(near.sum()), voxel)
+        inside = cavity[near] < voxel
+        _brain(canvas, part, cavity[near], subject, inside)
+        _head(canvas, part, cavity[near], thickness[near], face, subject)
+        if tumour is not None:
+            _lesion(canvas, part, tumour)
+        out[:, near] = canvas.fractions
+    return out
+
+
+def _brain(canvas: Canvas, p: Places, cavity: Float32, subject: Subject, inside: Float32) -> None:
+    """Everything within the cranial cavity."""
+    if not inside.any():
+        return
+    brain = subject.brain
+    q = Places(p.x[inside], p.y[inside], p.z[inside], p.side[inside])
+    inner = Canvas(int(inside.sum()), canvas.voxel)
+    room = cavity[inside]
+    uneven = brain.depth.at(np.stack([q.x, q.y, q.z, np.sign(q.x)], axis=1))
+    hull = head_brain.hulls(q, room, brain, uneven)
+    inner.paint("CSF", head_brain.ventricles(q, brain))
+    inner.paint("dura", np.maximum(np.minimum(hull.falx, hull.tentorium), room), 0.8)
+    deep, pale = head_brain.nuclei(q)
+    inner.paint("white matter", np.maximum(head_brain.capsule_fibres(q), hull.cerebrum))
+    inner.paint("deep grey matter", np.maximum(deep, -hull.stem - 4))
+    inner.paint("deep grey matter", pale, 0.55)
+    inner.paint("white matter", np.minimum(hull.callosum, pale))
+    inner.paint("grey matter", hull.stem, 0.3)
+    inner.paint("white matter", hull.stem)
+    folia, branches = head_brain.cerebellar_layers(q, hull.cerebellum, brain)
+    inner.paint("white matter", -branches)
+    inner.paint("grey matter", np.maximum(-folia, hull.cerebellum))
+    depth = head_brain.pial_depth(q, hull.cerebrum, brain, uneven)
+    core = head_brain.crowding(q) * 14
+    inner.paint(
+        "white matter", head_brain.cortex_thickness(q, uneven) - np.maximum(depth, core - 4 + 0 * depth)
+    )
+    inner.paint("grey matter", -depth)
+    inner.paint("CSF", room)
+    canvas.fractions[:, inside] = inner.fractions
+    canvas.free[inside] = inner.free
+
+
+def _head(
+    canvas: Canvas,
+    p: Places,
+    cavity: Float32,
+    thickness: Float32,
+    face: head_skull.Face,
+    subject: Subject,
+) -> None:
+    """Skull, orbits, face and scalp, outside of the cavity."""
+    skull = subject.skull
+    canvas.paint("muscle", np.maximum(face.lens, face.globe))
+    canvas.paint("eye", face.globe + 1)
+    canvas.paint("skin", face.globe)
+    canvas.paint("white matter", face.nerve)
+    canvas.paint("sinus air", head_skull.frontal_sinus(p, cavity, thickness, skull))
+    cells = head_skull.air_cells(p, skull)
+    canvas.paint("sinus air", np.maximum(face.mastoid, cells))
+    canvas.paint("sinus air", np.maximum(face.ethmoid, cells - 3))
+    canvas.paint("sinus air", np.minimum(face.sinuses, face.airway))
+    canvas.paint("skin", face.ethmoid)  # the mucous membrane between the ethmoid cells
+    table = np.minimum(np.float32(1.7), thickness * np.float32(0.3))
+    canvas.paint("marrow", np.maximum(np.abs(cavity - thickness / 2) - thickness / 2 + table, -p.z - 22))
+    shell = cavity - thickness
+    rocks = head_skull.petrous(p)
+    canvas.paint("marrow", np.maximum(np.maximum(rocks + 3, face.surface + 8), 0 * rocks), 0.5)
+    canvas.paint("cortical bone", np.minimum(shell, np.maximum(rocks, face.surface + 8)))
+    bones = np.maximum(face.bones, face.surface + 6)
+    canvas.paint("marrow", bones + 3)
+    canvas.paint("cortical bone", bones)
+    canvas.paint("muscle", np.maximum(face.strings, face.orbit))
+    canvas.paint("fat", np.maximum(face.orbit, face.surface + 2))
+    canvas.paint("muscle", np.maximum(face.muscles, face.surface + 4))
+    septa = skull.septa.at(np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1))
+    below = np.maximum(face.surface + 7, p.z + 28)
+    canvas.paint("muscle", np.maximum(below, -4 * septa - 1), 0.85)
+    canvas.paint("fat", face.surface + np.float32(1.9))
+    canvas.paint("skin", face.surface)
+    canvas.fractions[INDEX["air"]] += canvas.free
+
+
+def _lesion(canvas: Canvas, p: Places, tumour: Tumour) -> None:
+    """Replace brain by tumour, and white matter around it by oedema, in place."""
+    points = np.stack([p.x, p.y, p.z], axis=1)
+    away = np.linalg.norm(points - tumour.centre.astype(np.float32), axis=1)
+    knobbly = np.float32(tumour.radius) * (1 + np.float32(0.20) * tumour.shape.at(points))
+    f = canvas.fractions
+    swollen = canvas.cover(
+        away - np.float32(tumour.reach) * (1 + np.float32(0.25) * tumour.fingers.at(points))
+    )
+    white = f[INDEX["white matter"]] * swollen * np.float32(0.92)
+    f[INDEX["oedema"]] += white
+    f[INDEX["white matter"]] -= white
+    whole = canvas.cover(away - knobbly)
+    core = canvas.cover(away - knobbly + np.float32(tumour.rim))
+    brain = np.zeros_like(away)
+    for name in ("white matter", "grey matter", "deep grey matter", "oedema"):
+        brain += f[INDEX[name]]
+        f[INDEX[name]] *= 1 - whole
+    f[INDEX["tumour core"]] += brain * core
+    f[INDEX["tumour rim"]] += brain * (whole - core)

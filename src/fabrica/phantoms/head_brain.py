@@ -1,0 +1,216 @@
+"""The brain of the head phantom: cortex with gyri and sulci, ventricles, nuclei, stem and cerebellum.
+
+Positions are those of the MNI atlas in mm (anterior commissure near the origin). Every function gives signed
+distances in mm, negative inside, one value a point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabrica.image import Float32
+from fabrica.phantoms.head_shapes import (
+    Places,
+    Point,
+    Waves,
+    bump,
+    ellipsoid,
+    limb,
+    middle,
+    paired,
+    rise,
+    smooth_max,
+    smooth_min,
+    waves,
+)
+
+# Right lateral ventricle: centre line (x, y, z) and radius in mm, from frontal to occipital horn.
+_VENTRICLE: tuple[tuple[Point, float], ...] = (
+    ((15, 31, 3), 1.2),
+    ((10, 23, 7), 3.2),
+    ((5.5, 10, 13), 3.6),
+    ((8, -8, 20), 3.8),
+    ((14, -26, 20), 4.2),
+    ((24, -42, 10), 6.0),
+    ((27, -62, 5), 2.6),
+    ((23, -76, 3), 1.0),
+)
+_TEMPORAL_HORN: tuple[tuple[Point, float], ...] = (
+    ((26, -42, 7), 4.0),
+    ((34, -30, -9), 2.2),
+    ((32, -10, -18), 1.5),
+)
+
+
+@dataclass(frozen=True)
+class Brain:
+    """What differs from brain to brain. Lengths in mm.
+
+    folds        narrow-band field; its zero sheets are the sulci
+    depth        slow field that varies the depth of the sulci, the cortex and the width of fissures
+    ventricles   factor on the radius of the ventricles
+    atrophy      0 (young) to 1 (old): wide sulci, wide fissures
+    """
+
+    folds: Waves
+    depth: Waves
+    cerebellum: Waves
+    ventricles: tuple[float, float]
+    atrophy: float
+
+
+def draw_brain(rng: np.random.Generator) -> Brain:
+    """A brain at random."""
+    atrophy = float(rng.beta(1.3, 2.0))
+    widening = 0.8 + 0.75 * atrophy + rng.uniform(-0.1, 0.25)
+    left_right = rng.normal(0, 0.07)
+    return Brain(
+        folds=waves(rng, 56, 21, 29, difference=1.3),
+        depth=waves(rng, 24, 28, 60, difference=1.3),
+        cerebellum=waves(rng, 16, 30, 60, difference=0.3),
+        ventricles=(float(widening * (1 - left_right)), float(widening * (1 + left_right))),
+        atrophy=atrophy,
+    )
+
+
+@dataclass(frozen=True)
+class Hulls:
+    """Smooth envelopes: the whole cerebrum without its sulci, cerebellum and stem, and the fibres between."""
+
+    cerebrum: Float32
+    cerebellum: Float32
+    stem: Float32
+    callosum: Float32
+    falx: Float32
+    tentorium: Float32
+
+
+def _tentorium_height(p: Places) -> Float32:
+    """z of the tentorium: highest where the stem passes, falling to the sides and to the back, mm."""
+    return np.float32(4) - np.float32(0.48) * p.side - np.float32(0.28) * np.maximum(-45 - p.y, 0)
+
+
+def hulls(p: Places, cavity: Float32, brain: Brain, unevenness: Float32) -> Hulls:
+    """The envelopes inside a cranial cavity (its signed distance); `unevenness` is the depth field (n,)."""
+    gap = np.float32(1.8 + 2.0 * brain.atrophy) + np.float32(0.5) * unevenness
+    arch = ellipsoid(np.zeros_like(p.x), p.y + 5, p.z - 2, (1e3, 39, 26))
+    callosum = np.maximum(np.maximum(arch - 1, -arch - 6), p.side - 24)
+    callosum = np.maximum(callosum, 2 - p.z - np.float32(0.25) * np.abs(p.y + 5))
+
+    above = p.z - _tentorium_height(p)
+    behind = p.y + 14 + np.float32(0.42) * p.side
+    infratentorial = smooth_max(np.float32(0.85) * above, np.float32(0.9) * behind, 6)
+
+    stem = smooth_min(middle(p, (0, -23, -15), (17, 14, 19)), middle(p, (0, -25, -33), (17, 14.5, 14)), 6)
+    stem = smooth_min(stem, limb(p, (0, -31, -44), (0, -44, -110), (9.5, 7)), 8)
+
+    width = np.float32(0.7 + 1.1 * brain.atrophy) + np.float32(0.35) * unevenness
+    width += np.float32(1.2) * rise(p.y, 40, 40)  # the fissure opens towards the front
+    fissure = np.maximum(p.side - width, -arch)
+    cistern = smooth_min(middle(p, (0, 2, -22), (13, 17, 12)), middle(p, (0, -42, -3), (10, 8, 8)), 5)
+    cerebrum = smooth_max(cavity + gap, -np.minimum(fissure, cistern), 3)
+    cerebrum = smooth_max(cerebrum, -(infratentorial - 2), 5)
+    cerebrum = np.maximum(cerebrum, -(stem - 3))
+    cerebrum = smooth_max(cerebrum, -_sylvian(p, brain, unevenness), 2)
+
+    lobes = smooth_min(paired(p, (23, -63, -36), (28, 27, 24)), middle(p, (0, -66, -30), (15, 24, 22)), 9)
+    lobes = smooth_max(smooth_max(lobes, cavity + gap, 4), infratentorial + 2, 4)
+    falx = np.maximum(np.maximum(p.side - np.float32(0.55), -arch - 4), cavity)
+    falx = np.maximum(falx, -(np.float32(0.9) * above - 1))
+    tent = np.maximum(np.abs(infratentorial) - np.float32(0.5), np.maximum(cavity, -(stem - 5)))
+    return Hulls(cerebrum, lobes, stem, callosum, falx, np.maximum(tent, above - 4))
+
+
+def _sylvian(p: Places, brain: Brain, unevenness: Float32) -> Float32:
+    """The lateral fissure: a sheet along the insula and its opening to the outside, above the temporal lobe."""
+    open_by = np.float32(0.5 + 1.3 * brain.atrophy) + np.float32(0.3) * unevenness
+    across = p.y - 2 + np.float32(0.15) * p.z
+    bow = p.side - 41 + np.float32(0.011) * across * across
+    patch = ellipsoid(np.zeros_like(p.x), p.y - 1, p.z - 1, (1e3, 24, 15))
+    insula = np.maximum(np.abs(bow) - open_by, patch)
+    plane = (p.z - 0.30 * (np.float32(-4) - p.y) - 1) * np.float32(0.93)
+    opening = np.maximum(
+        np.abs(plane) - open_by - np.float32(0.6), np.maximum(39 - p.side, np.abs(p.y - 1) - 27)
+    )
+    return np.minimum(insula, opening)
+
+
+def pial_depth(p: Places, hull: Float32, brain: Brain, unevenness: Float32) -> Float32:
+    """Depth below the pia in mm, (n,): positive in the brain, negative in the sulci and outside.
+
+    The sulci stand perpendicular on the hull because the folding field is read at the point of the surface
+    below which a voxel lies (mostly: the exponent bends them a little).
+    """
+    u, v, w = p.side - 26, p.y + 17, p.z - 14
+    radius2 = u * u * np.float32(1 / 42**2) + v * v * np.float32(1 / 86**2) + w * w * np.float32(1 / 60**2)
+    stretch = np.maximum(radius2, np.float32(0.08)) ** np.float32(-0.34)
+    spot = np.stack([u * stretch, v * stretch, w * stretch, np.sign(p.x)], axis=1)
+    depth = -hull
+    sheet = brain.folds.sheet_distance(spot) / stretch
+    floor = np.float32(12.5) + np.float32(5.0) * unevenness
+    width = np.float32(0.15 + 0.9 * brain.atrophy) + np.float32(0.3) * unevenness
+    width += np.float32(0.5 + 0.8 * brain.atrophy) * np.exp(np.minimum(-depth, 0) * np.float32(0.25))
+    return np.minimum(depth, np.maximum(sheet - width, depth - floor))
+
+
+def cortex_thickness(p: Places, unevenness: Float32) -> Float32:
+    """Thickness of the cortex in mm: 2.6 to 3.4, more in the insula and the temporal lobe."""
+    return np.float32(2.8) + np.float32(0.25) * unevenness + np.float32(0.6) * rise(-p.z, 5, 20)
+
+
+def ventricles(p: Places, brain: Brain) -> Float32:
+    """Lateral, third and fourth ventricle."""
+    left, right = brain.ventricles
+    swell = np.where(p.x > 0, np.float32(right), np.float32(left))
+    lateral = np.full_like(p.x, np.inf)
+    for line in (_VENTRICLE, _TEMPORAL_HORN):
+        for (start, r0), (end, r1) in zip(line, line[1:], strict=False):
+            mean = (r0 + r1) / 2
+            lateral = smooth_min(lateral, limb(p, start, end, (r0, r1)) - (swell - 1) * np.float32(mean), 2)
+    lateral = np.maximum(lateral, np.float32(0.7) - p.side)  # the septum pellucidum
+    wide = (left + right) / 2
+    third = middle(p, (0, -15, 0), (1.5 * wide + 0.4, 15, 11))
+    fourth = smooth_max(middle(p, (0, -46, -32), (8, 6, 11)), 41 + p.y + 0 * p.z, 2)
+    aqueduct = limb(p, (0, -31, -8), (0, -40, -26), (1.2, 1.4))
+    return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
+
+
+def nuclei(p: Places) -> tuple[Float32, Float32]:
+    """(caudate, putamen and thalamus; pallidum and hippocampus)."""
+    caudate = smooth_min(
+        limb(p, (11, 22, 2), (13, 12, 10), (5.5, 5.0)), limb(p, (13, 12, 10), (16, -18, 23), (4.2, 1.8)), 2
+    )
+    putamen = paired(p, (27, 1, 1), (5.2, 17, 10.5), turn=-0.22)
+    thalamus = paired(p, (11.5, -19, 7), (9, 14, 9.5), turn=-0.45)
+    pallidum = paired(p, (20, -4, -1), (4.3, 9.5, 6), turn=-0.4)
+    hippocampus = limb(p, (24, -8, -20), (28, -34, -6), (6.5, 3.5))
+    return np.minimum(np.minimum(caudate, putamen), thalamus), np.minimum(pallidum, hippocampus)
+
+
+def capsule_fibres(p: Places) -> Float32:
+    """The internal capsule between caudate, thalamus and the lentiform nucleus: white matter between them."""
+    return np.minimum(
+        limb(p, (14, 16, 4), (18, -3, 6), (1.6, 1.6)), limb(p, (18, -3, 6), (25, -20, 8), (1.6, 2.2))
+    )
+
+
+def cerebellar_layers(p: Places, hull: Float32, brain: Brain) -> tuple[Float32, Float32]:
+    """(depth below the folia, depth of the white branches), both positive inside, from the cerebellar hull.
+
+    Folia are thin curved sheets around the fourth ventricle; white matter branches between groups of them.
+    """
+    points = np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1)
+    wobble = brain.cerebellum.at(points)
+    u, v, w = np.float32(0.55) * p.x, p.y + 40, p.z + 36
+    distance = np.sqrt(u * u + v * v + np.float32(0.8) * w * w) + np.float32(1.3) * wobble
+    folia = -hull - np.float32(1.1) * (np.float32(0.5) + np.cos(distance * np.float32(2 * np.pi / 4.6)))
+    branches = -hull - 7 - np.float32(4.5) * np.cos(distance * np.float32(2 * np.pi / 11) + wobble)
+    core = -paired(p, (17, -56, -36), (12, 11, 8))
+    return folia, np.maximum(branches, core)
+
+
+def crowding(p: Places) -> Float32:
+    """Where the cortex may not reach: 1 in the deep core between insula and ventricles, 0 elsewhere."""
+    return bump(p, (18, -5, 6), (17, 26, 14))
