@@ -120,7 +120,15 @@ def _from_network(name: str, network: Network, wanted: Input, device: str) -> Ex
         planes = middle_planes(images)
         return np.asarray(np.mean([_run(network, plane, wanted, device) for plane in planes], axis=0))
 
-    dims = features(np.zeros((1, 1, wanted.size or 64, wanted.size or 64), dtype=np.float32)).shape[1]
+    side = wanted.size or 64
+    try:  # three, because a network exported for one batch size would fail only later
+        dims = features(np.zeros((3, 1, side, side), dtype=np.float32)).shape[1]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{name} fails on 3 images of {wanted.channels} x {side} x {side} ({reason}); "
+            "check channels and size, and export it with a free batch size"
+        ) from None
     return Extractor(name, dims, features, IMAGES_PER_DIMENSION * dims)
 
 
@@ -180,7 +188,7 @@ def _torchscript(path: Path, device: str) -> Network:
     with warnings.catch_warnings():
         # TorchScript is deprecated, but it is the format most published feature networks come in.
         warnings.simplefilter("ignore", DeprecationWarning)
-        network: Network = torch.jit.load(path, map_location=device).eval()
+        network: Network = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     return network
 
 
@@ -231,13 +239,13 @@ def _torchxrayvision(device: str, allow_download: bool) -> tuple[Network, Input]
 
 
 def _radimagenet(device: str, allow_download: bool) -> tuple[Network, Input]:
-    """ResNet-50 on RadImageNet (Mei et al. 2022), as MONAI has it. FABRICA_RADIMAGENET: a torch hub folder."""
+    """ResNet-50 on RadImageNet (Mei et al. 2022), from MONAI's hub. FABRICA_RADIMAGENET: a hub folder."""
     import torch
 
     hub = Path(os.environ.get("FABRICA_RADIMAGENET", torch.hub.get_dir()))
     pattern = "RadImageNet-ResNet50*.pth"
     _require(any(hub.rglob(pattern)), hub / pattern, "FABRICA_RADIMAGENET", allow_download)
-    model = torch.hub.load(
+    model = torch.hub.load(  # type: ignore[no-untyped-call]
         "Project-MONAI/perceptual-models:main", "radimagenet_resnet50", cache_dir=str(hub), trust_repo=True
     )
     model = model.eval().to(device)

@@ -42,24 +42,25 @@ def psnr(a: Values, b: Values, data_range: float) -> Float64:
         return 10 * np.log10(data_range**2 / _per_image((a - b) ** 2))
 
 
-def _smooth(values: Float64) -> Float64:
-    """Gaussian window on the spatial axes, only where it lies wholly inside the image."""
+def _smooth(values: Float64, borders: bool) -> Float64:
+    """Gaussian window on the spatial axes; without `borders` only where it lies wholly inside the image."""
     offsets = np.arange(TAPS) - TAPS // 2
     window = np.exp(-(offsets**2) / (2 * SIGMA**2))
     window /= window.sum()
     edge = TAPS // 2
     for axis in range(2, values.ndim):
-        values = correlate1d(values, window, axis=axis)
-        values = values[(slice(None),) * axis + (slice(edge, values.shape[axis] - edge),)]
+        values = correlate1d(values, window, axis=axis, mode="mirror")
+        if not borders:
+            values = values[(slice(None),) * axis + (slice(edge, values.shape[axis] - edge),)]
     return values
 
 
-def _ssim_parts(a: Float64, b: Float64, data_range: float) -> tuple[Float64, Float64]:
+def _ssim_parts(a: Float64, b: Float64, data_range: float, borders: bool = False) -> tuple[Float64, Float64]:
     """Mean SSIM and mean contrast-structure term of each image (Wang et al. 2004, eqs. 13 and 6)."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    mean_a, mean_b = _smooth(a), _smooth(b)
-    variances = _smooth(a * a + b * b) - mean_a**2 - mean_b**2
-    covariance = _smooth(a * b) - mean_a * mean_b
+    mean_a, mean_b = _smooth(a, borders), _smooth(b, borders)
+    variances = _smooth(a * a + b * b, borders) - mean_a**2 - mean_b**2
+    covariance = _smooth(a * b, borders) - mean_a * mean_b
     contrast = (2 * covariance + c2) / (variances + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     return _per_image(luminance * contrast), _per_image(contrast)
@@ -95,6 +96,9 @@ def ms_ssim(a: Values, b: Values, data_range: float, levels: int | None = None) 
     levels  scales to use; None takes as many of the five as fit. Five need sides of at least 176; with fewer
             the published weights of the scales in use are rescaled to sum to 1, so scores of images of
             different sizes are not comparable. Negative terms count as 0.
+
+    As in torchmetrics the last scale takes in the borders, mirrored: of its few pixels the interior alone
+    would leave out most.
     """
     a, b = _checked(a, b)
     levels = levels_for(a.shape[2:]) if levels is None else levels
@@ -104,8 +108,8 @@ def ms_ssim(a: Values, b: Values, data_range: float, levels: int | None = None) 
     weights = np.array(SCALE_WEIGHTS[:levels]) / sum(SCALE_WEIGHTS[:levels])
     score = np.ones(len(a))
     for level, weight in enumerate(weights):
-        whole, contrast = _ssim_parts(a, b, data_range)
         last = level == levels - 1
+        whole, contrast = _ssim_parts(a, b, data_range, borders=last)
         score *= np.clip(whole if last else contrast, 0, None) ** weight
         if not last:
             a, b = _halved(a), _halved(b)
