@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fabrica.data.cache import build_cache
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDPMScheduler
 from torch import Tensor, nn
 
 import fabrica
-from fabrica.codec import Codec
-from fabrica.data.cache import build_cache
 from fabrica.evaluate.distribution import bootstrap, frechet, kid
 from fabrica.evaluate.extractors import extractor
 from fabrica.recipe import load_recipe
@@ -37,7 +36,13 @@ class ByLevel(nn.Module):
 
 
 def main() -> dict[str, str]:
-    overrides = ["data.size=32", "method.patch=1", f"train.minutes={MINUTES}", "train.steps=0", "data.count=2000"]
+    overrides = [
+        "data.size=32",
+        "method.patch=1",
+        f"train.minutes={MINUTES}",
+        "train.steps=0",
+        "data.count=2000",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         model = fabrica.load(train(load_recipe("ddpm-chest", overrides), Path(folder) / "run"))
     heldout = build_cache(model.recipe.data, model.codec, "test")

@@ -30,9 +30,7 @@ def test_window_is_reversible_inside_and_clips_outside(low: float, width: float,
 def test_percentile_uses_each_images_own_limits() -> None:
     codec = Codec("percentile", 1, 99, default_limits=(0, 10))
     ramp = np.linspace(0, 1, 10_000).reshape(1, 100, 100)
-    np.testing.assert_allclose(
-        codec.encode(image(ramp)), codec.encode(image(ramp * 1e6)), atol=1e-5
-    )
+    np.testing.assert_allclose(codec.encode(image(ramp)), codec.encode(image(ramp * 1e6)), atol=1e-5)
     limits = codec.limits((ramp * 1e6).astype(np.float32))
     np.testing.assert_allclose(limits, (1e4, 99e4), rtol=1e-3)
     np.testing.assert_allclose(codec.decode(np.zeros((1, 2, 2), np.float32)), 5.0)
@@ -54,7 +52,8 @@ def test_label_round_trip_and_range() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"kind": "windw"}, {"low": 5, "high": 5}, {"kind": "label"}, {"kind": "percentile", "high": 101}]
+    "values",
+    [{"kind": "windw"}, {"low": 5, "high": 5}, {"kind": "label"}, {"kind": "percentile", "high": 101}],
 )
 def test_impossible_codecs_are_refused(values: dict) -> None:
     with pytest.raises(UsageError):

@@ -49,7 +49,12 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's own usage errors
             _fail(error, 2, debug, error.format_message())
-        _fail(error, 1, debug, f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)")
+        _fail(
+            error,
+            1,
+            debug,
+            f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)",
+        )
 
 
 def _fail(error: Exception, code: int, debug: bool, message: str = "") -> None:
@@ -186,7 +191,9 @@ def train(
     if resume and recipe and out is None and Path(recipe).is_dir():
         recipe, out = None, Path(recipe)
     if recipe is None and not (resume and out):
-        raise UsageError("no recipe given; see `fabrica recipes`, or continue a run with: fabrica train --resume -o RUN")
+        raise UsageError(
+            "no recipe given; see `fabrica recipes`, or continue a run with: fabrica train --resume -o RUN"
+        )
     from fabrica.recipe import load_recipe
 
     chosen = load_recipe(out / "recipe.yaml" if resume and out else str(recipe), changes)
@@ -243,7 +250,14 @@ def evaluate(
         raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
     with _progress() as progress:
         report = judge(
-            model, against, out, n=n, extractor=extractor, seed=seed, steps_curve=steps_curve, progress=progress
+            model,
+            against,
+            out,
+            n=n,
+            extractor=extractor,
+            seed=seed,
+            steps_curve=steps_curve,
+            progress=progress,
         )
     if as_json:
         _print_json(report.scores)

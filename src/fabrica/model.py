@@ -215,7 +215,9 @@ diagnosis. Before sharing them, read the memorisation audit in the report.
 """
 
 
-def save_samples(folder: Path, method: Method, recipe: Recipe, device: torch.device, *, step: int | None = None) -> None:
+def save_samples(
+    folder: Path, method: Method, recipe: Recipe, device: torch.device, *, step: int | None = None
+) -> None:
     """A grid of 16 samples (seeds 0 to 15): folder/samples.png, or folder/samples/step-N.png during training."""
     classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
     labels = torch.arange(16) % classes if classes else None
@@ -241,7 +243,14 @@ def write_samples(
         path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
         io.write(image, path, synthetic=True, model=model.name, model_hash=model.hash, seed=seed)
         rows.append(
-            Row(id=name, patient=name, path=path.name, split="test", label=label, modality=image.origin["modality"])
+            Row(
+                id=name,
+                patient=name,
+                path=path.name,
+                split="test",
+                label=label,
+                modality=image.origin["modality"],
+            )
         )
     manifest = Manifest(rows, folder, [], [])
     manifest.save(folder / "manifest.csv")

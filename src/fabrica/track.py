@@ -33,9 +33,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)
-        ]
+        return [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)]
 
 
 def mlflow_log(run_name: str, parameters: Mapping[str, Any], folder: Path) -> Log:

@@ -23,7 +23,7 @@ def textured(n: int, size: int = 64, seed: int = 0, sigma: float = 2.0) -> Float
     y, x = np.mgrid[:size, :size] / size - 0.5
     centre = rng.normal(-0.2, 0.03, size=(n, 1, 1, 1))
     disc = np.hypot(y, x - centre) < rng.normal(0.2, 0.02, size=(n, 1, 1, 1))
-    return np.clip(noise + disc - 0.4, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(noise + disc - 0.4, -1, 1), dtype=np.float32)
 
 
 def column(features: Float64, name: str) -> Float64:

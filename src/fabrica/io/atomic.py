@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fabrica.errors import FabricaError
@@ -29,17 +29,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise FabricaError(f"{path}: cannot be written ({reason}); nothing was changed") from error
     finally:
         temporary.unlink(missing_ok=True)
-    _flush(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe by now
+        _flush(path.parent, os.O_RDONLY)
 
 
 def _flush(path: Path, mode: int) -> None:
     """fsync a file, or a folder so that its new entry survives a power cut."""
-    try:
-        descriptor = os.open(path, mode)
-    except PermissionError:  # Windows cannot open a folder, and needs no flush of it
-        if path.is_dir():
-            return
-        raise
+    descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
     finally:

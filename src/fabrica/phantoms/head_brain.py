@@ -7,6 +7,7 @@ distances in mm, negative inside, one value a point.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Brain:
 
 def draw_brain(rng: np.random.Generator) -> Brain:
     """A brain at random."""
-    atrophy = float(rng.beta(1.3, 2.0))
+    atrophy = float(rng.beta(1.2, 2.4))
     widening = 0.8 + 0.75 * atrophy + rng.uniform(-0.1, 0.25)
     left_right = rng.normal(0, 0.07)
     return Brain(
@@ -94,7 +95,7 @@ def _tentorium_height(p: Places) -> Float32:
 
 def hulls(p: Places, cavity: Float32, brain: Brain, unevenness: Float32) -> Hulls:
     """The envelopes inside a cranial cavity (its signed distance); `unevenness` is the depth field (n,)."""
-    gap = np.float32(1.8 + 2.0 * brain.atrophy) + np.float32(0.5) * unevenness
+    gap = np.float32(1.2 + 1.6 * brain.atrophy) + np.float32(0.5) * unevenness
     arch = ellipsoid(np.zeros_like(p.x), p.y + 5, p.z - 2, (1e3, 39, 26))
     callosum = np.maximum(np.maximum(arch - 1, -arch - 6), p.side - 24)
     callosum = np.maximum(callosum, 2 - p.z - np.float32(0.25) * np.abs(p.y + 5))
@@ -111,12 +112,12 @@ def hulls(p: Places, cavity: Float32, brain: Brain, unevenness: Float32) -> Hull
     fissure = np.maximum(p.side - width, -arch)
     cistern = smooth_min(middle(p, (0, 2, -22), (13, 17, 12)), middle(p, (0, -42, -3), (10, 8, 8)), 5)
     cerebrum = smooth_max(cavity + gap, -np.minimum(fissure, cistern), 3)
-    cerebrum = smooth_max(cerebrum, -(infratentorial - 2), 5)
+    cerebrum = smooth_max(cerebrum, -(infratentorial - 1), 4)
     cerebrum = np.maximum(cerebrum, -(stem - 3))
     cerebrum = smooth_max(cerebrum, -_sylvian(p, brain, unevenness), 2)
 
-    lobes = smooth_min(paired(p, (23, -63, -36), (28, 27, 24)), middle(p, (0, -66, -30), (15, 24, 22)), 9)
-    lobes = smooth_max(smooth_max(lobes, cavity + gap, 4), infratentorial + 2, 4)
+    lobes = smooth_min(paired(p, (24, -62, -34), (32, 33, 29)), middle(p, (0, -60, -24), (17, 29, 28)), 9)
+    lobes = smooth_max(smooth_max(lobes, cavity + gap + 1, 4), infratentorial + 1, 4)
     falx = np.maximum(np.maximum(p.side - np.float32(0.55), -arch - 4), cavity)
     falx = np.maximum(falx, -(np.float32(0.9) * above - 1))
     tent = np.maximum(np.abs(infratentorial) - np.float32(0.5), np.maximum(cavity, -(stem - 5)))
@@ -124,7 +125,7 @@ def hulls(p: Places, cavity: Float32, brain: Brain, unevenness: Float32) -> Hull
 
 
 def _sylvian(p: Places, brain: Brain, unevenness: Float32) -> Float32:
-    """The lateral fissure: a sheet along the insula and its opening to the outside, above the temporal lobe."""
+    """The lateral fissure: a sheet along the insula and its opening outward, above the temporal lobe."""
     open_by = np.float32(0.5 + 1.3 * brain.atrophy) + np.float32(0.3) * unevenness
     across = p.y - 2 + np.float32(0.15) * p.z
     bow = p.side - 41 + np.float32(0.011) * across * across
@@ -150,14 +151,14 @@ def pial_depth(p: Places, hull: Float32, brain: Brain, unevenness: Float32) -> F
     depth = -hull
     sheet = brain.folds.sheet_distance(spot) / stretch
     floor = np.float32(12.5) + np.float32(5.0) * unevenness
-    width = np.float32(0.15 + 0.9 * brain.atrophy) + np.float32(0.3) * unevenness
-    width += np.float32(0.5 + 0.8 * brain.atrophy) * np.exp(np.minimum(-depth, 0) * np.float32(0.25))
+    width = np.float32(-0.35 + 0.8 * brain.atrophy) + np.float32(0.3) * unevenness
+    width += np.float32(0.5 + 0.6 * brain.atrophy) * np.exp(np.minimum(-depth, 0) * np.float32(0.25))
     return np.minimum(depth, np.maximum(sheet - width, depth - floor))
 
 
 def cortex_thickness(p: Places, unevenness: Float32) -> Float32:
-    """Thickness of the cortex in mm: 2.6 to 3.4, more in the insula and the temporal lobe."""
-    return np.float32(2.8) + np.float32(0.25) * unevenness + np.float32(0.6) * rise(-p.z, 5, 20)
+    """Thickness of the cortex in mm: 2.3 to 3.4, more in the insula and the temporal lobe."""
+    return np.float32(2.6) + np.float32(0.25) * unevenness + np.float32(0.6) * rise(-p.z, 5, 20)
 
 
 def ventricles(p: Places, brain: Brain) -> Float32:
@@ -166,7 +167,7 @@ def ventricles(p: Places, brain: Brain) -> Float32:
     swell = np.where(p.x > 0, np.float32(right), np.float32(left))
     lateral = np.full_like(p.x, np.inf)
     for line in (_VENTRICLE, _TEMPORAL_HORN):
-        for (start, r0), (end, r1) in zip(line, line[1:], strict=False):
+        for (start, r0), (end, r1) in pairwise(line):
             mean = (r0 + r1) / 2
             lateral = smooth_min(lateral, limb(p, start, end, (r0, r1)) - (swell - 1) * np.float32(mean), 2)
     lateral = np.maximum(lateral, np.float32(0.7) - p.side)  # the septum pellucidum
