@@ -134,8 +134,8 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, stric
 def _frames_of_image(file: OpenDicom) -> int:
     if file.pixels is None:
         meta, dataset = file.dataset.file_meta, file.dataset
-        kind = UID(_text(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID"))).name
-        raise ReadError(f"{file.path}: holds no image ({kind or "unknown class"}); expected a DICOM file with pixel data")
+        kind = UID(_text(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID"))).name or "unknown class"
+        raise ReadError(f"{file.path}: holds no image ({kind}); expected a DICOM file with pixel data")
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"):
         if file.dataset.get(keyword) is None:
             raise ReadError(f"{file.path}: has pixel data but no {keyword}; it cannot be decoded")
@@ -178,9 +178,7 @@ def _inspect(path: Path, budget: int, notes: list[str]) -> _Slice:
     with opened(path, budget, header_only=True) as file:
         frames = _frames_of_image(file)
         if frames != 1:
-            raise ReadError(
-                f"{path}: holds {frames} frames; expected one slice a file (use read_dicom for it)"
-            )
+            raise ReadError(f"{path}: holds {frames} frames; expected one slice a file (use read_dicom for it)")
         shape = check_budget(file, 1, budget)
         found = list[str]()
         where = place(file.dataset, 0, found)
@@ -195,18 +193,14 @@ def _in_place(slices: list[_Slice]) -> list[_Slice]:
     first = slices[0]
     for other in slices[1:]:
         if other.series != first.series:
-            raise ReadError(
-                f"{other.path}: is of another series than {first.path.name}; read each on its own"
-            )
+            raise ReadError(f"{other.path}: is of another series than {first.path.name}; read each on its own")
         if other.shape != first.shape:
             raise ReadError(
                 f"{other.path}: is {other.shape[1]} x {other.shape[2]}, {first.path.name} is "
                 f"{first.shape[1]} x {first.shape[2]}; slices of one volume must have one size"
             )
         if other.place.position is None or first.place.position is None:
-            raise ReadError(
-                f"{other.path}: the series has no positions in the patient; read its files one by one"
-            )
+            raise ReadError(f"{other.path}: the series has no positions in the patient; read its files one by one")
         if not same_plane(first.place, other.place):
             raise ReadError(
                 f"{other.path}: differs from {first.path.name} in orientation or pixel spacing; "

@@ -111,9 +111,7 @@ def one_line(message: object, limit: int = 240) -> str:
 
 
 @contextmanager
-def opened(
-    path: Path, budget: int, notes: list[str] | None = None, header_only: bool = False
-) -> Iterator[OpenDicom]:
+def opened(path: Path, budget: int, notes: list[str] | None = None, header_only: bool = False) -> Iterator[OpenDicom]:
     """Open `path` and parse its header. Errors raised inside the block become ReadErrors too (`guarded`).
 
     `header_only` inflates no more than the first 16 MB of a deflated file.

@@ -94,9 +94,7 @@ def _native(
         if options.get("photometric_interpretation") == "YBR_FULL_422":
             frame_bits = frame_bits * 2 // 3
         if (max(wanted) + 1) * frame_bits > 8 * length:
-            raise ReadError(
-                f"{opened.path}: the pixel data end before frame {max(wanted) + 1}; the file is cut short"
-            )
+            raise ReadError(f"{opened.path}: the pixel data end before frame {max(wanted) + 1}; the file is cut short")
     for array, properties in get_decoder(syntax).iter_array(source, indices=wanted, **options):
         yield _native_order(array), str(properties["photometric_interpretation"])
 
