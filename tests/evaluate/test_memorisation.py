@@ -128,7 +128,7 @@ def test_volumes() -> None:
 
     def volumes(n: int) -> Float32:
         noise = gaussian_filter(rng.normal(size=(n, 1, 20, 24, 24)), 3, axes=(2, 3, 4)) * 5
-        return noise.astype(np.float32)
+        return np.asarray(noise, dtype=np.float32)
 
     train, heldout = volumes(60), volumes(30)
     samples = np.concatenate([np.roll(train[:5, ..., ::-1], 1, 3), volumes(10)])

@@ -33,9 +33,7 @@ def column(features: Float64, name: str) -> Float64:
 def scaled_frechet(real: Float32, other: Float32) -> float:
     reference = radiomic_features(real)
     centre, scale = standardiser(reference)
-    return frechet(
-        standardised(reference, centre, scale), standardised(radiomic_features(other), centre, scale)
-    )
+    return frechet(standardised(reference, centre, scale), standardised(radiomic_features(other), centre, scale))
 
 
 def test_names_are_unique_and_match_the_columns() -> None:
@@ -57,9 +55,9 @@ def test_co_occurrence_equals_scikit_image(distance: int) -> None:
     steps |= {np.pi / 4: (distance, distance), 3 * np.pi / 4: (distance, -distance)}
     for angle in angles:
         theirs = graycomatrix(levels, [distance], [angle], group.GREY_LEVELS, symmetric=True, normed=True)
-        ours = group._texture_of(
-            group._co_occurrence(group.quantised(image[None], group.GREY_LEVELS), *steps[angle])
-        )[0]
+        ours = group._texture_of(group._co_occurrence(group.quantised(image[None], group.GREY_LEVELS), *steps[angle]))[
+            0
+        ]
         named = dict(zip(group._TEXTURE, ours, strict=True))
         assert np.expm1(named["contrast"]) == pytest.approx(graycoprops(theirs, "contrast")[0, 0])
         for key, name in (

@@ -35,9 +35,7 @@ def _checked(features: Float64, name: str, at_least: int) -> Float64:
 def _pair(a: Float64, b: Float64, at_least: int) -> tuple[Float64, Float64]:
     a, b = _checked(a, "first", at_least), _checked(b, "second", at_least)
     if a.shape[1] != b.shape[1]:
-        raise UsageError(
-            f"features have {a.shape[1]} and {b.shape[1]} dimensions; use one extractor for both"
-        )
+        raise UsageError(f"features have {a.shape[1]} and {b.shape[1]} dimensions; use one extractor for both")
     return a, b
 
 
@@ -77,9 +75,7 @@ def _frechet_from_roots(mean_a: Float64, root_a: Float64, mean_b: Float64, root_
     return max(0.0, float(gap @ gap) + traces - 2 * overlap)
 
 
-def kid(
-    a: Float64, b: Float64, *, subsets: int = 50, subset_size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+def kid(a: Float64, b: Float64, *, subsets: int = 50, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Kernel distance: squared MMD, kernel (x.y/D + 1)^3, unbiased (Binkowski et al. 2018, eq. 4).
 
     Returns (mean, sd) over random subsets drawn without replacement from a (N, D) and b (M, D); N and M may
@@ -115,9 +111,7 @@ def _squared_distances(x: Float64, y: Float64) -> Float64:
 
 def _ball_radii(x: Float64, k: int) -> Float64:
     """Squared distance of each row to its k-th nearest other row."""
-    radii = [
-        np.partition(_squared_distances(x[i : i + 1024], x), k, axis=1)[:, k] for i in range(0, len(x), 1024)
-    ]
+    radii = [np.partition(_squared_distances(x[i : i + 1024], x), k, axis=1)[:, k] for i in range(0, len(x), 1024)]
     return np.concatenate(radii)
 
 

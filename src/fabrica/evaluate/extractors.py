@@ -106,13 +106,22 @@ def extractor(name_or_path: str | Path, device: str = "cpu", *, allow_download: 
     path = Path(name_or_path)
     if path.suffix not in FILES:
         raise UsageError(
-            f"no extractor {name!r}; expected radiomic, {', '.join(LOADERS)}, "
-            f"or a network file ({', '.join(FILES)})"
+            f"no extractor {name!r}; expected radiomic, {', '.join(LOADERS)}, or a network file ({', '.join(FILES)})"
         )
     if not path.is_file():
         raise UsageError(f"no network file {path}; give the path of a {path.suffix} file")
     wanted = _read_input(path.with_suffix(".json"))
-    return _from_network(path.name, FILES[path.suffix](path, device), wanted, device)
+    return _from_network(path.name, _opened(path, device), wanted, device)
+
+
+def _opened(path: Path, device: str) -> Network:
+    try:
+        return FILES[path.suffix](path, device)
+    except UsageError:
+        raise
+    except Exception as error:  # every runtime has errors of its own
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UsageError(f"{path.name} cannot be opened as a {path.suffix} network: {reason}") from None
 
 
 def _from_network(name: str, network: Network, wanted: Input, device: str) -> Extractor:

@@ -218,9 +218,7 @@ def wavelets(planes: Float32) -> Float64:
     return _stack(columns)
 
 
-BLOB_NAMES = tuple(
-    f"log_sigma{sigma:g}_{name}" for sigma in LOG_SIGMAS for name in ("sd", "skewness", "log_kurtosis")
-)
+BLOB_NAMES = tuple(f"log_sigma{sigma:g}_{name}" for sigma in LOG_SIGMAS for name in ("sd", "skewness", "log_kurtosis"))
 
 
 def blobs(planes: Float32) -> Float64:
@@ -244,9 +242,7 @@ def spectrum(planes: Float32) -> Float64:
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     band = np.clip((radius * 2 * BANDS).astype(int), 0, BANDS).ravel()  # beyond Nyquist: left out
     band[0] = BANDS
-    members = (band[:, None] == np.arange(BANDS)) / np.maximum(
-        1, np.bincount(band, minlength=BANDS + 1)[:BANDS]
-    )
+    members = (band[:, None] == np.arange(BANDS)) / np.maximum(1, np.bincount(band, minlength=BANDS + 1)[:BANDS])
     logs = np.log10(power.reshape(len(planes), -1) @ members + 1e-8)
     centres = np.log10((np.arange(BANDS) + 0.5) / BANDS)
     centres -= centres.mean()

@@ -140,10 +140,7 @@ def diversity(
     chosen = rng.choice(total, min(pairs, total), replace=False)
     first, second = _unrank(chosen)
     scores = np.concatenate(
-        [
-            ms_ssim(images[first[i : i + 32]], images[second[i : i + 32]], data_range)
-            for i in range(0, len(chosen), 32)
-        ]
+        [ms_ssim(images[first[i : i + 32]], images[second[i : i + 32]], data_range) for i in range(0, len(chosen), 32)]
     )
     counts = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=500)
     weights = counts[:, first] * counts[:, second]

@@ -121,18 +121,14 @@ def _check(samples: Float32, train: Float32, heldout: Float32) -> None:
     shapes = {name: a.shape for name, a in (("samples", samples), ("train", train), ("heldout", heldout))}
     if samples.ndim not in (4, 5) or len({shape[1:] for shape in shapes.values()}) > 1:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise UsageError(
-            f"image shapes are {found}; expected one (N, C, H, W) or (N, C, D, H, W) size for all"
-        )
+        raise UsageError(f"image shapes are {found}; expected one (N, C, H, W) or (N, C, D, H, W) size for all")
     if len(heldout) < LEAST_HELD_OUT:
         raise UsageError(
             f"{len(heldout)} held-out images; at least {LEAST_HELD_OUT} are needed as the control, 100 or "
             "more for a false alarm rate of 1 %"
         )
     if len(train) < 4 or len(samples) < 1:
-        raise UsageError(
-            f"{len(samples)} samples and {len(train)} training images; at least 1 and 4 are needed"
-        )
+        raise UsageError(f"{len(samples)} samples and {len(train)} training images; at least 1 and 4 are needed")
 
 
 def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
@@ -151,9 +147,7 @@ def _calibrate(ratios: Float64, false_alarms: float) -> tuple[float, float]:
     return float(np.sort(ratios)[k - 1]), k / (len(ratios) + 1)
 
 
-def _cross_checked(
-    ratios: Float64, distance: Float64, false_alarms: float, seed: int
-) -> npt.NDArray[np.bool_]:
+def _cross_checked(ratios: Float64, distance: Float64, false_alarms: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which held-out images are called copies by a threshold from the half that they are not in."""
     called = distance <= EXACT
     order = np.random.default_rng(seed).permutation(np.flatnonzero(~called))

@@ -56,9 +56,7 @@ def radiomic_features(images: Float32) -> Float64:
 
 def _of_plane(plane: Float32) -> Float64:
     if min(plane.shape[1:]) < SMALLEST_SIDE:
-        raise UsageError(
-            f"planes are {plane.shape[1:]}; radiomic features need sides of {SMALLEST_SIDE} or more"
-        )
+        raise UsageError(f"planes are {plane.shape[1:]}; radiomic features need sides of {SMALLEST_SIDE} or more")
     if not np.isfinite(plane).all():
         raise UsageError("images hold NaN or infinity; expected finite values in [-1, 1]")
     plane = np.clip(plane, -1, 1).astype(np.float32, copy=False)
