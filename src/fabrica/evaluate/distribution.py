@@ -227,7 +227,7 @@ def enough(n: int, dims: int) -> str | None:
         return None
     rank = " and the covariance is singular" if n <= dims else ""
     return (
-        f"{n} images are few for a Frechet distance in {dims} dimensions{rank}: about "
-        f"{dims**2 / (2 * n):.0f} of it is bias for standardised features; use at least {needed} images, "
+        f"{n} images are few for a Frechet distance in {dims} dimensions{rank}: up to about "
+        f"{dims**2 / (2 * n):.0f} of it is bias (standardised features; less where they are correlated); use at least {needed} images, "
         "or compare only with the floor at the same N"
     )
