@@ -228,6 +228,6 @@ def enough(n: int, dims: int) -> str | None:
     rank = " and the covariance is singular" if n <= dims else ""
     return (
         f"{n} images are few for a Frechet distance in {dims} dimensions{rank}: up to about "
-        f"{dims**2 / (2 * n):.0f} of it is bias (standardised features; less where they are correlated); use at least {needed} images, "
-        "or compare only with the floor at the same N"
+        f"{dims**2 / (2 * n):.0f} of it is bias (standardised features; less where they are correlated); "
+        f"use at least {needed} images, or compare only with the floor at the same N"
     )
