@@ -1,0 +1,146 @@
+"""Pictures for reports: contact sheets as data: URIs, line charts as SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Picture
+
+from fabrica.image import Float32
+from fabrica.pictures import image_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Bytes = npt.NDArray[np.uint8]
+__all__ = ["Line", "image_grid", "line_chart", "png_uri", "triptych"]
+
+# Placeholder colours that `_svg` swaps for the page's CSS variables, so that charts follow dark mode. The page's
+# two series colours are Okabe and Ito's blue and vermilion, told apart in all common colour blindness.
+_INK, _RULE, _FIRST, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
+_VARIABLES = {_INK: "currentColor", _RULE: "var(--rule)", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve. `low` and `high` draw a band; `dashed` is for references."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    dashed: bool = False
+
+
+def triptych(sample: Float32, nearest: Float32) -> Bytes:
+    """Two images (C, *S) in [-1, 1] and their absolute difference, side by side: uint8 (H, W) or (H, W, 3)."""
+    difference = np.abs(sample - nearest) - np.float32(1)  # equal is black; a difference of half the range is grey
+    return image_grid(np.stack([sample, nearest, difference]), columns=3)
+
+
+def png_uri(pixels: Bytes, widest: int = 1200) -> str:
+    """A PNG as a data: URI, for pages that stand alone; wider pictures are shrunk to `widest` pixels."""
+    picture = Picture.fromarray(pixels)
+    if picture.width > widest:
+        height = max(1, round(picture.height * widest / picture.width))
+        picture = picture.resize((widest, height), Picture.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def line_chart(
+    name: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    ticks: Sequence[float] = (),
+) -> str:
+    """An inline <svg> of at most two solid curves and dashed references.
+
+    name     short and unique in the page: it prefixes the ids inside the drawing.
+    x, y     axis labels with units. alt  what a person who cannot see the chart should know.
+    ticks    where the x axis is marked; empty: matplotlib's choice.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.3), layout="constrained")
+    axes = figure.subplots()
+    colours = iter((_FIRST, _SECOND))
+    for line in lines:
+        colour = _INK if line.dashed else next(colours)
+        marker = "" if line.dashed or len(line.x) > 30 else "o"
+        style = f"{marker}{'--' if line.dashed else '-'}"
+        axes.plot(line.x, line.y, style, color=colour, label=line.name, linewidth=1.8, markersize=5)
+        if len(line.low):
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    if len(ticks):
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+    if log_y:
+        _plain_ticks(axes.yaxis)
+    _dress(axes, x, y)
+    if len(lines) > 1:
+        axes.legend(frameon=False, labelcolor=_INK)
+    return _svg(figure, name, alt)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """0.05 instead of 5 x 10^-2, at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _dress(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.grid(color=_RULE, linewidth=0.8)
+    axes.tick_params(which="both", colors=_INK, length=0)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_RULE)
+
+
+def _svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an <svg> element without addresses, with unique ids and the page's colours and font."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would hold for the whole page
+    text = re.sub(r"font-family: [^;\"]+", "font-family: inherit", text)
+    head, body = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]+"', head)
+    assert box is not None  # matplotlib always writes one
+    return f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>{body}'

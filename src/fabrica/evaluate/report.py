@@ -1,0 +1,274 @@
+"""Report: scores with intervals as JSON, as plain text, and as one HTML page that stands alone.
+
+This module measures nothing: `synthesis` hands it the rows and the exhibits. The page asks for nothing from
+anywhere: styles are inline, pictures are data: URIs, charts are inline SVG.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fabrica.errors import FabricaError
+from fabrica.evaluate.charts import Line, image_grid, line_chart, png_uri, triptych
+from fabrica.image import Float32
+from fabrica.io.atomic import atomic
+
+GRID_IMAGES, GRID_VOLUMES = 36, 6
+TEMPLATE = "report.html.jinja"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score. `real` is the same score of real images put in the place of the synthetic ones, at the same N.
+
+    better   "lower", "higher" or "near real".
+    percent  shares that a person reads as per cent; value, low, high and real stay 0 to 1.
+    """
+
+    key: str
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    better: str
+    explanation: str
+    real: float | None = None
+    percent: bool = False
+
+    def text(self, value: float | None) -> str:
+        """A value of this row as the page and the terminal show it."""
+        if value is None or not math.isfinite(value):
+            return "–"
+        return f"{100 * value:.1f} %" if self.percent else shown(value)
+
+    @property
+    def interval(self) -> str:
+        if self.low is None or self.high is None:
+            return ""
+        low, high = self.text(self.low).removesuffix(" %"), self.text(self.high)
+        return f"[{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found. `scores` is what stands in scores.json; `page` is report.html."""
+
+    scores: dict[str, Any]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    page: Path
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image (C, *S) in [-1, 1] and its nearest training image, with their names and distance."""
+
+    image: Float32
+    nearest: Float32
+    name: str
+    nearest_name: str
+    distance: float
+    copied: bool = False
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The Frechet distance within one class; `real` as in Row. value is None where images are too few."""
+
+    name: str
+    real_count: int
+    synthetic_count: int
+    value: float | None
+    real: float | None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Quality and cost of sampling with this many steps."""
+
+    steps: int
+    value: float
+    low: float
+    high: float
+    seconds_per_image: float
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]."""
+
+    title: str
+    subject: str
+    real: Float32
+    synthetic: Float32
+    window: str
+    facts: Sequence[tuple[str, str]]
+    measured: Sequence[tuple[str, str]]
+    distance: str
+    pairs: Sequence[Pair] = ()
+    control: Sequence[Pair] = ()
+    log: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[CurvePoint] = ()
+    classes: Sequence[ClassScore] = field(default_factory=tuple)
+
+
+def shown(value: float) -> str:
+    """About three significant digits, never 1e-05: 123, 12.3, 1.23, 0.123, 0.000."""
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def write_report(
+    out: Path,
+    scores: Mapping[str, Any],
+    rows: Sequence[Row],
+    warnings: Sequence[str],
+    verdict: str,
+    show: Exhibits,
+) -> Report:
+    """Write out/scores.json and out/report.html, each whole or not at all.
+
+    scores   what is known beside the rows (names, counts, seed, ...); the rows are added under their keys.
+             What is not a finite number becomes null.
+    Raises FabricaError if the folder cannot be written.
+    """
+    numbers = {r.key: {"value": r.value, "low": r.low, "high": r.high, "real": r.real} for r in rows}
+    everything = finite({**scores, **numbers, "verdict": verdict, "warnings": list(warnings)})
+    text = json.dumps(everything, indent=2, ensure_ascii=False, allow_nan=False)
+    report = Report(everything, tuple(rows), tuple(warnings), out / "report.html", verdict)
+    page = render(report, show)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FabricaError(f"{out} cannot be the report's folder ({error.strerror}); choose another with -o") from error
+    for path, content in ((out / "scores.json", text + "\n"), (report.page, page)):
+        with atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return report
+
+
+def finite(value: Any) -> Any:
+    """The same mappings, lists and plain values, with NaN and infinity as None: JSON has no word for them."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def render(report: Report, show: Exhibits) -> str:
+    """The whole page. Every text is escaped: names and labels come from files that anybody may have written."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    volumes = show.real.ndim == 5
+    count = GRID_VOLUMES if volumes else GRID_IMAGES
+    columns = 1 if volumes else 6
+
+    def grid(images: Float32) -> str:
+        return png_uri(image_grid(images[:count], columns), widest=1000)
+
+    def picture(pair: Pair) -> str:
+        return png_uri(triptych(pair.image, pair.nearest), widest=900)
+
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        show=show,
+        shown=shown,
+        strip=_strip,
+        picture=picture,
+        real_grid=grid(show.real),
+        synthetic_grid=grid(show.synthetic),
+        grid_count=(min(count, len(show.real)), min(count, len(show.synthetic))),
+        volumes=volumes,
+        charts=_charts(report, show),
+        numbers=json.dumps(report.scores, indent=2, ensure_ascii=False, allow_nan=False),
+    )
+
+
+def _strip(row: Row) -> dict[str, float] | None:
+    """Where value, interval and real mark stand on a line from 0 to the largest of them, in per cent of it.
+
+    None where there is nothing to compare with.
+    """
+    marks = [x for x in (row.value, row.low, row.high, row.real) if x is not None]
+    if row.real is None or not all(math.isfinite(x) for x in marks):
+        return None
+    bottom, top = min(0.0, *marks), max(marks)
+    if row.better == "higher":  # shares, 0 to 1
+        top = max(1.0, top)
+    width = (top - bottom) or 1.0
+
+    def at(x: float | None) -> float:
+        return round(96 * (row.value if x is None else x) / width - 96 * bottom / width + 2, 2)
+
+    return {"value": at(row.value), "low": at(row.low), "high": at(row.high), "real": at(row.real)}
+
+
+def _charts(report: Report, show: Exhibits) -> list[dict[str, Any]]:
+    charts = []
+    if show.curve:
+        charts.append(_curve_chart(report, show))
+    if len(show.log) > 1:
+        charts.append(_loss_chart(show.log))
+    return charts
+
+
+def _curve_chart(report: Report, show: Exhibits) -> dict[str, Any]:
+    steps = [point.steps for point in show.curve]
+    values = [point.value for point in show.curve]
+    lines = [
+        Line("synthetic", steps, values, [p.low for p in show.curve], [p.high for p in show.curve]),
+    ]
+    floor = next((row.real for row in report.rows if row.key == "frechet"), None)
+    if floor is not None:
+        lines.append(Line("real images", steps, [floor] * len(steps), dashed=True))
+    said = "; ".join(f"{p.steps} steps {shown(p.value)}" for p in show.curve)
+    alt = f"{show.distance} against sampler steps: {said}"
+    chart = line_chart("steps", lines, x="sampler steps", y=show.distance, alt=alt, log_x=True, ticks=steps)
+    return {"kind": "curve", "svg": Markup(chart)}  # not from a file; its texts are escaped in charts
+
+
+def _loss_chart(log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    lines = []
+    for key, name in (("loss", "training"), ("val_loss", "held-out")):
+        rows = [row for row in log if "step" in row and math.isfinite(row.get(key, math.nan))]
+        if rows:
+            lines.append(Line(name, [row["step"] for row in rows], [row[key] for row in rows]))
+    values = [y for line in lines for y in line.y]
+    steep = bool(values) and min(values) > 0 and max(values) > 5 * min(values)
+    said = "; ".join(f"{line.name} from {shown(line.y[0])} to {shown(line.y[-1])}" for line in lines)
+    chart = line_chart("loss", lines, x="training step", y="loss", alt=f"Loss: {said}", log_y=steep)
+    return {"kind": "loss", "svg": Markup(chart)}  # as above
+
+
+def scores_table(report: Report) -> str:
+    """Verdict, warnings and scores as plain aligned text for a terminal."""
+    cells = [("score", "synthetic", "95 % interval", "real images", "better")]
+    cells += [(r.name, r.text(r.value), r.interval, r.text(r.real), r.better) for r in report.rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(5)]
+    lines = [textwrap.fill(report.verdict, 100), ""]
+    for name, value, interval, real, better in cells:
+        numbers = f"{value:>{widths[1]}}  {interval:<{widths[2]}}  {real:>{widths[3]}}"
+        lines.append(f"{name:<{widths[0]}}  {numbers}  {better}".rstrip())
+    lines.insert(3, "-" * max(len(line) for line in lines[2:]))
+    if report.warnings:
+        lines.append("")
+        lines += [textwrap.fill(f"warning: {w}", 100, subsequent_indent="  ") for w in report.warnings]
+    return "\n".join(lines)
