@@ -1,0 +1,68 @@
+"""Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance, all on torch tensors.
+
+Time t is continuous from 0 (data) to 1 (noise); everything is written with x_t = alpha(t) x_0 + sigma(t) noise.
+No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t, t)`.
+"""
+
+from fabrica.diffusion.objective import (
+    OBJECTIVES,
+    TIMES,
+    WEIGHTINGS,
+    Predict,
+    check,
+    denoising_loss,
+    draw_times,
+    loss_weight,
+    noised,
+    simple_loss,
+    target,
+    to_x0,
+)
+from fabrica.diffusion.samplers import (
+    SAMPLERS,
+    Denoise,
+    Noise,
+    Sampler,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    evaluations,
+    heun,
+    unipc,
+)
+from fabrica.diffusion.sampling import SPACINGS, guided, initial_noise, noise_stream, sample, times
+from fabrica.diffusion.schedule import KINDS, Schedule, coefficients
+
+__all__ = [
+    "KINDS",
+    "OBJECTIVES",
+    "SAMPLERS",
+    "SPACINGS",
+    "TIMES",
+    "WEIGHTINGS",
+    "Denoise",
+    "Noise",
+    "Predict",
+    "Sampler",
+    "Schedule",
+    "check",
+    "coefficients",
+    "ddim",
+    "ddpm",
+    "denoising_loss",
+    "dpmpp_2m",
+    "draw_times",
+    "evaluations",
+    "guided",
+    "heun",
+    "initial_noise",
+    "loss_weight",
+    "noise_stream",
+    "noised",
+    "sample",
+    "simple_loss",
+    "target",
+    "times",
+    "to_x0",
+    "unipc",
+]

@@ -1,0 +1,126 @@
+"""Sampling as a whole: which times to visit, guidance, and the noise that each image owns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fabrica.diffusion.samplers import SAMPLERS, Denoise, Noise
+from fabrica.diffusion.schedule import Schedule, unknown
+from fabrica.errors import UsageError
+
+SPACINGS = ("uniform", "log-snr", "karras", "quadratic")
+
+
+def times(schedule: Schedule, steps: int, spacing: str = "uniform") -> list[float]:
+    """The steps + 1 times of a sampler, decreasing from exactly 1 to exactly 0.
+
+    "uniform"     in t, starting at t = 1 ("trailing", Lin et al. 2023, Table 2).
+    "quadratic"   in sqrt(t): denser near the data (Song et al. 2021, Appendix D.2).
+    "log-snr"     in lambda from -5.1 to 5.1 or to where the schedule ends before (Lu et al. 2022). The schedule's own
+                  ends, which may be infinite, take the places of the first and the last.
+    "karras"      in (sigma / alpha)^(1/7) from 80 to 0.002 or to where the schedule ends before, then 0
+                  (Karras et al. 2022, eq. 5).
+    The limits move with the schedule's shift. Raises UsageError for an unknown spacing or less than one step.
+    """
+    if steps < 1:
+        raise UsageError(f"{steps} sampling steps; it takes at least 1")
+    if spacing == "uniform":
+        return [1.0 - i / steps for i in range(steps)] + [0.0]
+    if spacing == "quadratic":
+        return [(1.0 - i / steps) ** 2 for i in range(steps)] + [0.0]
+    if spacing == "log-snr":
+        first, last = _lambda_range(schedule, -5.1, 5.1)
+        lam = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    elif spacing == "karras":
+        first, last = _lambda_range(schedule, -math.log(80.0), -math.log(0.002))
+        root = torch.linspace(math.exp(-first / 7), math.exp(-last / 7), steps, dtype=torch.float64)
+        lam = -7 * torch.log(root)
+    else:
+        raise unknown("spacing", spacing, SPACINGS)
+    inner: list[float] = schedule.time_of(lam[1:steps]).tolist()
+    return [1.0, *inner, 0.0]
+
+
+def _lambda_range(schedule: Schedule, lowest: float, highest: float) -> tuple[float, float]:
+    """The part of [lowest, highest] that the schedule's table covers; the limits are those of an unshifted one."""
+    ends = schedule.log_snr(torch.tensor([1.0, 1.0 / schedule.levels], dtype=torch.float64)).tolist()
+    moved = math.log(schedule.shift)
+    return max(ends[0], lowest - moved), min(ends[1], highest - moved)
+
+
+def guided(denoise: Denoise, denoise_null: Denoise, scale: float, rescale: float = 0.0) -> Denoise:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), on x_0 estimates.
+
+    scale    1: `denoise` alone; above: away from what `denoise_null`, which does not know the condition, sees.
+    rescale  phi of Lin et al. 2023, eq. 15-16: how much of each image's overall contrast is taken back to that
+             of `denoise`, against the over-exposure of large scales.
+    """
+    if scale == 1.0:
+        return denoise
+
+    def both(x_t: Tensor, t: float) -> Tensor:
+        shown, hidden = denoise(x_t, t), denoise_null(x_t, t)
+        x_0 = hidden + scale * (shown - hidden)
+        if rescale == 0.0:
+            return x_0
+        axes = tuple(range(1, x_0.ndim))
+        wanted, found = (x.std(dim=axes, correction=0, keepdim=True) for x in (shown, x_0))
+        factor = torch.where(found > 0, wanted / found, 1.0)
+        return x_0 * (rescale * factor + (1.0 - rescale))
+
+    return both
+
+
+def noise_stream(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Noise:
+    """Gaussian noise (len(seeds), *shape), float32, anew at each call; the argument is not used.
+
+    One CPU generator for each image makes all of its noise, so that a seed gives the same image whatever the batch,
+    the device or the number of processes. Call it for the initial noise first, then once a step.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def noise(step: int) -> Tensor:
+        return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators]).to(device)
+
+    return noise
+
+
+def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The first noise of `noise_stream`, (len(seeds), *shape): where each image starts."""
+    return noise_stream(seeds, shape)(-1)
+
+
+def sample(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    sampler: str = "dpmpp-2m",
+    steps: int = 10,
+    spacing: str = "uniform",
+    noise: Noise | None = None,
+    clip: float | None = None,
+) -> Tensor:
+    """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one, without gradients.
+
+    denoise   (x_t, t) -> the estimate of x_0.
+    noise     fresh noise for each step; "ddpm" needs it, see `noise_stream`.
+    clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
+              no such limits.
+
+    Raises UsageError for an unknown sampler or spacing, less than one step, or missing noise.
+    """
+    if sampler not in SAMPLERS:
+        raise unknown("sampler", sampler, SAMPLERS)
+    visited = times(schedule, steps, spacing)
+
+    def clipped(x_t: Tensor, t: float) -> Tensor:
+        x_0 = denoise(x_t, t)
+        return x_0 if clip is None else x_0.clamp(-clip, clip)
+
+    with torch.no_grad():
+        return SAMPLERS[sampler](clipped, x, schedule, visited, noise)

@@ -1,0 +1,145 @@
+"""Noise levels: how much of the image and how much noise there is at each time.
+
+x_t = alpha(t) x_0 + sigma(t) noise, with t from 0 (data) to 1 (noise). Ratios are told as
+lambda = log(alpha / sigma), half the log-SNR (Lu et al. 2022, DPM-Solver), from +inf at the data to -inf where
+nothing of the image is left.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fabrica.errors import UsageError
+
+BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.0015, 0.0205)}
+KINDS = (*BETAS, "cosine", "flow")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """alpha(t) and sigma(t) of a diffusion or a flow.
+
+    kind    "linear": beta from 1e-4 to 0.02 (Ho et al. 2020). "scaled-linear": sqrt(beta) linear, 0.0015 to
+            0.0205 (Rombach et al. 2022, as used for latent diffusion of medical images). "cosine": Nichol &
+            Dhariwal 2021, eq. 17, betas at most 0.999. "flow": alpha = 1 - t, sigma = t (rectified flow, Liu
+            et al. 2022). All but "flow" keep the variance: alpha^2 + sigma^2 = 1.
+    levels  entries of the discrete table; entry k (from 0) stands at t = (k + 1) / levels, alpha is linear in
+            between and exactly 1 at t = 0. Without meaning for "flow".
+    beta_start, beta_end    other ends for the linear kinds.
+    zero_terminal_snr       shift and scale alpha so that alpha(1) = 0 and the first entry stays (Lin et al.
+                            2023, Algorithm 1): then training sees what sampling starts from.
+    shift   multiplies sigma / alpha: above 1 for more noise, as large images need it. The shift of Hoogeboom et
+            al. 2023 (simple diffusion: side / 64) and of Esser et al. 2024 (SD3, eq. 23).
+
+    Raises UsageError for values that make no schedule.
+    """
+
+    kind: str = "cosine"
+    levels: int = 1000
+    beta_start: float | None = None
+    beta_end: float | None = None
+    zero_terminal_snr: bool = False
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("schedule", self.kind, KINDS)
+        if self.levels < 2:
+            raise UsageError(f"a schedule of {self.levels} levels; it needs at least 2, usually 1000")
+        if not (self.shift > 0 and math.isfinite(self.shift)):
+            raise UsageError(f"schedule shift is {self.shift}; it must be above 0, and 1 changes nothing")
+        if self.kind in BETAS:
+            start, end = _beta_ends(self)
+            if not 0 < start <= end < 1:
+                raise UsageError(f"beta_start {start} and beta_end {end}; expected 0 < start <= end < 1")
+        elif self.beta_start is not None or self.beta_end is not None:
+            raise UsageError(f"beta_start and beta_end mean nothing to the {self.kind} schedule; leave them out")
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma), float64, of times in [0, 1] of any shape and float type; times outside are clamped."""
+        t = t.to(torch.float64).clamp(0.0, 1.0)
+        if self.kind == "flow":
+            alpha, sigma = 1.0 - t, t
+        else:
+            fall = _fall(self).to(t.device)
+            place = t * self.levels
+            k = place.floor().clamp(max=self.levels - 1).long()
+            gap = torch.lerp(fall[k], fall[k + 1], place - k)
+            alpha, sigma = 1.0 - gap, torch.sqrt(gap * (2.0 - gap))
+        if self.shift == 1.0:
+            return alpha, sigma
+        sigma = self.shift * sigma
+        norm = alpha + sigma if self.kind == "flow" else torch.hypot(alpha, sigma)
+        return alpha / norm, sigma / norm
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """lambda = log(alpha) - log(sigma), float64: half the log-SNR. +inf at t = 0, -inf where alpha is 0."""
+        alpha, sigma = self.alpha_sigma(t)
+        return torch.log(alpha) - torch.log(sigma)
+
+    def time_of(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`: times in [0, 1], float64; what lies beyond the schedule's ends gives 0 or 1."""
+        log_snr = log_snr.to(torch.float64) + math.log(self.shift)
+        if self.kind == "flow":
+            return torch.sigmoid(-log_snr)
+        fall = _fall(self).to(log_snr.device)
+        gap = torch.sigmoid(-2.0 * log_snr) / (1.0 + torch.sigmoid(2.0 * log_snr).sqrt())  # sigma^2 / (1 + alpha)
+        k = torch.searchsorted(fall, gap.contiguous()).clamp(1, self.levels)
+        fraction = (gap - fall[k - 1]) / (fall[k] - fall[k - 1])
+        return (k - 1 + fraction.clamp(0.0, 1.0)) / self.levels
+
+
+def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of times (B,), in the type of `like` (B, C, *S) and shaped to multiply it."""
+    alpha, sigma = schedule.alpha_sigma(t.to(like.device))
+    shape = (-1, *[1] * (like.ndim - 1))
+    return alpha.to(like.dtype).view(shape), sigma.to(like.dtype).view(shape)
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is none of the known ones."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+    return UsageError(f"no {what} {word!r}; {hint}")
+
+
+@lru_cache(maxsize=32)
+def _fall(schedule: Schedule) -> Tensor:
+    """1 - alpha at t = 0, 1/levels, ..., 1: float64 (levels + 1,), rising from 0.
+
+    Kept as a difference from one, because sigma and lambda near the data hang on its last digits.
+    """
+    alpha = torch.cumprod(1.0 - _betas(schedule), dim=0).sqrt()
+    if schedule.zero_terminal_snr:
+        alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+    return torch.cat([torch.zeros(1, dtype=torch.float64), 1.0 - alpha])
+
+
+def _betas(schedule: Schedule) -> Tensor:
+    """beta_1 ... beta_T, float64 (levels,)."""
+    n = schedule.levels
+    if schedule.kind == "cosine":
+        offset = 0.008  # keeps beta from vanishing near t = 0
+        t = torch.linspace(0.0, 1.0, n + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((t + offset) / (1.0 + offset) * (math.pi / 2)) ** 2
+        return (1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+    start, end = _beta_ends(schedule)
+    if schedule.kind == "linear":
+        return torch.linspace(start, end, n, dtype=torch.float64)
+    return torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
+
+
+def _beta_ends(schedule: Schedule) -> tuple[float, float]:
+    start, end = BETAS[schedule.kind]
+    return (
+        start if schedule.beta_start is None else schedule.beta_start,
+        end if schedule.beta_end is None else schedule.beta_end,
+    )
