@@ -1,0 +1,227 @@
+"""Decode once: standardised images in a cache folder, keyed by everything they depend on."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fabrica.codec import Codec, Limits
+from fabrica.data import standardise as standard
+from fabrica.data.dataset import META, Dataset, Writer
+from fabrica.data.sources import PHANTOM, Source, cache_home, check_labels, classes_of, open_source
+from fabrica.errors import FabricaError, UsageError
+from fabrica.image import Image
+from fabrica.recipe import CodecConfig, DataConfig
+
+Progress = Callable[[int, int], None]
+
+FORMAT = 1  # raised when the layout of a cache folder changes
+SAMPLE = 64  # images looked at to choose a codec
+VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
+HOUNSFIELD = (-1024.0, 3071.0)
+PERCENTILES = (0.5, 99.5)
+
+
+def build_cache(
+    config: DataConfig,
+    codec: Codec | None,
+    split: str,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The images of one split ("train", "val" or "test") as a Dataset: built once, then reused.
+
+    Each image is encoded by the codec (None: as `resolve_codec` decides), turned and fitted to `config.size` (see
+    `fabrica.data.standardise`), and stored as int16. A volume with a 2-D size gives the middle third of its axial
+    slices; their ids end in "#" and the number of the slice among these.
+
+    folder    where caches lie; FABRICA_CACHE or ~/.cache/fabrica, with "datasets", when None.
+    progress  called with (done, total) in source images.
+
+    The folder's name is a hash of manifest, files, config, codec and code, so a stale cache is never used; it
+    takes that name only when it is whole, so neither is a half-built one. Of several processes that ask for the
+    same, one builds and the others wait. Raises UsageError (see `open_source`, `classes_of`, `standardise`),
+    ReadError for damaged images, FabricaError for a full disk.
+    """
+    source = open_source(config, split)
+    classes = classes_of(config)
+    codec = codec or resolve_codec(config)
+    home = (folder or cache_home() / "datasets") / _key(source, codec, classes)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(home.with_suffix(".lock")):
+            return _existing(home) or _build(source, codec, classes, home, progress)
+    except OSError as error:
+        raise FabricaError(
+            f"cache not written to {home.parent}: {error.strerror or error}; "
+            "free some space, or set FABRICA_CACHE to another folder"
+        ) from error
+
+
+def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None) -> Codec:
+    """The codec of a recipe, with what it left open decided from up to 64 training images.
+
+    kind "auto": CT in HU -> window [-1024, 3071] HU. Images of 8 bits, and phantoms -> window at the declared
+    range. Images of 16 bits -> window at the bits in use (12-bit values in a 16-bit PNG: [0, 4095]). Anything else
+    has no common scale -> percentiles 0.5 and 99.5 of each image. Label maps -> one-hot.
+    """
+    chosen = chosen or CodecConfig()
+    if chosen.kind == "label":
+        return Codec("label", classes=chosen.classes, unit="label")
+    given = chosen.low is not None and chosen.high is not None
+    if chosen.kind == "window" and given:
+        return Codec("window", float(chosen.low or 0), float(chosen.high or 0), chosen.unit)
+    if chosen.kind not in ("auto", "window", "percentile"):
+        raise UsageError(f"codec.kind is {chosen.kind!r}; expected auto, window, percentile or label")
+    looked = _look(config, PERCENTILES if chosen.low is None or chosen.high is None else (chosen.low, chosen.high))
+    if looked.units == {"label"} and chosen.kind == "auto":
+        return Codec("label", classes=max(2, int(looked.top) + 1), unit="label")
+    unit = "HU" if looked.units == {"HU"} else "arbitrary"
+    window = looked.window()
+    if chosen.kind == "window" or (chosen.kind == "auto" and window):
+        if window is None:
+            raise UsageError(f"codec.low and codec.high are missing, and {config.source} declares no common range")
+        low, high = window
+        return Codec(
+            "window", low if chosen.low is None else chosen.low, high if chosen.high is None else chosen.high, unit
+        )
+    limits = chosen.default_limits or [float(v) for v in np.median(np.array(looked.limits), axis=0)]
+    low, high = looked.percentiles
+    return Codec("percentile", low, high, unit, default_limits=(limits[0], limits[1]))
+
+
+@dataclass
+class Looked:
+    """What a sample of the training images has in common."""
+
+    percentiles: Limits
+    units: set[str]
+    formats: set[str]
+    ranges: set[Limits | None]
+    limits: list[Limits]
+    top: float = 0.0
+
+    def add(self, image: Image) -> None:
+        self.units.add(image.unit)
+        self.formats.add(str(image.origin.get("format", "")))
+        found = image.origin.get("range")
+        self.ranges.add((float(found[0]), float(found[1])) if found else None)
+        low, high = (float(v) for v in np.percentile(image.data, self.percentiles))
+        self.limits.append((low, high))
+        self.top = max(self.top, float(image.data.max()))
+
+    def window(self) -> Limits | None:
+        """One physical range for all images, if there is one."""
+        if self.units == {"HU"}:
+            return HOUNSFIELD
+        if not self.formats <= {"raster", "npz", "phantom"} or len(self.ranges) != 1:
+            return None
+        declared = next(iter(self.ranges))
+        if declared is None or self.formats == {"phantom"}:
+            return declared
+        low, high = declared
+        if low != 0 or high not in (255, 65535):
+            return declared if low == 0 and high in (1, 1023, 4095, 16383) else None
+        bits = next(bits for bits in range(8, 17) if self.top <= 2**bits - 1)
+        return (0.0, float(2**bits - 1))
+
+
+def _look(config: DataConfig, percentiles: Limits) -> Looked:
+    source = open_source(config, "train")
+    looked = Looked(percentiles, set(), set(), set(), [])
+    voxels = 0
+    for sample in source.samples(
+        [k * source.count // SAMPLE for k in range(SAMPLE)] if source.count > SAMPLE else None
+    ):
+        looked.add(sample.image)
+        voxels += sample.image.data.size
+        if voxels > VOXELS:
+            break
+    return looked
+
+
+def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
+    config = source.config
+    told = {
+        "format": FORMAT,
+        "code": hashlib.sha256(Path(standard.__file__).read_bytes()).hexdigest(),
+        "source": source.fingerprint(),
+        "split": source.split,
+        "size": list(config.size),
+        "channels": config.channels,
+        "fit": config.fit,
+        "classes": classes,
+        "codec": asdict(codec),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file; the system lets go of it when a process dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _existing(home: Path) -> Dataset | None:
+    if not (home / META).is_file():
+        return None
+    try:
+        return Dataset(home)
+    except (FabricaError, ValueError, KeyError, TypeError, OSError):  # damaged since: build it again
+        shutil.rmtree(home)
+        return None
+
+
+def _build(source: Source, codec: Codec, classes: tuple[str, ...], home: Path, progress: Progress | None) -> Dataset:
+    """Write beside `home`, then rename. The caller holds the lock, so leftovers are those of a dead process."""
+    partial = home.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        _write(source, codec, classes, partial, progress)
+        partial.rename(home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Dataset(home)
+
+
+def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path, progress: Progress | None) -> None:
+    config = source.config
+    modalities: Counter[str] = Counter()
+    spacings = array("d")
+    seen = [0] * len(classes)
+    step = max(1, source.count // 200)
+    with Writer(folder) as writer:
+        for done, sample in enumerate(source.samples(), start=1):
+            label = -1
+            if classes:
+                check_labels({(sample.label, sample.id)}, classes)
+                label = classes.index(sample.label)
+                seen[label] += 1
+            parts = standard.standardise(sample.image, codec, config.size, config.channels, config.fit)
+            sliced = len(sample.image.size) > len(config.size)
+            for k, (values, spacing) in enumerate(parts):
+                writer.add(values, f"{sample.id}#{k}" if sliced else sample.id, sample.text, label)
+                spacings.extend(spacing)
+            modalities[sample.modality] += 1
+            if progress and (done % step == 0 or done == source.count):
+                progress(done, source.count)
+        if source.split == "train" and 0 in seen:
+            missing = classes[seen.index(0)]
+            more = "raise data.count" if config.source.startswith(PHANTOM) else "leave it out of data.classes"
+            raise UsageError(f"class {missing!r} has no image among the {writer.count} for training; {more}")
+        common = modalities.most_common(1)[0][0]
+        middle = np.median(np.array(spacings).reshape(-1, len(config.size)), axis=0) if spacings else np.empty(0)
+        writer.finish(classes, common, [float(mm) for mm in middle])

@@ -1,0 +1,232 @@
+"""Dataset: standardised images on the disk, and the order in which training sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from array import array
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fabrica.data.augment import Int64, flip_left_right
+from fabrica.errors import FabricaError
+from fabrica.image import Float32
+
+SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
+IMAGES, LABELS, META = "images.i16", "labels.npy", "meta.json"
+
+
+class Strings:
+    """Many short texts in one file, read one at a time, so that 100,000 of them cost no memory."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._offsets = np.load(folder / f"{name}.npy", mmap_mode="r")
+        self._file = os.open(folder / f"{name}.txt", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
+        return os.pread(self._file, stop - start, start).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[k] for k in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a dataset says of itself.
+
+    shape     (C, *S).
+    classes   the names of labels 0, 1, ...; () without condition.
+    modality  the commonest one, DICOM's letters; "" if not known.
+    spacing   mm between pixel centres, median over the images, in the order of S; () if not known.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    modality: str
+    spacing: tuple[float, ...]
+
+
+class Dataset:
+    """Images as float32 (C, *S) in [-1, 1], in a folder written by `Writer`.
+
+    Images are read at their place in one file as they are asked for (pread), never mapped or kept, so that
+    memory does not grow with the number of images; the system's page cache makes it fast. Safe between threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        raw: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+        self.folder = folder
+        self.meta = Meta(
+            raw["count"], tuple(raw["shape"]), tuple(raw["classes"]), raw["modality"], tuple(raw["spacing"])
+        )
+        self.labels: Int64 | None = np.load(folder / LABELS) if self.classes else None
+        self.ids = Strings(folder, "ids")
+        self.texts = Strings(folder, "texts")
+        self._stride = 2 * int(np.prod(self.shape))
+        size = (folder / IMAGES).stat().st_size
+        if size != self._stride * len(self) or len(self.ids) != len(self):
+            raise FabricaError(f"{folder} is damaged: {size} bytes for {len(self)} images; delete it")
+        self._file = os.open(folder / IMAGES, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.meta.count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *S) of one image."""
+        return self.meta.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of labels 0, 1, ...; () without condition."""
+        return self.meta.classes
+
+    @property
+    def modality(self) -> str:
+        """DICOM's letters, "" if not known."""
+        return self.meta.modality
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Median mm between pixel centres in the order of S; () if not known."""
+        return self.meta.spacing
+
+    def read(self, indices: Sequence[int] | Int64) -> Float32:
+        """The images at these indices: float32 (B, C, *S) in [-1, 1]."""
+        raw = np.empty((len(indices), *self.shape), dtype=np.int16)
+        for row, index in zip(raw, indices, strict=True):
+            if not 0 <= index < len(self):
+                raise IndexError(f"image {index} of {len(self)}")
+            if os.preadv(self._file, [row], int(index) * self._stride) != self._stride:
+                raise FabricaError(f"{self.folder} has been cut short; delete it, and it is built again")
+        return np.multiply(raw, np.float32(1 / SCALE), dtype=np.float32)
+
+
+class Writer:
+    """Writes a dataset image by image, in constant memory. Used as a context: it is whole when the block ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._images = (folder / IMAGES).open("wb")
+        self._texts = {name: (folder / f"{name}.txt").open("wb") for name in ("ids", "texts")}
+        self._offsets = {name: array("q", [0]) for name in self._texts}
+        self.labels = array("q")
+        self.shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in (self._images, *self._texts.values()):
+            file.close()
+
+    def add(self, values: Float32, id_: str, text: str, label: int) -> None:
+        """values (C, *S) in [-1, 1]; label -1 where there is none."""
+        self.shape = values.shape
+        self._images.write(np.rint(values * np.float32(SCALE)).astype(np.int16).tobytes())
+        for name, value in (("ids", id_), ("texts", text)):
+            blob = value.encode()
+            self._texts[name].write(blob)
+            self._offsets[name].append(self._offsets[name][-1] + len(blob))
+        self.labels.append(label)
+        self.count += 1
+
+    def finish(self, classes: Sequence[str], modality: str, spacing: Sequence[float]) -> None:
+        """Write what is known only at the end, and flush everything to the disk."""
+        for name, offsets in self._offsets.items():
+            np.save(self.folder / f"{name}.npy", np.asarray(offsets))
+        np.save(self.folder / LABELS, np.asarray(self.labels))
+        meta = Meta(self.count, self.shape, tuple(classes), modality, tuple(spacing))
+        (self.folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
+        for file in (self._images, *self._texts.values()):
+            file.flush()
+        for path in self.folder.iterdir():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
+def batch_at(
+    dataset: Dataset,
+    step: int,
+    batch: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    flip: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The batch that process `rank` of `world` sees at `step`: a pure function of its arguments.
+
+    The images come in the order of an endless stream: one permutation of the dataset an epoch, drawn from seed and
+    epoch, one after the other, so a batch at the end of an epoch runs on into the next. At one step the processes
+    take neighbouring pieces of `batch` images, so 2 x 16 images see the same as 1 x 32.
+
+    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and, with a condition, "label" int64 (B,).
+    """
+    first = (step * world + rank) * batch
+    positions = np.arange(first, first + batch)
+    indices = order(len(dataset), seed, positions)
+    images = dataset.read(indices)
+    if flip:
+        images = flip_left_right(images, seed, positions)
+    found = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
+    if dataset.labels is not None:
+        found["label"] = torch.from_numpy(dataset.labels[indices])
+    return found
+
+
+def order(count: int, seed: int, positions: Int64) -> Int64:
+    """Which of `count` images stands at each position of the endless stream."""
+    epochs, places = np.divmod(positions, count)
+    out = np.empty(len(positions), dtype=np.int64)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        out[chosen] = _permutation(count, seed, int(epoch))[places[chosen]]
+    return out
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch]).permutation(count)
+
+
+def prefetch(
+    dataset: Dataset,
+    *,
+    start: int,
+    batch: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    flip: bool = False,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """`batch_at` for start, start + 1, ... without end; a thread reads one batch ahead."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
+        step = start
+        coming = pool.submit(batch_at, dataset, step, batch, seed, rank, world, flip)
+        while True:
+            step += 1
+            ready, coming = coming, pool.submit(batch_at, dataset, step, batch, seed, rank, world, flip)
+            yield ready.result()

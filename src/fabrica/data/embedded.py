@@ -1,0 +1,109 @@
+"""Phantoms on the disk: the embedded data as a folder that looks like any other data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fabrica import io
+from fabrica.data.manifest import Manifest, Row
+from fabrica.data.split import assign
+from fabrica.errors import UsageError
+from fabrica.io.atomic import atomic
+
+Progress = Callable[[int, int], None]
+
+MOST = 1_000_000  # phantoms a seed, so that folders of two seeds share no patient
+
+
+def write_phantoms(
+    kind: str,
+    count: int,
+    folder: str | Path,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    slices: int | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Draw `count` patients into `folder` and return the manifest, saved there as manifest.csv.
+
+    kind    "chest": images/ID.png of 16 bits (values 0..4095), masks/ID.png (label map of the organs), lesions/ID.png
+            (label map of the findings), the class and the report in the manifest.
+            "head": ID/T1.nii.gz and the other contrasts, a row each with the contrast as domain, the label map of
+            the tissues as mask, and as pair the T1 of the same patient (for T1: the T2).
+    size    pixels a side. slices: for heads, how many slices; None: one.
+    seed    patient k is drawn from seed * 1,000,000 + k, so that folders of two seeds share no patient.
+
+    Everything that is known of a patient is in labels.json. Raises UsageError.
+    """
+    if kind not in ("chest", "head"):
+        raise UsageError(f"no phantom {kind!r}; expected chest or head")
+    if not 1 <= count <= MOST or size < 8 or seed < 0:
+        raise UsageError(
+            f"{count} phantoms of {size} pixels with seed {seed}; expected 1 to {MOST} of at least 8 and a seed >= 0"
+        )
+    folder = Path(folder)
+    seeds = range(seed * MOST, seed * MOST + count)
+    splits = assign((f"{kind}-{s}" for s in seeds), (0.8, 0.1, 0.1))
+    manifest = Manifest([], folder)
+    known: dict[str, dict[str, Any]] = {}
+    for done, number in enumerate(seeds, start=1):
+        name = f"{kind}-{number}"
+        if kind == "chest":
+            rows, known[name] = _chest(number, size, folder, name)
+        else:
+            rows, known[name] = _head(number, size, slices, folder, name)
+        for row in rows:
+            row.patient, row.split = name, splits[name]
+        manifest.rows += rows
+        if progress:
+            progress(done, count)
+    with atomic(folder / "labels.json") as temporary:
+        temporary.write_text(json.dumps(known, indent=1, default=str), encoding="utf-8")
+    manifest.save(folder / "manifest.csv")
+    return manifest
+
+
+def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
+    from fabrica.phantoms.chest import chest
+
+    drawn = chest(seed, size)
+    for part, image in (("images", drawn.image), ("masks", drawn.organs), ("lesions", drawn.lesions)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        io.write(image, folder / part / f"{name}.png")
+    row = Row(
+        id=name,
+        path=f"images/{name}.png",
+        modality="DX",
+        label=drawn.label,
+        text=drawn.text,
+        mask=f"masks/{name}.png",
+    )
+    return [row], dict(drawn.labels)
+
+
+def _head(seed: int, size: int, slices: int | None, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
+    from fabrica.phantoms.head import head
+
+    drawn = head(seed, size, slices)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    io.write(drawn.tissue, folder / name / "tissue.nii.gz")
+    rows = []
+    for contrast, image in drawn.images.items():
+        path = f"{name}/{contrast}.nii.gz"
+        io.write(image, folder / path)
+        rows.append(
+            Row(
+                id=f"{name}/{contrast}",
+                path=path,
+                modality=str(image.origin.get("modality", "")),
+                domain=contrast,
+                label="tumour" if drawn.labels["tumour"] else "healthy",
+                mask=f"{name}/tissue.nii.gz",
+                pair=f"{name}/{'T2' if contrast == 'T1' else 'T1'}.nii.gz",
+            )
+        )
+    return rows, dict(drawn.labels)

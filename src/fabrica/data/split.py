@@ -1,0 +1,135 @@
+"""Patient-wise splits that neither chance, nor a published split, nor a copied file can make leak."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+from fabrica.data.manifest import SPLITS, Row
+from fabrica.errors import UsageError
+
+Fractions = tuple[float, float, float]
+SMALL = 10  # fewer patients than this are counted out, not left to chance
+
+
+def assign(patients: Iterable[str], fractions: Fractions, seed: int = 0) -> dict[str, str]:
+    """Patient -> "train", "val" or "test".
+
+    Each patient's place depends on a hash of name and seed alone, so adding patients moves nobody. Where that
+    would leave a wanted split empty, and below SMALL patients, exact shares are dealt out in hash order instead:
+    with at least 3 patients no wanted split is empty.
+    """
+    _check(fractions)
+    place = {patient: _unit(patient, seed) for patient in set(patients)}
+    first, second = fractions[0], fractions[0] + fractions[1]
+    by_hash = {
+        patient: SPLITS[0] if u < first else SPLITS[1] if u < second else SPLITS[2] for patient, u in place.items()
+    }
+    wanted = {split for split, share in zip(SPLITS, fractions, strict=True) if share > 0}
+    if len(place) >= SMALL and wanted <= set(by_hash.values()):
+        return by_hash
+    order = sorted(place, key=lambda patient: place[patient])
+    counts = _shares(len(order), fractions)
+    names = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
+    return dict(zip(order, names, strict=True))
+
+
+def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str]:
+    """Give every row a split, in place, and return notes on what was decided.
+
+    Rows may come with a published split. It is kept, except: a published split that only says "train" is none;
+    a patient in two published splits goes to train as a whole, so that what is held out stays a part of what was
+    published; a split that nobody published (often val) is drawn by patient from the published train.
+    """
+    notes: list[str] = []
+    published: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.split:
+            published[row.patient].add(row.split)
+    if set().union(*published.values()) <= {"train"}:
+        published.clear()
+    torn = [patient for patient, splits in published.items() if len(splits) > 1]
+    if torn:
+        notes.append(f"{len(torn)} patients are in two splits as published: all their images go to train")
+    fixed = {patient: "train" if len(splits) > 1 else next(iter(splits)) for patient, splits in published.items()}
+    chosen = fixed | _draw_missing(fixed, fractions, seed, notes)
+    free = {row.patient for row in rows} - set(fixed)
+    chosen |= assign(free, fractions, seed)
+    for row in rows:
+        row.split = chosen[row.patient]
+    if len(chosen) < 3:
+        notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least 3 are needed")
+    return notes
+
+
+def _draw_missing(fixed: dict[str, str], fractions: Fractions, seed: int, notes: list[str]) -> dict[str, str]:
+    """The patients of the published train who make up the splits that were not published."""
+    train = [patient for patient, split in fixed.items() if split == "train"]
+    there = set(fixed.values())
+    shares = [0.0 if split in there and split != "train" else f for split, f in zip(SPLITS, fractions, strict=True)]
+    if not train or there == set(SPLITS) or not any(shares[1:]) or shares[0] == 0:
+        return {}
+    total = sum(shares)
+    missing = " and ".join(split for split, share in zip(SPLITS[1:], shares[1:], strict=True) if share)
+    notes.append(f"no {missing} split as published: drawn by patient from train")
+    return assign(train, (shares[0] / total, shares[1] / total, shares[2] / total), seed)
+
+
+def remove_leaks(rows: list[Row]) -> list[str]:
+    """Take exact copies (same sha256) out of all splits but one, in place; returns notes.
+
+    The copy in test is kept before the one in val, and that before train, so that what is held out stays whole.
+    The others stay in the table with an empty split. Copies within one split are counted and left.
+    """
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.sha256:
+            groups[row.sha256].append(row)
+    copies = dropped = across = 0
+    for group in groups.values():
+        copies += len(group) - 1
+        splits = {row.split for row in group if row.split}
+        if len(splits) < 2:
+            continue
+        across += 1
+        kept = next(split for split in reversed(SPLITS) if split in splits)
+        for row in group:
+            if row.split and row.split != kept:
+                row.split = ""
+                dropped += 1
+    if not copies:
+        return []
+    note = f"{_count(copies, 'exact duplicate')}, {across} of them across splits"
+    return [f"{note}: {_count(dropped, 'image')} taken out of train or val, leak removed" if across else note]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _unit(patient: str, seed: int) -> float:
+    """A number in [0, 1) that depends on its arguments alone."""
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48  # 48 bits fit a float; more could round up to 1.0
+
+
+def _shares(n: int, fractions: Fractions) -> list[int]:
+    """n dealt out by largest remainder; no wanted split is left empty while another can spare one."""
+    exact = [n * share for share in fractions]
+    counts = [int(e) for e in exact]
+    for k in sorted(range(3), key=lambda k: counts[k] - exact[k])[: n - sum(counts)]:
+        counts[k] += 1
+    for k in range(3):
+        richest = max(range(3), key=lambda j: counts[j])
+        if fractions[k] > 0 and counts[k] == 0 and counts[richest] > 1:
+            counts[richest] -= 1
+            counts[k] += 1
+    return counts
+
+
+def _check(fractions: Fractions) -> None:
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(
+            f"fractions of train, val and test are {fractions}; expected three that add up to 1, e.g. 0.8,0.1,0.1"
+        )
