@@ -24,7 +24,6 @@ from fabrica.phantoms.head_anatomy import (
     draw_subject,
     fractions,
     from_head,
-    to_head,
 )
 from fabrica.phantoms.head_shapes import waves
 
@@ -59,11 +58,11 @@ SCANNERS = {
     "A": Scanner(
         tesla=1.5,
         gain=2000,
-        noise=0.045,
+        noise=0.032,
         bias=0.06,
         blur=0.85,
         sequences={
-            "T1": mri.Sequence(500, 14),
+            "T1": mri.Sequence(400, 12),
             "T2": mri.Sequence(4500, 100),
             "FLAIR": _flair(9000, 110, 1.5),
             "PD": mri.Sequence(4500, 20),
@@ -72,11 +71,11 @@ SCANNERS = {
     "B": Scanner(
         tesla=3.0,
         gain=900,
-        noise=0.025,
+        noise=0.02,
         bias=0.17,
         blur=0.55,
         sequences={
-            "T1": mri.Sequence(700, 9),
+            "T1": mri.Sequence(600, 9),
             "T2": mri.Sequence(6000, 85),
             "FLAIR": _flair(10000, 125, 3.0),
             "PD": mri.Sequence(6000, 12),
@@ -146,9 +145,7 @@ def head(
         images[name] = Image(_shaped(np.rint(data), slices), affine.copy(), unit, origin)
     names = np.argmax(parts, axis=0).astype(np.float32)
     origin = {"format": "phantom", "modality": "SEG", "patient": f"head-{seed}", "step": 1.0}
-    tissue = Image(
-        _shaped(names, slices), affine.copy(), "label", {**origin, "range": (0.0, len(TISSUES) - 1.0)}
-    )
+    tissue = Image(_shaped(names, slices), affine.copy(), "label", {**origin, "range": (0.0, len(TISSUES) - 1.0)})
     labels = _labels(drawn if present else None, subject, names, affine)
     return Head(images, tissue, {**labels, "scanner": scanner, "level": level})
 
@@ -173,9 +170,7 @@ def _shaped(data: Float32, slices: int | None) -> Float32:
     return np.ascontiguousarray(stack, dtype=np.float32)
 
 
-def _grid(
-    subject: Subject, level: float, fov: float, size: int, slices: int | None
-) -> tuple[Float64, Float32]:
+def _grid(subject: Subject, level: float, fov: float, size: int, slices: int | None) -> tuple[Float64, Float32]:
     """The affine of the voxel grid, and the scanner positions of its voxels, (D, H, W, 3) in mm."""
     pixel = fov / size
     if slices is None:
@@ -266,7 +261,9 @@ def _magnetic(
     sequence = scanner.sequences[name]
     relaxations = [mri.relaxation(tissue, scanner.tesla) for tissue in TISSUES]
     clear = np.array([mri.signal(r, sequence) for r in relaxations])
-    longer = [mri.Relaxation(r.t1 * (1 + cv), r.t2 * (1 + cv), r.pd) for r, cv in zip(relaxations, _TEXTURE)]
+    longer = [
+        mri.Relaxation(r.t1 * (1 + cv), r.t2 * (1 + cv), r.pd) for r, cv in zip(relaxations, _TEXTURE, strict=True)
+    ]
     change = np.array([mri.signal(r, sequence) for r in longer]) - clear
     signal = _mix(parts, clear) + grain * _mix(parts, change)
     signal = ndimage.gaussian_filter(signal, scanner.blur / spacing * (0, 1, 1))
@@ -286,7 +283,7 @@ def _tomography(
     scanner: Scanner,
     rng: np.random.Generator,
 ) -> tuple[Float32, dict[str, Any]]:
-    """CT in HU: attenuation of the mixture, point spread of 1 mm, noise with the grain of filtered projection."""
+    """CT in HU: attenuation of the mixture, point spread, noise with the grain of filtered back-projection."""
     del grid, name, scanner
     density = 1 + np.asarray(_HU) / 1000
     density[INDEX["cortical bone"]] *= rng.uniform(0.88, 1.1)
@@ -294,7 +291,7 @@ def _tomography(
     exact = ndimage.gaussian_filter(exact, 0.9 / spacing * (0, 1, 1))
     white = rng.standard_normal(exact.shape, dtype=np.float32)
     ramp = ndimage.gaussian_filter(white, (0, 0.5, 0.5)) - ndimage.gaussian_filter(white, (0, 1.5, 1.5))
-    noise = ramp * np.float32(rng.uniform(3.0, 5.0) / max(float(ramp.std()), 1e-6))
+    noise = ramp * np.float32(rng.uniform(2.0, 3.5) / max(float(ramp.std()), 1e-6))
     header = {"modality": "CT", "step": 1.0, "range": (-1024.0, 3071.0), "window": (40.0, 80.0)}
     return np.clip((exact - 1) * 1000 + noise, -1024, 3071), header
 

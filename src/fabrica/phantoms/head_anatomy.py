@@ -12,7 +12,7 @@ import numpy as np
 
 from fabrica.image import Float32, Float64
 from fabrica.phantoms import head_brain, head_skull
-from fabrica.phantoms.head_shapes import Places, Waves, places, rise, waves
+from fabrica.phantoms.head_shapes import Places, Waves, bump, places, rise, waves
 
 TISSUES = (
     "air",
@@ -38,7 +38,7 @@ _PIVOT = np.array([0.0, -17.0, 8.0])  # MNI mm: the middle of the head, the orig
 
 @dataclass(frozen=True)
 class Tumour:
-    """A glioma-like lesion at `centre` (MNI mm): core and rim within `radius`, oedema up to `reach`, in mm."""
+    """A glioma-like lesion at `centre` (MNI mm): core and rim within `radius`, oedema to `reach`, in mm."""
 
     centre: Float64
     radius: float
@@ -109,7 +109,7 @@ def from_head(subject: Subject, places: Float64) -> Float64:
 
 
 class Canvas:
-    """Tissue fractions (tissues, n) filled from the foremost tissue to the last: what is taken stays taken."""
+    """Tissue fractions (tissues, n) filled from the foremost tissue to the last: what is taken stays so."""
 
     def __init__(self, n: int, voxel: float) -> None:
         self.fractions = np.zeros((len(TISSUES), n), dtype=np.float32)
@@ -138,9 +138,7 @@ def fractions(subject: Subject, points: Float32, voxel: float, tumour: Tumour | 
     p = places(to_head(subject, points))
     cavity = head_skull.cavity(p)
     thickness = head_skull.bone_thickness(p, subject.skull)
-    scalp = np.float32(subject.skull.scalp) + 9 * rise(p.side, 58, 10) * rise(-p.z, -22, 34) * rise(
-        p.y, 0, 40
-    )
+    scalp = np.float32(subject.skull.scalp) + 9 * bump(p, (66, 18, -14), (22, 30, 30))
     scalp += 3 * rise(-p.y, 95, 20) * rise(-p.z, 0, 30)
     face = head_skull.face(p, cavity - thickness, scalp)
     near = face.surface < voxel
@@ -181,11 +179,8 @@ def _brain(canvas: Canvas, p: Places, cavity: Float32, subject: Subject, inside:
     folia, branches = head_brain.cerebellar_layers(q, hull.cerebellum, brain)
     inner.paint("white matter", -branches)
     inner.paint("grey matter", np.maximum(-folia, hull.cerebellum))
-    depth = head_brain.pial_depth(q, hull.cerebrum, brain, uneven)
-    core = head_brain.crowding(q) * 14
-    inner.paint(
-        "white matter", head_brain.cortex_thickness(q, uneven) - np.maximum(depth, core - 4 + 0 * depth)
-    )
+    depth = head_brain.pial_depth(q, hull, brain, uneven)
+    inner.paint("white matter", head_brain.white_matter(q, depth, uneven))
     inner.paint("grey matter", -depth)
     inner.paint("CSF", room)
     canvas.fractions[:, inside] = inner.fractions
@@ -212,7 +207,7 @@ def _head(
     canvas.paint("sinus air", np.maximum(face.ethmoid, cells - 3))
     canvas.paint("sinus air", np.minimum(face.sinuses, face.airway))
     canvas.paint("skin", face.ethmoid)  # the mucous membrane between the ethmoid cells
-    table = np.minimum(np.float32(1.7), thickness * np.float32(0.3))
+    table = np.minimum(np.float32(1.5), thickness * np.float32(0.26))
     canvas.paint("marrow", np.maximum(np.abs(cavity - thickness / 2) - thickness / 2 + table, -p.z - 22))
     shell = cavity - thickness
     rocks = head_skull.petrous(p)
@@ -238,9 +233,7 @@ def _lesion(canvas: Canvas, p: Places, tumour: Tumour) -> None:
     away = np.linalg.norm(points - tumour.centre.astype(np.float32), axis=1)
     knobbly = np.float32(tumour.radius) * (1 + np.float32(0.20) * tumour.shape.at(points))
     f = canvas.fractions
-    swollen = canvas.cover(
-        away - np.float32(tumour.reach) * (1 + np.float32(0.25) * tumour.fingers.at(points))
-    )
+    swollen = canvas.cover(away - np.float32(tumour.reach) * (1 + np.float32(0.25) * tumour.fingers.at(points)))
     white = f[INDEX["white matter"]] * swollen * np.float32(0.92)
     f[INDEX["oedema"]] += white
     f[INDEX["white matter"]] -= white

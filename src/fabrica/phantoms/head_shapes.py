@@ -66,9 +66,7 @@ class Waves:
         return np.abs(value) / np.sqrt((slope * slope).sum(axis=1) + np.float32(1e-6))
 
 
-def waves(
-    rng: np.random.Generator, count: int, shortest: float, longest: float, difference: float = 0.0
-) -> Waves:
+def waves(rng: np.random.Generator, count: int, shortest: float, longest: float, difference: float = 0.0) -> Waves:
     """Random waves of `shortest` to `longest` mm in all directions of space.
 
     With `difference` > 0 a fourth coordinate, -1 (left) or +1 (right), shifts every phase by about that many
@@ -106,9 +104,7 @@ def paired(p: Places, centre: Point, radii: Point, turn: float = 0.0) -> Float32
 
 def middle(p: Places, centre: Point, radii: Point) -> Float32:
     """An ellipsoid on the midline (or wherever `centre` says), not mirrored."""
-    return ellipsoid(
-        p.x - np.float32(centre[0]), p.y - np.float32(centre[1]), p.z - np.float32(centre[2]), radii
-    )
+    return ellipsoid(p.x - np.float32(centre[0]), p.y - np.float32(centre[1]), p.z - np.float32(centre[2]), radii)
 
 
 def limb(p: Places, start: Point, end: Point, radii: tuple[float, float]) -> Float32:

@@ -39,7 +39,7 @@ def draw_skull(rng: np.random.Generator) -> Skull:
     """A skull at random."""
     return Skull(
         thickness=float(rng.uniform(5.2, 8.0)),
-        scalp=float(rng.uniform(4.0, 7.5)),
+        scalp=float(rng.uniform(3.4, 6.2)),
         sinus=float(rng.uniform(0.2, 1.0)),
         mastoid=float(rng.uniform(-0.4, 0.8)),
         uneven=waves(rng, 16, 50, 110, difference=0.5),
@@ -52,12 +52,12 @@ def cavity(p: Places) -> Float32:
     """The cranial cavity: an egg, broader behind, over the three steps of the skull base."""
     y = p.y + 17
     z = p.z - 8
-    x = p.x * (1 + np.float32(0.0016) * y)
+    x = p.x * (1 + np.float32(0.0012) * y - np.float32(1.1e-5) * y * y)
     vault = ellipsoid(x, y, np.where(z > 0, z, z * np.float32(0.76)), (70, 88.5, 73))
-    middle_fossa = np.float32(-25) - np.float32(20) * rise(p.side, 20, 16)
-    into_front = rise(p.y, np.float32(24) - np.float32(0.1) * p.side, 13)
+    middle_fossa = np.float32(-20) - np.float32(25) * rise(p.side, 18, 16)
+    into_front = rise(p.y, np.float32(13) + np.float32(0.3) * p.side, 14)
     into_back = rise(-p.y, np.float32(20) + np.float32(0.30) * p.side, 20)
-    front = np.float32(-18) - np.float32(7) * rise(-p.side, -11, 10)
+    front = np.float32(-23) - 3 * rise(-p.side, -11, 10) + 8 * bump(p, (33, 46, 0), (20, 28, 1e3))
     floor = middle_fossa + (front - middle_fossa) * into_front
     floor = floor + (np.float32(-70) - floor) * into_back
     return smooth_max(vault, (floor - p.z) * np.float32(0.75), 7)
@@ -118,16 +118,12 @@ def face(p: Places, vault: Float32, scalp: Float32) -> Face:
     neck = ellipsoid(p.x, p.y + 28, np.zeros_like(p.z), (58, 60, 1e3))
     surface = smooth_min(surface, np.maximum(neck, p.z + 45), 22)
     nose = smooth_min(middle(p, (0, 96, -56), (11, 14, 15)), limb(p, (0, 84, -26), (0, 98, -52), (5, 7)), 6)
-    ears = np.maximum(
-        paired(p, (79, -22, -32), (9, 15, 27), turn=0.5), -paired(p, (84, -18, -30), (6, 10, 18))
-    )
+    ears = np.maximum(paired(p, (79, -22, -32), (9, 15, 27), turn=0.5), -paired(p, (84, -18, -30), (6, 10, 18)))
     surface = smooth_min(smooth_min(surface, nose, 8), ears, 3)
 
     globe = paired(p, (32, 60, -36), (12, 12, 12))
     brow = smooth_min(surface, globe - 4, 6)
-    orbit = smooth_min(
-        paired(p, (30, 50, -36), (18, 22, 17)), limb(p, (24, 38, -35), (13, 14, -27), (12, 3)), 6
-    )
+    orbit = smooth_min(paired(p, (30, 50, -36), (18, 22, 17)), limb(p, (24, 38, -35), (13, 14, -27), (12, 3)), 6)
     strings = np.minimum(
         limb(p, (19, 56, -36), (13, 20, -29), (1.6, 2.2)), limb(p, (43, 52, -36), (17, 20, -29), (1.6, 2.2))
     )

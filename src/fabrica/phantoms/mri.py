@@ -39,7 +39,7 @@ _TABLE: dict[str, tuple[float, float, float, float, float]] = {
     "skin": (760, 950, 38, 34, 0.72),
     "fat": (350, 380, 70, 62, 1.0),
     "cortical bone": (200, 250, 2, 1.5, 0.15),
-    "marrow": (420, 460, 55, 48, 0.55),
+    "marrow": (400, 440, 58, 50, 0.75),
     "CSF": (4300, 4300, 1900, 1700, 1.0),
     "grey matter": (833, 1331, 83, 95, 0.86),
     "white matter": (500, 832, 70, 76, 0.77),
@@ -68,7 +68,7 @@ def spin_echo(tissue: Relaxation, tr: float, te: float) -> float:
 
 
 def inversion_recovery(tissue: Relaxation, tr: float, te: float, ti: float) -> float:
-    """S = PD (1 - 2 exp(-TI/T1) + exp(-TR/T1)) exp(-TE/T2); signed, the magnitude is taken by the receiver."""
+    """S = PD (1 - 2 exp(-TI/T1) + exp(-TR/T1)) exp(-TE/T2); signed."""
     longitudinal = 1 - 2 * np.exp(-ti / tissue.t1) + np.exp(-tr / tissue.t1)
     return float(tissue.pd * longitudinal * np.exp(-te / tissue.t2))
 
