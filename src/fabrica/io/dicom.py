@@ -16,7 +16,7 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.io import budget as memory
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom_file import OpenDicom, is_dicom, opened
-from fabrica.io.dicom_geometry import Place, affine, place, same_plane, stack_step
+from fabrica.io.dicom_geometry import SAME_POSITION, Place, affine, frame_geometry, gaps, place, same_plane, stack_step
 from fabrica.io.dicom_pixels import check_budget, decode_frames, frame_count
 from fabrica.io.dicom_values import Physical, is_hounsfield, physical
 
@@ -38,7 +38,6 @@ _HEADER = {
     "sex": "PatientSex",
     "age": "PatientAge",
 }
-_SAME_POSITION = 1e-3  # mm
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def read_dicom(path: Path | str, frame: str = "", budget: int = DEFAULT_BUDGET) 
         count = _frames_of_image(file)
         wanted = [_frame_index(frame, count, path)] if frame else list(range(count))
         check_budget(file, len(wanted), budget)
-        order, matrix = _frame_geometry(file.dataset, wanted, notes)
+        order, matrix = frame_geometry(file.dataset, wanted, notes)
         frames = [
             physical(raw, space, file.dataset, index, notes)
             for index, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True)
@@ -110,7 +109,7 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, stric
     notes: list[str] = []
     slices = _in_place([_inspect(Path(p), budget, notes) for p in paths])
     slices, found = _without_duplicates(slices)
-    gap_notes, missing = _gaps([s.place for s in slices])
+    gap_notes, missing = gaps([s.place for s in slices])
     found += gap_notes
     if strict and found:
         raise ReadError(f"{slices[0].path.parent}: {found[0]}; expected one file at every position")
@@ -146,32 +145,6 @@ def _frame_index(frame: str, count: int, path: Path) -> int:
     if not frame.isascii() or not frame.isdigit() or not 1 <= int(frame) <= count:
         raise ReadError(f"{path}: has no frame {frame!r}; expected a number from 1 to {count}")
     return int(frame) - 1
-
-
-def _frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tuple[list[int], Float64]:
-    """The order in which decoded frames are stacked, and the affine of the result."""
-    places = [place(dataset, index, notes) for index in wanted]
-    notes[:] = dict.fromkeys(notes)
-    plain = list(range(len(wanted)))
-    offsets = dataset.get("GridFrameOffsetVector")  # RT dose: one position, and offsets along the normal
-    if offsets is not None and len(wanted) > 1 and len(offsets) >= len(wanted):
-        step = places[0].normal * (float(offsets[len(wanted) - 1]) - float(offsets[0])) / (len(wanted) - 1)
-        return plain, affine(places[0], step if step.any() else None)
-    depths = np.array([p.depth for p in places])
-    parallel = all(same_plane(places[0], p) and p.position is not None for p in places)
-    steps = np.diff(np.sort(depths))
-    if len(wanted) < 2 or not parallel or steps.min() < _SAME_POSITION:
-        if len(wanted) > 1:
-            notes.append("the frames are not the slices of one volume; kept in the order of the file")
-        return plain, affine(places[0])
-    order = plain
-    if not (np.all(np.diff(depths) > 0) or np.all(np.diff(depths) < 0)):
-        order = [int(k) for k in np.argsort(depths)]
-        notes.append("frames were put in spatial order")
-    stacked = [places[k] for k in order]
-    gap_notes, missing = _gaps(stacked)
-    notes.extend(gap_notes)
-    return order, affine(stacked[0], stack_step(stacked, missing))
 
 
 def _inspect(path: Path, budget: int, notes: list[str]) -> _Slice:
@@ -213,7 +186,7 @@ def _without_duplicates(slices: list[_Slice]) -> tuple[list[_Slice], list[str]]:
     """One slice a position: of several, the one with the lowest instance number."""
     groups: list[list[_Slice]] = []
     for item in slices:
-        if groups and item.place.depth - groups[-1][0].place.depth < _SAME_POSITION:
+        if groups and item.place.depth - groups[-1][0].place.depth < SAME_POSITION:
             groups[-1].append(item)
         else:
             groups.append([item])
@@ -222,24 +195,6 @@ def _without_duplicates(slices: list[_Slice]) -> tuple[list[_Slice], list[str]]:
     if not left_out:
         return kept, []
     return kept, [f"{left_out} of {len(slices)} files lie at a position already filled and were left out"]
-
-
-def _gaps(places: Sequence[Place]) -> tuple[list[str], int]:
-    """What is uneven in sorted slices: notes, and how many slices seem to be missing."""
-    if len(places) < 3:
-        return [], 0
-    steps = np.abs(np.diff([p.depth for p in places]))
-    usual = float(np.median(steps))
-    missing = int(np.sum(np.maximum(np.rint(steps / usual) - 1, 0)[steps > 1.5 * usual]))
-    if missing:
-        at = int(np.argmax(steps > 1.5 * usual))
-        return [
-            f"{missing} slices seem to be missing, the first after slice {at + 1}: "
-            f"{steps[at]:.4g} mm to the next instead of {usual:.4g} mm"
-        ], missing
-    if np.ptp(steps) > 0.1 * usual:
-        return [f"uneven slice spacing, {steps.min():.4g} to {steps.max():.4g} mm"], 0
-    return [], 0
 
 
 def _image(

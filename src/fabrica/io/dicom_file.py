@@ -43,12 +43,14 @@ class BoundedFile:
 
     Python allocates the bytes asked for before it reads them, so a 60-byte file that declares an element of
     4 GB would allocate 4 GB. Calls are counted for the same reason: millions of empty elements cost minutes.
+    `cut_short` tells that a read was answered with a part of what was asked for.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._end = file.seek(0, os.SEEK_END)
         self._reads = 0
+        self.cut_short = False
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
@@ -56,6 +58,7 @@ class BoundedFile:
         if self._reads > _MAX_READS:
             raise ValueError(f"more than {_MAX_READS:,} header elements")
         left = max(0, self._end - self._file.tell())
+        self.cut_short |= 0 < left < size
         return self._file.read(left if size < 0 else min(size, left))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -80,7 +83,7 @@ class OpenDicom:
 
     path: Path
     dataset: Dataset
-    source: BinaryIO
+    source: BoundedFile
     pixels: PixelElement | None
 
 
@@ -126,23 +129,20 @@ def opened(path: Path, budget: int, notes: list[str] | None = None, header_only:
             yield OpenDicom(path, dataset, source, _pixel_element(dataset, source))
 
 
-def _parse(file: BinaryIO, path: Path, budget: int, header_only: bool) -> tuple[Dataset, BinaryIO]:
-    source = _bounded(file)
-    preamble = read_preamble(source, force=True)
-    meta = read_dataset(source, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+def _parse(file: BinaryIO, path: Path, budget: int, header_only: bool) -> tuple[Dataset, BoundedFile]:
+    source = BoundedFile(file)
+    stream = cast(BinaryIO, source)
+    preamble = read_preamble(stream, force=True)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         source.seek(0)
-        return dcmread(source, stop_before_pixels=True, force=True), source
+        return dcmread(stream, stop_before_pixels=True, force=True), source
     inflated = inflate(source.read(), budget, path, _HEADER_BYTES if header_only else None)
-    source = _bounded(BytesIO(inflated))
-    body = read_dataset(source, False, True, stop_when=lambda tag, vr, length: tag in PIXEL_KEYWORDS)
+    source = BoundedFile(BytesIO(inflated))
+    body = read_dataset(cast(BinaryIO, source), False, True, stop_when=lambda tag, vr, length: tag in PIXEL_KEYWORDS)
     dataset = FileDataset(str(path), body, preamble, FileMetaDataset(meta), False, True)
     dataset.set_original_encoding(False, True, body._character_set)
     return dataset, source
-
-
-def _bounded(file: BinaryIO) -> BinaryIO:
-    return cast(BinaryIO, BoundedFile(file))
 
 
 def inflate(data: bytes, budget: int, path: Path, enough: int | None = None) -> bytearray:
@@ -164,7 +164,7 @@ def inflate(data: bytes, budget: int, path: Path, enough: int | None = None) -> 
     return result
 
 
-def _pixel_element(dataset: Dataset, source: BinaryIO) -> PixelElement | None:
+def _pixel_element(dataset: Dataset, source: BoundedFile) -> PixelElement | None:
     """Read the head of the element the parser stopped at; None when the file has ended instead."""
     implicit, little = cast(FileDataset, dataset).original_encoding
     order = "<" if little else ">"

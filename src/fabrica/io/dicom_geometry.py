@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from fabrica.image import Float64
 from fabrica.io.dicom_file import attribute
 
+SAME_POSITION = 1e-3  # mm: slices nearer than this are one
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
@@ -44,9 +45,7 @@ class Place:
 
 def place(dataset: Dataset, frame: int, notes: list[str]) -> Place:
     """The place of one frame (from 0). What is missing or nonsensical is noted and replaced by a default."""
-    orientation = _numbers(
-        attribute(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6
-    )
+    orientation = _numbers(attribute(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     position = _numbers(attribute(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
     spacing = _spacing(dataset, frame, notes)
     thickness = _thickness(dataset, frame)
@@ -87,6 +86,50 @@ def same_plane(a: Place, b: Place) -> bool:
     """Whether two slices are parallel, turned alike and equally spaced in the plane (to 0.1 %)."""
     turned = max(np.abs(a.along_w - b.along_w).max(), np.abs(a.along_h - b.along_h).max())
     return bool(turned < 1e-3 and np.allclose(a.spacing, b.spacing, rtol=1e-3))
+
+
+def frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tuple[list[int], Float64]:
+    """The order in which decoded frames are stacked, and the affine of the result."""
+    places = [place(dataset, index, notes) for index in wanted]
+    notes[:] = dict.fromkeys(notes)
+    plain = list(range(len(wanted)))
+    offsets = dataset.get("GridFrameOffsetVector")  # RT dose: one position, and offsets along the normal
+    if offsets is not None and len(wanted) > 1 and len(offsets) >= len(wanted):
+        step = places[0].normal * (float(offsets[len(wanted) - 1]) - float(offsets[0])) / (len(wanted) - 1)
+        return plain, affine(places[0], step if step.any() else None)
+    depths = np.array([p.depth for p in places])
+    parallel = all(same_plane(places[0], p) and p.position is not None for p in places)
+    steps = np.diff(np.sort(depths))
+    if len(wanted) < 2 or not parallel or steps.min() < SAME_POSITION:
+        if len(wanted) > 1:
+            notes.append("the frames are not the slices of one volume; kept in the order of the file")
+        return plain, affine(places[0])
+    order = plain
+    if not (np.all(np.diff(depths) > 0) or np.all(np.diff(depths) < 0)):
+        order = [int(k) for k in np.argsort(depths)]
+        notes.append("frames were put in spatial order")
+    stacked = [places[k] for k in order]
+    gap_notes, missing = gaps(stacked)
+    notes.extend(gap_notes)
+    return order, affine(stacked[0], stack_step(stacked, missing))
+
+
+def gaps(places: Sequence[Place]) -> tuple[list[str], int]:
+    """What is uneven in sorted slices: notes, and how many slices seem to be missing."""
+    if len(places) < 3:
+        return [], 0
+    steps = np.abs(np.diff([p.depth for p in places]))
+    usual = float(np.median(steps))
+    missing = int(np.sum(np.maximum(np.rint(steps / usual) - 1, 0)[steps > 1.5 * usual]))
+    if missing:
+        at = int(np.argmax(steps > 1.5 * usual))
+        return [
+            f"{missing} slices seem to be missing, the first after slice {at + 1}: "
+            f"{steps[at]:.4g} mm to the next instead of {usual:.4g} mm"
+        ], missing
+    if np.ptp(steps) > 0.1 * usual:
+        return [f"uneven slice spacing, {steps.min():.4g} to {steps.max():.4g} mm"], 0
+    return [], 0
 
 
 def orientation_of(matrix: Float64) -> tuple[Float64, Float64, tuple[float, float]] | None:

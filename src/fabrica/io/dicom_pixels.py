@@ -108,13 +108,17 @@ def _encapsulated(
 ) -> Iterator[Frame]:
     count = options["number_of_frames"]
     place = {"number_of_frames": count, "extended_offsets": options.pop("extended_offsets", None)}
+    source: Any = opened.source
+    source.cut_short = False
     if len(wanted) == count:
-        coded: Iterator[bytes] = islice(generate_frames(opened.source, **place), count)
+        coded: Iterator[bytes] = islice(generate_frames(source, **place), count)
     else:
-        coded = (get_frame(opened.source, index, **place) for index in wanted)
+        coded = (get_frame(source, index, **place) for index in wanted)
     options["number_of_frames"] = 1
     found = 0
     for code in coded:
+        if source.cut_short:  # decoders would fill the rest of the frame with whatever
+            break
         found += 1
         if syntax == DEFLATED_FRAME:
             decoder, data = get_decoder(ExplicitVRLittleEndian), _inflated_frame(code, options, opened.path)
@@ -125,7 +129,7 @@ def _encapsulated(
         array, properties = decoder.as_array(data, index=0, **options)
         yield array, str(properties["photometric_interpretation"])
     if found < len(wanted):
-        raise ReadError(f"{opened.path}: holds {found} frames, its header declares {count}; it is cut short")
+        raise ReadError(f"{opened.path}: the pixel data end before frame {wanted[found] + 1}; the file is cut short")
 
 
 def _inflated_frame(code: bytes, options: dict[str, Any], path: Path) -> bytes:

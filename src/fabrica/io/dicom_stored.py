@@ -1,0 +1,121 @@
+"""From physical values to the integers a DICOM file stores, and the attributes that describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DSfloat
+
+from fabrica.errors import UsageError
+from fabrica.image import Array, Float32, Image
+from fabrica.io.dicom_values import rescale
+
+_LEVELS = 65534  # steps of the full 16-bit range, one kept in hand for the rounding of the slope's 16 characters
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Storable values: physical = stored * slope + intercept, of `bits` bits."""
+
+    slope: float
+    intercept: float
+    bits: int = 16
+    signed: bool = False
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        half = 2 ** (self.bits - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One slice as it will stand in the file: values (H, W) or (H, W, 3)."""
+
+    values: Array
+    grid: Grid
+
+
+def number(value: float) -> DSfloat:
+    """A decimal string: at most 16 characters, as near as they can come."""
+    return DSfloat(value, auto_format=True)
+
+
+def source_grid(dataset: Dataset) -> Grid | None:
+    """The grid of a source slice, or None where it cannot be kept (LUT, colour, 1- or 32-bit pixels)."""
+    stored, allocated = dataset.get("BitsStored"), dataset.get("BitsAllocated")
+    if dataset.get("ModalityLUTSequence") or allocated not in (8, 16) or not stored:
+        return None
+    if not str(dataset.get("PhotometricInterpretation")).startswith("MONOCHROME"):
+        return None
+    slope, intercept = rescale(dataset, 0, [])
+    return Grid(slope, intercept, int(stored), bool(dataset.get("PixelRepresentation")))
+
+
+def grids(image: Image) -> list[Grid]:
+    """Grids to try for an image without a usable source, the most natural first, one that fits last."""
+    low, high = float(image.data.min()), float(image.data.max())
+    step = float(image.origin.get("step") or 0)
+    candidates = []
+    if image.unit == "HU":
+        candidates += [Grid(min(1.0, step or 1.0), -1024.0), Grid(1.0, float(np.floor(low)))]
+    elif np.array_equal(image.data, np.rint(image.data)):
+        candidates += [Grid(1.0, 0.0), Grid(1.0, 0.0, signed=True)]
+    elif step > 0:
+        start = float(image.origin.get("range", (np.floor(low / step) * step,))[0])
+        candidates.append(Grid(step, start))
+    return [*candidates, Grid((high - low) / _LEVELS or 1.0, low)]
+
+
+def store(data: Float32, candidates: Sequence[Grid]) -> Stored:
+    """Round a grey slice (1, H, W) to the first grid that holds all its values."""
+    for grid in candidates:
+        slope, intercept = float(number(grid.slope)), float(number(grid.intercept))
+        values = np.rint((data[0].astype(np.float64) - intercept) / slope)
+        low, high = grid.ends
+        if values.min() >= low and values.max() <= high:
+            kind = f"{'i' if grid.signed else 'u'}{1 if grid.bits <= 8 else 2}"
+            return Stored(values.astype(kind), Grid(slope, intercept, grid.bits, grid.signed))
+    raise UsageError(f"values from {data.min():g} to {data.max():g} do not fit 16 bits; rescale them first")
+
+
+def store_colour(data: Float32) -> Stored:
+    """Round an RGB slice (3, H, W): 8 bits where the values allow it, else 16."""
+    values = np.rint(data).transpose(1, 2, 0)
+    if values.min() < 0 or values.max() > 65535:
+        raise UsageError(f"colours span {data.min():g} to {data.max():g}; expected 0 to 255 (or 65535)")
+    bits = 8 if values.max() <= 255 else 16
+    return Stored(np.ascontiguousarray(values, dtype=f"u{bits // 8}"), Grid(1.0, 0.0, bits))
+
+
+def set_pixels(dataset: Dataset, stored: Stored, always_rescale: bool, rescale_type: str) -> None:
+    """Write the Image Pixel module, and the rescale where the grid is not the stored integers themselves."""
+    values, grid = stored.values, stored.grid
+    colour = values.ndim == 3
+    dataset.SamplesPerPixel = 3 if colour else 1
+    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    dataset.BitsAllocated = 8 * values.dtype.itemsize
+    dataset.BitsStored, dataset.HighBit = grid.bits, grid.bits - 1
+    dataset.PixelRepresentation = int(grid.signed)
+    if colour:
+        dataset.PlanarConfiguration = 0
+    elif always_rescale or (grid.slope, grid.intercept) != (1.0, 0.0):
+        dataset.RescaleIntercept, dataset.RescaleSlope = number(grid.intercept), number(grid.slope)
+        dataset.RescaleType = rescale_type
+    data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    dataset.PixelData = data + b"\0" * (len(data) % 2)
+    dataset["PixelData"].VR = "OB" if values.dtype.itemsize == 1 else "OW"
+
+
+def set_window(dataset: Dataset, image: Image) -> None:
+    """A VOI window in physical units: the source's, for CT soft tissue, else the middle 99 % of the values."""
+    window = image.origin.get("window")
+    if window is None:
+        low, high = (float(v) for v in np.percentile(image.data, (0.5, 99.5)))
+        window = (40.0, 400.0) if image.unit == "HU" else ((low + high) / 2, high - low)
+    if image.channels == 1 and window[1] >= 1:  # PS3.3 C.11.2.1.2: a linear window is at least 1 wide
+        dataset.WindowCenter, dataset.WindowWidth = number(window[0]), number(window[1])

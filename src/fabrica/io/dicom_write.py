@@ -1,0 +1,107 @@
+"""Write DICOM: objects derived from a source, and new objects (synthetic ones marked as such)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from fabrica.errors import FabricaError, UsageError
+from fabrica.image import Float32, Image
+from fabrica.io.atomic import atomic
+from fabrica.io.dicom_file import one_line
+from fabrica.io.dicom_objects import derived, new, series
+from fabrica.io.dicom_provenance import Maker
+from fabrica.io.dicom_stored import Stored, grids, source_grid, store, store_colour
+
+
+def write_dicom(
+    image: Image,
+    path: Path | str,
+    *,
+    synthetic: bool,
+    software: str = "Fabrica",
+    version: str = "",
+    model: str = "",
+    model_hash: str = "",
+    seed: int | None = None,
+    description: str = "",
+    uid_seed: str = "",
+) -> list[Path]:
+    """Write an image (C, H, W) as one file, or a volume (1, D, H, W) as a folder of 0001.dcm, 0002.dcm ...
+
+    An image read from DICOM and not `synthetic` becomes a derived object of the same kind: patient and study
+    kept, new series and instances, derivation, sources and equipment on record. `synthetic` gives a new
+    patient, study and series marked SyntheticData = YES; CT as CT, MR as MR, radiographs as CR, others as
+    secondary capture. UIDs are the same for the same pixels whenever `uid_seed`, `model_hash` or `seed` is
+    given; the same `uid_seed` puts several images into one synthetic patient and study.
+
+    Values are kept to half a step of the source's rescale where they fit it, else of a 16-bit one.
+    Returns the files written, in order. Raises UsageError for what DICOM cannot hold, FabricaError where the
+    disk refuses; each file is whole or not there.
+    """
+    path = Path(path)
+    maker = Maker(software, version, model, model_hash, seed, description, uid_seed)
+    slices = _slices(image)
+    sources = () if synthetic else tuple(image.origin.get("dicom", ()))
+    with warnings.catch_warnings():  # pydicom warns of every irregular value in the source's header
+        warnings.simplefilter("ignore")
+        shared = series(image, maker, sources, synthetic)
+        one_source_each = len(sources) == len(slices) and not _is_multiframe(sources)
+        stored = [_store(image, data, sources[k] if one_source_each else None) for k, data in enumerate(slices)]
+        datasets = derived(shared, stored) if one_source_each else new(shared, stored)
+        if image.data.ndim == 3:
+            return [_save(datasets[0], path)]
+        _make_folder(path)
+        return [_save(dataset, path / f"{k + 1:04d}.dcm") for k, dataset in enumerate(datasets)]
+
+
+def _slices(image: Image) -> list[Float32]:
+    """The image as slices (C, H, W), once it is certain that DICOM can hold them."""
+    if image.channels not in (1, 3) or (image.channels == 3 and image.data.ndim == 4):
+        raise UsageError(
+            f"cannot write data of shape {image.data.shape} as DICOM; expected (1 or 3, H, W) or (1, D, H, W)"
+        )
+    if max(image.data.shape[-2:]) > 65535 or min(image.data.shape) < 1:
+        raise UsageError(f"cannot write data of shape {image.data.shape} as DICOM; a side is 1 to 65535 pixels")
+    if not np.isfinite(image.data).all():
+        raise UsageError("cannot write NaN or infinite values as DICOM; replace them first")
+    return [image.data] if image.data.ndim == 3 else [image.data[:, k] for k in range(image.data.shape[1])]
+
+
+def _is_multiframe(sources: tuple[Dataset, ...]) -> bool:
+    return any(int(source.get("NumberOfFrames") or 1) > 1 for source in sources)
+
+
+def _store(image: Image, data: Float32, source: Dataset | None) -> Stored:
+    if image.channels == 3:
+        return store_colour(data)
+    kept = None if source is None else source_grid(source)
+    return store(data, [*([kept] if kept else []), *grids(image)])
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FabricaError(f"{path}: cannot be made ({error.strerror}); a volume needs a folder") from error
+
+
+def _save(dataset: Dataset, path: Path) -> Path:
+    """Explicit VR Little Endian with a valid meta group and a zeroed preamble, in one piece."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = FileDataset(str(path), dataset, b"\0" * 128, meta, False, True)
+    with atomic(path) as temporary:
+        try:
+            file.save_as(temporary, enforce_file_format=True)
+        except OSError:
+            raise
+        except Exception as error:  # an odd element of the source that pydicom can read but not write
+            raise FabricaError(f"{path}: cannot be written as DICOM: {one_line(error)}") from error
+    return path
