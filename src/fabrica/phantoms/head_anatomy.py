@@ -114,18 +114,16 @@ class Canvas:
     def __init__(self, n: int, voxel: float) -> None:
         self.fractions = np.zeros((len(TISSUES), n), dtype=np.float32)
         self.free = np.ones(n, dtype=np.float32)
-        self.voxel = voxel
         self._per_mm = np.float32(1 / voxel)
 
     def cover(self, distance: Float32) -> Float32:
         """The share of a voxel inside a surface at this signed distance in mm (partial volume)."""
-        return np.clip(np.float32(0.5) - distance * self._per_mm, 0, 1)
+        share: Float32 = np.clip(np.float32(0.5) - distance * self._per_mm, 0, 1)
+        return share
 
-    def paint(self, tissue: str, distance: Float32, share: Float32 | float = 1.0) -> None:
+    def paint(self, tissue: str, distance: Float32, share: float = 1.0) -> None:
         """Give `share` of what is still free inside the surface to a tissue."""
-        taken = self.free * self.cover(distance)
-        if not isinstance(share, float) or share != 1.0:
-            taken = taken * share
+        taken = self.free * self.cover(distance) * np.float32(share)
         self.fractions[INDEX[tissue]] += taken
         self.free -= taken
 
@@ -144,59 +142,49 @@ def fractions(subject: Subject, points: Float32, voxel: float, tumour: Tumour | 
     near = face.surface < voxel
     out = np.zeros((len(TISSUES), len(points)), dtype=np.float32)
     out[INDEX["air"]] = 1
-    if near.any():
-        part = Places(p.x[near], p.y[near], p.z[near], p.side[near])
-        face = head_skull.Face(**{name: values[near] for name, values in vars(face).items()})
-        canvas = Canvas(int(near.sum()), voxel)
-        inside = cavity[near] < voxel
-        _brain(canvas, part, cavity[near], subject, inside)
-        _head(canvas, part, cavity[near], thickness[near], face, subject)
-        if tumour is not None:
-            _lesion(canvas, part, tumour)
-        out[:, near] = canvas.fractions
+    if not near.any():
+        return out
+    p, cavity, thickness = p.at(near), cavity[near], thickness[near]
+    canvas = Canvas(len(p.x), voxel)
+    inside = cavity < voxel
+    if inside.any():
+        canvas.fractions[:, inside] = _brain(p.at(inside), cavity[inside], subject.brain, voxel)
+        canvas.free -= canvas.fractions.sum(axis=0)
+    _head(canvas, p, cavity, thickness, face.at(near), subject.skull)
+    if tumour is not None:
+        _lesion(canvas, p, tumour)
+    out[:, near] = canvas.fractions
     return out
 
 
-def _brain(canvas: Canvas, p: Places, cavity: Float32, subject: Subject, inside: Float32) -> None:
-    """Everything within the cranial cavity."""
-    if not inside.any():
-        return
-    brain = subject.brain
-    q = Places(p.x[inside], p.y[inside], p.z[inside], p.side[inside])
-    inner = Canvas(int(inside.sum()), canvas.voxel)
-    room = cavity[inside]
-    uneven = brain.depth.at(np.stack([q.x, q.y, q.z, np.sign(q.x)], axis=1))
-    hull = head_brain.hulls(q, room, brain, uneven)
-    inner.paint("CSF", head_brain.ventricles(q, brain))
-    inner.paint("dura", np.maximum(np.minimum(hull.falx, hull.tentorium), room), 0.8)
-    deep, pale = head_brain.nuclei(q)
-    inner.paint("white matter", np.maximum(head_brain.capsule_fibres(q), hull.cerebrum))
-    inner.paint("deep grey matter", np.maximum(deep, -hull.stem - 4))
-    inner.paint("deep grey matter", pale, 0.55)
-    inner.paint("white matter", np.minimum(hull.callosum, pale))
-    inner.paint("grey matter", hull.stem, 0.3)
-    inner.paint("white matter", hull.stem)
-    folia, branches = head_brain.cerebellar_layers(q, hull.cerebellum, brain)
-    inner.paint("white matter", -branches)
-    inner.paint("grey matter", np.maximum(-folia, hull.cerebellum))
-    depth = head_brain.pial_depth(q, hull, brain, uneven)
-    inner.paint("white matter", head_brain.white_matter(q, depth, uneven))
-    inner.paint("grey matter", -depth)
-    inner.paint("CSF", room)
-    canvas.fractions[:, inside] = inner.fractions
-    canvas.free[inside] = inner.free
+def _brain(p: Places, cavity: Float32, brain: head_brain.Brain, voxel: float) -> Float32:
+    """Tissue fractions (tissues, n) within the cranial cavity (its signed distance), 0 outside."""
+    canvas = Canvas(len(p.x), voxel)
+    uneven = brain.depth.at(p.spots)
+    hull = head_brain.hulls(p, cavity, brain, uneven)
+    canvas.paint("CSF", head_brain.ventricles(p, brain))
+    canvas.paint("dura", np.maximum(np.minimum(hull.falx, hull.tentorium), cavity), 0.8)
+    canvas.paint("white matter", np.maximum(head_brain.capsule_fibres(p), hull.cerebrum))
+    deep, pale = head_brain.nuclei(p)
+    canvas.paint("deep grey matter", np.maximum(deep, -hull.stem - 4))
+    canvas.paint("deep grey matter", pale, 0.55)  # pallidum: much of it is myelinated
+    canvas.paint("white matter", np.minimum(hull.callosum, pale))
+    canvas.paint("grey matter", hull.stem, 0.3)  # nuclei scattered in the brain stem
+    canvas.paint("white matter", hull.stem)
+    folia, branches = head_brain.cerebellar_layers(p, hull.cerebellum, brain)
+    canvas.paint("white matter", -branches)
+    canvas.paint("grey matter", np.maximum(-folia, hull.cerebellum))
+    depth = head_brain.pial_depth(p, hull, brain, uneven)
+    canvas.paint("white matter", head_brain.white_matter(p, depth, uneven))
+    canvas.paint("grey matter", -depth)
+    canvas.paint("CSF", cavity)
+    return canvas.fractions
 
 
 def _head(
-    canvas: Canvas,
-    p: Places,
-    cavity: Float32,
-    thickness: Float32,
-    face: head_skull.Face,
-    subject: Subject,
+    canvas: Canvas, p: Places, cavity: Float32, thickness: Float32, face: head_skull.Face, skull: head_skull.Skull
 ) -> None:
     """Skull, orbits, face and scalp, outside of the cavity."""
-    skull = subject.skull
     canvas.paint("muscle", np.maximum(face.lens, face.globe))
     canvas.paint("eye", face.globe + 1)
     canvas.paint("skin", face.globe)
@@ -211,7 +199,7 @@ def _head(
     canvas.paint("marrow", np.maximum(np.abs(cavity - thickness / 2) - thickness / 2 + table, -p.z - 22))
     shell = cavity - thickness
     rocks = head_skull.petrous(p)
-    canvas.paint("marrow", np.maximum(np.maximum(rocks + 3, face.surface + 8), 0 * rocks), 0.5)
+    canvas.paint("marrow", np.maximum(rocks + 3, face.surface + 8), 0.5)
     canvas.paint("cortical bone", np.minimum(shell, np.maximum(rocks, face.surface + 8)))
     bones = np.maximum(face.bones, face.surface + 6)
     canvas.paint("marrow", bones + 3)
@@ -219,7 +207,7 @@ def _head(
     canvas.paint("muscle", np.maximum(face.strings, face.orbit))
     canvas.paint("fat", np.maximum(face.orbit, face.surface + 2))
     canvas.paint("muscle", np.maximum(face.muscles, face.surface + 4))
-    septa = skull.septa.at(np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1))
+    septa = skull.septa.at(p.spots)
     below = np.maximum(face.surface + 7, p.z + 28)
     canvas.paint("muscle", np.maximum(below, -4 * septa - 1), 0.85)
     canvas.paint("fat", face.surface + np.float32(1.9))
@@ -229,9 +217,9 @@ def _head(
 
 def _lesion(canvas: Canvas, p: Places, tumour: Tumour) -> None:
     """Replace brain by tumour, and white matter around it by oedema, in place."""
-    points = np.stack([p.x, p.y, p.z], axis=1)
+    points = p.spots[:, :3]
     away = np.linalg.norm(points - tumour.centre.astype(np.float32), axis=1)
-    knobbly = np.float32(tumour.radius) * (1 + np.float32(0.20) * tumour.shape.at(points))
+    knobbly = np.float32(tumour.radius) * (1 + np.float32(0.26) * tumour.shape.at(points))
     f = canvas.fractions
     swollen = canvas.cover(away - np.float32(tumour.reach) * (1 + np.float32(0.25) * tumour.fingers.at(points)))
     white = f[INDEX["white matter"]] * swollen * np.float32(0.92)

@@ -91,7 +91,9 @@ class Hulls:
 
 def _tentorium_height(p: Places) -> Float32:
     """z of the tentorium: highest where the stem passes, falling to the sides and to the back, mm."""
-    return np.float32(8) - np.float32(4.3) * np.sqrt(p.side + 4) - np.float32(0.28) * np.maximum(-45 - p.y, 0)
+    height: Float32 = np.float32(8) - np.float32(4.3) * np.sqrt(p.side + 4)
+    height -= np.float32(0.28) * np.maximum(-45 - p.y, 0)
+    return height
 
 
 def hulls(p: Places, cavity: Float32, brain: Brain, unevenness: Float32) -> Hulls:
@@ -136,7 +138,8 @@ def _sylvian(p: Places, brain: Brain, unevenness: Float32) -> Float32:
     insula = np.maximum(np.abs(bow) - open_by, patch)
     plane = (p.z - 0.45 * (np.float32(-4) - p.y) - 1) * np.float32(0.9) + 2 * unevenness
     opening = np.maximum(np.abs(plane) - open_by - np.float32(0.1), np.maximum(39 - p.side, np.abs(p.y - 1) - 27))
-    return np.minimum(insula, opening)
+    fissure: Float32 = np.minimum(insula, opening)
+    return fissure
 
 
 def pial_depth(p: Places, hull: Hulls, brain: Brain, unevenness: Float32) -> Float32:
@@ -154,7 +157,8 @@ def pial_depth(p: Places, hull: Hulls, brain: Brain, unevenness: Float32) -> Flo
     floor = np.float32(16) + np.float32(4.5) * unevenness - np.float32(25) * _core(p)
     width = np.float32(-0.35 + 0.8 * brain.atrophy) + np.float32(0.3) * unevenness
     width += np.float32(0.5 + 0.6 * brain.atrophy) * np.exp(np.minimum(-depth, 0) * np.float32(0.25))
-    return np.minimum(-hull.operculum, np.maximum(sheet - width, depth - floor))
+    pial: Float32 = np.minimum(-hull.operculum, np.maximum(sheet - width, depth - floor))
+    return pial
 
 
 def white_matter(p: Places, depth: Float32, unevenness: Float32) -> Float32:
@@ -171,13 +175,16 @@ def ventricles(p: Places, brain: Brain) -> Float32:
     for line in (_VENTRICLE, _TEMPORAL_HORN):
         for (start, r0), (end, r1) in pairwise(line):
             mean = (r0 + r1) / 2
-            lateral = smooth_min(lateral, limb(p, start, end, (r0, r1)) - (swell - 1) * np.float32(mean), 2)
+            tube = limb(p, start, end, (r0, r1))
+            tube -= np.float32(mean) * (swell - 1)
+            lateral = smooth_min(lateral, tube, 2)
     lateral = np.maximum(lateral, np.float32(0.7) - p.side)  # the septum pellucidum
     wide = (left + right) / 2
     third = middle(p, (0, -15, 0), (1.5 * wide + 0.4, 15, 11))
-    fourth = smooth_max(middle(p, (0, -46, -32), (8, 6, 11)), 41 + p.y + 0 * p.z, 2)
+    fourth = smooth_max(middle(p, (0, -46, -32), (8, 6, 11)), p.y + 41, 2)
     aqueduct = limb(p, (0, -31, -8), (0, -40, -26), (1.2, 1.4))
-    return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
+    spaces: Float32 = np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
+    return spaces
 
 
 def nuclei(p: Places) -> tuple[Float32, Float32]:
@@ -202,7 +209,7 @@ def cerebellar_layers(p: Places, hull: Float32, brain: Brain) -> tuple[Float32, 
 
     Folia are thin curved sheets around the fourth ventricle; white matter branches between groups of them.
     """
-    points = np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1)
+    points = p.spots
     wobble = brain.cerebellum.at(points)
     u, v, w = np.float32(0.55) * p.x, p.y + 40, p.z + 36
     distance = np.sqrt(u * u + v * v + np.float32(0.8) * w * w) + np.float32(1.3) * wobble

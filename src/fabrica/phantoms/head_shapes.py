@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from fabrica.image import Float32
 
@@ -16,18 +17,24 @@ class Places:
     """Points of the canonical head in mm: x to the right, y anterior, z superior, each of shape (n,).
 
     `side` is |x|: paired structures are written once, for the right, and hold for both.
+    `spots` (n, 4) holds x, y, z and the sign of x, for random fields.
     """
 
     x: Float32
     y: Float32
     z: Float32
     side: Float32
+    spots: Float32
+
+    def at(self, chosen: npt.NDArray[np.bool_]) -> Places:
+        """The points where `chosen` (n,) is true."""
+        return Places(*(values[chosen] for values in (self.x, self.y, self.z, self.side, self.spots)))
 
 
 def places(points: Float32) -> Places:
     """Points (n, 3) as Places."""
     x, y, z = np.ascontiguousarray(points.T)
-    return Places(x, y, z, np.abs(x))
+    return Places(x, y, z, np.abs(x), np.stack([x, y, z, np.sign(x)], axis=1))
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Waves:
     phases: Float32
 
     def _angles(self, points: Float32) -> Float32:
-        angles: Float32 = points @ self.vectors
+        angles: Float32 = points[:, : len(self.vectors)] @ self.vectors
         angles += self.phases
         return angles
 
@@ -52,8 +59,9 @@ class Waves:
         return np.float32(np.sqrt(2 / len(self.phases)))
 
     def at(self, points: Float32) -> Float32:
-        """The field, mean 0 and variance 1, at points (n, dimensions) -> (n,)."""
-        return np.cos(self._angles(points)).sum(axis=1) * self._gain
+        """The field, mean 0 and variance 1, at points (n, dimensions or more) -> (n,)."""
+        field: Float32 = np.cos(self._angles(points)).sum(axis=1) * self._gain
+        return field
 
     def sheet_distance(self, points: Float32) -> Float32:
         """Distance to the nearest sheet where the field is 0, to first order: |f| / |grad f|, mm, (n,).
@@ -63,7 +71,8 @@ class Waves:
         angles = self._angles(points)
         value = np.cos(angles).sum(axis=1)
         slope = np.sin(angles) @ self.vectors[:3].T
-        return np.abs(value) / np.sqrt((slope * slope).sum(axis=1) + np.float32(1e-6))
+        distance: Float32 = np.abs(value) / np.sqrt((slope * slope).sum(axis=1) + np.float32(1e-6))
+        return distance
 
 
 def waves(rng: np.random.Generator, count: int, shortest: float, longest: float, difference: float = 0.0) -> Waves:
@@ -90,7 +99,8 @@ def ellipsoid(u: Float32, v: Float32, w: Float32, radii: Point) -> Float32:
     vb *= b
     wc *= c
     k1 = np.sqrt(ua * ua + vb * vb + wc * wc) + np.float32(1e-6)
-    return k0 * (k0 - 1) / k1
+    distance: Float32 = k0 * (k0 - 1) / k1
+    return distance
 
 
 def paired(p: Places, centre: Point, radii: Point, turn: float = 0.0) -> Float32:
@@ -118,14 +128,16 @@ def limb(p: Places, start: Point, end: Point, radii: tuple[float, float]) -> Flo
     v -= t * by
     w -= t * bz
     radius = np.float32(radii[0]) + t * np.float32(radii[1] - radii[0])
-    return np.sqrt(u * u + v * v + w * w) - radius
+    distance: Float32 = np.sqrt(u * u + v * v + w * w) - radius
+    return distance
 
 
 def smooth_min(a: Float32, b: Float32, blend: float) -> Float32:
     """The union of two solids with a fillet of about `blend` mm."""
     k = np.float32(blend)
     h = np.maximum(k - np.abs(a - b), 0) / k
-    return np.minimum(a, b) - h * h * k * np.float32(0.25)
+    union: Float32 = np.minimum(a, b) - h * h * k * np.float32(0.25)
+    return union
 
 
 def smooth_max(a: Float32, b: Float32, blend: float) -> Float32:
@@ -136,7 +148,8 @@ def smooth_max(a: Float32, b: Float32, blend: float) -> Float32:
 def rise(value: Float32, centre: float | Float32, width: float) -> Float32:
     """A smooth step from 0 to 1 over about `width` around `centre`."""
     t = np.clip((value - centre) * np.float32(1 / width) + np.float32(0.5), 0, 1)
-    return t * t * (3 - 2 * t)
+    step: Float32 = t * t * (3 - 2 * t)
+    return step
 
 
 def bump(p: Places, centre: Point, radii: Point) -> Float32:
@@ -144,4 +157,5 @@ def bump(p: Places, centre: Point, radii: Point) -> Float32:
     u = (p.side - np.float32(centre[0])) * np.float32(1 / radii[0])
     v = (p.y - np.float32(centre[1])) * np.float32(1 / radii[1])
     w = (p.z - np.float32(centre[2])) * np.float32(1 / radii[2])
-    return np.exp(-(u * u + v * v + w * w))
+    bell: Float32 = np.exp(-(u * u + v * v + w * w))
+    return bell

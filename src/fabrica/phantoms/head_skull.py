@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from fabrica.image import Float32
 from fabrica.phantoms.head_shapes import (
@@ -60,18 +61,20 @@ def cavity(p: Places) -> Float32:
     front = np.float32(-23) - 3 * rise(-p.side, -11, 10) + 8 * bump(p, (33, 46, 0), (20, 28, 1e3))
     floor = middle_fossa + (front - middle_fossa) * into_front
     floor = floor + (np.float32(-70) - floor) * into_back
-    return smooth_max(vault, (floor - p.z) * np.float32(0.75), 7)
+    base: Float32 = np.float32(0.75) * (floor - p.z)
+    return smooth_max(vault, base, 7)
 
 
 def bone_thickness(p: Places, skull: Skull) -> Float32:
     """Thickness of the bone around the cavity, mm: more at forehead and occiput, thin at temple and base."""
-    points = np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1)
+    points = p.spots
     t = np.float32(skull.thickness) + np.float32(0.55) * skull.uneven.at(points)
     t += np.float32(3.0) * bump(p, (0, -105, -5), (28, 25, 25))
     t += np.float32(2.5 + 5.0 * skull.sinus) * bump(p, (8, 74, -4), (20, 26, 17))
     t -= np.float32(2.5) * bump(p, (66, 5, -8), (18, 34, 22))
     t -= np.float32(skull.thickness - 3.2) * rise(p.y, 10, 20) * rise(-p.z, 14, 10)
-    return np.maximum(t, np.float32(2.4))
+    thickness: Float32 = np.maximum(t, np.float32(2.4))
+    return thickness
 
 
 def frontal_sinus(p: Places, outside: Float32, thickness: Float32, skull: Skull) -> Float32:
@@ -79,7 +82,8 @@ def frontal_sinus(p: Places, outside: Float32, thickness: Float32, skull: Skull)
     room = np.abs(outside - thickness / 2) - (thickness / 2 - np.float32(1.4))
     patch = (np.float32(0.45 + 0.4 * (1 - skull.sinus)) - bump(p, (9, 76, -4), (18, 60, 16))) * 14
     septum = np.float32(0.7) - p.side
-    return np.maximum(np.maximum(room, patch), np.maximum(septum, 50 - p.y))
+    air: Float32 = np.maximum(np.maximum(room, patch), np.maximum(septum, 50 - p.y))
+    return air
 
 
 def petrous(p: Places) -> Float32:
@@ -90,7 +94,7 @@ def petrous(p: Places) -> Float32:
 
 def air_cells(p: Places, skull: Skull) -> Float32:
     """Foam of small air cells (mastoid, ethmoid): negative where air."""
-    points = np.stack([p.x, p.y, p.z, np.sign(p.x)], axis=1)
+    points = p.spots
     return (skull.cells.at(points) - np.float32(skull.mastoid)) * np.float32(2)
 
 
@@ -110,6 +114,10 @@ class Face:
     airway: Float32
     bones: Float32
     muscles: Float32
+
+    def at(self, chosen: npt.NDArray[np.bool_]) -> Face:
+        """The points where `chosen` (n,) is true."""
+        return Face(**{name: values[chosen] for name, values in vars(self).items()})
 
 
 def face(p: Places, vault: Float32, scalp: Float32) -> Face:
@@ -164,7 +172,7 @@ def _face_bones(p: Places, orbit: Float32, sinuses: Float32, nasal: Float32) -> 
     teeth = np.maximum(np.abs(middle(p, (0, 52, -92), (26, 34, 10))) - 5, -(p.z + 84))
     ring = np.abs(ellipsoid(p.x, p.y + 43, np.zeros_like(p.z), (20, 17, 1e3))) - 4
     vertebra = np.maximum(ring, np.abs(p.z + 84) - 9)
-    out = walls
+    out: Float32 = walls
     for part in (cheek, rim, body, wing, jaw, teeth, vertebra):
         out = np.minimum(out, part)
     return out

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fabrica.image import Float32, Float64
+from fabrica.image import Float32
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,11 @@ def rician(magnitude: Float32, sigma: float, rng: np.random.Generator) -> Float3
     Patz, MRM 34:910, 1995).
     """
     noise = rng.standard_normal((2, *magnitude.shape), dtype=np.float32) * np.float32(sigma)
-    return np.hypot(magnitude + noise[0], noise[1])
+    noisy: Float32 = np.hypot(magnitude + noise[0], noise[1])
+    return noisy
 
 
-def coil_bias(places: Float64, strength: float, rng: np.random.Generator) -> Float32:
+def coil_bias(places: Float32, strength: float, rng: np.random.Generator) -> Float32:
     """A smooth positive sensitivity, mean about 1, at scanner positions (..., 3) in mm.
 
     The logarithm is a sum of four plane waves of 250 to 500 mm with total standard deviation `strength`.
@@ -104,5 +105,7 @@ def coil_bias(places: Float64, strength: float, rng: np.random.Generator) -> Flo
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     wave = direction * (2 * np.pi / rng.uniform(250, 500, (4, 1)))
     phase = rng.uniform(0, 2 * np.pi, 4)
-    field = np.cos(places @ wave.T + phase).sum(axis=-1) / np.sqrt(2)
-    return np.exp(strength * field).astype(np.float32)
+    angles = places @ wave.T.astype(np.float32) + phase.astype(np.float32)
+    field = np.cos(angles).sum(axis=-1) * np.float32(strength / np.sqrt(2))
+    bias: Float32 = np.exp(field)
+    return bias
