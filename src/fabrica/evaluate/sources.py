@@ -1,0 +1,348 @@
+"""What is judged, and against what: synthetic images from a model or a folder, real images by split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fabrica import io
+from fabrica.codec import Codec
+from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.dataset import Dataset
+from fabrica.data.manifest import SPLITS, Manifest
+from fabrica.data.sources import PHANTOM, load_manifest
+from fabrica.errors import FabricaError, UsageError
+from fabrica.evaluate.memorisation import GRIDS, shrunk
+from fabrica.image import Float32, Image
+from fabrica.recipe import DataConfig
+from fabrica.track import read_log
+
+if TYPE_CHECKING:
+    from fabrica.model import Model
+
+Int = npt.NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+
+MOST_BYTES = 2**30  # held-out or synthetic images in memory; more are drawn at random down to this
+MOST_TRAIN = 50_000  # training images searched for copies
+MOST_CLASSES = 20
+LOOKED = 16  # synthetic images looked at to learn their scale
+BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all."""
+
+    images: Float32
+    names: Sequence[str]
+    labels: Int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is judged: a model, or else fixed images. `config` and `codec` are those of the real images."""
+
+    name: str
+    line: str
+    source: str
+    against: str
+    config: DataConfig
+    codec: Codec
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str] = ()
+    model: Model | None = None
+    fixed: Drawn | None = None
+    log: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def window(self) -> str:
+        """How the grey scale is to be read."""
+        if self.codec.kind == "window":
+            unit = "" if self.codec.unit == "arbitrary" else f" {self.codec.unit}"
+            return f"black is {self.codec.low:g}{unit}, white is {self.codec.high:g}{unit}"
+        if self.codec.kind == "percentile":
+            return f"black and white are percentiles {self.codec.low:g} and {self.codec.high:g} of each image"
+        return "one grey for each label"
+
+    def draw(self, n: int, sets: Sets, seed: int, tell: Progress, steps: int | None = None) -> Drawn:
+        """n synthetic images: by the model, the classes as frequent as in the real ones; or those there are."""
+        if self.fixed is not None:
+            kept = _some(len(self.fixed.images), n, np.random.default_rng(seed))
+            labels = None if self.fixed.labels is None else self.fixed.labels[kept]
+            return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
+        assert self.model is not None  # a subject has one or the other
+        classes = list(self.config.classes) if self.config.condition == "label" else []
+        labels = None
+        if classes and sets.labels is not None:
+            labels = np.random.default_rng(seed).permutation(spread(sets.labels, len(classes), n))
+        chosen = None if labels is None else [classes[k] for k in labels]
+        began = time.perf_counter()
+        images = self.model.sample_array(n, seed=seed, label=chosen, steps=steps, progress=tell)
+        seconds = time.perf_counter() - began
+        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Real images: `heldout` float32 (N, C, *S) in [-1, 1] in memory, the others on disk.
+
+    train      the train split of what is judged against, None if it has none: these stand in for synthetic images.
+    memory     what the model was trained on, None if it is not there: this is searched for copies, at the places
+               `searched`. The same as train unless a model is judged against other data than its own.
+    """
+
+    heldout: Float32
+    heldout_names: Sequence[str]
+    labels: Int | None
+    classes: Sequence[str]
+    split: str
+    train: Dataset | None
+    memory: Dataset | None
+    searched: Int
+    notes: Sequence[str] = ()
+
+    def reference(self, n: int, seed: int) -> tuple[Float32, Int | None]:
+        """At most n training images and their labels, drawn at random, classes as frequent as held out."""
+        if self.train is None:
+            return self.heldout[:0], None
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        if self.labels is None or self.train.labels is None:
+            chosen = np.sort(order[:n])
+            return self.train.read(chosen), None
+        wanted = np.bincount(spread(self.labels, len(self.classes), n), minlength=len(self.classes))
+        found = self.train.labels[order]
+        chosen = np.sort(np.concatenate([order[found == k][:count] for k, count in enumerate(wanted)]))
+        return self.train.read(chosen), self.train.labels[chosen]
+
+    def small(self, images: Float32) -> Float32:
+        """Images at the largest size that the search for copies looks at."""
+        return shrunk(images, GRIDS[images.ndim - 2][0])
+
+    def memory_small(self, tell: Progress) -> Float32:
+        """The training images that are searched, each at the size of `small`."""
+        parts = []
+        for start in range(0, len(self.searched), BLOCK):
+            parts.append(self.small(self._read(self.searched[start : start + BLOCK])))
+            tell("reading training images", min(start + BLOCK, len(self.searched)), len(self.searched))
+        return np.concatenate(parts)
+
+    def memory_images(self, places: Sequence[int]) -> Float32:
+        """Full-size training images (N, C, *S) at these places of `searched`."""
+        return self._read(self.searched[list(places)])
+
+    def memory_name(self, place: int) -> str:
+        """The id of the training image at this place of `searched`."""
+        assert self.memory is not None  # nothing is searched without
+        return self.memory.ids[int(self.searched[place])]
+
+    def _read(self, indices: Int) -> Float32:
+        assert self.memory is not None  # nothing is searched without
+        return self.memory.read(indices)
+
+
+def spread(labels: Int, classes: int, n: int) -> Int:
+    """n labels, sorted, as frequent as in `labels` (N,), by largest remainders."""
+    share = np.bincount(labels, minlength=classes) / len(labels) * n
+    counts = np.floor(share).astype(np.int64)
+    order = np.argsort(counts - share, kind="stable")
+    counts[order[: n - int(counts.sum())]] += 1
+    return np.repeat(np.arange(classes), counts)
+
+
+def open_subject(model: Model | Path | str, against: str | Path | None, tell: Progress) -> Subject:
+    """A Model, the model in a folder, or a folder or manifest of synthetic images.
+
+    Raises UsageError for images without `against`, and for anything that is none of these.
+    """
+    from fabrica.model import RECIPE, Model, load
+
+    if isinstance(model, Model):
+        return _of_model(model, against)
+    path = Path(model)
+    if (path / RECIPE).exists():
+        return _of_model(load(path), against)
+    if against is None:
+        raise UsageError(f"{path} holds images, not a model (no {RECIPE}); name the real ones: --against MANIFEST")
+    return _of_images(path, str(against), tell)
+
+
+def _of_model(model: Model, against: str | Path | None) -> Subject:
+    recipe = model.recipe
+    config = replace(recipe.data, source=str(against) if against else recipe.data.source)
+    size = " × ".join(str(side) for side in config.size)
+    sampling = f"{recipe.sample.sampler}, {recipe.sample.steps} steps"
+    facts = [
+        ("about", recipe.about),
+        ("method", str(recipe.method.get("name", ""))),
+        ("images", f"{config.channels} channel{'s' * (config.channels > 1)}, {size}"),
+        ("trained on", recipe.data.source),
+        ("told about each image", ", ".join(recipe.data.classes) if recipe.data.condition else "nothing"),
+        ("sampling", sampling + (f", guidance {recipe.sample.guidance:g}" if recipe.data.condition else "")),
+        ("weights", model.hash),
+    ]
+    return Subject(
+        name=model.name,
+        line=f"A model judged against held-out images of {config.source}",
+        source=str(model.folder),
+        against=config.source,
+        config=config,
+        codec=model.codec,
+        facts=[(name, value) for name, value in facts if value],
+        model=model,
+        log=read_log(model.folder / "log.csv"),
+    )
+
+
+def _of_images(path: Path, against: str, tell: Progress) -> Subject:
+    manifest = load_manifest(str(path))
+    looked = [io.read(manifest.file(row), row.frame) for row in manifest.rows[:LOOKED]]
+    classes = _common_classes(manifest, against)
+    config = DataConfig(
+        source=against,
+        size=list(looked[0].size),
+        channels=looked[0].channels,
+        condition="label" if classes else "",
+        classes=classes,
+    )
+    codec = resolve_codec(config)
+    own, note = _own_codec(looked, codec)
+    fixed = _all_images(replace(config, source=str(path), condition="", classes=[]), own, manifest, classes, tell)
+    return Subject(
+        name=path.name or str(path),
+        line=f"{len(fixed.images)} images judged against held-out images of {against}",
+        source=str(path),
+        against=against,
+        config=config,
+        codec=codec,
+        facts=(),
+        notes=[note] if note else [],
+        fixed=fixed,
+    )
+
+
+def _common_classes(synthetic: Manifest, against: str) -> list[str]:
+    """The classes of the real images if all images of both sides have one of them, else none."""
+    if against.startswith(PHANTOM):
+        return []
+    real = [row for row in load_manifest(against).rows if row.split]
+    trained = {row.label for row in real if row.split == "train"}
+    labels = {row.label for row in (*real, *synthetic.rows)}
+    return sorted(trained) if labels <= trained - {""} and 1 < len(trained) <= MOST_CLASSES else []
+
+
+def _own_codec(looked: Sequence[Image], real: Codec) -> tuple[Codec, str]:
+    """The real images' codec, unless the synthetic ones are plainly stored on another scale; then a note says so."""
+    declared = looked[0].origin.get("range")
+    if real.kind != "window" or real.unit == "HU" or declared is None:
+        return real, ""
+    low, high = (float(v) for v in declared)
+    if (low, high) == (0.0, 65535.0):  # 16-bit files often hold fewer bits
+        top = max(float(image.data.max()) for image in looked)
+        high = next(float(2**bits - 1) for bits in range(8, 17) if top <= 2**bits - 1)
+    eight_bits = tuple(declared) == (0, 255) and real.high != 255
+    if low >= real.low and high <= real.high and not eight_bits:
+        return real, ""
+    note = (
+        f"the synthetic images are stored from {low:g} to {high:g}, the real ones are read from {real.low:g} to "
+        f"{real.high:g}; each set is read on its own scale"
+    )
+    return replace(real, low=low, high=high), note
+
+
+def _all_images(config: DataConfig, codec: Codec, manifest: Manifest, classes: Sequence[str], tell: Progress) -> Drawn:
+    """Every image of a manifest, whatever its split; at random down to what fits in memory."""
+    splits = [split for split in SPLITS if manifest.select(split=split).rows]
+    parts = [_cached(config, codec, split, tell) for split in splits]
+    images, names = [], []
+    share = _room(parts[0].shape) / sum(len(part) for part in parts)
+    for part in parts:
+        kept = _some(len(part), int(share * len(part)) + 1, np.random.default_rng(0))
+        images.append(part.read(kept))
+        names += [part.ids[int(k)] for k in kept]
+    labels = None
+    if classes:
+        label = {row.id: row.label for row in manifest.rows}
+        labels = np.array([classes.index(label[name.rsplit("#", 1)[0]]) for name in names])
+    return Drawn(np.concatenate(images), names, labels)
+
+
+def _some(count: int, most: int, rng: np.random.Generator) -> Int:
+    """At most `most` of 0 .. count - 1, drawn at random, in order."""
+    return np.sort(rng.permutation(count)[:most])
+
+
+def _room(shape: Sequence[int]) -> int:
+    """How many images (C, *S) may be in memory at once."""
+    return max(64, MOST_BYTES // (4 * int(np.prod(shape))))
+
+
+def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
+    """The real images: held out, to stand in, and to search for copies.
+
+    Raises UsageError where neither `split` nor val (for test) has images.
+    """
+    if split not in ("val", "test"):
+        raise UsageError(f"split is {split!r}; expected test or val: training images are no fair judge")
+    config, notes = subject.config, []
+    used = split
+    if not _has(config, split):
+        used = "val" if split == "test" else "test"
+        notes.append(
+            f"{config.source} has no {split} images, so its {used} images are used"
+            + ("; they also chose the weights, which flatters the scores a little" if used == "val" else "")
+        )
+    heldout = _cached(config, subject.codec, used, tell)
+    rng = np.random.default_rng(seed)
+    kept = _some(len(heldout), _room(heldout.shape), rng)
+    if len(kept) < len(heldout):
+        notes.append(f"{len(kept)} of {len(heldout)} held-out images are used, drawn at random, to fit in memory")
+    train = _cached(config, subject.codec, "train", tell) if _has(config, "train") else None
+    memory, note = _memory(subject, train, tell)
+    notes += [note] if note else []
+    total = len(memory) if memory else 0
+    searched = _some(total, MOST_TRAIN, rng)
+    if len(searched) < total:
+        notes.append(f"copies were looked for in {len(searched)} of {total} training images, drawn at random")
+    return Sets(
+        heldout=heldout.read(kept),
+        heldout_names=[heldout.ids[int(k)] for k in kept],
+        labels=None if heldout.labels is None else heldout.labels[kept],
+        classes=heldout.classes,
+        split=used,
+        train=train,
+        memory=memory,
+        searched=searched,
+        notes=notes,
+    )
+
+
+def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Dataset | None, str]:
+    """The images a model was trained on: its own, also when it is judged against others; and a note on that."""
+    own = subject.model.recipe.data if subject.model else subject.config
+    if own.source == subject.against or (
+        PHANTOM not in own.source + subject.against and Path(own.source).resolve() == Path(subject.against).resolve()
+    ):
+        return train, ""
+    try:
+        memory = _cached(own, subject.codec, "train", tell)
+    except FabricaError as error:
+        return None, f"the model's own training images are not there ({error})"
+    return memory, f"copies were looked for in the model's own training images, {own.source}"
+
+
+def _has(config: DataConfig, split: str) -> bool:
+    if config.source.startswith(PHANTOM):
+        return True
+    return bool(load_manifest(config.source).select(split=split, **config.where).rows)
+
+
+def _cached(config: DataConfig, codec: Codec, split: str, tell: Progress) -> Dataset:
+    return build_cache(config, codec, split, progress=lambda done, total: tell(f"caching {split} images", done, total))
