@@ -19,6 +19,7 @@ from pydicom.uid import (
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.io.dicom_geometry import affine, frame_geometry, gaps, orientation_of, place, position_of, stack_step
+from fabrica.io.dicom_keywords import LOSSY, OF_PATIENT_AND_STUDY, STALE
 from fabrica.io.dicom_provenance import PROCESSING, SYNTHESIZING, Maker, add_derivation, add_equipment, digest
 from fabrica.io.dicom_stored import Stored, number, set_pixels, set_window
 
@@ -27,75 +28,6 @@ _CLASSES = {
     "MR": MRImageStorage,
     "CR": ComputedRadiographyImageStorage,
     "DX": ComputedRadiographyImageStorage,
-}
-# What describes the source's pixels, its encoding or the moment of its creation, and would lie about new pixels.
-_STALE = [
-    "SmallestImagePixelValue",
-    "LargestImagePixelValue",
-    "SmallestPixelValueInSeries",
-    "LargestPixelValueInSeries",
-    "SmallestImagePixelValueInPlane",
-    "LargestImagePixelValueInPlane",
-    "IconImageSequence",
-    "VOILUTSequence",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "WindowCenterWidthExplanation",
-    "VOILUTFunction",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-    "PaletteColorLookupTableUID",
-    "PlanarConfiguration",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "DigitalSignaturesSequence",
-    "MACParametersSequence",
-    "InstanceCreationDate",
-    "InstanceCreationTime",
-]
-_OF_PATIENT_AND_STUDY = [
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "BodyPartExamined",
-    "BurnedInAnnotation",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-    "SyntheticData",
-    "ContributingEquipmentSequence",
-]
-_LOSSY = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
-    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
-    "1.2.840.10008.1.2.4.203": "ISO_15444_15",
 }
 
 
@@ -150,6 +82,21 @@ def same_geometry(image: Image, sources: Sequence[Dataset]) -> bool:
     return bool(np.allclose(matrix, image.affine, atol=1e-6))
 
 
+def copyable(image: Image, sources: Sequence[Dataset]) -> bool:
+    """Whether each slice can be a copy of its own source: as many, single frames, grey or RGB of 8 or 16 bits.
+
+    Others (multi-frame, segmentations, palettes, 32 bits) become new objects in the same study.
+    """
+    slices = image.data.shape[1] if image.data.ndim == 4 else 1
+    return len(sources) == slices and all(
+        int(source.get("NumberOfFrames") or 1) == 1
+        and "PerFrameFunctionalGroupsSequence" not in source
+        and source.get("BitsAllocated") in (8, 16)
+        and not str(source.get("PhotometricInterpretation")).startswith("PALETTE")
+        for source in sources
+    )
+
+
 def derived(shared: Series, stored: Sequence[Stored]) -> list[Dataset]:
     """One object a slice, each a copy of its source with new pixels, new identity and a record of both."""
     return [_derived_slice(shared, k, s) for k, s in enumerate(stored)]
@@ -158,7 +105,7 @@ def derived(shared: Series, stored: Sequence[Stored]) -> list[Dataset]:
 def _derived_slice(shared: Series, k: int, stored: Stored) -> Dataset:
     source, maker = shared.sources[k], shared.maker
     dataset = _copy_readable(source)
-    for keyword in _STALE:
+    for keyword in STALE:
         if keyword in dataset:
             delattr(dataset, keyword)
     _drop_overlays(dataset, keep=shared.same_geometry)
@@ -212,9 +159,10 @@ def _new_slice(shared: Series, k: int, stored: Stored, class_uid: UID, modality:
     if maker.version:
         dataset.SoftwareVersions = maker.version[:64]
     dataset.ContentDate = dataset.ContentTime = ""
+    if not dataset.get("BodyPartExamined"):  # PS3.3 C.7.3.1: required of a body part that may be paired
+        dataset.Laterality = ""
     _set_modality(dataset, class_uid)
-    in_space = class_uid in (CTImageStorage, MRImageStorage) or image.data.ndim == 4
-    if in_space:
+    if class_uid in (CTImageStorage, MRImageStorage) or image.data.ndim == 4 or _lies_in_patient(image):
         _set_plane(dataset, shared, k)
     else:
         _set_spacing(dataset, image)
@@ -243,7 +191,7 @@ def _set_patient_and_study(dataset: Dataset, shared: Series) -> None:
     dataset.PatientName, dataset.PatientID = "", str(shared.image.origin.get("patient", ""))[:64]
     if shared.sources:
         source = _copy_readable(shared.sources[0])
-        for keyword in _OF_PATIENT_AND_STUDY:
+        for keyword in OF_PATIENT_AND_STUDY:
             if keyword in source:
                 dataset[keyword] = source[keyword]
 
@@ -266,6 +214,11 @@ def _set_modality(dataset: Dataset, class_uid: UID) -> None:
     else:
         dataset.ConversionType = "SYN"  # a synthetic image, in PS3.3 C.8.6.1's own sense: computed, not digitised
         dataset.PatientOrientation = ""
+
+
+def _lies_in_patient(image: Image) -> bool:
+    """Whether the affine says more than the size of a pixel."""
+    return not np.allclose(image.affine, np.diag([*np.linalg.norm(image.affine[:3, :3], axis=0), 1.0]), atol=1e-6)
 
 
 def _set_plane(dataset: Dataset, shared: Series, k: int) -> None:
@@ -301,9 +254,9 @@ def _set_spacing(dataset: Dataset, image: Image) -> None:
 def _set_lossy(dataset: Dataset, source: Dataset) -> None:
     """Once lossy, always lossy (PS3.3 C.7.6.1.1.5), whether the source says so or only its encoding does."""
     syntax = str(source.file_meta.get("TransferSyntaxUID", "")) if hasattr(source, "file_meta") else ""
-    if syntax in _LOSSY and dataset.get("LossyImageCompression") != "01":
+    if syntax in LOSSY and dataset.get("LossyImageCompression") != "01":
         dataset.LossyImageCompression = "01"
-        dataset.LossyImageCompressionMethod = _LOSSY[syntax]
+        dataset.LossyImageCompressionMethod = LOSSY[syntax]
 
 
 def _copy_readable(source: Dataset) -> Dataset:
@@ -323,7 +276,8 @@ def _copy_readable(source: Dataset) -> Dataset:
 
 def _drop_overlays(dataset: Dataset, keep: bool) -> None:
     """Remove curves, and the overlays that lay in unused pixel bits or no longer fit the image."""
-    for tag in [tag for tag in dataset.keys() if 0x5000 <= tag.group <= 0x60FF]:
+    tags = list(dataset.keys())
+    for tag in (tag for tag in tags if 0x5000 <= tag.group <= 0x60FF):
         separate = (tag.group << 16 | 0x3000) in dataset
         if not (keep and tag.group >= 0x6000 and separate):
             del dataset[tag]

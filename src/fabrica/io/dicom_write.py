@@ -13,7 +13,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Float32, Image
 from fabrica.io.atomic import atomic
 from fabrica.io.dicom_file import one_line
-from fabrica.io.dicom_objects import derived, new, series
+from fabrica.io.dicom_objects import copyable, derived, new, series
 from fabrica.io.dicom_provenance import Maker
 from fabrica.io.dicom_stored import Stored, grids, source_grid, store, store_colour
 
@@ -50,7 +50,7 @@ def write_dicom(
     with warnings.catch_warnings():  # pydicom warns of every irregular value in the source's header
         warnings.simplefilter("ignore")
         shared = series(image, maker, sources, synthetic)
-        one_source_each = len(sources) == len(slices) and not _is_multiframe(sources)
+        one_source_each = copyable(image, sources)
         stored = [_store(image, data, sources[k] if one_source_each else None) for k, data in enumerate(slices)]
         datasets = derived(shared, stored) if one_source_each else new(shared, stored)
         if image.data.ndim == 3:
@@ -70,10 +70,6 @@ def _slices(image: Image) -> list[Float32]:
     if not np.isfinite(image.data).all():
         raise UsageError("cannot write NaN or infinite values as DICOM; replace them first")
     return [image.data] if image.data.ndim == 3 else [image.data[:, k] for k in range(image.data.shape[1])]
-
-
-def _is_multiframe(sources: tuple[Dataset, ...]) -> bool:
-    return any(int(source.get("NumberOfFrames") or 1) > 1 for source in sources)
 
 
 def _store(image: Image, data: Float32, source: Dataset | None) -> Stored:
