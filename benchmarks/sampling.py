@@ -59,9 +59,8 @@ def main() -> dict[str, str]:
         theirs = DiffusionInferer(scheduler).sample(noise, ByLevel(model.method.denoiser), scheduler, verbose=False)
     their_seconds = time.perf_counter() - began
 
-    scores = {
-        "time, MONAI DDPM-1000 / ours": f"{their_seconds / our_seconds:.0f} x ({their_seconds:.1f} / {our_seconds:.2f} s)"
-    }
+    ratio = f"{their_seconds / our_seconds:.0f} x ({their_seconds:.1f} / {our_seconds:.2f} s)"
+    scores = {"time, MONAI DDPM-1000 / ours": ratio}
     features = extractor("radiomic")
     reference = features.features(real)
     for name, images in (("ours", ours), ("MONAI DDPM-1000", theirs.clamp(-1, 1).numpy())):

@@ -40,7 +40,7 @@ def test_help_imports_neither_torch_nor_monai() -> None:
 def test_wrong_use_exits_with_two() -> None:
     complains(call("train", "ddpm-chst"), 2, "did you mean ddpm-chest?")
     complains(call("train", "ddpm-chest", "train.stps=1"), 2, "did you mean steps?")
-    complains(call("train"), 2, "no recipe given")
+    complains(call("train"), 2, "found 0 recipe names")
     complains(call("sample", "nowhere"), 2, "not a model folder")
     complains(call("explode"), 2, "explode")
 

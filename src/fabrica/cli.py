@@ -183,20 +183,19 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the model folder.")] = False,
 ) -> None:
     """Train a recipe into a model folder."""
-    changes = list(overrides or [])
-    if recipe and "=" in recipe:
-        recipe, changes = None, [recipe, *changes]
+    words = [word for word in (recipe, *(overrides or [])) if word]
+    names = [word for word in words if "=" not in word]
+    changes = [word for word in words if "=" in word]
     if data is not None:
         changes.append(f"data.source={data}")
-    if resume and recipe and out is None and Path(recipe).is_dir():
-        recipe, out = None, Path(recipe)
-    if recipe is None and not (resume and out):
-        raise UsageError(
-            "no recipe given; see `fabrica recipes`, or continue a run with: fabrica train --resume -o RUN"
-        )
+    if len(names) != (0 if resume else 1):
+        expected = "continue a run with: fabrica train --resume -o RUN" if resume else "see `fabrica recipes`"
+        raise UsageError(f"found {len(names)} recipe names ({', '.join(names)}); {expected}")
+    if resume and (out is None or not (out / "recipe.yaml").is_file()):
+        raise UsageError(f"no run to resume in {out or 'no folder'}; give its folder: fabrica train --resume -o RUN")
     from fabrica.recipe import load_recipe
 
-    chosen = load_recipe(out / "recipe.yaml" if resume and out else str(recipe), changes)
+    chosen = load_recipe(out / "recipe.yaml" if resume and out else names[0], changes)
     folder = out or Path("runs") / chosen.name
     from fabrica.train import train as train_recipe
 

@@ -194,6 +194,7 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, step: int, val_l
 def _card(recipe: Recipe, method: Method, step: int, val_loss: float) -> str:
     parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
     size = " x ".join(str(side) for side in recipe.data.size)
+    codec = f"{recipe.codec.kind} codec [{recipe.codec.low}, {recipe.codec.high}] {recipe.codec.unit}"
     return f"""# {recipe.name}
 
 {recipe.about}
@@ -201,7 +202,7 @@ def _card(recipe: Recipe, method: Method, step: int, val_loss: float) -> str:
 | | |
 |---|---|
 | method | {recipe.method["name"]}, {parameters / 1e6:.1f} M parameters |
-| images | {recipe.data.channels} x {size}, {recipe.codec.kind} codec [{recipe.codec.low}, {recipe.codec.high}] {recipe.codec.unit} |
+| images | {recipe.data.channels} x {size}, {codec} |
 | trained on | {recipe.data.source} |
 | conditions | {", ".join(recipe.data.classes) or "none"} |
 | weights kept | average at step {step}, held-out loss {val_loss:.4f} |

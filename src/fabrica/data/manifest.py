@@ -24,8 +24,9 @@ class Row:
 
     id        unique within the manifest; names the image in reports.
     patient   images of one patient never lie in two splits.
-    path      the file, or the folder that holds one DICOM series; relative to the manifest's root.
-    frame     which image of a container: "train_images/17" (npz), the member's name (zip); "" elsewhere.
+    path      the file, or the folder of a DICOM series; relative to the manifest's root.
+    frame     which image of a container: "train_images/17" (npz), the member's name (zip), the SeriesInstanceUID
+              (a folder of several series); "" elsewhere.
     split     "train", "val" or "test"; "" for rows that are listed but not used (copies across splits).
     modality  DICOM's letters: CT, MR, PT, DX, CR, ...
     domain    what distinguishes unpaired sets: "a" and "b", "T1", "PA", ...

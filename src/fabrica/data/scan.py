@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
@@ -32,12 +32,13 @@ SERIES = ("CT", "MR", "PT")  # modalities whose single-frame files are slices of
 
 @dataclass
 class Item:
-    """One image to be: a file, one frame of a container, or a folder with one DICOM series (`members`)."""
+    """One image to be: a file, one frame of a container, or a DICOM series in a folder (`members`)."""
 
     path: Path
     frame: str = ""
     members: tuple[Path, ...] = ()
     patient: str = ""
+    study: str = ""  # stands for the patient where DICOM headers name none
     modality: str = ""
     label: str = ""
     split: str = ""
@@ -67,8 +68,9 @@ def scan(
 ) -> Manifest:
     """Index DICOM, NIfTI, PNG, TIFF, JPEG, npz and zip under a folder (or one such file).
 
-    A row is one image: a file; a frame of an npz or a member of a zip; or a folder, when it holds the slices of
-    exactly one DICOM series of CT, MR or PT that stack into a volume (otherwise each DICOM file is a row).
+    A row is one image: a file; a frame of an npz or a member of a zip; or a DICOM series of CT, MR or PT whose
+    slices lie in one folder and stack into a volume: its path is the folder, and where the folder holds more than
+    that series, its frame is the SeriesInstanceUID. Slices that do not stack are a row each.
     Layouts: see `fabrica.data.layouts`. Order and result depend on the files alone.
 
     labels         a CSV that names the files; what it says comes before all else. Without it, a CSV in the folder
@@ -81,7 +83,7 @@ def scan(
     progress       called with (done, total).
 
     Patients come from `labels`, `patient_regex`, DICOM headers, the CSV found, folders named like sub-01, in this
-    order; where none says, each image counts as its own patient, and a note says so.
+    order; where none says, a DICOM study counts as a patient, and any other image as its own: a note says so.
 
     Raises UsageError for wrong arguments, FabricaError where nothing can be read. Damaged files are never fatal:
     they are listed in `rejected` with the reason.
@@ -140,7 +142,7 @@ def _find(files: list[Path]) -> Found:
         else:
             found.ignored[path.suffix.lower() or "no suffix"] += 1
     _group(dicoms, found)
-    found.items.sort(key=lambda item: item.path)
+    found.items.sort(key=lambda item: item.path)  # stable: frames keep their order
     return found
 
 
@@ -166,30 +168,34 @@ def _label(numbers: np.ndarray[tuple[int, ...], np.dtype[np.generic]], k: int) -
 
 
 def _group(paths: list[Path], found: Found) -> None:
-    """DICOM files become items: the only series of a folder as one, all others file by file."""
-    folders: dict[Path, list[Item]] = defaultdict(list)
-    series: dict[Path, set[str]] = defaultdict(set)
+    """DICOM files become items: the slices of one series in a folder as one volume, all others file by file."""
+    folders: dict[Path, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    single: Counter[tuple[Path, str]] = Counter()
     for path in paths:
         try:
             header = dicom.header(path)
         except ReadError as error:
             found.rejected.append((path, _reason(error, path)))
             continue
+        series = folders[path.parent][header["series"] or path.name]
         if header["frames"] == "0":
             found.rejected.append((path, f"holds no image (modality {header['modality'] or 'unknown'})"))
             continue
-        item = Item(path, patient=header["patient"], modality=header["modality"])
-        folders[path.parent].append(item)
-        slice_ = item.modality in SERIES and header["frames"] == "1"
-        series[path.parent].add(header["series"] if slice_ else path.name)
-    others = {item.path.parent for item in found.items} | set(folders)
-    for folder, items in folders.items():
-        below = any(folder in other.parents for other in others)
-        mixed = any(item.path.parent == folder for item in found.items)
-        if len(items) > 1 and len(series[folder]) == 1 and "" not in series[folder] and not (below or mixed):
-            found.items.append(Item(folder, "", tuple(i.path for i in items), items[0].patient, items[0].modality))
-        else:
-            found.items += items
+        series.append(Item(path, "", (), header["patient"], _study(header, path), header["modality"]))
+        single[path.parent, header["series"]] += header["modality"] in SERIES and header["frames"] == "1"
+    for folder, all_series in folders.items():
+        for uid, items in all_series.items():
+            if len(items) > 1 and single[folder, uid] == len(items):
+                frame = uid if len(all_series) > 1 else ""
+                members = tuple(item.path for item in items)
+                found.items.append(replace(items[0], path=folder, frame=frame, members=members))
+            else:
+                found.items += items
+
+
+def _study(header: dict[str, str], path: Path) -> str:
+    """What images of one patient share even if nobody is named: the study, the series, for slices the folder."""
+    return header["study"] or header["series"] or (path.parent.name if header["modality"] in SERIES else "")
 
 
 def _verified(items: list[Item], workers: int, progress: Progress | None) -> tuple[list[Item], list[tuple[Path, str]]]:
@@ -225,10 +231,11 @@ def _inspect(item: Item) -> list[tuple[Item, str]]:
         image = io.read(item.path, item.frame)
     except ReadError as error:
         if item.members:
-            return [c for m in item.members for c in _inspect(Item(m, "", (), item.patient, item.modality))]
+            slices = (replace(item, path=path, frame="", members=()) for path in item.members)
+            return [checked for part in slices for checked in _inspect(part)]
         return [(item, _reason(error, item.path))]
     item.modality = item.modality or str(image.origin.get("modality", ""))
-    if item.frame:
+    if item.frame and not item.members:
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
     else:
@@ -262,7 +269,7 @@ def _fill(
     places = [_place(item, root, layout) for item in items]
     classes = layouts.classes({str(k): place for k, place in enumerate(places)})
     patient_of = _patient_finder(regex)
-    nameless = known = 0
+    nameless = known = studies = 0
     used: Counter[str] = Counter()
     for k, (item, place) in enumerate(zip(items, places, strict=True)):
         path = _relative(item.path, root)
@@ -284,14 +291,19 @@ def _fill(
         )
         whose = (asked.get("patient"), patient_of(path, item.frame), item.patient, said.get("patient"), place.patient)
         row.patient = next(filter(None, whose), "")
-        if not row.patient:
-            row.patient = place.case if not item.frame else row.id
+        if not row.patient and item.study:
+            row.patient = item.study
+            studies += 1
+        elif not row.patient:
+            row.patient = row.id if item.frame else place.case
             nameless += 1
         used[row.id] += 1
         manifest.rows.append(row)
     for row in manifest.rows:  # a.png beside a.jpg
         row.id = "/".join(filter(None, (row.path, row.frame))) if used[row.id] > 1 else row.id
     manifest.notes += _notes(manifest.rows, nameless, known, table, set(classes.values()))
+    if studies:
+        manifest.notes.append(f"{studies} DICOM images name no patient: each study counts as one")
 
 
 def _place(item: Item, root: Path, layout: layouts.Layout) -> layouts.Place:

@@ -120,7 +120,7 @@ def resample(values: Float32, size: Sequence[int], nearest: bool = False) -> Flo
             index = np.minimum(((np.arange(target) + 0.5) * source / target).astype(int), source - 1)
             values = values.take(index, axis)
         else:
-            moved = np.moveaxis(values, axis, -1) @ _weights(source, target).T
+            moved = np.tensordot(values, _weights(source, target), axes=([axis], [1]))
             values = np.moveaxis(moved, -1, axis)
     return np.ascontiguousarray(values, dtype=np.float32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -29,24 +29,23 @@ def decode_tiff(stream: BinaryIO, path: Path, budget: int) -> Pixels:
     """
     import tifffile
 
+    directories = _count_pages(stream)
     with tifffile.TiffFile(stream) as tiff:
         pages: list[Any] = []
         needed = 0
         for page in tiff.pages:
-            if page.is_reduced or page.is_mask:
-                continue
             pages.append(page)
             needed += int(page.size) * max(4, page.dtype.itemsize if page.dtype else 4)
             check(needed, budget, f"{len(pages)} pages of {page.imagewidth} x {page.imagelength} pixels", path)
-        if not pages:
-            raise ValueError("it has no page")
-        kinds = {(page.shape, page.dtype, page.photometric) for page in pages}
+        if len(pages) != directories:
+            raise ValueError(f"{len(pages)} of {directories} pages could be found")
+        shown = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages[:1]
+        kinds = {(page.shape, page.dtype, page.photometric) for page in shown}
         if len(kinds) > 1:
             raise ReadError(
-                f"{path}: {len(pages)} pages of {len(kinds)} sizes or types; expected one volume of equal pages"
+                f"{path}: {len(shown)} pages of {len(kinds)} sizes or types; expected one volume of equal pages"
             )
-        decoded = [_samples(page, index, stream) for index, page in enumerate(tiff.pages) if page in pages]
-        return _assemble(pages[0], decoded)
+        return _assemble(shown[0], [_samples(page, stream) for page in shown])
 
 
 def write_tiff(image: Image, path: Path, bits: int, text: str) -> None:
@@ -72,6 +71,32 @@ def write_tiff(image: Image, path: Path, bits: int, text: str) -> None:
     )
 
 
+def _count_pages(stream: BinaryIO) -> int:
+    """The length of the chain of image file directories (TIFF 6.0, section 2; BigTIFF has wider fields).
+
+    tifffile ends the chain without a word where it leads out of a file that was cut short, or back into itself.
+    """
+    stream.seek(0)
+    head = stream.read(16)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    big = 43 in head[2:4]
+    start, wide, counter, entry = (8, 8, 8, 20) if big else (4, 4, 2, 12)
+    offset, seen = int.from_bytes(head[start : start + wide], order), set[int]()
+    while offset:
+        if offset in seen:
+            raise ValueError("its pages lead in a circle")
+        seen.add(offset)
+        stream.seek(offset)
+        entries = int.from_bytes(stream.read(counter), order)
+        stream.seek(offset + counter + entry * entries)
+        following = stream.read(wide)
+        if len(following) < wide:
+            raise ValueError("the file is cut short")
+        offset = int.from_bytes(following, order)
+    stream.seek(0)
+    return len(seen)
+
+
 def _assemble(page: Any, decoded: list[Array]) -> Pixels:
     samples = decoded[0] if len(decoded) == 1 else np.stack(decoded)
     top = 2**page.bitspersample - 1 if samples.dtype.kind == "u" and page.bitspersample <= 16 else None
@@ -90,7 +115,7 @@ def _assemble(page: Any, decoded: list[Array]) -> Pixels:
     return Pixels(samples, top, alpha, text, _spacing(page), notes)
 
 
-def _samples(page: Any, index: int, stream: BinaryIO) -> Array:
+def _samples(page: Any, stream: BinaryIO) -> Array:
     """One page as (H, W, C), in the file's number type."""
     if page.dtype is None or page.dtype.kind not in "buif" or page.imagedepth != 1:
         raise ValueError(f"{page.bitspersample}-bit samples of an unsupported kind")
@@ -108,7 +133,7 @@ def _samples(page: Any, index: int, stream: BinaryIO) -> Array:
         _check_segments(page, stream)
         samples: Array = np.asarray(page.asarray(maxworkers=1))
     else:
-        samples = _by_pillow(page, index, stream)
+        samples = _by_pillow(page, stream)
     if page.axes == "SYX":
         samples = np.moveaxis(samples, 0, -1)
     return samples.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
@@ -136,7 +161,7 @@ def _check_segments(page: Any, stream: BinaryIO) -> None:
             raise ValueError(f"strip {index} holds {found} bytes, expected {least}")
 
 
-def _by_pillow(page: Any, index: int, stream: BinaryIO) -> Array:
+def _by_pillow(page: Any, stream: BinaryIO) -> Array:
     """LZW, JPEG, CCITT and other compressions, through libtiff, where Pillow keeps the values as they are."""
     from PIL import TiffImagePlugin
 
@@ -144,7 +169,7 @@ def _by_pillow(page: Any, index: int, stream: BinaryIO) -> Array:
         raise ValueError("white is zero with this compression is supported up to 8 bits")
     stream.seek(0)
     picture = TiffImagePlugin.TiffImageFile(stream)
-    picture.seek(index)
+    picture.seek(page.index)
     samples = np.asarray(picture)
     if picture.mode not in ("1", "L", "P", "I;16", "I;16B", "F", "LA", "RGB", "RGBA") or (
         samples.dtype.itemsize * 8 != max(8, page.bitspersample)
