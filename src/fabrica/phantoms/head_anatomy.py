@@ -68,7 +68,7 @@ class Subject:
 def draw_subject(rng: np.random.Generator) -> Subject:
     """A person at random: a rotation of some degrees, a size, a shape."""
     pitch, roll, yaw = np.deg2rad(rng.normal(0, (4.0, 2.5, 3.0)))
-    size = rng.normal(0.935, 0.022)
+    size = rng.normal(0.95, 0.022)
     return Subject(
         brain=head_brain.draw_brain(rng),
         skull=head_skull.draw_skull(rng),
@@ -219,9 +219,11 @@ def _lesion(canvas: Canvas, p: Places, tumour: Tumour) -> None:
     """Replace brain by tumour, and white matter around it by oedema, in place."""
     points = p.spots[:, :3]
     away = np.linalg.norm(points - tumour.centre.astype(np.float32), axis=1)
-    knobbly = np.float32(tumour.radius) * (1 + np.float32(0.26) * tumour.shape.at(points))
+    knobbly = np.float32(tumour.radius) * (1 + np.float32(0.26) * np.clip(tumour.shape.at(points), -1.6, 1.6))
     f = canvas.fractions
-    swollen = canvas.cover(away - np.float32(tumour.reach) * (1 + np.float32(0.25) * tumour.fingers.at(points)))
+    swollen = canvas.cover(
+        away - np.float32(tumour.reach) * (1 + np.float32(0.25) * np.clip(tumour.fingers.at(points), -1.6, 1.6))
+    )
     white = f[INDEX["white matter"]] * swollen * np.float32(0.92)
     f[INDEX["oedema"]] += white
     f[INDEX["white matter"]] -= white

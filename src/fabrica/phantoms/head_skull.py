@@ -61,8 +61,8 @@ def cavity(p: Places) -> Float32:
     front = np.float32(-23) - 3 * rise(-p.side, -11, 10) + 8 * bump(p, (33, 46, 0), (20, 28, 1e3))
     floor = middle_fossa + (front - middle_fossa) * into_front
     floor = floor + (np.float32(-70) - floor) * into_back
-    base: Float32 = floor - p.z
-    return smooth_max(vault, base * np.float32(0.75), 7)
+    base: Float32 = np.multiply(floor - p.z, 0.75, dtype=np.float32)
+    return smooth_max(vault, base, 7)
 
 
 def bone_thickness(p: Places, skull: Skull) -> Float32:
