@@ -49,6 +49,7 @@ MU_CORTEX = 0.036
 MU_MARROW = 0.009
 MU_METAL = 0.60
 
+Mask = npt.NDArray[np.bool_]
 Side = int  # -1 the patient's right (image left), +1 the patient's left
 SIDE_NAMES = {-1: "right", 1: "left"}
 TABLE = np.arange(-280.0, 281.0)  # mm; profiles over z or x are tabulated once and looked up for all pixels
@@ -244,7 +245,7 @@ def _grow_vessels(
         ]
     )
     way = np.column_stack([side * np.cos(fan), rng.normal(0, 0.4, 2 * trunks), np.sin(fan)])
-    radius = rng.uniform(3.0, 4.8, 2 * trunks) * np.where(fan < 0, 1.15, 0.85)
+    radius = rng.uniform(3.5, 5.4, 2 * trunks) * np.where(fan < 0, 1.15, 0.85)
     length = np.where(np.abs(np.sin(fan)) > 0.75, 40.0, 29.0) * lung / 205
     grown = [_pulmonary_arteries(apex - 103)]
     for generation in range(7):
@@ -269,12 +270,12 @@ def _grow_vessels(
 def _pulmonary_arteries(hilum: float) -> tuple[Float64, Float64]:
     """The right and left main branches up to the lobes, around the right hilum's height: (4, 17, 3), (4, 17)."""
     paths = [
-        [[-14, 0, hilum - 4], [-34, -4, hilum - 8], [-47, -14, hilum - 52]],
+        [[-14, 0, hilum - 4], [-36, -4, hilum - 4], [-46, -14, hilum - 56]],
         [[-16, 0, hilum - 2], [-32, 0, hilum + 10], [-44, 0, hilum + 36]],
         [[18, 0, hilum + 14], [40, -14, hilum + 8], [49, -26, hilum - 42]],
         [[18, 0, hilum + 14], [36, -4, hilum + 22], [46, 0, hilum + 44]],
     ]
-    radii = [np.linspace(8.5, 5, 17), np.linspace(5.5, 3.4, 17), np.linspace(8.5, 4.6, 17), np.linspace(5.5, 3.4, 17)]
+    radii = [np.linspace(10, 5, 17), np.linspace(6.5, 3.4, 17), np.linspace(10, 4.6, 17), np.linspace(5.5, 3.4, 17)]
     return _resample(np.array(paths, float)), np.stack(radii)
 
 
@@ -295,11 +296,13 @@ def _draw_disease(seed: int, present: frozenset[str], anatomy: _Anatomy) -> _Dis
     can_side = 1 if pace.random() < 0.8 else -1
     leads = int(pace.integers(1, 3))
     shown_ratio = ratio if "cardiomegaly" in present else anatomy.heart_ratio
-    nodule, zone = _place_nodule(streams["nodule"], anatomy, shown_ratio, effusions)
+    nodule, zone = None, ""
+    if "nodule" in present:
+        nodule, zone = _place_nodule(streams["nodule"], anatomy, shown_ratio, effusions)
     return _Disease(
         heart_ratio=shown_ratio,
         effusions=effusions,
-        nodule=nodule if "nodule" in present else None,
+        nodule=nodule,
         zone=zone,
         pneumothorax=air_side if "pneumothorax" in present else None,
         collapse=collapse,
@@ -342,7 +345,7 @@ def _smooth(knots: Sequence[float], values: Sequence[float], at: Float64) -> Flo
     t = np.clip((at - x[k]) / step, 0, 1)
     left = (1 + 2 * t) * y[k] + t * step * slope[k]
     right = (3 - 2 * t) * y[k + 1] + (t - 1) * step * slope[k + 1]
-    return (1 - t) ** 2 * left + t**2 * right
+    return np.asarray((1 - t) ** 2 * left + t**2 * right, np.float64)
 
 
 def _profiles(a: _Anatomy, heart_ratio: float) -> dict[str, Float64]:
@@ -359,7 +362,7 @@ def _profiles(a: _Anatomy, heart_ratio: float) -> dict[str, Float64]:
         "mid_left": _smooth([-0.1, 0.02, 0.12, 0.19, 0.27, 0.35, 0.42, 0.55, 0.9], _mid_left(a), s),
         "mid_b": _smooth([0.25, 0.5, 1], [140, 84, 78], s),
         "mid_y": _smooth([0.25, 0.5, 1], [0, -28, -34], s),
-        "mid_right": _smooth([-0.1, 0.02, 0.15, 0.3, 0.45, 0.6, 0.9], [40, 27, 22, 26, 25, 16, 18], s),
+        "mid_right": _smooth([-0.1, 0.02, 0.15, 0.3, 0.45, 0.6, 0.9], [40, 27, 22, 27, 30, 17, 18], s),
         "aorta_x": _smooth([0.27, 0.36, 0.6, 0.95], [18 + 0.5 * a.knob, 22, 18, 8], s),
     }
     rows |= _heart(a, heart_ratio, z) | _trunk(a, z, rows["lung_out"]) | _spine(a, z)
@@ -431,7 +434,7 @@ def _spine(a: _Anatomy, z: Float64) -> dict[str, Float64]:
 def _levels() -> Float64:
     """Distance of the upper plate of C3 ... L4 below that of T1, mm; T1 has index 5."""
     step = np.array([15.0] * 5 + [19 + 0.75 * k for k in range(12)] + [33.0] * 5)
-    return np.concatenate([[0.0], np.cumsum(step)]) - step[:5].sum()
+    return np.concatenate([[0.0], np.cumsum(step)]) - float(step[:5].sum())
 
 
 def _diaphragm(a: _Anatomy, x: Float64) -> Float64:
@@ -481,25 +484,29 @@ class _Frame:
         at = (np.arange(self.size, dtype=np.float32) - (self.size - 1) / 2) * np.float32(self.pixel)
         px, pz = at[None, :] - self.shift[0], -at[:, None] - self.shift[1]
         c, s = math.cos(self.angle) / self.anatomy.scale, math.sin(self.angle) / self.anatomy.scale
-        x, z = px * c + pz * s, pz * c - px * s
-        return (x - self._sway(z)).astype(np.float32), z.astype(np.float32)
+        x, z = (px * c + pz * s).astype(np.float32), (pz * c - px * s).astype(np.float32)
+        return (x - self._sway(z)).astype(np.float32), z
 
-    def pixels(self, points: Float64) -> tuple[Float64, Float64]:
+    def pixels(self, points: Float64) -> tuple[Float32, Float32]:
         """Column and row of body points (..., 3)."""
-        x, z = self.turned(points[..., 0], points[..., 1], points[..., 2])
-        x = x + self._sway(z)
-        c, s = math.cos(self.angle) * self.anatomy.scale, math.sin(self.angle) * self.anatomy.scale
-        px, pz = x * c - z * s + self.shift[0], z * c + x * s + self.shift[1]
-        centre = (self.size - 1) / 2
-        return px / self.pixel + centre, centre - pz / self.pixel
+        x, y, z = np.moveaxis(points.astype(np.float32), -1, 0)
+        x, z = x + np.float32(self.anatomy.turn) * y, z + np.float32(self.anatomy.nod) * y
+        x += self._sway(z)
+        scale = self.anatomy.scale / self.pixel
+        c, s = np.float32(math.cos(self.angle) * scale), np.float32(math.sin(self.angle) * scale)
+        column = x * c - z * s + np.float32(self.shift[0] / self.pixel + (self.size - 1) / 2)
+        row = np.float32((self.size - 1) / 2 - self.shift[1] / self.pixel) - z * c - x * s
+        return column, row
 
-    def turned(self, x: Float64, y: Float64, z: Float64) -> tuple[Float64, Float64]:
-        """Where a point of depth y falls: the patient stands a little rotated and bent."""
+    def turned(self, x: float, y: float, z: float) -> tuple[float, float]:
+        """Where in the body frame a point of depth y appears: the patient stands a little rotated and bent."""
         return x + self.anatomy.turn * y, z + self.anatomy.nod * y
 
-    def _sway(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    def _sway(self, z: Float32) -> Float32:
         amplitude, phase = self.anatomy.sway
-        return amplitude * np.sin(z * np.float32(2 * math.pi / 260) + np.float32(phase))
+        return np.asarray(
+            np.float32(amplitude) * np.sin(z * np.float32(2 * math.pi / 260) + np.float32(phase)), np.float32
+        )
 
 
 def _draw_frame(rng: np.random.Generator, size: int, anatomy: _Anatomy) -> _Frame:
@@ -513,18 +520,21 @@ def _draw_frame(rng: np.random.Generator, size: int, anatomy: _Anatomy) -> _Fram
     )
 
 
-def stack_chord(x: Float32, centre: Float32, width: Float32, depth: Float32) -> Float32:
+Row = Float32 | np.float32
+
+
+def stack_chord(x: Float32, centre: Row, width: Row, depth: Row) -> Float32:
     """Half the chord (mm) along the beam of a body whose cross-section at each height is the superellipse
     |x - centre|^3 / width^3 + y^2 / depth^2 = 1. All arguments in mm, broadcast."""
     t = np.abs(x - centre) / np.maximum(width, np.float32(1e-3))
-    return depth * np.sqrt(np.maximum(1 - t * t * t, 0))
+    return np.asarray(depth * np.sqrt(np.maximum(1 - t * t * t, 0)), np.float32)
 
 
 def ellipsoid_chord(x: Float32, z: Float32, centre: tuple[float, float], axes: tuple[float, float, float]) -> Float32:
     """The chord (mm) along y through an ellipsoid: 2 b sqrt(1 - (dx/a)^2 - (dz/c)^2), with half-axes (a, b, c)
     along x, y, z and the centre (x, z), mm."""
     dx, dz = (x - np.float32(centre[0])) / axes[0], (z - np.float32(centre[1])) / axes[2]
-    return np.float32(2 * axes[1]) * np.sqrt(np.maximum(1 - dx * dx - dz * dz, 0), dtype=np.float32)
+    return np.asarray(2 * axes[1] * np.sqrt(np.maximum(1 - dx * dx - dz * dz, 0)), np.float32)
 
 
 def free_length(low: Float32, high: Float32, blocks: Sequence[tuple[Float32, Float32]]) -> Float32:
@@ -537,7 +547,7 @@ def free_length(low: Float32, high: Float32, blocks: Sequence[tuple[Float32, Flo
     for start, end in zip(starts, ends, strict=True):
         free += np.maximum(start - reach, 0)
         np.maximum(reach, end, out=reach)
-    return free + np.maximum(high - reach, 0)
+    return np.asarray(free + np.maximum(high - reach, 0), np.float32)
 
 
 # --- thin bodies: mass points -------------------------------------------------------------------------------
@@ -577,18 +587,14 @@ def _splat(parts: Sequence[tuple[Float64, Float64]], frame: _Frame) -> Float32:
     mass = np.concatenate([w.ravel() for _, w in parts])
     column, row = frame.pixels(points)
     n = frame.size + 2  # a border takes what falls outside
-    column, row = np.clip(column + 1, 0, n - 1.001), np.clip(row + 1, 0, n - 1.001)
+    column, row = np.clip(column + 1, 0, n - 1.01), np.clip(row + 1, 0, n - 1.01)
     i, j = row.astype(np.int64), column.astype(np.int64)
     fi, fj = row - i, column - j
-    at = i * n + j
+    at, lower = i * n + j, mass * fi
+    upper = mass - lower
     total = np.zeros(n * n)
-    for step, weight in (
-        (0, (1 - fi) * (1 - fj)),
-        (1, (1 - fi) * fj),
-        (n, fi * (1 - fj)),
-        (n + 1, fi * fj),
-    ):
-        total += np.bincount(at + step, mass * weight, n * n)
+    for step, weight in ((0, upper * (1 - fj)), (1, upper * fj), (n, lower * (1 - fj)), (n + 1, lower * fj)):
+        total += np.bincount(at + step, weight, n * n)
     area = (frame.pixel / frame.anatomy.scale) ** 2
     return (total.reshape(n, n)[1:-1, 1:-1] / area).astype(np.float32)
 
@@ -603,16 +609,16 @@ def _ribs(a: _Anatomy, lung_out: Float64, step: float) -> Parts:
     its back half arches over the lung and its front half falls steeply towards the sternum.
     """
     number = np.arange(12)
-    fall = np.interp(number, [0, 1, 3, 6, 8, 10, 11], [62, 74, 90, 106, 112, 120, 130])
+    fall = np.interp(number, [0, 1, 3, 6, 8, 10, 11], [80, 80, 90, 106, 112, 120, 130])
     last = np.radians(np.interp(number, [0, 5, 7, 8, 9, 10, 11], [138, 136, 124, 112, 100, 78, 50]))
     length = float(np.max(fall) + 2.3 * a.width)
     n = max(12, math.ceil(length / step))
     first = np.arcsin(19 / a.width)
     theta = first + (np.arange(n) + 0.5) / n * (last[:, None] - first)
     z = a.apex + 3 - _levels()[5:17, None] - fall[:, None] * (1 - np.cos(theta)) / 2
-    z += 5 * np.exp(-(((theta - first) / 0.3) ** 2)) * -1
+    z -= 5 * np.exp(-(((theta - first) / 0.3) ** 2))  # the neck rises to the tubercle
     bow = np.interp(z, TABLE, lung_out) + 3.5
-    bow = np.where(number[:, None] == 0, 0.53 * a.width, bow)  # the first is a tight arc of its own
+    bow = np.where(number[:, None] == 0, 0.6 * a.width, bow)  # the first is a tight arc of its own
     deep = 92 * a.depth * np.clip(bow / 120, 0.3, 1)
     x, y = bow * np.sin(theta), -6 - deep * np.cos(theta)
     path = np.stack([x, y, z], -1)
@@ -623,8 +629,7 @@ def _ribs(a: _Anatomy, lung_out: Float64, step: float) -> Parts:
     up = np.cross(tangent / speed, out)
     points, mass = _bone_section(path, up, out, speed[..., 0], step, a.bone)
     mass *= np.clip((last[:, None] - theta) / 0.12, 0, 1)[..., None]
-    mirrored = points * np.array([-1.0, 1.0, 1.0])
-    return [(points, mass), (mirrored, mass)]
+    return _both_sides([(points, mass)])
 
 
 def _bone_section(
@@ -669,27 +674,32 @@ def _clavicle_radius() -> Float64:
 
 def _shoulder_bones(a: _Anatomy, step: float) -> Parts:
     """Clavicles, scapulae (borders, spine and a thin blade) and the upper ends of the humeri."""
-    parts: Parts = []
-    for side in (-1, 1):
-        parts += _long_bone(_clavicle_path(a, side)[None], _clavicle_radius()[None], step, 1.3 * a.bone, 0.34)
-        out, top = a.scapula, a.apex
-        socket, acromion = (158 + out, 45, top - 26), (176 + out, 30, top + 1)
-        angle, upper = (108 + out, -80, top - 146), (98 + out, -70, top - 12)
-        lines = [(socket, (127 + out, -20, top - 76), angle), (upper, (90 + out, -80, top - 76), angle)]
-        lines += [
-            ((96 + out, -80, top - 38), (134 + out, -40, top - 24), acromion),
-            (socket, (128 + out, 0, top - 22), upper),
-        ]
-        paths = np.array([np.array(line) * [side, 1, 1] for line in lines], float)
-        thick = np.array([[7.0, 4.2, 2.8], [1.4, 1.3, 1.8], [2.2, 3.4, 6.5], [6.0, 2.4, 1.2]])
-        parts += _long_bone(_resample(paths), _resample(thick[..., None])[..., 0], step, 0.8 * a.bone, 0.35)
-        parts.append(_blade(np.array([upper, socket, angle]) * [side, 1, 1], step, a.bone))
-        head = np.array([[177 + out, 30, top - 20], [183 + out, 28, top - 34]]) * [side, 1, 1]
-        parts += _long_bone(head[None], np.array([[21.0, 21.0]]), step, 0.42 * a.bone, 0.1)
-        shaft = np.array([[182, 28, top - 26], [190, 25, top - 90], [206, 22, top - 420]], float)
-        shaft = shaft * [side, 1, 1] + np.array([side * (out + a.arm - 196), 0, 0])
-        parts += _long_bone(_resample(shaft[None]), np.linspace(17, 11, 17)[None], step, a.bone, 0.3)
-    return parts
+    out, top = a.scapula, a.apex
+    parts = _long_bone(_clavicle_path(a, 1)[None], _clavicle_radius()[None], step, 1.3 * a.bone, 0.34)
+    socket, acromion = (158 + out, 45, top - 26), (176 + out, 30, top + 1)
+    angle, upper = (108 + out, -80, top - 146), (98 + out, -70, top - 12)
+    lines = [
+        (socket, (127 + out, -20, top - 76), angle),
+        (upper, (90 + out, -80, top - 76), angle),
+        ((96 + out, -80, top - 38), (134 + out, -40, top - 24), acromion),
+        (socket, (128 + out, 0, top - 22), upper),
+    ]
+    thick = np.array([[7.0, 4.2, 2.8], [1.4, 1.3, 1.8], [2.2, 3.4, 6.5], [6.0, 2.4, 1.2]])
+    parts += _long_bone(
+        _resample(np.array(lines, float)), _resample(thick[..., None])[..., 0], step, 0.8 * a.bone, 0.35
+    )
+    parts.append(_blade(np.array([upper, socket, angle]), step, a.bone))
+    shift = a.arm - 196 + out
+    head = np.array([[[177 + out, 30, top - 20], [183 + out, 28, top - 34]]])
+    parts += _long_bone(head, np.array([[21.0, 21.0]]), step, 0.42 * a.bone, 0.1)
+    shaft = [[182 + shift, 28, top - 26], [190 + shift, 25, top - 90], [206 + shift, 22, top - 420]]
+    parts += _long_bone(_resample(np.array([shaft])), np.linspace(17, 11, 17)[None], step, a.bone, 0.3)
+    return _both_sides(parts)
+
+
+def _both_sides(parts: Parts) -> Parts:
+    """The patient's left side and its mirror image."""
+    return parts + [(points * np.array([-1.0, 1.0, 1.0]), mass) for points, mass in parts]
 
 
 def _resample(paths: Float64, count: int = 17) -> Float64:
@@ -714,18 +724,18 @@ def _neural_arches(a: _Anatomy, step: float) -> Parts:
     """Pedicles (rings seen end-on), spinous and transverse processes of T1 ... L1."""
     levels = a.apex + 8 - _levels()[4:18]
     turn = np.linspace(0, 2 * np.pi, 13)
-    parts: Parts = []
     reach = np.linspace(10, 13.5, len(levels))
-    for side in (-1, 1):
-        ring = np.stack([3.2 * np.cos(turn), np.zeros(13), 5.2 * np.sin(turn)], -1)
-        centre = np.stack([side * reach, np.full(len(levels), -82.0), levels - 9], -1)
-        points, volume = tube_points(ring + centre[:, None], np.full((len(levels), 13), 1.3), step)
-        parts.append((points, volume * 1.2 * MU_CORTEX * a.bone))
-        root, tip = centre + np.array([side * 2, -4, 1]), centre + np.array([side * 17, -16, 5])
-        points, volume = tube_points(np.stack([root, tip], 1), np.full((len(levels), 2), 4.0), step)
-        parts.append((points, volume * 1.3 * MU_MARROW * a.bone))
+    ring = np.stack([3.2 * np.cos(turn), np.zeros(13), 5.2 * np.sin(turn)], -1)
+    centre = np.stack([reach, np.full(len(levels), -82.0), levels - 9], -1)
+    points, volume = tube_points(ring + centre[:, None], np.full((len(levels), 13), 1.3), step)
+    parts = [(points, volume * 1.2 * MU_CORTEX * a.bone)]
+    root, tip = centre + np.array([2, -4, 1]), centre + np.array([17, -16, 5])
+    points, volume = tube_points(np.stack([root, tip], 1), np.full((len(levels), 2), 4.0), step)
+    parts.append((points, volume * 1.3 * MU_MARROW * a.bone))
+    parts = _both_sides(parts)
     top = np.stack([np.zeros(len(levels)), np.full(len(levels), -95.0), levels - 10], -1)
-    points, volume = tube_points(np.stack([top, top - [0, 18, 20]], 1), np.tile([2.2, 3.4], (len(levels), 1)), step)
+    spinous = np.stack([top, top - np.array([0, 18, 20])], 1)
+    points, volume = tube_points(spinous, np.tile([2.2, 3.4], (len(levels), 1)), step)
     parts.append((points, volume * 0.8 * MU_CORTEX * a.bone))
     return parts
 
@@ -756,18 +766,20 @@ def _lead_paths(a: _Anatomy, disease: _Disease) -> Float64:
 def _project(a: _Anatomy, d: _Disease, frame: _Frame) -> tuple[Float32, Float32, Float32]:
     """The line integral of attenuation, the organ map and the lesion map, each (H, W)."""
     x, z = frame.body()
-    at = _look_up(_profiles(a, d.heart_ratio), z)
-    step = max(0.3, 0.62 * frame.pixel / a.scale)
-    lungs = _lungs(a, d, frame, at, x, z)
+    rows = _profiles(a, d.heart_ratio)
+    at = _look_up(rows, z)
+    step = max(0.3, 0.72 * frame.pixel / a.scale)
+    at["crest"] = np.interp(x, TABLE, _diaphragm(a, TABLE)).astype(np.float32)
+    lungs = _lungs(a, d, at, x, z)
 
     vessels = _splat([tube_points(p, r, step) for p, r in a.vessels], frame)
     integral = MU_TISSUE * _tissue(a, at, x, z) - (MU_TISSUE - MU_LUNG) * lungs.free
     integral += (MU_TISSUE - MU_LUNG) * (vessels * lungs.gate + lungs.fluid) - MU_LUNG * lungs.air
-    integral += _gas(a, frame, at, x, z)
+    integral += _gas(a, at, x, z)
     integral += 2 * MU_MARROW * 0.8 * a.bone * at["spine_gain"] * _spine_half(a, at, x)
-    parts = _ribs(a, _profiles(a, d.heart_ratio)["lung_out"], step)
+    parts = _ribs(a, rows["lung_out"], step)
     parts += _shoulder_bones(a, step) + _neural_arches(a, step) + _bronchi(a, step)
-    integral += _splat(parts + _devices(a, d, at, step), frame)
+    integral += _splat(parts + _devices(a, d, step), frame)
     lesions = np.zeros(x.shape, np.float32)
     integral += _lesions(a, d, frame, lungs, lesions, x, z)
     integral *= np.float32(a.scale)
@@ -782,10 +794,10 @@ class _Lungs:
     fluid: Float32  # mm of pleural fluid
     air: Float32  # mm of pleural air
     gate: Float32  # 0..1: share of the vessels that lie in lung
-    field: npt.NDArray[np.bool_]  # the lung fields of a reader
-    heart: npt.NDArray[np.bool_]
+    field: Mask  # the lung fields of a reader
+    heart: Mask
     side: Float32  # -1 right, +1 left
-    gap: npt.NDArray[np.bool_]  # outside the collapsed lung
+    gap: Mask  # outside the collapsed lung
 
 
 def _look_up(profiles: dict[str, Float64], z: Float32) -> dict[str, Float32]:
@@ -816,15 +828,16 @@ def _tissue(a: _Anatomy, at: dict[str, Float32], x: Float32, z: Float32) -> Floa
     return body
 
 
-def _lungs(a: _Anatomy, d: _Disease, frame: _Frame, at: dict[str, Float32], x: Float32, z: Float32) -> _Lungs:
+def _lungs(a: _Anatomy, d: _Disease, at: dict[str, Float32], x: Float32, z: Float32) -> _Lungs:
     ax, side = np.abs(x), np.where(x < 0, np.float32(-1), np.float32(1))
-    middle, width = (at["lung_out"] + at["lung_in"]) / 2, (at["lung_out"] - at["lung_in"]) / 2
+    half_of = np.float32(0.5)
+    middle, width = half_of * (at["lung_out"] + at["lung_in"]), half_of * (at["lung_out"] - at["lung_in"])
     half = stack_chord(ax, middle, width, at["lung_b"])
-    crest = np.interp(x, TABLE, _diaphragm(a, TABLE)).astype(np.float32)
-    heart_x = (at["heart_left"] - at["heart_right"]) / 2 + np.float32(a.turn * 25)
-    heart_w = (at["heart_left"] + at["heart_right"]) / 2
+    crest = at["crest"]
+    heart_x = half_of * (at["heart_left"] - at["heart_right"]) + np.float32(a.turn * 25)
+    heart_w = half_of * (at["heart_left"] + at["heart_right"])
     heart = (np.abs(x - heart_x) < heart_w) & (at["heart_b"] > 8) & (z > a.dome - a.left_drop - 16)
-    mid_x, mid_w = (at["mid_left"] - at["mid_right"]) / 2, (at["mid_left"] + at["mid_right"]) / 2
+    mid_x, mid_w = half_of * (at["mid_left"] - at["mid_right"]), half_of * (at["mid_left"] + at["mid_right"])
     field = (half > 0) & (z > crest) & ~heart & (np.abs(x - mid_x) > mid_w)
 
     y = at["lung_y"]
@@ -846,7 +859,7 @@ def _lungs(a: _Anatomy, d: _Disease, frame: _Frame, at: dict[str, Float32], x: F
         free=free,
         fluid=free * wet,
         air=free * gone,
-        gate=np.clip(free / 45, 0, 1) * (1 - wet) * (1 - gone),
+        gate=np.asarray(np.clip(free / 45, 0, 1) * (1 - wet) * (1 - gone), np.float32),
         field=field,
         heart=heart,
         side=side,
@@ -868,12 +881,12 @@ def _fluid_share(a: _Anatomy, d: _Disease, at: dict[str, Float32], ax: Float32, 
 
 def _collapse(
     a: _Anatomy, d: _Disease, at: dict[str, Float32], ax: Float32, side: Float32, z: Float32, half: Float32
-) -> tuple[Float32, npt.NDArray[np.bool_]]:
+) -> tuple[Float32, Mask]:
     """Share of the lung along the beam that pleural air has replaced, and where no lung is left at all."""
     if d.pneumothorax is None:
         return np.zeros_like(z), np.zeros(z.shape, bool)
     edge = _look_up(_collapsed(a, d), z)
-    middle, width = (edge["out"] + edge["in"]) / 2, (edge["out"] - edge["in"]) / 2
+    middle, width = np.float32(0.5) * (edge["out"] + edge["in"]), np.float32(0.5) * (edge["out"] - edge["in"])
     left = stack_chord(ax, middle, width, at["lung_b"])
     here = side == d.pneumothorax
     share = np.where(here, 1 - np.clip(left / np.maximum(half, 1e-3), 0, 1), 0).astype(np.float32)
@@ -900,16 +913,15 @@ def _trachea(a: _Anatomy, x: Float32, z: Float32) -> Float32:
     bend = np.float32(-1 - 0.25 * a.knob) * np.exp(-(((z - np.float32(a.apex - 70)) / 28) ** 2))
     dx = x - bend
     open_ = np.clip((z - np.float32(a.apex - 84)) / 8, 0, 1)
-    return 2 * open_ * np.sqrt(np.maximum(np.float32(8.4**2) - dx * dx, 0))
+    return np.asarray(2 * open_ * np.sqrt(np.maximum(np.float32(8.4**2) - dx * dx, 0)), np.float32)
 
 
-def _gas(a: _Anatomy, frame: _Frame, at: dict[str, Float32], x: Float32, z: Float32) -> Float32:
+def _gas(a: _Anatomy, at: dict[str, Float32], x: Float32, z: Float32) -> Float32:
     """What the air of the trachea and the stomach takes from the integral."""
     bx, below, wide, tall = a.bubble
-    crest = _diaphragm(a, TABLE)
-    under = np.clip((np.interp(x, TABLE, crest).astype(np.float32) - 5 - z) / 5, 0, 1)  # the stomach's wall
+    under = np.clip((at["crest"] - 5 - z) / 5, 0, 1)  # the stomach's wall
     bubble = under * ellipsoid_chord(x, z, (bx, a.dome - a.left_drop - below), (wide, 0.7 * wide, tall))
-    return -MU_TISSUE * (_trachea(a, x, z) + bubble)
+    return np.asarray(-MU_TISSUE * (_trachea(a, x, z) + bubble), np.float32)
 
 
 def _bronchi(a: _Anatomy, step: float) -> Parts:
@@ -926,7 +938,7 @@ def _bronchi(a: _Anatomy, step: float) -> Parts:
     return [(points, -0.8 * MU_TISSUE * volume)]
 
 
-def _devices(a: _Anatomy, d: _Disease, at: dict[str, Float32], step: float) -> Parts:
+def _devices(a: _Anatomy, d: _Disease, step: float) -> Parts:
     """Leads and the pleural line: thin, and so projected as mass points."""
     parts: Parts = []
     if d.pacemaker is not None:
@@ -956,8 +968,8 @@ def _lesions(a: _Anatomy, d: _Disease, frame: _Frame, lungs: _Lungs, mask: Float
     added = np.zeros_like(x)
     if d.nodule is not None:
         nx, ny, nz, radius = d.nodule
-        cx, cz = frame.turned(np.float64(nx), np.float64(ny), np.float64(nz))
-        chord = ellipsoid_chord(x, z, (float(cx), float(cz)), (radius, radius, radius))
+        cx, cz = frame.turned(nx, ny, nz)
+        chord = ellipsoid_chord(x, z, (cx, cz), (radius, radius, radius))
         added += (1.25 * MU_TISSUE - MU_LUNG) * chord
         near = (x - cx) ** 2 + (z - cz) ** 2 <= max(radius, 0.6 * frame.pixel) ** 2
         mask[near] = LESIONS.index("nodule")
@@ -981,10 +993,11 @@ def _organs(a: _Anatomy, frame: _Frame, at: dict[str, Float32], lungs: _Lungs, x
     organs[lungs.field & (lungs.side < 0)] = ORGANS.index("right lung")
     organs[lungs.field & (lungs.side > 0)] = ORGANS.index("left lung")
     organs[lungs.heart] = ORGANS.index("heart")
-    step = 0.5 * frame.pixel / a.scale
-    for side in (-1, 1):
-        points, volume = tube_points(_clavicle_path(a, side)[None], _clavicle_radius()[None], step)
-        organs[_splat([(points, volume)], frame) > 2.5] = ORGANS.index(f"{SIDE_NAMES[side]} clavicle")
+    paths = np.stack([_clavicle_path(a, -1), _clavicle_path(a, 1)])
+    points, volume = tube_points(paths, np.stack([_clavicle_radius()] * 2), 0.6 * frame.pixel / a.scale)
+    bones = _splat([(points, volume)], frame) > 2.5
+    organs[bones & (lungs.side < 0)] = ORGANS.index("right clavicle")
+    organs[bones & (lungs.side > 0)] = ORGANS.index("left clavicle")
     return organs
 
 
@@ -995,7 +1008,7 @@ def _blur_matrix(size: int, sigma: float) -> Float32:
     """(size, size) Gaussian weights of a row blur, sigma in pixels; rows sum to one, so that edges keep level."""
     at = np.arange(size, dtype=np.float32)
     weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / np.float32(max(sigma, 1e-3))) ** 2)
-    return weights / weights.sum(1, keepdims=True)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
 def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Generator) -> Float32:
@@ -1003,6 +1016,7 @@ def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Genera
     exposure = rng.normal(0, 0.10)
     contrast = rng.uniform(0.86, 1.1)
     photons = rng.uniform(20000, 60000)  # per mm^2 in the open beam
+    sharpen = rng.uniform(0.35, 0.8)
     equalise = rng.uniform(0.5, 0.64)
     n, pixel = frame.size, frame.pixel
     wide, broad = _blur_matrix(n, 26 / pixel), _blur_matrix(n, 45 / pixel)
@@ -1018,8 +1032,10 @@ def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Genera
     ground = np.float32(2.75 * (0.5 + 0.5 * a.depth))
     level = broad @ np.maximum(density, np.float32(0.7)) @ broad.T
     density = density - ground - np.float32(equalise) * (level - ground)
+    near = _blur_matrix(n, 6 / pixel)
+    density += np.float32(sharpen) * (density - near @ density @ near.T)
     curve = 1 / (1 + np.exp(-np.float32(contrast) * (density + np.float32(exposure)) * np.float32(1.9)))
-    return np.rint(np.clip(curve * 4095, 0, 4095)).astype(np.float32)
+    return np.asarray(np.rint(np.clip(curve * 4095, 0, 4095)), np.float32)
 
 
 # --- the truth ----------------------------------------------------------------------------------------------
