@@ -61,10 +61,12 @@ class Codec:
                     f"label values span {index.min()} to {index.max()}; the codec expects 0 to {self.classes - 1}"
                 )
             one_hot = np.arange(self.classes).reshape(-1, *[1] * index.ndim) == index
-            return np.where(one_hot, np.float32(1), np.float32(-1))
+            signs: Float32 = one_hot.astype(np.float32) * 2 - 1
+            return signs
         low, high = self.limits(image.data)
         scaled = (image.data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
-        return np.clip(scaled, -1.0, 1.0, dtype=np.float32)
+        clipped: Float32 = np.clip(scaled, -1.0, 1.0)
+        return clipped
 
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
@@ -76,4 +78,5 @@ class Codec:
             raise UsageError("a percentile codec needs the limits of a source image to decode")
         low, high = limits
         clipped = np.clip(values.astype(np.float32), -1.0, 1.0)
-        return (clipped + np.float32(1)) * np.float32((high - low) / 2.0) + np.float32(low)
+        physical: Float32 = (clipped + np.float32(1)) * np.float32((high - low) / 2.0) + np.float32(low)
+        return physical

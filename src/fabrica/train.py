@@ -129,7 +129,7 @@ def train(
 def _open(recipe: Recipe, folder: Path, progress: Progress | None) -> Run:
     device = default_device()
     precision = "bf16-mixed" if uses_bf16(recipe.train.precision, device) else "32-true"
-    fabric = Fabric(accelerator=device.type, devices=recipe.train.devices, precision=precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device.type, devices=recipe.train.devices, precision=precision)
     fabric.launch()
     data, heldout = _data(recipe, progress)
     torch.manual_seed(recipe.seed)
@@ -139,7 +139,7 @@ def _open(recipe: Recipe, folder: Path, progress: Progress | None) -> Run:
     for player, names in method.players.items():
         for name in names:
             setattr(method, name, fabric.setup_module(getattr(method, name)))
-        optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))  # type: ignore[assignment]
+        optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout)
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)

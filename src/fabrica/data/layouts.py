@@ -1,12 +1,14 @@
 """What the folders of a data set mean: splits, domains, classes, patients, masks and pairs.
 
 Understood as they stand: trainA/trainB/testA/testB, imagesTr/labelsTr, images/ beside labels/ or masks/,
-INPUT/TARGET/MASKS, train/val/test, one folder a class, one folder a patient (sub-01, patient_7).
+INPUT/TARGET/MASKS, train/val/test, one folder a class, one folder a patient (sub-01, patient_7), one folder a case
+with the same file names in each (CASE/ct, CASE/mr, CASE/mask; BraTS-like CASE/CASE_t1, CASE/CASE_seg).
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -26,6 +28,7 @@ MASKS = {
 PAIRS = {"input": "target", "target": "input"}
 DOMAINS = re.compile(r"(train|val|test)([ab])", re.IGNORECASE)
 PATIENT = re.compile(r"(?:sub|subject|patient|pat|case|pid)[-_ ]?[a-z0-9]*\d+", re.IGNORECASE)
+MASK_STEMS = {"mask", "seg", "segmentation", "label", "labels", "tissue"}
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: imagesTr/CASE_0000 and labelsTr/CASE
 
 
@@ -69,8 +72,8 @@ def read_layout(paths: Iterable[str]) -> Layout:
                 place.pair = _sibling(path, k, (PAIRS[name],), by_key)
                 place.domain = name
         layout.places[path] = place
-        if place.mask:
-            layout.masks.add(place.mask)
+    _cases(layout.places)
+    layout.masks = {place.mask for place in layout.places.values() if place.mask}
     return layout
 
 
@@ -87,6 +90,30 @@ def classes(places: Mapping[str, Place]) -> dict[str, str]:
     if not flat or not 2 <= len(names) <= len(inner) // 2 or any(PATIENT.fullmatch(name) for name in names):
         return {}
     return {path: parts[0] for path, parts in inner.items()}
+
+
+def _cases(places: dict[str, Place]) -> None:
+    """Where folders side by side hold the same few file names, each folder is a patient and the name a domain."""
+    folders: dict[PurePosixPath, dict[str, str]] = {}
+    for path, place in places.items():
+        parent = PurePosixPath(path).parent
+        if place.inner and place.inner[-1] == parent.name and not place.mask:
+            part = stem(PurePosixPath(path).name).removeprefix(parent.name).strip("_-. ")
+            folders.setdefault(parent, {})[part] = path
+    counts = Counter(part for parts in folders.values() for part in parts)
+    # many folders and few names, each in most folders; classes are the other way round, and series are numbered
+    few = 2 <= len(counts) <= min(len(folders), 20)
+    if not few or any(2 * n < len(folders) or not re.search("[a-z]", part.lower()) for part, n in counts.items()):
+        return
+    for folder, parts in folders.items():
+        images = [part for part in parts if part.lower() not in MASK_STEMS]
+        masks = [path for part, path in parts.items() if part.lower() in MASK_STEMS]
+        for part in images:
+            place = places[parts[part]]
+            place.patient, place.domain = place.patient or folder.name, part
+            place.mask = masks[0] if masks else ""
+            if len(images) == 2:
+                place.pair = parts[images[1 - images.index(part)]]
 
 
 def _place(path: str) -> Place:

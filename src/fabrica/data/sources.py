@@ -11,8 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from fabrica import io
+from fabrica.data import layouts, tables
+from fabrica.data import scan as scanning
+from fabrica.data import split as splitting
 from fabrica.data.manifest import Manifest, Row
-from fabrica.data.scan import scan
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
 from fabrica.recipe import DataConfig, did_you_mean
@@ -88,6 +90,8 @@ def open_source(config: DataConfig, split: str) -> Source:
         _check_phantom(config)
         count = config.count if split == "train" else max(64, config.count // 10)
         return Source(config, split, None, count)
+    if "split" in config.where:
+        raise UsageError("data.where cannot choose the split; each use of the data has its own")
     whole = load_manifest(config.source)
     chosen = whole.select(split=split, **config.where)
     if not chosen.rows:
@@ -198,15 +202,18 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _scan_kept(folder: Path) -> Manifest:
+    """The manifest of a scan, from the cache where neither files, nor tables, nor the code have changed."""
+    root = folder if folder.is_dir() else folder.parent
+    files = [Path(home, name) for home, _, names in os.walk(folder) for name in names] or [folder]
     digest = hashlib.sha256(str(folder.absolute()).encode())
-    for home, folders, names in os.walk(folder if folder.is_dir() else folder.parent):
-        folders.sort()
-        for name in sorted(names):
-            stat = Path(home, name).stat()
-            digest.update(f"{home}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for path in sorted({*files, *root.glob("*.csv"), *root.absolute().parent.glob("*.csv")}):
+        stat = path.lstat()
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for code in (layouts, scanning, splitting, tables):
+        digest.update(Path(code.__file__).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
     if not kept.is_file():
-        scan(folder).save(kept)
+        scanning.scan(folder).save(kept)
     return _load_checked(kept, kept.stat().st_mtime_ns)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabrica.evaluate import distribution, fidelity
+from fabrica.evaluate.distribution import Score
 from fabrica.evaluate.extractors import Extractor
 from fabrica.evaluate.memorisation import Audit, audit
 from fabrica.evaluate.report import ClassScore, CurvePoint, Row
@@ -17,6 +18,7 @@ from fabrica.image import Float32, Float64
 
 Int = npt.NDArray[np.int64]
 
+LEAST_JUDGED = 16  # below, a half of the images has no five nearest neighbours
 LEAST_OF_CLASS = 32
 RESAMPLES = 100
 
@@ -45,28 +47,28 @@ class Bench:
 
 
 def lay_out(extractor: Extractor, sets: Sets, drawn: Drawn, seed: int, tell: Progress) -> Bench:
-    images, labels = sets.reference(len(drawn.images), seed)
+    """Measure the features of all images that distances need, on the scale of the held-out ones."""
     raw = _features(extractor, sets.heldout, "measuring real images", tell)
     scale = extractor.scaling(raw)
     real = scale(raw)
     fake = scale(_features(extractor, drawn.images, "measuring synthetic images", tell))
-    note = ""
-    if len(images) >= 4:
-        reference, rivals = scale(_features(extractor, images, "measuring training images", tell)), real
-        if len(images) < len(drawn.images):
-            note = (
-                f"the real column is measured on {len(images)} training images, not {len(drawn.images)}: there are "
-                "no more; with as many it would be lower"
-            )
-    else:
+    images, labels = sets.reference(len(drawn.images), seed)
+    if len(images) < LEAST_JUDGED:
         order = np.random.default_rng(seed).permutation(len(real))
         reference, rivals = real[order[::2]], real[order[1::2]]
-        labels = None
         note = (
-            f"there are no training images: the real column compares two halves of {len(rivals)} held-out images, "
-            "and at equal N it would be lower"
+            f"there are too few training images: the real column compares two halves of {len(rivals)} held-out "
+            "images, and at equal N it would be lower"
         )
-    return Bench(extractor, scale, real, fake, reference, rivals, labels, note)
+        return Bench(extractor, scale, real, fake, reference, rivals, None, note)
+    reference = scale(_features(extractor, images, "measuring training images", tell))
+    note = ""
+    if len(images) < len(drawn.images):
+        note = (
+            f"the real column is measured on {len(images)} training images, not {len(drawn.images)}: there are no "
+            "more; with as many it would be lower"
+        )
+    return Bench(extractor, scale, real, fake, reference, real, labels, note)
 
 
 def _features(extractor: Extractor, images: Float32, what: str, tell: Progress) -> Float64:
@@ -81,76 +83,74 @@ def _kid(a: Float64, b: Float64) -> float:
     return 1000 * distribution.kid(a, b, subsets=20)[0]
 
 
+def _prdc(key: str) -> Score:
+    return lambda a, b: distribution.prdc(a, b)[key]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A score of two sets of features (N, F), and how the report speaks of it."""
+
+    key: str
+    name: str
+    fn: Score
+    better: str
+    bounds: tuple[float, float]
+    explanation: str
+
+
+SHARE = (0.0, 1.0)
+DISTANCES = (
+    Distance(
+        "frechet",
+        "Fréchet distance",
+        distribution.frechet,
+        "lower",
+        (0.0, np.inf),
+        "How far the two sets lie apart in all image features; the fewer the images, the larger.",
+    ),
+    Distance(
+        "kid_x1000",
+        "KID × 1000",
+        _kid,
+        "lower",
+        (-np.inf, np.inf),
+        "The same question by kernels; near 0 for equal sets, however few the images.",
+    ),
+    Distance(
+        "precision", "Precision", _prdc("precision"), "higher", SHARE, "Share of synthetic images that look real."
+    ),
+    Distance("recall", "Recall", _prdc("recall"), "higher", SHARE, "Share of real images that synthetic ones reach."),
+    Distance(
+        "density",
+        "Density",
+        _prdc("density"),
+        "near real",
+        (0.0, np.inf),
+        "How densely real images surround synthetic ones.",
+    ),
+    Distance(
+        "coverage", "Coverage", _prdc("coverage"), "higher", SHARE, "Share of real images with a synthetic neighbour."
+    ),
+)
+
+
 def distances(bench: Bench, seed: int, tell: Progress) -> list[Row]:
+    """The rows of DISTANCES: of the synthetic images with a 95 % interval, and of real ones in their place."""
     rows = []
-    prdc_real = distribution.prdc(bench.rivals, bench.reference)
-
-    def share(key: str) -> Callable[[Float64, Float64], float]:
-        return lambda a, b: distribution.prdc(a, b)[key]
-
-    scores: list[tuple[str, str, Callable[[Float64, Float64], float], str, float, str]] = [
-        (
-            "frechet",
-            bench.name,
-            distribution.frechet,
-            "lower",
-            np.inf,
-            f"How far the two sets lie apart in {bench.real.shape[1]} image features.",
-        ),
-        (
-            "kid_x1000",
-            "KID × 1000",
-            _kid,
-            "lower",
-            np.inf,
-            "The same question by kernels; 0 for equal sets at any N.",
-        ),
-        (
-            "precision",
-            "Precision",
-            share("precision"),
-            "higher",
-            1.0,
-            "Share of synthetic images that look real.",
-        ),
-        (
-            "recall",
-            "Recall",
-            share("recall"),
-            "higher",
-            1.0,
-            "Share of real images within reach of synthetic ones.",
-        ),
-        (
-            "density",
-            "Density",
-            share("density"),
-            "near real",
-            np.inf,
-            "How densely real images surround synthetic ones.",
-        ),
-        (
-            "coverage",
-            "Coverage",
-            share("coverage"),
-            "higher",
-            1.0,
-            "Share of real images with a synthetic neighbour.",
-        ),
-    ]
-    for done, (key, name, fn, better, top, explanation) in enumerate(scores):
-        tell("intervals", done, len(scores))
-        bottom = -np.inf if key == "kid_x1000" else 0.0
+    for done, score in enumerate(DISTANCES, start=1):
         value, low, high = distribution.bootstrap(
-            fn, bench.real, bench.fake, n=RESAMPLES, seed=seed, bounds=(bottom, top)
+            score.fn, bench.real, bench.fake, n=RESAMPLES, seed=seed, bounds=score.bounds
         )
-        real = prdc_real[key] if key in prdc_real else fn(bench.rivals, bench.reference)
-        rows.append(Row(key, name, value, low, high, better, explanation, real))
-    tell("intervals", len(scores), len(scores))
+        name = bench.name if score.key == "frechet" else score.name
+        real = score.fn(bench.rivals, bench.reference)
+        rows.append(Row(score.key, name, value, low, high, score.better, score.explanation, real))
+        tell("intervals", done, len(DISTANCES))
     return rows
 
 
 def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[Row]:
+    """How alike the images of the set are; no row for images smaller than the window of MS-SSIM."""
     if min(drawn.images.shape[2:]) < fidelity.TAPS or min(len(drawn.images), len(sets.heldout)) < 2:
         return []
     pixels = int(np.prod(drawn.images.shape[1:]))
@@ -162,6 +162,7 @@ def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[Row]:
 
 
 def copies(found: Audit | None, count: int) -> list[Row]:
+    """The share of suspected copies, beside that of held-out images; no row without a search."""
     if found is None:
         return []
     explanation = f"{len(found.copies)} of {count} lie suspiciously near a training image; real: held-out ones that do."
@@ -171,6 +172,7 @@ def copies(found: Audit | None, count: int) -> list[Row]:
 
 
 def cost(seconds: float) -> Row:
+    """What an image costs in time, on the machine and with the batch size at hand."""
     return Row("seconds_per_image", "Seconds an image", seconds, None, None, "lower", "Time to draw one image here.")
 
 
@@ -187,6 +189,7 @@ def search_copies(sets: Sets, drawn: Drawn, seed: int, tell: Progress) -> Audit 
 def at_steps(
     subject: Subject, sets: Sets, bench: Bench, drawn: Drawn, steps: int, seed: int, tell: Progress
 ) -> CurvePoint:
+    """The Fréchet distance of as many images, from the same seeds, drawn with this number of steps."""
     again = subject.draw(len(drawn.images), sets, seed, tell, steps=steps)
     fake = bench.scale(_features(bench.extractor, again.images, f"measuring at {steps} steps", tell))
     value, low, high = distribution.bootstrap(
@@ -196,6 +199,7 @@ def at_steps(
 
 
 def by_class(bench: Bench, sets: Sets, drawn: Drawn) -> list[ClassScore]:
+    """The Fréchet distance within each class that has LEAST_OF_CLASS images on both sides; [] without classes."""
     if sets.labels is None or drawn.labels is None:
         return []
     items = []

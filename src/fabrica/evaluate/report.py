@@ -123,11 +123,11 @@ class Exhibits:
 
 
 def shown(value: float) -> str:
-    """About three significant digits, never 1e-05: 123, 12.3, 1.23, 0.123, 0.000."""
+    """About three significant digits, never 1e-05: 12,345, 123, 12.3, 1.23, 0.123, 0.000."""
     size = abs(value)
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    text = f"{value:{',' if size >= 10_000 else ''}.{digits}f}"
+    return text.removeprefix("-") if size < 0.0005 else text
 
 
 def write_report(

@@ -9,14 +9,17 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fabrica import __version__
+from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.evaluate import distribution, extractors
 from fabrica.evaluate.measure import (
+    LEAST_JUDGED,
     Bench,
     at_steps,
     by_class,
@@ -28,7 +31,7 @@ from fabrica.evaluate.measure import (
     search_copies,
 )
 from fabrica.evaluate.memorisation import EXACT, Audit
-from fabrica.evaluate.report import Exhibits, Pair, Report, Row, shown, write_report
+from fabrica.evaluate.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, shown, write_report
 from fabrica.evaluate.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 
 if TYPE_CHECKING:
@@ -36,6 +39,22 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 64, 1000  # synthetic images drawn unless n is given: as many as are held out, within these
 PAIRS_SHOWN, CONTROLS_SHOWN = 6, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Everything that one evaluation looked at and found."""
+
+    subject: Subject
+    sets: Sets
+    drawn: Drawn
+    bench: Bench
+    found: Audit | None
+    rows: Sequence[Row]
+    curve: Sequence[CurvePoint]
+    classes: Sequence[ClassScore]
+    asked: int | None
+    seed: int
 
 
 def evaluate(
@@ -55,7 +74,7 @@ def evaluate(
     model      a Model, a model folder, or a folder or manifest of synthetic images.
     against    a manifest, folder or phantom source of real images; None: what the model was trained on.
     n          how many synthetic images; None: as many as are held out, at least 64 and at most 1000.
-    split      the real images to compare with; val stands in, with a warning, where it is empty.
+    split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
     steps_curve  also measure the Fréchet distance at these numbers of sampler steps.
     progress   called with (what, done, total).
@@ -64,72 +83,99 @@ def evaluate(
     Raises UsageError for too few images, and for a folder of images without `against`.
     """
     tell = progress or (lambda what, done, total: None)
-    features_of = extractors.extractor(extractor)
+    features_of = extractors.extractor(extractor, str(default_device()))
     subject = open_subject(model, against, tell)
     if steps_curve and subject.model is None:
         raise UsageError("a steps curve needs a model that can sample; leave it out for a folder of images")
     sets = open_sets(subject, split, seed, tell)
-    count = n if n is not None else min(max(len(sets.heldout), LEAST), MOST)
-    drawn = subject.draw(count, sets, seed, tell)
+    drawn = subject.draw(_count(n, sets), sets, seed, tell)
+    _require(len(drawn.images), "synthetic", subject.source)
     bench = lay_out(features_of, sets, drawn, seed, tell)
     found = search_copies(sets, drawn, seed, tell)
     rows = [*distances(bench, seed, tell), *diversity(sets, drawn, seed), *copies(found, len(drawn.images))]
     if drawn.seconds is not None:
         rows.append(cost(drawn.seconds / len(drawn.images)))
     curve = [at_steps(subject, sets, bench, drawn, steps, seed, tell) for steps in steps_curve]
-    classes = by_class(bench, sets, drawn)
-    warnings = _warnings(subject, sets, bench, found, n)
-    facts = {
+    trial = Trial(subject, sets, drawn, bench, found, rows, curve, by_class(bench, sets, drawn), n, seed)
+    facts = _facts(trial)
+    return write_report(Path(out), facts, rows, _warnings(trial), _verdict(trial), _exhibits(trial, facts))
+
+
+def _count(n: int | None, sets: Sets) -> int:
+    _require(len(sets.heldout), "held-out real", "the real set")
+    if n is None:
+        return min(max(len(sets.heldout), LEAST), MOST)
+    _require(n, "synthetic", "-n")
+    return n
+
+
+def _require(count: int, kind: str, where: str) -> None:
+    if count < LEAST_JUDGED:
+        raise UsageError(
+            f"{count} {kind} images ({where}); at least {LEAST_JUDGED} are needed, and some hundreds for "
+            "figures that mean something"
+        )
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    """What scores.json says beside the scores."""
+    model, found = trial.subject.model, trial.found
+    return {
         "fabrica": __version__,
-        "subject": subject.name,
-        "model_hash": subject.model.hash if subject.model else None,
-        "against": subject.against,
-        "split": sets.split,
-        "n_synthetic": len(drawn.images),
-        "n_real": len(sets.heldout),
-        "n_train": len(sets.searched),
-        "n_reference": len(bench.reference),
-        "extractor": features_of.name,
-        "dims": bench.real.shape[1],
-        "seed": seed,
+        "subject": trial.subject.name,
+        "model_hash": model.hash if model else None,
+        "against": trial.subject.against,
+        "split": trial.sets.split,
+        "n_synthetic": len(trial.drawn.images),
+        "n_real": len(trial.sets.heldout),
+        "n_searched": len(trial.sets.searched),
+        "n_reference": len(trial.bench.reference),
+        "extractor": trial.bench.extractor.name,
+        "dims": trial.bench.real.shape[1],
+        "seed": trial.seed,
         "copies": len(found.copies) if found else None,
+        "copies_false_alarm": found.false_alarm if found else None,
         "copies_p_value": found.p_value if found else None,
-        "steps_curve": [vars(point) for point in curve],
-        "classes": [vars(item) for item in classes],
+        "steps_curve": [asdict(point) for point in trial.curve],
+        "classes": [asdict(item) for item in trial.classes],
     }
-    exhibits = Exhibits(
+
+
+def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
+    subject = trial.subject
+    return Exhibits(
         title=subject.name,
         subject=subject.line,
-        real=sets.heldout,
-        synthetic=drawn.images,
+        real=trial.sets.heldout,
+        synthetic=trial.drawn.images,
         window=subject.window,
         facts=subject.facts,
-        measured=_measured(facts, subject, features_of, n),
-        distance=rows[0].name,
-        pairs=_shown_pairs(found, sets, drawn),
-        control=_shown_control(found, sets),
+        measured=_measured(trial, facts),
+        distance=trial.bench.name,
+        pairs=_pairs(trial) if trial.found else (),
+        control=_control(trial) if trial.found else (),
         log=subject.log,
-        curve=curve,
-        classes=classes,
+        curve=trial.curve,
+        classes=trial.classes,
     )
-    return write_report(Path(out), facts, rows, warnings, _verdict(rows, bench, found, len(drawn.images)), exhibits)
 
 
-def _shown_pairs(found: Audit | None, sets: Sets, drawn: Drawn) -> list[Pair]:
-    if found is None:
-        return []
-    pairs, copies = found.pairs[:PAIRS_SHOWN], set(found.copies)
+def _pairs(trial: Trial) -> list[Pair]:
+    """The synthetic images that lie nearest to a training image."""
+    assert trial.found is not None  # see the call
+    sets, drawn, copied = trial.sets, trial.drawn, set(trial.found.copies)
+    pairs = trial.found.pairs[:PAIRS_SHOWN]
     nearest = sets.memory_images([j for _, j, _ in pairs])
     return [
-        Pair(drawn.images[i], image, drawn.names[i], sets.memory_name(j), distance, i in copies)
+        Pair(drawn.images[i], image, drawn.names[i], sets.memory_name(j), distance, i in copied)
         for (i, j, distance), image in zip(pairs, nearest, strict=True)
     ]
 
 
-def _shown_control(found: Audit | None, sets: Sets) -> list[Pair]:
-    if found is None:
-        return []
-    pairs = found.control_pairs[:CONTROLS_SHOWN]
+def _control(trial: Trial) -> list[Pair]:
+    """The held-out images that lie nearest to a training image."""
+    assert trial.found is not None  # see the call
+    sets, pairs = trial.sets, trial.found.control_pairs[:CONTROLS_SHOWN]
     nearest = sets.memory_images([j for _, j, _ in pairs])
     return [
         Pair(sets.heldout[i], image, sets.heldout_names[i], sets.memory_name(j), distance)
@@ -137,15 +183,16 @@ def _shown_control(found: Audit | None, sets: Sets) -> list[Pair]:
     ]
 
 
-def _warnings(subject: Subject, sets: Sets, bench: Bench, found: Audit | None, n: int | None) -> list[str]:
-    count = min(len(bench.real), len(bench.fake))
-    notes = [*subject.notes, *sets.notes, distribution.enough(count, bench.real.shape[1]) or "", bench.note]
-    if n is not None and len(bench.fake) < n:
-        notes.append(f"asked for {n} synthetic images, found {len(bench.fake)}; all of them are judged")
-    if found is None:
+def _warnings(trial: Trial) -> list[str]:
+    bench, count = trial.bench, len(trial.drawn.images)
+    few = distribution.enough(min(len(bench.real), count), bench.real.shape[1])
+    notes = [*trial.subject.notes, *trial.sets.notes, few or "", bench.note]
+    if trial.asked is not None and count < trial.asked:
+        notes.append(f"asked for {trial.asked} synthetic images, found {count}; all of them are judged")
+    if trial.found is None:
         notes.append("copies were not looked for: that needs at least 4 training and 10 held-out images")
     else:
-        notes.append(_suspicion(found))
+        notes.append(_suspicion(trial.found))
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
 
 
@@ -163,40 +210,41 @@ def _suspicion(found: Audit) -> str:
     return ""
 
 
-def _verdict(rows: Sequence[Row], bench: Bench, found: Audit | None, count: int) -> str:
-    first = rows[0]
+def _verdict(trial: Trial) -> str:
+    """The report in two sentences."""
+    first, found, count = trial.rows[0], trial.found, len(trial.drawn.images)
     text = (
         f"At N = {count}, the {first.name} is {first.text(first.value)} {first.interval} (lower is better); "
-        f"{len(bench.reference)} real images in their place score {first.text(first.real)}"
+        f"{len(trial.bench.reference)} real images in their place score {first.text(first.real)}"
     )
     if first.real:
-        text += f", so the synthetic images lie {shown(first.value / first.real)} times as far from the real ones"
+        text += f", so the synthetic images score {shown(first.value / first.real)} times what real ones do"
     if found is None:
         return f"{text}. Copies of training images were not looked for."
-    expected = shown(found.false_alarm * count)
     judged = ", more than chance explains" if found.memorised else ""
     return (
-        f"{text}. Suspected copies of training images: {len(found.copies)} of {count}, where about {expected} are "
-        f"expected by chance{judged}."
+        f"{text}. Suspected copies of training images: {len(found.copies)} of {count}, where about "
+        f"{found.false_alarm * count:.1f} are expected by chance{judged}."
     )
 
 
-def _measured(
-    facts: dict[str, Any], subject: Subject, extractor: extractors.Extractor, n: int | None
-) -> list[tuple[str, str]]:
+def _measured(trial: Trial, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """How to read and repeat the figures."""
+    subject, name = trial.subject, trial.bench.extractor.name
     line = ["fabrica", "evaluate", subject.source, "--against", subject.against]
-    line += ["-n", str(facts["n_synthetic"])] if n is not None else []
-    line += ["--extractor", extractor.name] if extractor.name != "radiomic" else []
-    line += ["--seed", str(facts["seed"])] if facts["seed"] else []
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "torch"))
+    line += ["-n", str(trial.asked)] if trial.asked is not None else []
+    line += ["--extractor", name] if name != "radiomic" else []
+    line += ["--curve", ",".join(str(point.steps) for point in trial.curve)] if trial.curve else []
+    line += ["--seed", str(trial.seed)] if trial.seed else []
+    libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
     return [
         ("synthetic", f"{facts['n_synthetic']} images"),
         ("real", f"{facts['n_real']} images of the {facts['split']} split of {subject.against}"),
         ("real column", f"{facts['n_reference']} real images in place of the synthetic ones"),
-        ("copies looked for in", f"{facts['n_train']} training images"),
-        ("features", f"{extractor.name}, {facts['dims']} that vary in the real images"),
+        ("copies looked for in", f"{facts['n_searched']} training images"),
+        ("features", f"{name}, {facts['dims']} of them (those that vary in the real images)"),
         ("image size", " × ".join(str(side) for side in subject.config.size)),
-        ("seed", str(facts["seed"])),
+        ("seed", str(trial.seed)),
         ("command", shlex.join(line)),
         ("versions", f"Fabrica {__version__}, Python {platform.python_version()}, {libraries}"),
     ]
