@@ -17,7 +17,7 @@ from fabrica.data.tables import SPLIT_NAMES, stem
 
 IMAGES = {"images": "", "image": "", "imgs": "", "imagestr": "train", "imagests": "test", "input": "", "target": ""}
 MASKS = {
-    "images": ("masks", "labels", "mask", "label", "segmentations"),
+    "images": ("masks", "labels", "mask", "label", "segmentations", "lesions"),
     "image": ("mask", "label", "masks", "labels"),
     "imgs": ("masks", "labels"),
     "imagestr": ("labelstr",),
@@ -67,13 +67,15 @@ def read_layout(paths: Iterable[str]) -> Layout:
         for k, folder in enumerate(PurePosixPath(path).parts[:-1]):
             name = folder.lower()
             if name in MASKS:
-                place.mask = place.mask or _sibling(path, k, MASKS[name], by_key)
+                found = _siblings(path, k, MASKS[name], by_key)
+                place.mask = place.mask or next(iter(found), "")
+                layout.masks.update(found)
             if name in PAIRS:
-                place.pair = _sibling(path, k, (PAIRS[name],), by_key)
+                place.pair = next(iter(_siblings(path, k, (PAIRS[name],), by_key)), "")
                 place.domain = name
         layout.places[path] = place
     _cases(layout.places)
-    layout.masks = {place.mask for place in layout.places.values() if place.mask}
+    layout.masks.update(place.mask for place in layout.places.values() if place.mask)
     return layout
 
 
@@ -150,12 +152,13 @@ def _key(path: str) -> str:
     return "/".join([*(folder.lower() for folder in folders), stem(name)])
 
 
-def _sibling(path: str, level: int, names: Sequence[str], by_key: Mapping[str, str]) -> str:
-    """The file that stands at the same place when the folder at `level` is one of `names`; "" if there is none."""
+def _siblings(path: str, level: int, names: Sequence[str], by_key: Mapping[str, str]) -> list[str]:
+    """The files that stand at the same place when the folder at `level` is one of `names`, in their order."""
     parts = _key(path).split("/")
+    found: dict[str, None] = {}
     for name in names:
         changed = "/".join([*parts[:level], name, *parts[level + 1 :]])
         for key in (changed, CHANNEL.sub("", changed)):
-            if key in by_key and by_key[key] != path:
-                return by_key[key]
-    return ""
+            if by_key.get(key, path) != path:
+                found[by_key[key]] = None
+    return list(found)

@@ -210,7 +210,7 @@ def _scan_kept(folder: Path) -> Manifest:
         stat = path.lstat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     for code in (layouts, scanning, splitting, tables):
-        digest.update(Path(code.__file__).read_bytes())
+        digest.update(Path(str(code.__file__)).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
     if not kept.is_file():
         scanning.scan(folder).save(kept)
