@@ -131,6 +131,8 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, stric
 
 
 def _frames_of_image(file: OpenDicom) -> int:
+    if file.pixels is None and file.source.cut_short:
+        raise ReadError(f"{file.path}: ends within its header; the file is cut short or damaged")
     if file.pixels is None:
         meta, dataset = file.dataset.file_meta, file.dataset
         kind = UID(_text(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID"))).name or "unknown class"
