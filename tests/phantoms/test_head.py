@@ -14,8 +14,9 @@ from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.phantoms import mri
 from fabrica.phantoms.head import Head, head
-from fabrica.phantoms.head_anatomy import INDEX, TISSUES, draw_subject, fractions, from_head, to_head
+from fabrica.phantoms.head_anatomy import INDEX, TISSUES, Tumour, draw_subject, fractions, from_head, to_head
 from fabrica.phantoms.head_scan import CONTRASTS, SCANNERS
+from fabrica.phantoms.head_shapes import waves
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
 BRAIN = ("grey matter", "white matter", "deep grey matter")
@@ -257,10 +258,14 @@ def test_deformation_keeps_orientation_and_can_be_undone(seed: int) -> None:
     np.testing.assert_allclose(back, points, atol=1e-2)
 
 
-def test_fractions_sum_to_one_and_are_not_negative() -> None:
-    subject = draw_subject(np.random.default_rng(4))
-    points = np.random.default_rng(0).uniform(-110, 110, (20000, 3)).astype(np.float32)
-    parts = fractions(subject, points, 2.0)
+@pytest.mark.parametrize("diseased", [False, True])
+def test_fractions_sum_to_one_and_are_not_negative(diseased: bool) -> None:
+    rng = np.random.default_rng(4)
+    subject = draw_subject(rng)
+    tumour = Tumour(np.array([30.0, 0, 20]), 15, 3, 25, waves(rng, 8, 20, 40), waves(rng, 8, 20, 40))
+    points = rng.uniform(-110, 110, (20000, 3)).astype(np.float32)
+    parts = fractions(subject, points, 2.0, tumour if diseased else None)
+    assert (parts[INDEX["tumour core"]] > 0.9).any() == diseased
     np.testing.assert_allclose(parts.sum(axis=0), 1, atol=1e-5)
     assert parts.min() > -1e-6
 
