@@ -41,6 +41,12 @@ def test_karras_times_are_his_equation_5() -> None:
     torch.testing.assert_close(sigma / alpha, wanted)
 
 
+@pytest.mark.parametrize("spacing", ["log-snr", "karras"])
+def test_the_limits_of_lambda_move_with_the_shift(spacing: str) -> None:
+    """A shift moves every lambda alike, so the same times are visited."""
+    assert times(Schedule(shift=5.0), 12, spacing) == pytest.approx(times(Schedule(), 12, spacing), rel=1e-9)
+
+
 def test_guidance_extrapolates_from_the_null() -> None:
     shown, hidden = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     for scale, wanted in ((0.0, [0.0, 4.0]), (1.0, [1.0, 2.0]), (3.0, [3.0, -2.0])):
