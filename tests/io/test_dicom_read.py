@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -30,7 +31,7 @@ from fabrica.io.dicom import group_series, header, is_dicom, read_dicom, read_se
 SERIES = generate_uid(entropy_srcs=["series"])
 
 
-def sample(path: Path, pixels: np.ndarray[Any, Any], syntax: str = ExplicitVRLittleEndian, **attributes: Any) -> Path:
+def sample(path: Path, pixels: np.ndarray[Any, Any], syntax: UID = ExplicitVRLittleEndian, **attributes: Any) -> Path:
     """Write a minimal CT-like file around `pixels` (H, W) or (frames, H, W); `attributes` override anything."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()

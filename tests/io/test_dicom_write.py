@@ -157,17 +157,28 @@ def test_what_described_the_old_pixels_is_gone(tmp_path: Path) -> None:
     source = source_ct(
         tmp_path / "s",
         IconImageSequence=Sequence([icon]),
-        SmallestImagePixelValue=3,
         WindowCenter=[1, 2],
         WindowWidth=[3, 4],
         WindowCenterWidthExplanation=["A", "B"],
     )
+    source.origin["dicom"][0].add_new("SmallestImagePixelValue", "US", 3)
     source.origin["dicom"][0].add_new(0x60000010, "US", 6)  # an overlay in bits that are no longer there
     dataset = pydicom.dcmread(write_dicom(source, tmp_path / "out", synthetic=False)[0])
     assert 0x60000010 not in dataset
     for keyword in ("IconImageSequence", "SmallestImagePixelValue", "WindowCenterWidthExplanation"):
         assert keyword not in dataset
     assert (dataset.WindowCenter, dataset.WindowWidth) == (1, 3)
+
+
+def test_padding_value_of_an_implicit_source_finds_its_type(tmp_path: Path) -> None:
+    path = write_dicom(Image(np.full((1, 3, 3), 7, np.float32)), tmp_path / "a.dcm", synthetic=True)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.PixelPaddingValue = 65000  # "US or SS": the implicit encoding does not say which
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.save_as(tmp_path / "b.dcm", implicit_vr=True, little_endian=True)
+    derived = write_dicom(read_dicom(tmp_path / "b.dcm"), tmp_path / "c.dcm", synthetic=False)[0]
+    element = pydicom.dcmread(derived)["PixelPaddingValue"]
+    assert (element.VR, element.value) == ("US", 65000)
 
 
 def test_synthetic_image_forgets_its_source(tmp_path: Path) -> None:

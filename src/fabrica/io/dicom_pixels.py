@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.encaps import encapsulate, generate_frames, get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
     UID,

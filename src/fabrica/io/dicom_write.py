@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import ExplicitVRLittleEndian
 
 from fabrica.errors import FabricaError, UsageError
@@ -95,6 +96,7 @@ def _save(dataset: Dataset, path: Path) -> Path:
     file = FileDataset(str(path), dataset, b"\0" * 128, meta, False, True)
     with atomic(path) as temporary:
         try:
+            correct_ambiguous_vr(file, True)
             file.save_as(temporary, enforce_file_format=True)
         except OSError:
             raise
