@@ -22,6 +22,7 @@ from fabrica.io.marks import from_text, origin_from, place_from, to_text
 _LABEL_INTENT = 1002
 _COMMENT = 6  # extension code
 _LARGEST_EXTENSION = 16 * 2**20
+_LARGEST_TAIL = 2**24  # bytes after the voxels, where some programs pad
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the space part of xyzt_units: metre, mm, micron
 _EXACT = 2**24  # beyond this float32 skips whole numbers
 
@@ -60,7 +61,7 @@ def write_nifti(image: Image, path: str | Path, marks: dict[str, str]) -> None:
     dtype, slope, inter = _storage(image)
     extension = _extension(to_text(marks))
     header = _header(image, dtype, slope, inter, marks)
-    header["vox_offset"] = 352 + len(extension)
+    header["vox_offset"] = 348 + len(extension)
     with atomic(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
@@ -93,7 +94,9 @@ def _read(stream: BinaryIO, path: Path, budget: int) -> Image:
     raw = stream.read(voxels * dtype.itemsize)
     if len(raw) < voxels * dtype.itemsize:
         raise ValueError(f"{len(raw)} bytes of voxels, expected {voxels * dtype.itemsize}: the file is cut short")
-    stream.read(1)  # makes gzip verify its checksum
+    for _ in range(_LARGEST_TAIL >> 16):  # gzip verifies its checksum at the very end
+        if not stream.read(1 << 16):
+            break
     stored = np.frombuffer(raw, dtype).reshape(shape)
     if dtype.names:
         if shape[0] != 1:
