@@ -55,23 +55,23 @@ class Codec:
     def encode(self, image: Image) -> Float32:
         """Physical units (C, *S) -> network units float32 (C, *S) in [-1, 1], or (classes, *S) in {-1, 1}."""
         if self.kind == "label":
-            index = np.rint(image.data[0]).astype(np.int64)
-            if index.min() < 0 or index.max() >= self.classes:
+            wanted = np.rint(image.data[0]).astype(np.int64)
+            if wanted.min() < 0 or wanted.max() >= self.classes:
                 raise UsageError(
-                    f"label values span {index.min()} to {index.max()}; the codec expects 0 to {self.classes - 1}"
+                    f"label values span {wanted.min()} to {wanted.max()}; the codec expects 0 to {self.classes - 1}"
                 )
-            one_hot = np.arange(self.classes).reshape(-1, *[1] * index.ndim) == index
+            one_hot = np.arange(self.classes).reshape(-1, *[1] * wanted.ndim) == wanted
             signs: Float32 = one_hot.astype(np.float32) * 2 - 1
             return signs
         low, high = self.limits(image.data)
-        scaled = (image.data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
-        clipped: Float32 = np.clip(scaled, -1.0, 1.0)
-        return clipped
+        scaled: Float32 = (image.data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
+        return np.clip(scaled, -1.0, 1.0)
 
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
         if self.kind == "label":
-            return np.argmax(values, axis=0, keepdims=True).astype(np.float32)
+            index: Float32 = np.argmax(values, axis=0, keepdims=True).astype(np.float32)
+            return index
         if limits is None:
             limits = (self.low, self.high) if self.kind == "window" else self.default_limits
         if limits is None:

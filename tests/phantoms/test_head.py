@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
 from fabrica.errors import UsageError
-from fabrica.image import Float32, Image
+from fabrica.image import Float32, Float64, Image
 from fabrica.phantoms import mri
 from fabrica.phantoms.head import Head, head
 from fabrica.phantoms.head_anatomy import INDEX, TISSUES, Tumour, draw_subject, fractions, from_head, to_head
@@ -19,13 +20,15 @@ from fabrica.phantoms.head_scan import CONTRASTS, SCANNERS
 from fabrica.phantoms.head_shapes import waves
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
+Mask = npt.NDArray[np.bool_]
 BRAIN = ("grey matter", "white matter", "deep grey matter")
 
 
-def pure(result: Head, *names: str, depth: int = 1) -> np.ndarray:
+def pure(result: Head, *names: str, depth: int = 1) -> Mask:
     """Pixels (H, W) of these tissues that lie `depth` pixels inside: away from partial volume and blur."""
     found = np.isin(result.tissue.data[0], [INDEX[name] for name in names])
-    return ndimage.binary_erosion(found, iterations=depth)
+    inside: Mask = ndimage.binary_erosion(found, iterations=depth)
+    return inside
 
 
 def pooled(contrast: str, tissue: str, seeds: range, scanner: str = "A") -> Float32:
@@ -193,10 +196,11 @@ def test_orientation_follows_the_affine() -> None:
     affine = result.tissue.affine
     assert np.linalg.det(affine[:3, :3]) > 0
 
-    def mean_place(tissue: str) -> np.ndarray:
+    def mean_place(tissue: str) -> Float64:
         d, h, w = np.nonzero(result.tissue.data[0] == INDEX[tissue])
         index = np.stack([w, h, d, np.ones_like(w)])
-        return (affine @ index).mean(axis=1)[:3]
+        place: Float64 = (affine @ index).mean(axis=1)[:3]
+        return place
 
     eyes, brain = mean_place("eye"), mean_place("white matter")
     assert eyes[1] > brain[1] + 50
@@ -335,7 +339,7 @@ def test_the_tumour_changes_the_tumour_only() -> None:
     assert without.labels["side"] == "none"
 
 
-def _plane(image: Image) -> tuple[np.ndarray, np.ndarray]:
+def _plane(image: Image) -> tuple[Float64, Float64]:
     """x and y in mm of every pixel, (H, W) each."""
     h, w = np.indices(image.size)
     affine = image.affine

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fabrica import io
-from fabrica.data import layouts, tables
+from fabrica.data import find, layouts, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
 from fabrica.data.manifest import Manifest, Row
@@ -209,7 +209,7 @@ def _scan_kept(folder: Path) -> Manifest:
     for path in sorted({*files, *root.glob("*.csv"), *root.absolute().parent.glob("*.csv")}):
         stat = path.lstat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    for code in (layouts, scanning, splitting, tables):
+    for code in (find, layouts, scanning, splitting, tables):
         digest.update(Path(str(code.__file__)).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
     if not kept.is_file():

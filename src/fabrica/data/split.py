@@ -40,7 +40,7 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
 
     Rows may come with a published split. It is kept, except: a published split that only says "train" is none;
     a patient in two published splits goes to train as a whole, so that what is held out stays a part of what was
-    published; a split that nobody published (often val) is drawn by patient from the published train.
+    published; where val is not published, it is drawn by patient from the published train.
     """
     notes: list[str] = []
     published: dict[str, set[str]] = defaultdict(set)
@@ -53,7 +53,7 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
     if torn:
         notes.append(f"{len(torn)} patients are in two splits as published: all their images go to train")
     fixed = {patient: "train" if len(splits) > 1 else next(iter(splits)) for patient, splits in published.items()}
-    chosen = fixed | _draw_missing(fixed, fractions, seed, notes)
+    chosen = fixed | _draw_val(fixed, fractions, seed, notes)
     free = {row.patient for row in rows} - set(fixed)
     chosen |= assign(free, fractions, seed)
     for row in rows:
@@ -63,17 +63,14 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
     return notes
 
 
-def _draw_missing(fixed: dict[str, str], fractions: Fractions, seed: int, notes: list[str]) -> dict[str, str]:
-    """The patients of the published train who make up the splits that were not published."""
+def _draw_val(fixed: dict[str, str], fractions: Fractions, seed: int, notes: list[str]) -> dict[str, str]:
+    """The patients of the published train, shared out again between train and val if nobody published a val."""
     train = [patient for patient, split in fixed.items() if split == "train"]
-    there = set(fixed.values())
-    shares = [0.0 if split in there and split != "train" else f for split, f in zip(SPLITS, fractions, strict=True)]
-    if not train or there == set(SPLITS) or not any(shares[1:]) or shares[0] == 0:
+    share = fractions[0] + fractions[1]
+    if not train or "val" in fixed.values() or 0 in fractions[:2]:
         return {}
-    total = sum(shares)
-    missing = " and ".join(split for split, share in zip(SPLITS[1:], shares[1:], strict=True) if share)
-    notes.append(f"no {missing} split as published: drawn by patient from train")
-    return assign(train, (shares[0] / total, shares[1] / total, shares[2] / total), seed)
+    notes.append("no val split as published: drawn by patient from train")
+    return assign(train, (fractions[0] / share, fractions[1] / share, 0.0), seed)
 
 
 def remove_leaks(rows: list[Row]) -> list[str]:

@@ -270,7 +270,7 @@ def _grow_vessels(
 def _pulmonary_arteries(hilum: float) -> tuple[Float64, Float64]:
     """The right and left main branches up to the lobes, around the right hilum's height: (4, 17, 3), (4, 17)."""
     paths = [
-        [[-14, 0, hilum - 4], [-36, -4, hilum - 4], [-46, -14, hilum - 56]],
+        [[-14, 0, hilum - 4], [-33, -4, hilum - 6], [-45, -14, hilum - 58]],
         [[-16, 0, hilum - 2], [-32, 0, hilum + 10], [-44, 0, hilum + 36]],
         [[18, 0, hilum + 14], [40, -14, hilum + 8], [49, -26, hilum - 42]],
         [[18, 0, hilum + 14], [36, -4, hilum + 22], [46, 0, hilum + 44]],
@@ -387,7 +387,7 @@ def _heart(a: _Anatomy, ratio: float, z: Float64) -> dict[str, Float64]:
     round_ = 0.1 * a.heart_tilt
     knots = [0, 0.12, 0.3, 0.5, 0.68, 0.84, 0.98, 1.12, 1.25, 1.35]
     share = [0.30, 0.40, 0.52 + round_, 0.74 + round_, 0.92 + 0.5 * round_, 1.0, 0.98, 0.88, 0.62, 0.1]
-    right_share = [0.45, 0.55, 0.74, 0.93, 1.0, 1.0, 0.93, 0.78, 0.6, 0.1]
+    right_share = [0.58, 0.66, 0.8, 0.94, 1.0, 1.0, 0.93, 0.78, 0.6, 0.1]
     swollen = 0.8 + 0.45 * ratio
     return {
         "heart_left": left * _smooth(knots, share, h),
@@ -569,7 +569,7 @@ def tube_points(paths: Float64, radii: Float64, step: float) -> tuple[Float64, F
     radius = radii[:, k] * (1 - f) + radii[:, k + 1] * f
     leg = paths[:, k + 1] - paths[:, k]
     flat = np.hypot(leg[..., 0], leg[..., 2]) + 1e-6
-    across = max(2, math.ceil(2 * float(radii.max()) / step))
+    across = max(2, math.ceil(math.pi * float(radii.max()) / step))
     angle = np.arange(1, across + 1) * np.pi / (across + 1)
     offset = radius[..., None] * np.cos(angle)
     points = np.empty((*offset.shape, 3))
@@ -1011,30 +1011,36 @@ def _blur_matrix(size: int, sigma: float) -> Float32:
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
-def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Generator) -> Float32:
-    """Photons to display values: scatter, blur, quantum noise, logarithm, the film-like curve."""
-    exposure = rng.normal(0, 0.10)
-    contrast = rng.uniform(0.86, 1.1)
-    photons = rng.uniform(20000, 60000)  # per mm^2 in the open beam
-    sharpen = rng.uniform(0.35, 0.8)
-    equalise = rng.uniform(0.5, 0.64)
-    n, pixel = frame.size, frame.pixel
-    wide, broad = _blur_matrix(n, 26 / pixel), _blur_matrix(n, 45 / pixel)
-    focal = _blur_matrix(n, math.hypot(0.35 / pixel, 0.42))
+def detect(integral: Float32, pixel: float, photons: float, rng: np.random.Generator) -> Float32:
+    """What a flat detector makes of line integrals (H, H): -log of the signal, with scatter, blur and noise.
 
+    primary = exp(-integral); first-order scatter is born along the ray in proportion to integral x primary and
+    arrives spread over 26 mm, 8 % of it past the grid; focal spot and pixel aperture blur; the quanta are Poisson
+    with `photons` per mm^2 in the open beam (as a Gaussian of the same variance). `pixel` in mm.
+    """
+    n = len(integral)
+    wide, focal = _blur_matrix(n, 26 / pixel), _blur_matrix(n, math.hypot(0.35 / pixel, 0.42))
     primary = np.exp(-integral)
     scatter = wide @ (integral * primary) @ wide.T
     signal = focal @ (primary + np.float32(0.08) * scatter) @ focal.T
     noise = rng.standard_normal((n, n), dtype=np.float32)
     signal += np.sqrt(signal / np.float32(photons * pixel * pixel)) * noise
-    density = -np.log(np.maximum(signal, np.float32(2e-3)))
+    return np.asarray(-np.log(np.maximum(signal, np.float32(2e-3))), np.float32)
 
+
+def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Generator) -> Float32:
+    """Line integrals to display values 0..4095: the detector, range compression, edges, the film-like curve."""
+    exposure, contrast = rng.normal(0, 0.10), rng.uniform(1.63, 2.1)
+    photons = rng.uniform(20000, 60000)
+    sharpen, equalise = rng.uniform(0.35, 0.8), rng.uniform(0.5, 0.64)
+    density = detect(integral, frame.pixel, photons, rng)
+
+    broad, near = _blur_matrix(frame.size, 45 / frame.pixel), _blur_matrix(frame.size, 6 / frame.pixel)
     ground = np.float32(2.75 * (0.5 + 0.5 * a.depth))
     level = broad @ np.maximum(density, np.float32(0.7)) @ broad.T
     density = density - ground - np.float32(equalise) * (level - ground)
-    near = _blur_matrix(n, 6 / pixel)
     density += np.float32(sharpen) * (density - near @ density @ near.T)
-    curve = 1 / (1 + np.exp(-np.float32(contrast) * (density + np.float32(exposure)) * np.float32(1.9)))
+    curve = 1 / (1 + np.exp(-np.float32(contrast) * (density + np.float32(exposure))))
     return np.asarray(np.rint(np.clip(curve * 4095, 0, 4095)), np.float32)
 
 

@@ -79,7 +79,8 @@ def waves(rng: np.random.Generator, count: int, shortest: float, longest: float,
     """Random waves of `shortest` to `longest` mm in all directions of space.
 
     With `difference` > 0 a fourth coordinate, -1 (left) or +1 (right), shifts every phase by about that many
-    radians: 0 mirrors the field from side to side, 2 and more makes the sides independent.
+    radians: for fields read at mirrored places, where 0 is perfect symmetry and 2 and more none. It tears the
+    field at the midline, so only structures that end there may use it.
     """
     direction = rng.standard_normal((3, count))
     direction /= np.linalg.norm(direction, axis=0)

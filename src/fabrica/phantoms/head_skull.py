@@ -43,9 +43,9 @@ def draw_skull(rng: np.random.Generator) -> Skull:
         scalp=float(rng.uniform(3.4, 6.2)),
         sinus=float(rng.uniform(0.2, 1.0)),
         mastoid=float(rng.uniform(-0.4, 0.8)),
-        uneven=waves(rng, 16, 50, 110, difference=0.5),
+        uneven=waves(rng, 16, 50, 110),
         cells=waves(rng, 24, 6, 11, difference=2),
-        septa=waves(rng, 24, 12, 30, difference=2),
+        septa=waves(rng, 24, 12, 30),
     )
 
 
