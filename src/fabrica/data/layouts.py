@@ -82,14 +82,16 @@ def read_layout(paths: Iterable[str]) -> Layout:
 def classes(places: Mapping[str, Place]) -> dict[str, str]:
     """Path -> class, where every image lies in one of several folders side by side; else {}.
 
-    Folders named like patients, and folders with hardly an image each, are not classes.
+    Folders that stand for patients, and folders with hardly an image each, are not classes.
     """
+    if any(place.patient for place in places.values()):
+        return {}
     inner = {path: place.inner for path, place in places.items()}
     while inner and all(len(parts) > 1 for parts in inner.values()) and len({p[0] for p in inner.values()}) == 1:
         inner = {path: parts[1:] for path, parts in inner.items()}
     names = {parts[0] for parts in inner.values() if parts}
     flat = all(len(parts) == 1 for parts in inner.values())
-    if not flat or not 2 <= len(names) <= len(inner) // 2 or any(PATIENT.fullmatch(name) for name in names):
+    if not flat or not 2 <= len(names) <= len(inner) // 2:
         return {}
     return {path: parts[0] for path, parts in inner.items()}
 
