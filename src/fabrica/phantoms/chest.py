@@ -27,17 +27,7 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.phantoms.chest_text import report
 
 FINDINGS = ("cardiomegaly", "left_effusion", "right_effusion", "nodule", "pneumothorax", "pacemaker")
-ORGANS = (
-    "background",
-    "body",
-    "right lung",
-    "left lung",
-    "heart",
-    "spine",
-    "trachea",
-    "right clavicle",
-    "left clavicle",
-)
+ORGANS = ("background", "body", "right lung", "left lung", "heart", "spine", "trachea")
 LESIONS = ("none", "left_effusion", "right_effusion", "nodule", "pneumothorax", "pacemaker", "cardiomegaly")
 DOMINANCE = ("pneumothorax", "left_effusion", "right_effusion", "nodule", "cardiomegaly", "pacemaker")
 
@@ -783,7 +773,7 @@ def _project(a: _Anatomy, d: _Disease, frame: _Frame) -> tuple[Float32, Float32,
     lesions = np.zeros(x.shape, np.float32)
     integral += _lesions(a, d, frame, lungs, lesions, x, z)
     integral *= np.float32(a.scale)
-    return np.maximum(integral, 0), _organs(a, frame, at, lungs, x, z), lesions
+    return np.maximum(integral, 0), _organs(a, at, lungs, x, z), lesions
 
 
 @dataclass(frozen=True)
@@ -984,7 +974,7 @@ def _lesions(a: _Anatomy, d: _Disease, frame: _Frame, lungs: _Lungs, mask: Float
     return added
 
 
-def _organs(a: _Anatomy, frame: _Frame, at: dict[str, Float32], lungs: _Lungs, x: Float32, z: Float32) -> Float32:
+def _organs(a: _Anatomy, at: dict[str, Float32], lungs: _Lungs, x: Float32, z: Float32) -> Float32:
     organs = np.zeros(x.shape, np.float32)
     in_trunk, in_arm = np.abs(x) < at["trunk_a"], np.abs(np.abs(x) - at["arm_x"]) < at["arm_a"]
     organs[in_trunk | in_arm] = ORGANS.index("body")
@@ -993,11 +983,6 @@ def _organs(a: _Anatomy, frame: _Frame, at: dict[str, Float32], lungs: _Lungs, x
     organs[lungs.field & (lungs.side < 0)] = ORGANS.index("right lung")
     organs[lungs.field & (lungs.side > 0)] = ORGANS.index("left lung")
     organs[lungs.heart] = ORGANS.index("heart")
-    paths = np.stack([_clavicle_path(a, -1), _clavicle_path(a, 1)])
-    points, volume = tube_points(paths, np.stack([_clavicle_radius()] * 2), 0.6 * frame.pixel / a.scale)
-    bones = _splat([(points, volume)], frame) > 2.5
-    organs[bones & (lungs.side < 0)] = ORGANS.index("right clavicle")
-    organs[bones & (lungs.side > 0)] = ORGANS.index("left clavicle")
     return organs
 
 
