@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def pure(result: Head, *names: str, depth: int = 1) -> Mask:
     return inside
 
 
-def pooled(contrast: str, tissue: str, seeds: range, scanner: str = "A") -> Float32:
+def pooled(contrast: str, tissue: str, seeds: Iterable[int], scanner: str = "A") -> Float32:
     """The values of a contrast in pure pixels of a tissue, over several healthy heads."""
     depth = 2 if tissue in ("CSF", "fat") else 1  # thin layers of strong contrast: stay clear of the blur
     heads = [head(s, size=192, contrasts=(contrast,), tumour=False, scanner=scanner) for s in seeds]
@@ -136,7 +137,9 @@ def test_lesion_in_each_contrast() -> None:
     ],
 )
 def test_ct_numbers(tissue: str, low: float, high: float) -> None:
-    seeds = range(31, 37) if tissue in ("eye", "fat") else range(4)  # some of them with orbits
+    seeds: Iterable[int] = range(4)
+    if tissue in ("eye", "fat"):  # slices through the orbits
+        seeds = [s for s in range(60) if head(s, size=16, contrasts=()).labels["level"] < -20]
     values = pooled("CT", tissue, seeds)
     assert len(values) > 30
     assert low <= np.median(values) <= high
@@ -232,7 +235,8 @@ def _anatomy_rng(seed: int) -> np.random.Generator:
 
 
 def to_mni(seed: int, place: tuple[float, float, float]) -> Float32:
-    return to_head(draw_subject(_anatomy_rng(seed)), np.array([place], dtype=np.float32))[0]
+    mni: Float32 = to_head(draw_subject(_anatomy_rng(seed)), np.array([place], dtype=np.float32))[0]
+    return mni
 
 
 def test_tumour_volume_in_a_volume() -> None:
