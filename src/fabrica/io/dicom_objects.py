@@ -21,7 +21,7 @@ from fabrica.image import Image
 from fabrica.io.dicom_geometry import affine, frame_geometry, gaps, orientation_of, place, position_of, stack_step
 from fabrica.io.dicom_keywords import LOSSY, OF_PATIENT_AND_STUDY, STALE
 from fabrica.io.dicom_provenance import PROCESSING, SYNTHESIZING, Maker, add_derivation, add_equipment, digest
-from fabrica.io.dicom_stored import Stored, number, set_pixels, set_window
+from fabrica.io.dicom_stored import Stored, number, set_pixels, set_window, window_of
 
 _CLASSES = {
     "CT": CTImageStorage,
@@ -41,6 +41,7 @@ class Series:
     synthetic: bool
     same_geometry: bool
     content: str
+    window: tuple[float, float] | None
     patient: str
     study_uid: UID
     series_uid: UID
@@ -59,6 +60,7 @@ def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: 
         synthetic,
         same_geometry(image, sources),
         content,
+        window_of(image),
         "SYN" + digest(b"patient", study.encode())[:13].upper(),
         study,
         maker.uid("series", content),
@@ -125,7 +127,7 @@ def _derived_slice(shared: Series, k: int, stored: Stored) -> Dataset:
     set_pixels(dataset, stored, rescaled, str(source.get("RescaleType") or _rescale_type(shared.image)))
     if rescaled and "RescaleType" not in source and shared.image.unit == "HU":
         del dataset.RescaleType
-    set_window(dataset, shared.image)
+    set_window(dataset, shared.window)
     if not shared.same_geometry:
         _set_plane(dataset, shared, k)
     _set_lossy(dataset, source)
@@ -168,7 +170,7 @@ def _new_slice(shared: Series, k: int, stored: Stored, class_uid: UID, modality:
         _set_spacing(dataset, image)
     unit = _rescale_type(image)
     set_pixels(dataset, stored, class_uid == CTImageStorage, unit)
-    set_window(dataset, image)
+    set_window(dataset, shared.window)
     if shared.sources:
         _set_lossy(dataset, shared.sources[0])
     add_derivation(dataset, maker, shared.sources, shared.synthetic)

@@ -111,11 +111,20 @@ def set_pixels(dataset: Dataset, stored: Stored, always_rescale: bool, rescale_t
     dataset["PixelData"].VR = "OB" if values.dtype.itemsize == 1 else "OW"
 
 
-def set_window(dataset: Dataset, image: Image) -> None:
+def window_of(image: Image) -> tuple[float, float] | None:
     """A VOI window in physical units: the source's, for CT soft tissue, else the middle 99 % of the values."""
-    window = image.origin.get("window")
+    if image.channels != 1:
+        return None
+    window: tuple[float, float] | None = image.origin.get("window")
+    if window is None and image.unit == "HU":
+        window = 40.0, 400.0
     if window is None:
         low, high = (float(v) for v in np.percentile(image.data, (0.5, 99.5)))
-        window = (40.0, 400.0) if image.unit == "HU" else ((low + high) / 2, high - low)
-    if image.channels == 1 and window[1] >= 1:  # PS3.3 C.11.2.1.2: a linear window is at least 1 wide
+        window = (low + high) / 2, high - low
+    return window if window[1] >= 1 else None  # PS3.3 C.11.2.1.2: a linear window is at least 1 wide
+
+
+def set_window(dataset: Dataset, window: tuple[float, float] | None) -> None:
+    """Write the first VOI window, if there is one."""
+    if window is not None:
         dataset.WindowCenter, dataset.WindowWidth = number(window[0]), number(window[1])

@@ -16,7 +16,7 @@ from fabrica.io.atomic import atomic
 from fabrica.io.dicom_file import one_line
 from fabrica.io.dicom_objects import copyable, derived, new, series
 from fabrica.io.dicom_provenance import Maker
-from fabrica.io.dicom_stored import Stored, grids, source_grid, store, store_colour
+from fabrica.io.dicom_stored import Grid, Stored, grids, source_grid, store, store_colour
 
 
 def write_dicom(
@@ -52,7 +52,8 @@ def write_dicom(
         warnings.simplefilter("ignore")
         shared = series(image, maker, sources, synthetic)
         one_source_each = copyable(image, sources)
-        stored = [_store(image, data, sources[k] if one_source_each else None) for k, data in enumerate(slices)]
+        grids_to_try = grids(image)
+        stored = [_store(data, grids_to_try, sources[k] if one_source_each else None) for k, data in enumerate(slices)]
         datasets = derived(shared, stored) if one_source_each else new(shared, stored)
         if image.data.ndim == 3:
             return [_save(datasets[0], path)]
@@ -73,11 +74,11 @@ def _slices(image: Image) -> list[Float32]:
     return [image.data] if image.data.ndim == 3 else [image.data[:, k] for k in range(image.data.shape[1])]
 
 
-def _store(image: Image, data: Float32, source: Dataset | None) -> Stored:
-    if image.channels == 3:
+def _store(data: Float32, others: list[Grid], source: Dataset | None) -> Stored:
+    if len(data) == 3:
         return store_colour(data)
     kept = None if source is None else source_grid(source)
-    return store(data, [*([kept] if kept else []), *grids(image)])
+    return store(data, [*([kept] if kept else []), *others])
 
 
 def _make_folder(path: Path) -> None:
