@@ -33,7 +33,7 @@ TISSUES = (
     "oedema",
 )
 INDEX = {name: i for i, name in enumerate(TISSUES)}
-_PIVOT = np.array([0.0, -10.0, 8.0])  # MNI mm: the origin of the scanner, so that nose and occiput both fit
+_PIVOT = np.array([0.0, -13.0, 8.0])  # MNI mm: the origin of the scanner, so that nose and occiput both fit
 
 
 @dataclass(frozen=True)
