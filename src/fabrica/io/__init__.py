@@ -112,11 +112,13 @@ def write(
         raise UsageError(f"{path}: bits and clip are for PNG, TIFF and JPEG, found {kind}")
     from fabrica.io.marks import is_synthetic, marks
 
-    synthetic = synthetic or is_synthetic(image)
-    found = marks(image, synthetic, provenance)
+    marked = synthetic or is_synthetic(image)
+    found = marks(image, marked, provenance)
     if kind == "dicom":
         from fabrica.io.dicom_write import write_dicom
 
+        # What was derived from a synthetic DICOM object keeps its patient, study and mark unasked.
+        synthetic = synthetic or (marked and not image.origin.get("dicom"))
         files: list[Path] = write_dicom(image, path, synthetic=synthetic, **provenance)
         return files
     if kind == "nifti":
@@ -197,21 +199,24 @@ def _output_format(image: Image, path: Path, as_: str) -> str:
 
 
 def _read_folder(path: Path, frame: str, budget: int) -> Image:
-    from fabrica.io.dicom import read_series
+    from fabrica.io.dicom import read_dicom, read_series
 
     series = _series(path)
-    if frame:
-        if frame not in series:
-            raise ReadError(f"{path}: no series {frame!r}; found {', '.join(series)}")
-        return read_series(series[frame], budget)
-    if len(series) > 1:
+    if frame and frame not in series:
+        raise ReadError(f"{path}: no series {frame!r}; found {', '.join(series)}")
+    if not frame and len(series) > 1:
         listed = "; ".join(f"{uid} ({len(files)} files)" for uid, files in list(series.items())[:5])
         raise ReadError(f"{path}: {len(series)} DICOM series, expected one; name one as the frame: {listed}")
-    return read_series(next(iter(series.values())), budget)
+    files = series[frame] if frame else next(iter(series.values()))
+    return read_dicom(files[0], "", budget) if len(files) == 1 else read_series(files, budget)
 
 
 def _series(folder: Path) -> dict[str, list[Path]]:
-    """The DICOM files directly in a folder, by series."""
+    """The DICOM files directly in a folder, by series.
+
+    De-identification often blanks the SeriesInstanceUID. Where no file has one, all are taken as one series under
+    the folder's name; `read_series` then insists that their sizes, spacings and orientations agree.
+    """
     from fabrica.io.dicom import group_series, is_dicom
 
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -220,4 +225,7 @@ def _series(folder: Path) -> dict[str, list[Path]]:
         raise ReadError(
             f"{folder}: no DICOM slice among {len(files)} files; expected a folder of one series, or a file"
         )
-    return group_series(slices)
+    series = group_series(slices)
+    if all(uid == str(members[0]) for uid, members in series.items()):  # group_series' way to say "none"
+        return {str(folder): slices}
+    return series
