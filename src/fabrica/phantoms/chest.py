@@ -229,14 +229,14 @@ def _grow_vessels(
     lift = np.where(side > 0, 9.0, 0.0)  # the left hilum stands higher
     start = np.column_stack(
         [
-            side * (29 + 8 * np.cos(fan)),
+            side * (19 + 8 * np.cos(fan)),
             rng.normal(-5, 8, 2 * trunks),
-            apex - 103 + lift + 16 * np.sin(fan) + rng.normal(0, 3, 2 * trunks),
+            apex - 103 + lift + 20 * np.sin(fan) + rng.normal(0, 3, 2 * trunks),
         ]
     )
     way = np.column_stack([side * np.cos(fan), rng.normal(0, 0.4, 2 * trunks), np.sin(fan)])
     radius = rng.uniform(3.5, 5.4, 2 * trunks) * np.where(fan < 0, 1.15, 0.85)
-    length = np.where(np.abs(np.sin(fan)) > 0.75, 40.0, 29.0) * lung / 205
+    length = np.where(np.abs(np.sin(fan)) > 0.75, 46.0, 37.0) * lung / 205
     grown = [_pulmonary_arteries(apex - 103)]
     for generation in range(7):
         way /= np.linalg.norm(way, axis=1, keepdims=True)
@@ -260,9 +260,9 @@ def _grow_vessels(
 def _pulmonary_arteries(hilum: float) -> tuple[Float64, Float64]:
     """The right and left main branches up to the lobes, around the right hilum's height: (4, 17, 3), (4, 17)."""
     paths = [
-        [[-14, 0, hilum - 4], [-33, -4, hilum - 6], [-45, -14, hilum - 58]],
+        [[-12, 0, hilum + 6], [-33, -4, hilum - 14], [-45, -14, hilum - 58]],
         [[-16, 0, hilum - 2], [-32, 0, hilum + 10], [-44, 0, hilum + 36]],
-        [[18, 0, hilum + 14], [40, -14, hilum + 8], [49, -26, hilum - 42]],
+        [[16, 0, hilum + 13], [38, -14, hilum + 2], [49, -26, hilum - 42]],
         [[18, 0, hilum + 14], [36, -4, hilum + 22], [46, 0, hilum + 44]],
     ]
     radii = [np.linspace(10, 5, 17), np.linspace(6.5, 3.4, 17), np.linspace(10, 4.6, 17), np.linspace(5.5, 3.4, 17)]
@@ -557,17 +557,19 @@ def tube_points(paths: Float64, radii: Float64, step: float) -> tuple[Float64, F
     f = at - k
     centre = paths[:, k] * (1 - f)[:, None] + paths[:, k + 1] * f[:, None]
     radius = radii[:, k] * (1 - f) + radii[:, k + 1] * f
-    leg = paths[:, k + 1] - paths[:, k]
-    flat = np.hypot(leg[..., 0], leg[..., 2]) + 1e-6
+    leg = np.linalg.norm(paths[:, k + 1] - paths[:, k], axis=2)
+    bend = np.gradient(paths, axis=1)[..., ::2]  # in the picture; turned gradually, or the bends would crack
+    way = bend[:, k] * (1 - f)[:, None] + bend[:, k + 1] * f[:, None]
+    way /= np.linalg.norm(way, axis=2, keepdims=True) + 1e-6
     across = max(2, math.ceil(math.pi * float(radii.max()) / step))
     angle = np.arange(1, across + 1) * np.pi / (across + 1)
     offset = radius[..., None] * np.cos(angle)
     points = np.empty((*offset.shape, 3))
-    points[..., 0] = centre[..., None, 0] - offset * (leg[..., 2] / flat)[..., None]
+    points[..., 0] = centre[..., None, 0] - offset * way[..., 1:]
     points[..., 1] = centre[..., None, 1]
-    points[..., 2] = centre[..., None, 2] + offset * (leg[..., 0] / flat)[..., None]
+    points[..., 2] = centre[..., None, 2] + offset * way[..., :1]
     share = 2 * np.pi / (across + 1) * np.sin(angle) ** 2
-    volume = (radius**2 * np.linalg.norm(leg, axis=2) * (m - 1) / n)[..., None] * share
+    volume = (radius**2 * leg * (m - 1) / n)[..., None] * share
     return points, volume
 
 
@@ -1021,7 +1023,7 @@ def _expose(integral: Float32, frame: _Frame, a: _Anatomy, rng: np.random.Genera
     density = detect(integral, frame.pixel, photons, rng)
 
     broad, near = _blur_matrix(frame.size, 45 / frame.pixel), _blur_matrix(frame.size, 6 / frame.pixel)
-    ground = np.float32(2.75 * (0.5 + 0.5 * a.depth))
+    ground = np.float32(2.75 * (0.5 + 0.5 * a.depth) + 0.012 * (a.fat - 7))
     level = broad @ np.maximum(density, np.float32(0.7)) @ broad.T
     density = density - ground - np.float32(equalise) * (level - ground)
     density += np.float32(sharpen) * (density - near @ density @ near.T)
