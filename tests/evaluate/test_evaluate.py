@@ -47,14 +47,14 @@ def noise(count: int) -> Labelled:
     ]
 
 
-def store(folder: Path, name: str, splits: dict[str, Labelled], labelled: bool = True) -> Path:
-    """Write 16-bit PNGs and a manifest; patient and image are named after `name`, which may be hostile."""
+def store(folder: Path, name: str, splits: dict[str, Labelled], labelled: bool = True, suffix: str = ".png") -> Path:
+    """Write images (PNGs of 16 bits) and a manifest; patient and image are named after `name`, which may be hostile."""
     folder.mkdir(parents=True)
     rows = []
     for split, images in splits.items():
         for k, (image, label) in enumerate(images):
-            path = folder / f"{split}-{k:03d}.png"
-            io.write(image, path, bits=16)
+            path = folder / f"{split}-{k:03d}{suffix}"
+            io.write(image, path, bits=16 if suffix == ".png" else None)
             id_ = f"{name} {split} {k}"
             rows.append(Row(id=id_, patient=id_, path=path.name, split=split, label=label if labelled else ""))
     Manifest(rows, folder).save(folder / "manifest.csv")
@@ -133,14 +133,13 @@ def test_the_report_says_what_stands_on_the_disk(honest: Report) -> None:
 
 def test_planted_copies_are_found(real: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    brighter = [
-        (
-            image.with_data(np.clip(image.data * 0.9 + 50 + rng.normal(0, 20, image.data.shape), 0, 4095).round()),
-            "normal",
-        )
-        for image, _ in phantoms(0, 32)  # the first images of the train split
-    ]
-    store(tmp_path / "copies", "copy", {"test": brighter + phantoms(7000, 32)})
+
+    def disguised(image: Image) -> Image:
+        grain = rng.normal(0, 20, image.data.shape)
+        return image.with_data(np.clip(np.rint(image.data * 0.9 + 50 + grain), 0, 4095).astype(np.float32))
+
+    copied = [(disguised(image), label) for image, label in phantoms(0, TRAIN)[:32]]
+    store(tmp_path / "copies", "copy", {"test": copied + phantoms(5000, 48)[:32]})
     report = evaluate(tmp_path / "copies", real, tmp_path / "report")
     assert 28 <= report.scores["copies"] <= 36
     assert any("copies training images" in warning for warning in report.warnings)
@@ -178,6 +177,22 @@ def test_eight_bit_images_are_read_on_their_own_scale(real: Path, tmp_path: Path
     report = evaluate(folder, real, tmp_path / "report")
     assert any("read on its own scale" in warning for warning in report.warnings)
     assert report.scores["precision"]["value"] > 0.7
+
+
+def test_volumes_go_the_same_way(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def volumes(count: int) -> Labelled:
+        grain = gaussian_filter(rng.normal(size=(count, 1, 16, 18, 20)), (0, 0, 2, 2, 2)).astype(np.float32)
+        return [(Image(volume), "") for volume in grain]
+
+    parts = {"train": volumes(24), "test": volumes(20)}
+    manifest = store(tmp_path / "real", "v", parts, suffix=".nii.gz")
+    store(tmp_path / "fake", "f", {"test": volumes(18) + parts["train"][:2]}, suffix=".nii.gz")
+    report = evaluate(tmp_path / "fake", manifest, tmp_path / "report")
+    assert report.scores["frechet"]["value"] < 1.5 * report.scores["frechet"]["real"]
+    assert 2 <= report.scores["copies"] <= 4  # those planted, and about one false alarm
+    assert "axial, coronal and sagittal" in report.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,13 @@ class Line:
 
 
 def triptych(sample: Float32, nearest: Float32) -> Bytes:
-    """Two images (C, *S) in [-1, 1] and their absolute difference, side by side: uint8 (H, W) or (H, W, 3)."""
-    difference = np.abs(sample - nearest) - np.float32(1)  # equal is black; a difference of half the range is grey
-    return image_grid(np.stack([sample, nearest, difference]), columns=3)
+    """Two images (C, *S) in [-1, 1] and their absolute difference: uint8 (H, W) or (H, W, 3).
+
+    Side by side, or below each other for volumes, whose three planes need the width. In the difference black is
+    equal and white is the whole range, black against white.
+    """
+    difference = np.abs(sample - nearest) - np.float32(1)
+    return image_grid(np.stack([sample, nearest, difference]), columns=1 if sample.ndim == 4 else 3)
 
 
 def png_uri(pixels: Bytes, widest: int = 1200) -> str:
