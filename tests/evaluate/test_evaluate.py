@@ -213,7 +213,7 @@ def test_wrong_use_is_one_readable_error(real: Path, tmp_path: Path, choices: di
     assert not (tmp_path / "report").exists()
 
 
-def test_a_conditional_model_is_asked_for_the_real_proportions(tmp_path: Path) -> None:
+def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_path: Path) -> None:
     images = phantoms(0, TRAIN) + phantoms(1000, TEST)
     normal = [pair for pair in images if pair[1] == "normal"]
     other = [pair for pair in images if pair[1] != "normal"]
@@ -247,6 +247,11 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(tmp_path: Path) -
     for words in ("Loss: training from", "against sampler steps", "fabrica evaluate", "--curve 1,2"):
         assert words in page
     assert "sampling" in seen
+
+    elsewhere = evaluate(tmp_path / "run", real, tmp_path / "other", n=16)
+    assert elsewhere.scores["n_real"] == TEST
+    assert elsewhere.scores["n_searched"] == 40  # copies are looked for in what it was trained on
+    assert any("own training images" in warning for warning in elsewhere.warnings)
 
 
 def shared(name: str) -> Path:
