@@ -208,7 +208,7 @@ def test_npz_with_presets_and_copies_across_splits(tmp_path: Path) -> None:
     arrays = {f"{split}_images": rng.integers(0, 255, (6, 12, 12), np.uint8) for split in ("train", "val", "test")}
     arrays["val_images"][0] = arrays["train_images"][3]
     labels = {f"{split}_labels": np.arange(6).reshape(6, 1) % 2 for split in ("train", "val", "test")}
-    np.savez(tmp_path / "toy.npz", **arrays, **labels)
+    np.savez(tmp_path / "toy.npz", **arrays, **labels)  # type: ignore[arg-type]
     manifest = scan(tmp_path)
     rows = by_id(manifest)
     assert (rows["toy/val_images/1"].split, rows["toy/val_images/1"].label) == ("val", "1")

@@ -41,9 +41,9 @@ def write_phantoms(
     """
     if kind not in ("chest", "head"):
         raise UsageError(f"no phantom {kind!r}; expected chest or head")
-    if not 1 <= count <= MOST or size < 8 or seed < 0:
+    if not 1 <= count <= MOST or size < 16 or seed < 0:
         raise UsageError(
-            f"{count} phantoms of {size} pixels with seed {seed}; expected 1 to {MOST} of at least 8 and a seed >= 0"
+            f"{count} phantoms of {size} pixels with seed {seed}; expected 1 to {MOST} of at least 16 and a seed >= 0"
         )
     folder = Path(folder)
     seeds = range(seed * MOST, seed * MOST + count)

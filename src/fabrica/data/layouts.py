@@ -106,8 +106,12 @@ def _cases(places: dict[str, Place]) -> None:
             folders.setdefault(parent, {})[part] = path
     counts = Counter(part for parts in folders.values() for part in parts)
     # many folders and few names, each in most folders; classes are the other way round, and series are numbered
-    few = 2 <= len(counts) <= min(len(folders), 20)
-    if not few or any(2 * n < len(folders) or not re.search("[a-z]", part.lower()) for part, n in counts.items()):
+    few = 2 <= len(counts) <= 20 and (len(counts) <= len(folders) or MASK_STEMS & {part.lower() for part in counts})
+    if (
+        len(folders) < 2
+        or not few
+        or any(2 * n < len(folders) or not re.search("[a-z]", part.lower()) for part, n in counts.items())
+    ):
         return
     for folder, parts in folders.items():
         images = [part for part in parts if part.lower() not in MASK_STEMS]

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
-from fabrica.errors import UsageError
+from fabrica.errors import UsageError, did_you_mean
 from fabrica.io.atomic import atomic
-from fabrica.recipe import did_you_mean
 
 SPLITS = ("train", "val", "test")
 PATHS = ("path", "mask", "pair")  # the columns that hold paths

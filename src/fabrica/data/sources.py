@@ -15,9 +15,9 @@ from fabrica.data import find, layouts, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
 from fabrica.data.manifest import Manifest, Row
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.image import Image
-from fabrica.recipe import DataConfig, did_you_mean
+from fabrica.recipe import DataConfig
 
 PHANTOM = "phantom:"
 # far from the seeds of phantoms written to a folder, and from one another

@@ -1,0 +1,157 @@
+"""Geometry: no image mirrored, none distorted, none aliased."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fabrica.codec import Codec
+from fabrica.data.standardise import fitted_to, oriented, resample, standardise
+from fabrica.errors import UsageError
+from fabrica.image import Image
+
+WINDOW = Codec("window", 0, 100)
+
+
+def noise(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("sizes", [((32, 48), (16, 16)), ((12, 32, 48), (4, 16, 24))])
+def test_shrinking_by_whole_factors_is_the_mean_of_blocks(sizes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    source, target = sizes
+    values = noise(2, *source)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None], target, mode="area")[0].numpy()
+    np.testing.assert_allclose(resample(values, target), expected, atol=1e-6)
+
+
+def test_growing_is_linear_between_pixel_centres() -> None:
+    values = noise(1, 9, 13)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None], (20, 31), mode="bilinear", align_corners=False
+    )[0].numpy()
+    np.testing.assert_allclose(resample(values, (20, 31)), expected, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_resampling_keeps_constants_and_never_overshoots(source: int, target: int) -> None:
+    np.testing.assert_allclose(resample(np.full((1, source, 5), 0.7, np.float32), (target, 5)), 0.7, atol=1e-6)
+    values = noise(1, source, 3)
+    out = resample(values, (target, 3))
+    assert out.min() >= values.min() - 1e-5 and out.max() <= values.max() + 1e-5
+    if target <= source:  # means of areas keep the mean of the whole
+        np.testing.assert_allclose(out.mean(), values.mean(), atol=1e-4)
+
+
+def test_fine_stripes_become_grey_not_stripes() -> None:
+    stripes = np.tile(np.array([0, 1], np.float32), 64)[None, None].repeat(64, axis=1)
+    np.testing.assert_allclose(resample(stripes, (16, 40)), 0.5, atol=0.13)  # picking pixels gives 0.5 of aliasing
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "visible"),
+    [
+        ("pad", (32, 32), (16, 32)),
+        ("crop", (32, 32), (32, 32)),
+        ("stretch", (32, 32), (32, 32)),
+        ("exact", (60, 90), (40, 80)),
+    ],
+)
+def test_fit(fit: str, size: tuple[int, int], visible: tuple[int, int]) -> None:
+    out, _ = fitted_to(np.ones((1, 40, 80), np.float32), size, fit)
+    assert out.shape == (1, *size)
+    assert (np.count_nonzero(out[0, :, size[1] // 2] == 1), np.count_nonzero(out[0, size[0] // 2] == 1)) == visible
+    assert set(np.unique(out)) <= {-1.0, 1.0}
+    assert np.array_equal(out, out[:, ::-1]) and np.array_equal(out, out[..., ::-1])  # centred
+
+
+def test_exact_crops_and_pads_without_touching_a_value() -> None:
+    values = noise(1, 28, 28)
+    padded, _ = fitted_to(values, (32, 32), "exact")
+    assert np.array_equal(padded[:, 2:30, 2:30], values) and (padded[:, :2] == -1).all()
+    back, _ = fitted_to(padded, (28, 28), "exact")
+    assert np.array_equal(back, values)
+
+
+def test_proportions_are_those_in_millimetres() -> None:
+    out, mm = fitted_to(np.ones((1, 20, 64, 64), np.float32), (64, 64, 64), "pad", spacing=(5.0, 1.0, 1.0))
+    assert np.count_nonzero(out[0, :, 32, 32] == 1) == 64  # 100 mm, the longest side
+    assert np.count_nonzero(out[0, 32, :, 32] == 1) == 41  # 64 mm
+    np.testing.assert_allclose(mm, (100 / 64, 64 / 41, 64 / 41))
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product([1, -1], repeat=3)))
+def test_every_orientation_of_a_volume_becomes_the_same(axes: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    """A volume whose values tell where they lie, stored in all 48 ways: afterwards W runs to the right, and the
+    affine still tells the truth."""
+    spacing = np.array([1.0, 2.0, 3.0])  # of x, y, z
+    shape = np.array([4, 5, 6])
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel_axis, (world, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[world, voxel_axis] = sign * spacing[world]
+        affine[world, 3] = 0 if sign > 0 else spacing[world] * (shape[world] - 1)
+    counts = shape[list(axes)]
+    d, h, w = np.meshgrid(*(np.arange(n) for n in counts[::-1]), indexing="ij")
+    mm = np.einsum("ij,jdhw->idhw", affine[:3, :3], np.stack([w, h, d])) + affine[:3, 3, None, None, None]
+    image = Image((mm[0] + 100 * mm[1] + 10_000 * mm[2])[None].astype(np.float32), affine)
+    found = oriented(image, "RAS")
+    assert found.size == (6, 5, 4) and found.spacing == (3.0, 2.0, 1.0)
+    np.testing.assert_allclose(found.affine, np.diag([1.0, 2.0, 3.0, 1.0]), atol=1e-9)
+    assert found.data[0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert found.data[0, 0, :, 0].tolist() == [0, 200, 400, 600, 800]
+    assert found.data[0, :, 0, 0].tolist() == [0, 30_000, 60_000, 90_000, 120_000, 150_000]
+    viewed = oriented(image, "LPS")
+    assert viewed.data[0, 0, 0].tolist() == [803, 802, 801, 800]  # column 0 right, row 0 anterior
+
+
+def test_oblique_volumes_keep_their_three_axes() -> None:
+    angle = np.deg2rad(44)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    found = oriented(Image(noise(1, 3, 4, 5), affine), "RAS")
+    assert found.size == (3, 4, 5) and np.linalg.det(found.affine[:3, :3]) == pytest.approx(1)
+
+
+def test_a_volume_gives_the_middle_third_of_its_slices() -> None:
+    data = np.arange(9, dtype=np.float32)[None, :, None, None] * np.ones((1, 9, 8, 8), np.float32) * 10
+    image = Image(data, np.diag([-1.5, -1.5, 4.0, 1.0]))
+    slices = list(standardise(image, WINDOW, (8, 8), 1, "pad"))
+    levels = [float(values.mean()) for values, _ in slices]
+    np.testing.assert_allclose(levels, [30 / 50 - 1, 40 / 50 - 1, 50 / 50 - 1], atol=1e-6)
+    assert all(mm == (1.5, 1.5) for _, mm in slices)
+    single = list(standardise(image.with_data(data[:, :1]), WINDOW, (8, 8), 1, "pad"))
+    assert len(single) == 1
+
+
+def test_a_volume_stays_whole_for_a_volume() -> None:
+    image = Image(noise(1, 6, 8, 8) + 50, np.diag([2.0, 2.0, 2.0, 1.0]))
+    ((values, mm),) = standardise(image, WINDOW, (6, 8, 8), 1, "pad")
+    np.testing.assert_allclose(values, WINDOW.encode(image), atol=1e-6)
+    assert mm == (2.0, 2.0, 2.0)
+
+
+def test_pictures_know_no_millimetres() -> None:
+    ((_, mm),) = standardise(Image(noise(1, 8, 8)), WINDOW, (8, 8), 1, "pad")
+    assert mm == ()
+
+
+def test_label_maps_stay_labels() -> None:
+    labels = np.random.default_rng(1).integers(0, 3, (1, 30, 50)).astype(np.float32)
+    codec = Codec("label", classes=3, unit="label")
+    ((values, _),) = standardise(Image(labels, unit="label"), codec, (20, 20), 1, "pad")
+    assert values.shape == (3, 20, 20) and set(np.unique(values)) == {-1.0, 1.0}
+    assert ((values == 1).sum(axis=0) == 1).all() and (values[0, 0] == 1).all()  # padding is background
+
+
+def test_what_does_not_fit_is_named() -> None:
+    picture = Image(noise(3, 8, 8), origin={"path": "photo.png"})
+    with pytest.raises(UsageError, match=r"photo\.png has 3 channels; expected 1"):
+        list(standardise(picture, WINDOW, (8, 8), 1, "pad"))
+    with pytest.raises(UsageError, match=r"photo\.png is 2-D"):
+        list(standardise(picture, WINDOW, (8, 8, 8), 3, "pad"))
