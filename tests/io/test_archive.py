@@ -32,13 +32,13 @@ def real(name: str) -> Path:
     return DATA / name
 
 
-def noise(*shape: int, dtype: type[np.generic] = np.uint8) -> npt.NDArray[Any]:
+def noise(*shape: int, dtype: Any = np.uint8) -> npt.NDArray[Any]:
     return RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
 @pytest.fixture(params=["stored", "deflated"])
 def medmnist(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, npt.NDArray[Any]]]:
-    arrays: dict[str, npt.NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "train_images": noise(12, 28, 28),
         "train_labels": noise(12, 14) % 2,  # multi-label: wide enough to be taken for a picture
         "test_images": noise(5, 28, 28),
@@ -90,7 +90,12 @@ def test_array_layouts(tmp_path: Path, shape: tuple[int, ...], one: tuple[int, .
 
 
 def test_arrays_that_are_one_image_or_none(tmp_path: Path) -> None:
-    arrays = {"ct": noise(20, 30, dtype=np.uint16), "skin": noise(20, 30, 3), "ages": noise(20), "few": noise(20, 3)}
+    arrays: dict[str, Any] = {
+        "ct": noise(20, 30, dtype=np.uint16),
+        "skin": noise(20, 30, 3),
+        "ages": noise(20),
+        "few": noise(20, 3),
+    }
     np.savez(tmp_path / "x.npz", **arrays, names=np.array(["a", "b"]), wave=np.ones((9, 9), np.complex64))
     assert fio.frames(tmp_path / "x.npz") == ["ct", "skin"]
     np.testing.assert_array_equal(fio.read(tmp_path / "x.npz", "skin").data, arrays["skin"].transpose(2, 0, 1))

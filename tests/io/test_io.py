@@ -9,6 +9,7 @@ import sys
 import tempfile
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,7 @@ def test_a_folder_is_one_series(tmp_path: Path) -> None:
 def test_a_synthetic_mark_survives_every_change_of_format(tmp_path: Path) -> None:
     path = fio.write(grey(1, 16, 16), tmp_path / "x.png", synthetic=True)[0]
     for suffix in (".tif", ".dcm", ".nii.gz", ".npz", ".jpg", ".dcm", ".png"):
-        picture = {"bits": 8, "clip": True} if suffix in (".jpg", ".png") else {}
+        picture: dict[str, Any] = {"bits": 8, "clip": True} if suffix in (".jpg", ".png") else {}
         (path,) = fio.write(fio.read(path), tmp_path / f"next{suffix}", **picture)
     assert fio.read(path).origin["synthetic"] is True
 

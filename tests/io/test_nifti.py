@@ -67,7 +67,7 @@ def test_values_and_affine_equal_nibabels(tmp_path: Path, dtype: str, suffix: st
 
 def test_scale_factor_and_window(tmp_path: Path) -> None:
     stored = RNG.integers(-3000, 3000, (4, 5, 6), dtype=np.int16)
-    fields = {"scl_slope": 0.25, "scl_inter": -10, "cal_min": -100, "cal_max": 300}
+    fields: dict[str, Any] = {"scl_slope": 0.25, "scl_inter": -10, "cal_min": -100, "cal_max": 300}
     read = fio.read(save(tmp_path / "x.nii", stored, **fields))
     np.testing.assert_array_equal(read.data[0], stored.T * 0.25 - 10)
     assert read.origin["step"] == 0.25
@@ -155,7 +155,8 @@ def test_round_trip(dtype: str, slope: float, inter: float, dims: tuple[int, ...
         source = Path(folder) / "source.nii"
         source.write_bytes(header.binaryblock + b"\0\0\0\0" + stored.tobytes(order="F"))
         image = fio.read(source)
-        changed = image.with_data(image.data + rng.uniform(-0.4, 0.4, image.data.shape) * abs(slope))
+        shift = rng.uniform(-0.4, 0.4, image.data.shape) * abs(slope)
+        changed = image.with_data(image.data + shift.astype(np.float32))
         for kept in (image, changed):
             (path,) = fio.write(kept, Path(folder) / f"x{suffix}")
             back, loaded = fio.read(path), nib.load(path)
@@ -191,7 +192,7 @@ def test_labels_are_whole_numbers_and_stay_labels(tmp_path: Path) -> None:
 
 def test_a_rescaled_copy_is_not_rounded_to_the_sources_steps(tmp_path: Path) -> None:
     source = fio.read(save(tmp_path / "x.nii", RNG.integers(0, 4000, (6, 6, 6), dtype=np.int16)))
-    unit_range = source.with_data(source.data / 4000)
+    unit_range = source.with_data(source.data / np.float32(4000))
     back = fio.read(fio.write(unit_range, tmp_path / "y.nii")[0])
     np.testing.assert_array_equal(back.data, unit_range.data)
     beyond = source.with_data(source.data * 100)

@@ -1,16 +1,14 @@
 """Many images in one file: MedMNIST-like .npz, zip archives of pictures, and Fabrica's own .npz of one image.
 
-Any frame is reached without reading the others: stored members by seeking, deflated pictures one by one; a deflated
-array has to be inflated whole, so the last one is kept. Arrays of Python objects are never unpickled.
+Any frame is reached without reading the others: stored arrays by seeking (which leaves their checksum unverified),
+pictures one by one; a deflated array has to be inflated whole, so the last one is kept. Arrays of Python objects
+are never unpickled.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from fabrica.io.atomic import atomic
 from fabrica.io.budget import DEFAULT_BUDGET, check
 from fabrica.io.guard import decoding
 from fabrica.io.marks import from_text, origin_from, to_text
+from fabrica.io.members import STORED, Member, Stamp, data_begins, directory, stamp_of, unpack
 from fabrica.io.pixels import number_range
 from fabrica.io.raster import SUFFIXES, decode_raster
 
@@ -31,20 +30,6 @@ _OWN = {"data", "affine", "unit"}
 _LARGEST_NPY_HEADER = 16_384
 _SMALLEST_SIDE = 8  # a table of labels (N, 14) is not an image
 _LABEL_WORDS = ("label", "target", "class", "mask")
-_STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-_LOCAL_HEADER = 30  # bytes before the name of a zip member
-
-
-@dataclass(frozen=True)
-class Member:
-    """One member of a zip archive: its name, where its local header is, and its sizes in bytes."""
-
-    name: str
-    position: int
-    packed: int
-    size: int
-    method: int
-    crc: int
 
 
 @dataclass(frozen=True)
@@ -59,14 +44,10 @@ class Stack:
     frames: int
 
 
-Stamp = tuple[str, int, int]
-"""Path, modification time in ns and size: what the caches go by."""
-
-
 def npz_frames(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     """The images of an .npz: "train_images/0", ... in the file's order; [""] for Fabrica's own."""
     with decoding(path, "an .npz"):
-        stacks = _stacks(_stamp(path))
+        stacks = _stacks(stamp_of(path))
         if set(stacks) >= _OWN:
             return [""]
         count = sum(max(0, stack.frames) for stack in stacks.values())
@@ -82,10 +63,10 @@ def npz_labels(path: str | Path, budget: int = DEFAULT_BUDGET) -> dict[str, Arra
     """The arrays of an .npz whose key says label, target, class or mask: {"train_labels": (N, 1), ...}."""
     path = Path(path)
     with decoding(path, "an .npz"):
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         labels = {key: stack for key, stack in _stacks(stamp).items() if _is_label(key)}
         check(sum(s.member.size for s in labels.values()), budget, f"{len(labels)} label arrays", path)
-        return {key: _values(_unpack(path, stack.member), stack) for key, stack in labels.items()}
+        return {key: _values(unpack(path, stack.member), stack) for key, stack in labels.items()}
 
 
 def read_npz(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
@@ -96,7 +77,7 @@ def read_npz(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image
     (N, 1|3, D, H, W), and a single (H, W) or (H, W, 3). Raises ReadError for anything else.
     """
     with decoding(path, "an .npz"):
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         stacks = _stacks(stamp)
         if set(stacks) >= _OWN and frame == "":
             return _read_own(path, stacks, budget)
@@ -125,20 +106,20 @@ def write_npz(image: Image, path: Path, marks: dict[str, str]) -> None:
 def zip_frames(path: Path) -> list[str]:
     """The pictures in a zip archive, by name, sorted."""
     with decoding(path, "a zip archive"):
-        return sorted(name for name in _directory(_stamp(path)) if _is_picture(name))
+        return sorted(name for name in directory(stamp_of(path)) if _is_picture(name))
 
 
 def read_zip(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
     """The picture named `frame` in a zip archive; "" where it holds a single one."""
     with decoding(path, "a zip archive"):
-        members = _directory(_stamp(path))
+        members = directory(stamp_of(path))
         if frame == "":
             frame = _only([name for name in members if _is_picture(name)], path, "pictures")
         if frame not in members:
             raise ReadError(f"{path}: no member {frame!r} among {len(members)}; list them with fabrica.io.frames")
         member = members[frame]
         check(member.size, budget, f"member {frame}", path)
-        image = decode_raster(io.BytesIO(_unpack(path, member)), path / frame, budget)
+        image = decode_raster(io.BytesIO(unpack(path, member)), path / frame, budget)
         image.origin.update(path=str(path), frame=frame)
         return image
 
@@ -146,35 +127,12 @@ def read_zip(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image
 def is_npz(path: Path) -> bool:
     """Whether a zip archive holds NumPy arrays rather than pictures."""
     with decoding(path, "a zip archive"):
-        return _holds_arrays(_stamp(path))
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return str(path.absolute()), status.st_mtime_ns, status.st_size
-
-
-@lru_cache(maxsize=8)
-def _directory(stamp: Stamp) -> dict[str, Member]:
-    """The members of a zip archive; reading the directory of 10,000 for each of them would take minutes."""
-    with zipfile.ZipFile(stamp[0]) as archive:
-        return {
-            info.filename: Member(
-                info.filename,
-                info.header_offset,
-                info.compress_size,
-                info.file_size,
-                -1 if info.flag_bits & 1 else info.compress_type,  # encrypted
-                info.CRC,
-            )
-            for info in archive.infolist()
-            if not info.is_dir()
-        }
+        return _holds_arrays(stamp_of(path))
 
 
 @lru_cache(maxsize=8)
 def _holds_arrays(stamp: Stamp) -> bool:
-    return any(name.endswith(".npy") for name in _directory(stamp))
+    return any(name.endswith(".npy") for name in directory(stamp))
 
 
 @lru_cache(maxsize=8)
@@ -183,13 +141,13 @@ def _stacks(stamp: Stamp) -> dict[str, Stack]:
     path = Path(stamp[0])
     return {
         name.removesuffix(".npy"): _read_header(path, member)
-        for name, member in _directory(stamp).items()
+        for name, member in directory(stamp).items()
         if name.endswith(".npy")
     }
 
 
 def _read_header(path: Path, member: Member) -> Stack:
-    head = io.BytesIO(_unpack(path, member, first=_LARGEST_NPY_HEADER))
+    head = io.BytesIO(unpack(path, member, first=_LARGEST_NPY_HEADER))
     version = np.lib.format.read_magic(head)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(head)
@@ -240,7 +198,7 @@ def _address(path: Path, frame: str, stacks: dict[str, Stack]) -> tuple[str, int
 
 def _frame(stamp: Stamp, stack: Stack, index: int | None, budget: int) -> Array:
     path, member = Path(stamp[0]), stack.member
-    whole = index is None or member.method != _STORED or stack.fortran
+    whole = index is None or member.method != STORED or stack.fortran
     voxels = int(np.prod(stack.shape if index is None else stack.shape[1:], dtype=object))
     check(voxels * max(4, stack.dtype.itemsize) + (member.size if whole else 0), budget, f"array {member.name}", path)
     if whole:
@@ -249,7 +207,7 @@ def _frame(stamp: Stamp, stack: Stack, index: int | None, budget: int) -> Array:
     assert index is not None
     nbytes = voxels * stack.dtype.itemsize
     with path.open("rb") as file:
-        file.seek(_data_begins(file.read, file.seek, member) + stack.begin + index * nbytes)
+        file.seek(data_begins(file, member) + stack.begin + index * nbytes)
         raw = file.read(nbytes)
     if len(raw) < nbytes:
         raise ValueError("the file is cut short")
@@ -258,7 +216,7 @@ def _frame(stamp: Stamp, stack: Stack, index: int | None, budget: int) -> Array:
 
 @lru_cache(maxsize=1)
 def _inflated(stamp: Stamp, stack: Stack) -> Array:
-    return _values(_unpack(Path(stamp[0]), stack.member), stack)
+    return _values(unpack(Path(stamp[0]), stack.member), stack)
 
 
 def _values(raw: bytes, stack: Stack) -> Array:
@@ -268,44 +226,9 @@ def _values(raw: bytes, stack: Stack) -> Array:
     return flat.reshape(stack.shape, order="F" if stack.fortran else "C")
 
 
-def _unpack(path: Path, member: Member, first: int | None = None) -> bytes:
-    """The bytes of a member, checksum verified; or its `first` ones, unverified."""
-    if member.method not in (_STORED, _DEFLATED):
-        raise ReadError(f"{path}: member {member.name} is encrypted or of a rare compression; pack it with deflate")
-    size = member.size if first is None else min(first, member.size)
-    with path.open("rb") as file:
-        file.seek(_data_begins(file.read, file.seek, member))
-        if member.method == _STORED:
-            raw = file.read(size)
-        else:
-            inflater, parts, found = zlib.decompressobj(-zlib.MAX_WBITS), [], 0
-            while found < size and not inflater.eof:
-                packed = inflater.unconsumed_tail or file.read(min(1 << 20, member.packed))
-                if not packed:
-                    break
-                parts.append(inflater.decompress(packed, size - found))
-                found += len(parts[-1])
-            raw = b"".join(parts)
-    if len(raw) != size:
-        raise ValueError(f"member {member.name} holds {len(raw)} bytes, expected {size}")
-    if first is None and zlib.crc32(raw) != member.crc:
-        raise ValueError(f"the checksum of member {member.name} is wrong")
-    return raw
-
-
-def _data_begins(read: Any, seek: Any, member: Member) -> int:
-    """Where a member's bytes begin: after its local header, name and extra field."""
-    seek(member.position)
-    head = read(_LOCAL_HEADER)
-    if len(head) < _LOCAL_HEADER or head[:4] != b"PK\3\4":
-        raise ValueError(f"member {member.name} is not where the directory says")
-    name, extra = struct.unpack("<HH", head[26:30])
-    return member.position + _LOCAL_HEADER + int(name) + int(extra)
-
-
 def _read_own(path: Path, stacks: dict[str, Stack], budget: int) -> Image:
     check(sum(stack.member.size for stack in stacks.values()), budget, "all arrays", path)
-    arrays = {key: _values(_unpack(path, stack.member), stack) for key, stack in stacks.items()}
+    arrays = {key: _values(unpack(path, stack.member), stack) for key, stack in stacks.items()}
     unit = str(arrays["unit"][()])
     if unit not in UNITS or arrays["affine"].shape != (4, 4):
         raise ReadError(f"{path}: unit {unit!r} and affine {arrays['affine'].shape}; expected an image Fabrica wrote")

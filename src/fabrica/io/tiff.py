@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from pathlib import Path
@@ -16,6 +17,9 @@ from fabrica.io.marks import from_text
 from fabrica.io.pixels import Pixels, physical_spacing
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# tifffile logs each oddity of a damaged file; without a handler of the application's these would go to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 _NONE, _DEFLATE = (1,), (8, 32946)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 _CENTIMETRE = 3
