@@ -477,7 +477,7 @@ class _Frame:
         x, z = (px * c + pz * s).astype(np.float32), (pz * c - px * s).astype(np.float32)
         return (x - self._sway(z)).astype(np.float32), z
 
-    def pixels(self, points: Float64) -> tuple[Float32, Float32]:
+    def pixels(self, points: npt.NDArray[np.floating]) -> tuple[Float32, Float32]:
         """Column and row of body points (..., 3)."""
         x, y, z = np.moveaxis(points.astype(np.float32), -1, 0)
         x, z = x + np.float32(self.anatomy.turn) * y, z + np.float32(self.anatomy.nod) * y
@@ -543,37 +543,42 @@ def free_length(low: Float32, high: Float32, blocks: Sequence[tuple[Float32, Flo
 # --- thin bodies: mass points -------------------------------------------------------------------------------
 
 
-def tube_points(paths: Float64, radii: Float64, step: float) -> tuple[Float64, Float64]:
+Points = npt.NDArray[np.floating]
+Parts = list[tuple[Float32, Float32]]  # (points (..., 3) in body mm, mass (...) = volume x attenuation)
+
+
+def tube_points(paths: Points, radii: Points, step: float) -> tuple[Float32, Float32]:
     """Solid round tubes as points and the volume that each stands for (mm^3).
 
     paths (k, m, 3) and radii (k, m) in mm. Points lie no more than about `step` mm apart along the tube, and
     across it at the Gauss-Chebyshev nodes of the chord 2 sqrt(r^2 - u^2), so that the volume is exact.
     Returns points (k, n, u, 3) and volumes (k, n, u).
     """
+    paths, radii = paths.astype(np.float32), radii.astype(np.float32)
     legs = np.linalg.norm(np.diff(paths, axis=1), axis=2)
-    m, n = paths.shape[1], max(2, math.ceil(legs.max() * (paths.shape[1] - 1) / step))
+    m, n = paths.shape[1], max(1, math.ceil(legs.max() * (paths.shape[1] - 1) / step))
     at = (np.arange(n) + 0.5) / n * (m - 1)
     k = np.minimum(at.astype(int), m - 2)
-    f = at - k
+    f = (at - k).astype(np.float32)
     centre = paths[:, k] * (1 - f)[:, None] + paths[:, k + 1] * f[:, None]
     radius = radii[:, k] * (1 - f) + radii[:, k + 1] * f
-    leg = np.linalg.norm(paths[:, k + 1] - paths[:, k], axis=2)
+    leg = legs[:, k]
     bend = np.gradient(paths, axis=1)[..., ::2]  # in the picture; turned gradually, or the bends would crack
     way = bend[:, k] * (1 - f)[:, None] + bend[:, k + 1] * f[:, None]
     way /= np.linalg.norm(way, axis=2, keepdims=True) + 1e-6
-    across = max(2, math.ceil(math.pi * float(radii.max()) / step))
+    across = max(1, math.ceil(math.pi * float(radii.max()) / step))
     angle = np.arange(1, across + 1) * np.pi / (across + 1)
-    offset = radius[..., None] * np.cos(angle)
-    points = np.empty((*offset.shape, 3))
+    offset = radius[..., None] * np.cos(angle, dtype=np.float32)
+    points = np.empty((*offset.shape, 3), np.float32)
     points[..., 0] = centre[..., None, 0] - offset * way[..., 1:]
     points[..., 1] = centre[..., None, 1]
     points[..., 2] = centre[..., None, 2] + offset * way[..., :1]
-    share = 2 * np.pi / (across + 1) * np.sin(angle) ** 2
+    share = np.float32(2 * np.pi / (across + 1)) * np.sin(angle, dtype=np.float32) ** 2
     volume = (radius**2 * leg * (m - 1) / n)[..., None] * share
     return points, volume
 
 
-def _splat(parts: Sequence[tuple[Float64, Float64]], frame: _Frame) -> Float32:
+def _splat(parts: Parts, frame: _Frame) -> Float32:
     """Sum of masses (points (..., 3), weights (...)) on the pixels, bilinear, per mm^2 of body area."""
     points = np.concatenate([p.reshape(-1, 3) for p, _ in parts])
     mass = np.concatenate([w.ravel() for _, w in parts])
@@ -589,9 +594,6 @@ def _splat(parts: Sequence[tuple[Float64, Float64]], frame: _Frame) -> Float32:
         total += np.bincount(at + step, weight, n * n)
     area = (frame.pixel / frame.anatomy.scale) ** 2
     return (total.reshape(n, n)[1:-1, 1:-1] / area).astype(np.float32)
-
-
-Parts = list[tuple[Float64, Float64]]  # (points (..., 3) in body mm, mass (...) = volume x attenuation)
 
 
 def _ribs(a: _Anatomy, lung_out: Float64, step: float) -> Parts:
@@ -626,18 +628,20 @@ def _ribs(a: _Anatomy, lung_out: Float64, step: float) -> Parts:
 
 def _bone_section(
     path: Float64, up: Float64, out: Float64, speed: Float64, step: float, mineral: float
-) -> tuple[Float64, Float64]:
-    """Rib mass around its axis: a ring of cortex 1.2 mm thick and two rings of marrow inside."""
+) -> tuple[Float32, Float32]:
+    """Rib mass around its axis: a ring of cortex 1.2 mm thick, and rings of marrow inside."""
     tall, thick = 6.8, 3.8
+    axis, high, wide, length = (part.astype(np.float32) for part in (path, up, out, speed))
     points, mass = [], []
-    for size, kind in ((0.92, "cortex"), (0.62, "marrow"), (0.28, "marrow")):
+    inner = ((0.72, 0.56), (0.46, 0.32), (0.2, 0.12)) if step < 2.2 else ((0.5, 1.0),)  # more would not be seen
+    for size, filling in ((0.92, 0.0), *inner):
         count = max(4, math.ceil(size * 32 / step))
-        phi = (np.arange(count) + 0.5) / count * 2 * np.pi
+        phi = ((np.arange(count) + 0.5) / count * 2 * np.pi).astype(np.float32)
         h, w = size * tall * np.cos(phi), size * thick * np.sin(phi)
-        points.append(path[..., None, :] + h[:, None] * up[..., None, :] + w[:, None] * out[..., None, :])
+        points.append(axis[..., None, :] + h[:, None] * high[..., None, :] + w[:, None] * wide[..., None, :])
         rim = np.hypot(tall * np.sin(phi), thick * np.cos(phi)) * 2 * np.pi / count * 1.2 * MU_CORTEX
-        core = np.full(count, np.pi * tall * thick * 0.72 * (0.69 if size > 0.5 else 0.31) / count * MU_MARROW)
-        mass.append(speed[..., None] * mineral * (rim if kind == "cortex" else core))
+        core = np.full(count, np.pi * tall * thick * 0.72 * filling / count * MU_MARROW)
+        mass.append(length[..., None] * ((core if filling else rim) * mineral).astype(np.float32))
     return np.concatenate(points, axis=-2), np.concatenate(mass, axis=-1)
 
 
@@ -691,7 +695,7 @@ def _shoulder_bones(a: _Anatomy, step: float) -> Parts:
 
 def _both_sides(parts: Parts) -> Parts:
     """The patient's left side and its mirror image."""
-    return parts + [(points * np.array([-1.0, 1.0, 1.0]), mass) for points, mass in parts]
+    return parts + [(points * np.array([-1, 1, 1], np.float32), mass) for points, mass in parts]
 
 
 def _resample(paths: Float64, count: int = 17) -> Float64:
@@ -701,7 +705,7 @@ def _resample(paths: Float64, count: int = 17) -> Float64:
     return a * (1 - t) * (1 - 2 * t) + b * 4 * t * (1 - t) + c * t * (2 * t - 1)
 
 
-def _blade(corners: Float64, step: float, mineral: float) -> tuple[Float64, Float64]:
+def _blade(corners: Float64, step: float, mineral: float) -> tuple[Float32, Float32]:
     """A triangular plate (3, 3) of bone 2 mm thick, as points on a lattice."""
     n = max(6, math.ceil(130 / step))
     u, v = np.meshgrid((np.arange(n) + 0.5) / n, (np.arange(n) + 0.5) / n)
@@ -709,7 +713,7 @@ def _blade(corners: Float64, step: float, mineral: float) -> tuple[Float64, Floa
     points = corners[0] + v[..., None] * (corners[1] - corners[0]) + u[..., None] * (corners[2] - corners[0])
     edge, other = corners[1] - corners[0], corners[2] - corners[0]
     area = np.linalg.norm(np.cross(edge, other)) * (1 - u) / n**2
-    return points, area * 2.0 * MU_CORTEX * mineral
+    return points.astype(np.float32), (area * 2.0 * MU_CORTEX * mineral).astype(np.float32)
 
 
 def _neural_arches(a: _Anatomy, step: float) -> Parts:
@@ -760,7 +764,7 @@ def _project(a: _Anatomy, d: _Disease, frame: _Frame) -> tuple[Float32, Float32,
     x, z = frame.body()
     rows = _profiles(a, d.heart_ratio)
     at = _look_up(rows, z)
-    step = max(0.3, 0.72 * frame.pixel / a.scale)
+    step = max(0.3, 0.8 * frame.pixel / a.scale)
     at["crest"] = np.interp(x, TABLE, _diaphragm(a, TABLE)).astype(np.float32)
     lungs = _lungs(a, d, at, x, z)
 
