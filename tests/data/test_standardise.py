@@ -64,7 +64,8 @@ def test_fine_stripes_become_grey_not_stripes() -> None:
 def test_fit(fit: str, size: tuple[int, int], visible: tuple[int, int]) -> None:
     out, _ = fitted_to(np.ones((1, 40, 80), np.float32), size, fit)
     assert out.shape == (1, *size)
-    assert (np.count_nonzero(out[0, :, size[1] // 2] == 1), np.count_nonzero(out[0, size[0] // 2] == 1)) == visible
+    column, row = out[0, :, size[1] // 2], out[0, size[0] // 2]
+    assert [int((line == 1).sum()) for line in (column, row)] == list(visible)
     assert set(np.unique(out)) <= {-1.0, 1.0}
     assert np.array_equal(out, out[:, ::-1]) and np.array_equal(out, out[..., ::-1])  # centred
 
