@@ -1,5 +1,8 @@
 """The errors a user can cause. Each message says what was found, what was expected and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class FabricaError(Exception):
     """Something the user can mend. The command line prints the message on one line and exits with 1."""
@@ -15,3 +18,10 @@ class UsageError(FabricaError):
 
 class ReadError(FabricaError):
     """A file that cannot be read as an image: wrong format, damaged, or too large to decode safely."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: "; did you mean X?", or the list of what there is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(names)}"

@@ -21,12 +21,12 @@ from fabrica import __version__, io
 from fabrica.codec import Codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.image import Float32, Image
 from fabrica.io.atomic import atomic
 from fabrica.methods import Method, build, networks
 from fabrica.pictures import image_grid, save_picture
-from fabrica.recipe import CodecConfig, Recipe, SampleConfig, did_you_mean, load_recipe
+from fabrica.recipe import CodecConfig, Recipe, SampleConfig, load_recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
 Progress = Callable[[str, int, int], None]

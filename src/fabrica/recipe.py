@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fabrica.errors import UsageError
+from fabrica.errors import UsageError, did_you_mean
 from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
@@ -210,12 +209,6 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
             value = [value, value]
         clean[key] = value
     return clean
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The end of an error message: '; did you mean X?', or the list of what there is."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
 
 
 def recipe_names() -> list[str]:

@@ -6,6 +6,7 @@ Every random choice of a step is a function of (seed, step, process), so a resum
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -127,11 +128,12 @@ def train(
 
 
 def _open(recipe: Recipe, folder: Path, progress: Progress | None) -> Run:
+    data, heldout = _data(recipe, progress)
     device = default_device()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
     precision = "bf16-mixed" if uses_bf16(recipe.train.precision, device) else "32-true"
     fabric = Fabric(accelerator=device.type, devices=recipe.train.devices, precision=precision)
     fabric.launch()
-    data, heldout = _data(recipe, progress)
     torch.manual_seed(recipe.seed)
     method = build(recipe)
     averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)

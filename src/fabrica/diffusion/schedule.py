@@ -7,7 +7,6 @@ nothing of the image is left.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fabrica.errors import UsageError
+from fabrica.errors import UsageError, did_you_mean
 
 BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.0015, 0.0205)}
 KINDS = (*BETAS, "cosine", "flow")
@@ -105,10 +104,7 @@ def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, T
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is none of the known ones."""
-    names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
-    return UsageError(f"no {what} {word!r}; {hint}")
+    return UsageError(f"no {what} {word!r}{did_you_mean(word, known)}")
 
 
 @lru_cache(maxsize=32)

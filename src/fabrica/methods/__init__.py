@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from fabrica.errors import UsageError
-from fabrica.recipe import Recipe, SampleConfig, did_you_mean, typed
+from fabrica.errors import UsageError, did_you_mean
+from fabrica.recipe import Recipe, SampleConfig, typed
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",

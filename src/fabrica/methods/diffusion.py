@@ -59,6 +59,7 @@ class Diffusion(nn.Module):
             config.zero_terminal_snr,
             config.shift,
         )
+        diffusion.check(config.objective, self.schedule)
         self.denoiser: nn.Module = DiffusionModelUNet(
             spatial_dims=len(shape) - 1,
             in_channels=shape[0] * config.patch ** (len(shape) - 1),
@@ -177,7 +178,7 @@ def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
             f"method.channels {uneven} are not multiples of method.norm_groups {config.norm_groups}; "
             "change one of the two"
         )
-    for width, attends in zip(config.channels, config.attention, strict=True):
+    for width, attends in zip(config.channels, [*config.attention[:-1], True], strict=True):  # the middle attends
         if attends and width % config.head_channels:
             raise UsageError(
                 f"method.channels {width} is not a multiple of method.head_channels {config.head_channels}"
