@@ -14,7 +14,7 @@ SCRIPT = """
 import json, resource, sys, tempfile
 from pathlib import Path
 from fabrica.recipe import load_recipe
-from fabrica.train import train
+from fabrica.training import train
 recipe = load_recipe("ddpm-chest", ["data.size=32", f"data.count={sys.argv[1]}", "data.batch=64", "method.patch=2",
     "method.channels=[32,32]", "method.attention=[false,false]", "train.minutes=0", f"train.steps={sys.argv[2]}"])
 with tempfile.TemporaryDirectory() as folder:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fabrica.data.cache import build_cache
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDPMScheduler
 from torch import Tensor, nn
 
 import fabrica
-from fabrica.evaluate.distribution import bootstrap, frechet, kid
-from fabrica.evaluate.extractors import extractor
+from fabrica.data.cache import build_cache
+from fabrica.evaluation.distribution import bootstrap, frechet, kid
+from fabrica.evaluation.extractors import extractor
 from fabrica.recipe import load_recipe
-from fabrica.train import train
+from fabrica.training import train
 
 MINUTES, COUNT = 4, 64
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from fabrica.data.cache import build_cache
-from fabrica.data.dataset import batch_at
 from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDPMScheduler
 
 from fabrica.codec import Codec
+from fabrica.data.cache import build_cache
+from fabrica.data.dataset import batch_at
 from fabrica.recipe import Recipe, load_recipe
-from fabrica.train import train
+from fabrica.training import train
 
 ROUNDS, STEPS = 3, 12
 UNET = {"channels": [64, 128, 128], "attention": [False, False, True], "res_blocks": 1, "head_channels": 64}

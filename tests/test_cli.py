@@ -77,3 +77,12 @@ def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 16
+
+
+def test_the_public_verbs_are_functions_even_after_their_modules_are_loaded() -> None:
+    import fabrica
+    import fabrica.evaluation
+    import fabrica.training
+
+    for verb in ("read", "write", "scan", "train", "load", "evaluate"):
+        assert callable(getattr(fabrica, verb)), verb

@@ -11,10 +11,10 @@ __version__ = "0.1.0"
 _VERBS = {
     "read": "fabrica.io",
     "write": "fabrica.io",
-    "scan": "fabrica.data.manifest",
-    "train": "fabrica.train",
+    "scan": "fabrica.data.scan",
+    "train": "fabrica.training",
     "load": "fabrica.model",
-    "evaluate": "fabrica.evaluate",
+    "evaluate": "fabrica.evaluation",
     "Image": "fabrica.image",
     "Codec": "fabrica.codec",
 }

@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         if current.exists():
             current.replace(folder / PREVIOUS)
         fresh.replace(current)
-    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
+    except (OSError, RuntimeError, FabricaError) as error:  # torch reports a short write as RuntimeError
         fresh.unlink(missing_ok=True)
         raise FabricaError(
             f"checkpoint not written to {folder}: {error}; the previous one is kept, "

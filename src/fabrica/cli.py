@@ -197,7 +197,7 @@ def train(
 
     chosen = load_recipe(out / "recipe.yaml" if resume and out else names[0], changes)
     folder = out or Path("runs") / chosen.name
-    from fabrica.train import train as train_recipe
+    from fabrica.training import train as train_recipe
 
     with _progress() as progress, _training_bar() as report:
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress)
@@ -240,8 +240,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score synthetic images against held-out real ones: distances, diversity, memorisation; one HTML page."""
-    from fabrica.evaluate import evaluate as judge
-    from fabrica.evaluate.report import scores_table
+    from fabrica.evaluation import evaluate as judge
+    from fabrica.evaluation.report import scores_table
 
     try:
         steps_curve = [int(part) for part in curve.split(",") if part]

@@ -110,9 +110,12 @@ class Model:
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.limits(values) if self.codec.kind == "window" else self.codec.default_limits or (0, 1)
         output = self.recipe.output
+        # as the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
+        # front at the top
+        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
         affine = np.eye(4)
         for axis, spacing in enumerate(reversed(output.spacing)):
-            affine[axis, axis] = spacing
+            affine[axis, axis] = direction * spacing
         origin = {
             "format": "synthetic",
             "modality": output.modality or "OT",
@@ -187,7 +190,7 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, step: int, val_l
             save_file(weights, temporary, metadata={"fabrica": __version__, "step": str(step)})
         with atomic(folder / CARD) as temporary:
             temporary.write_text(_card(recipe, method, step, val_loss), encoding="utf-8")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, FabricaError) as error:
         raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
 
 

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from fabrica.io.atomic import atomic
 
 Uint8 = npt.NDArray[np.uint8]
+GAP = 96  # grey between tiles: black would not show beside the air of a radiograph
 
 
 def image_grid(images: npt.NDArray[Any], columns: int = 8, *, gap: int = 2, smallest: int = 96) -> Uint8:
@@ -29,7 +30,7 @@ def image_grid(images: npt.NDArray[Any], columns: int = 8, *, gap: int = 2, smal
     count, channels, height, width = tiles.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    sheet = np.zeros((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), np.uint8)
+    sheet = np.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), GAP, np.uint8)
     for k, tile in enumerate(tiles):
         top, left = (k // columns) * (height + gap), (k % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = tile
@@ -43,9 +44,13 @@ def save_picture(pixels: Uint8, path: Path) -> None:
 
 
 def _planes(volume: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The middle axial, coronal and sagittal planes of (C, D, H, W), padded to one square size."""
+    """The middle axial, coronal and sagittal planes of a volume (C, D, H, W) in RAS order, padded to one square size.
+
+    As a radiologist looks at them: the patient's right on the left, anterior or head at the top.
+    """
+    volume = volume[:, ::-1, ::-1, ::-1]
     depth, height, width = (side // 2 for side in volume.shape[1:])
-    planes = [volume[:, depth], volume[:, ::-1, height], volume[:, ::-1, :, width]]
+    planes = [volume[:, depth], volume[:, :, height], volume[:, :, :, width]]
     side = max(volume.shape[1:])
     padded = []
     for plane in planes:

@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.feature import graycomatrix, graycoprops
 
 from fabrica.errors import UsageError
-from fabrica.evaluate import features as group
-from fabrica.evaluate.distribution import frechet
-from fabrica.evaluate.radiomics import FEATURE_NAMES, radiomic_features, standardised, standardiser
+from fabrica.evaluation import features as group
+from fabrica.evaluation.distribution import frechet
+from fabrica.evaluation.radiomics import FEATURE_NAMES, radiomic_features, standardised, standardiser
 from fabrica.image import Float32, Float64
 
 

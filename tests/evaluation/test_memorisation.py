@@ -15,7 +15,7 @@ from PIL import Image as Pil
 from scipy.ndimage import gaussian_filter
 
 from fabrica.errors import UsageError
-from fabrica.evaluate.memorisation import audit, shrunk, wilson
+from fabrica.evaluation.memorisation import audit, shrunk, wilson
 from fabrica.image import Float32
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))

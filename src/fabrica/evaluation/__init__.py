@@ -7,16 +7,15 @@ from typing import Any
 
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {
-    "evaluate": "fabrica.evaluate.synthesis",
-    "Report": "fabrica.evaluate.report",
-    "Row": "fabrica.evaluate.report",
-    "scores_table": "fabrica.evaluate.report",
-    "image_grid": "fabrica.evaluate.charts",
+    "evaluate": "fabrica.evaluation.synthesis",
+    "Report": "fabrica.evaluation.report",
+    "Row": "fabrica.evaluation.report",
+    "scores_table": "fabrica.evaluation.report",
 }
-__all__ = ["Report", "Row", "evaluate", "image_grid", "scores_table"]
+__all__ = ["Report", "Row", "evaluate", "scores_table"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _DOORS:
         return getattr(import_module(_DOORS[name]), name)
-    raise AttributeError(f"module 'fabrica.evaluate' has no attribute {name!r}")
+    raise AttributeError(f"module 'fabrica.evaluation' has no attribute {name!r}")

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fabrica.errors import UsageError
-from fabrica.evaluate.extractors import Input, extractor, prepared
-from fabrica.evaluate.radiomics import FEATURE_NAMES, radiomic_features
+from fabrica.evaluation.extractors import Input, extractor, prepared
+from fabrica.evaluation.radiomics import FEATURE_NAMES, radiomic_features
 from fabrica.image import Float32
 
 

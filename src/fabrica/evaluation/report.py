@@ -18,9 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fabrica.errors import FabricaError
-from fabrica.evaluate.charts import Line, image_grid, line_chart, png_uri, triptych
+from fabrica.evaluation.charts import Line, line_chart, png_uri, triptych
 from fabrica.image import Float32
 from fabrica.io.atomic import atomic
+from fabrica.pictures import image_grid
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "report.html.jinja"

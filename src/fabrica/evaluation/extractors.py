@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.evaluate.distribution import IMAGES_PER_DIMENSION
-from fabrica.evaluate.radiomics import (
+from fabrica.evaluation.distribution import IMAGES_PER_DIMENSION
+from fabrica.evaluation.radiomics import (
     FEATURE_NAMES,
     middle_planes,
     radiomic_features,

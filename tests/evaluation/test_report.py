@@ -17,8 +17,8 @@ import pytest
 from PIL import Image as Picture
 
 from fabrica.errors import FabricaError
-from fabrica.evaluate.charts import Line, line_chart, png_uri, triptych
-from fabrica.evaluate.report import (
+from fabrica.evaluation.charts import Line, line_chart, png_uri, triptych
+from fabrica.evaluation.report import (
     ClassScore,
     CurvePoint,
     Exhibits,

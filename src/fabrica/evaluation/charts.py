@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Bytes = npt.NDArray[np.uint8]
-__all__ = ["Line", "image_grid", "line_chart", "png_uri", "triptych"]
 
 # Placeholder colours that `_svg` swaps for the page's CSS variables, so that charts follow dark mode. The page's
 # two series colours are Okabe and Ito's blue and vermilion, told apart in all common colour blindness.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.evaluate import features as group
+from fabrica.evaluation import features as group
 from fabrica.image import Float32, Float64
 
 GROUPS = (

@@ -18,12 +18,12 @@ from fabrica import io
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import load_manifest
 from fabrica.errors import UsageError
-from fabrica.evaluate import Report, evaluate, scores_table
-from fabrica.evaluate.sources import spread
+from fabrica.evaluation import Report, evaluate, scores_table
+from fabrica.evaluation.sources import spread
 from fabrica.image import Image
 from fabrica.phantoms import chest
 from fabrica.recipe import load_recipe
-from fabrica.train import train
+from fabrica.training import train
 
 SIZE = 32
 TRAIN, TEST = 96, 64

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from fabrica.errors import UsageError
-from fabrica.evaluate.distribution import (
+from fabrica.evaluation.distribution import (
     _mmd,
     bootstrap,
     enough,

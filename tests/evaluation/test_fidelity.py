@@ -13,7 +13,7 @@ from torchmetrics.functional.image import (
 )
 
 from fabrica.errors import UsageError
-from fabrica.evaluate.fidelity import diversity, levels_for, ms_ssim, psnr, ssim
+from fabrica.evaluation.fidelity import diversity, levels_for, ms_ssim, psnr, ssim
 from fabrica.image import Float32
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fabrica.evaluate import distribution, fidelity
-from fabrica.evaluate.distribution import Score
-from fabrica.evaluate.extractors import Extractor
-from fabrica.evaluate.memorisation import Audit, audit
-from fabrica.evaluate.report import ClassScore, CurvePoint, Row
-from fabrica.evaluate.sources import Drawn, Progress, Sets, Subject
+from fabrica.evaluation import distribution, fidelity
+from fabrica.evaluation.distribution import Score
+from fabrica.evaluation.extractors import Extractor
+from fabrica.evaluation.memorisation import Audit, audit
+from fabrica.evaluation.report import ClassScore, CurvePoint, Row
+from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject
 from fabrica.image import Float32, Float64
 
 Int = npt.NDArray[np.int64]

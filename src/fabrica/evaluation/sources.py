@@ -18,7 +18,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.manifest import SPLITS, Manifest
 from fabrica.data.sources import PHANTOM, load_manifest
 from fabrica.errors import FabricaError, UsageError
-from fabrica.evaluate.memorisation import GRIDS, shrunk
+from fabrica.evaluation.memorisation import GRIDS, shrunk
 from fabrica.image import Float32, Image
 from fabrica.recipe import DataConfig
 from fabrica.track import read_log

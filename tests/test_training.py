@@ -16,7 +16,7 @@ import fabrica
 from fabrica.errors import FabricaError, UsageError
 from fabrica.recipe import Recipe, load_recipe, recipe_names
 from fabrica.track import read_log
-from fabrica.train import train
+from fabrica.training import train
 
 TINY = [
     "method.channels=[16,32]",
@@ -156,7 +156,7 @@ def test_every_recipe_takes_two_steps(name: str, tmp_path: Path) -> None:
     side = "[8,16,16]" if len(recipe.data.size) == 3 else "16"
     small = tiny("train.steps=2", f"data.size={side}", "method.patch=1", name=name)
     if not small.data.source.startswith("phantom:"):
-        small.data.source, small.data.where, small.data.classes = "phantom:chest", {}, []
+        small.data.source = "phantom:chest" if len(small.data.size) == 2 else "phantom:head:T1"
     folder = train(small, tmp_path / name)
     assert fabrica.load(folder, device="cpu").sample_array(1).shape == (1, 1, *small.data.size)
 

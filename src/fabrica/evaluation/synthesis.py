@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
-from fabrica.evaluate import distribution, extractors
-from fabrica.evaluate.measure import (
+from fabrica.evaluation import distribution, extractors
+from fabrica.evaluation.measure import (
     LEAST_JUDGED,
     Bench,
     at_steps,
@@ -30,9 +30,9 @@ from fabrica.evaluate.measure import (
     lay_out,
     search_copies,
 )
-from fabrica.evaluate.memorisation import EXACT, Audit
-from fabrica.evaluate.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, shown, write_report
-from fabrica.evaluate.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
+from fabrica.evaluation.memorisation import EXACT, Audit
+from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, shown, write_report
+from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 
 if TYPE_CHECKING:
     from fabrica.model import Model
