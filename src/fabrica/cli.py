@@ -235,7 +235,7 @@ def evaluate(
     out: Out = Path("report"),
     n: Annotated[int | None, typer.Option("-n", help="How many images to judge.")] = None,
     extractor: Annotated[str, typer.Option(help="radiomic, or a network: a name or a file.")] = "radiomic",
-    curve: Annotated[str, typer.Option(help="Sampler steps for a steps-against-quality curve, e.g. 2,5,10.")] = "",
+    curve: Annotated[str | None, typer.Option(help="Sampler steps to compare, as 2,5,10,20; '' for none.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -244,20 +244,12 @@ def evaluate(
     from fabrica.evaluation.report import scores_table
 
     try:
-        steps_curve = [int(part) for part in curve.split(",") if part]
+        steps_curve = None if curve is None else [int(part) for part in curve.split(",") if part]
     except ValueError as error:
         raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
     with _progress() as progress:
-        report = judge(
-            model,
-            against,
-            out,
-            n=n,
-            extractor=extractor,
-            seed=seed,
-            steps_curve=steps_curve,
-            progress=progress,
-        )
+        choices = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
+        report = judge(model, against, out, progress=progress, **choices)
     if as_json:
         _print_json(report.scores)
         return

@@ -45,7 +45,7 @@ def mlflow_log(run_name: str, parameters: Mapping[str, Any], folder: Path) -> Lo
     import os
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
+        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
     mlflow.set_experiment("fabrica")
     mlflow.start_run(run_name=run_name)
     mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})

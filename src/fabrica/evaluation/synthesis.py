@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fabrica.model import Model
 
 LEAST, MOST = 64, 1000  # synthetic images drawn unless n is given: as many as are held out, within these
+CURVE = (2, 5, 10, 20)  # sampler steps compared by default
 PAIRS_SHOWN, CONTROLS_SHOWN = 6, 3
 
 
@@ -66,7 +67,7 @@ def evaluate(
     split: str = "test",
     extractor: str = "radiomic",
     seed: int = 0,
-    steps_curve: Sequence[int] = (),
+    steps_curve: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score synthetic images against held-out real ones and write out/report.html and out/scores.json.
@@ -76,7 +77,7 @@ def evaluate(
     n          how many synthetic images; None: as many as are held out, at least 64 and at most 1000.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
-    steps_curve  also measure the Fréchet distance at these numbers of sampler steps.
+    steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: CURVE for a model.
     progress   called with (what, done, total).
 
     A class-conditional model is asked for the classes in the proportions of the held-out images.
@@ -87,6 +88,8 @@ def evaluate(
     subject = open_subject(model, against, tell)
     if steps_curve and subject.model is None:
         raise UsageError("a steps curve needs a model that can sample; leave it out for a folder of images")
+    if steps_curve is None:
+        steps_curve = CURVE if subject.model else ()
     sets = open_sets(subject, split, seed, tell)
     drawn = subject.draw(_count(n, sets), sets, seed, tell)
     _require(len(drawn.images), "synthetic", subject.source)
