@@ -14,7 +14,6 @@ from fabrica.diffusion.objective import (
     draw_times,
     loss_weight,
     noised,
-    simple_loss,
     target,
     to_x0,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "noise_stream",
     "noised",
     "sample",
-    "simple_loss",
     "target",
     "times",
     "to_x0",

@@ -112,20 +112,6 @@ def denoising_loss(
     return loss_weight(objective, weighting, alpha.flatten(), sigma.flatten()) * error
 
 
-def simple_loss(
-    predict: Predict,
-    x_0: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    schedule: Schedule,
-    objective: str,
-    weighting: str = "none",
-) -> tuple[Tensor, Tensor]:
-    """The mean of `denoising_loss` over the batch, and the loss of each image (B,)."""
-    per_image = denoising_loss(predict, x_0, t, noise, schedule, objective, weighting)
-    return per_image.mean(), per_image
-
-
 def draw_times(n: int, generator: torch.Generator, how: str = "uniform") -> Tensor:
     """n training times in (0, 1], float32 (n,), on the generator's device.
 

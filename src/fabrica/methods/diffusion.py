@@ -141,22 +141,22 @@ class Diffusion(nn.Module):
 
 def folded(x: Tensor, patch: int) -> Tensor:
     """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
-    if patch == 1:
-        return x
-    axes = "hwd"[: x.ndim - 2]
-    split = " ".join(f"({a} p{a})" for a in axes)
-    inner, outer = " ".join(f"p{a}" for a in axes), " ".join(axes)
-    return rearrange(x, f"b c {split} -> b (c {inner}) {outer}", **{f"p{a}": patch for a in axes})
+    apart, together, sides = _patches(x.ndim - 2, patch)
+    return rearrange(x, f"b c {apart} -> b (c {together}", **sides)
 
 
 def unfolded(x: Tensor, patch: int) -> Tensor:
     """The inverse of `folded`."""
-    if patch == 1:
-        return x
-    axes = "hwd"[: x.ndim - 2]
-    split = " ".join(f"({a} p{a})" for a in axes)
-    inner, outer = " ".join(f"p{a}" for a in axes), " ".join(axes)
-    return rearrange(x, f"b (c {inner}) {outer} -> b c {split}", **{f"p{a}": patch for a in axes})
+    apart, together, sides = _patches(x.ndim - 2, patch)
+    return rearrange(x, f"b (c {together} -> b c {apart}", **sides)
+
+
+def _patches(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
+    """The einops patterns of pixels in space, "(h ph) (w pw)", and in channels, "ph pw) h w", and the sides."""
+    axes = "hwd"[:dims]
+    apart = " ".join(f"({a} p{a})" for a in axes)
+    together = " ".join(f"p{a}" for a in axes) + ") " + " ".join(axes)
+    return apart, together, {f"p{a}": patch for a in axes}
 
 
 def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
