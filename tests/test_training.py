@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import fabrica
 from fabrica.errors import FabricaError, UsageError
+from fabrica.phantoms import chest
 from fabrica.recipe import Recipe, load_recipe, recipe_names
 from fabrica.track import read_log
 from fabrica.training import train
@@ -97,6 +98,21 @@ def _poison_after(recipe: Recipe, step: int):
 def test_a_network_that_cannot_take_the_size_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"multiples of 4, e\.g\. data\.size=\[16, 16\]"):
         train(tiny("data.size=17", "train.steps=1"), tmp_path / "run")
+
+
+def test_padding_that_the_network_needs_is_cut_off_again(tmp_path: Path) -> None:
+    seeds = range(40)
+    pictures = np.stack([chest(seed, 28).image.data[0] / 16 for seed in seeds]).astype(np.uint8)
+    np.savez(
+        tmp_path / "set.npz", train_images=pictures, val_images=pictures[:20] // 2, test_images=255 - pictures[:20]
+    )
+    fabrica.scan(tmp_path / "set.npz").save(tmp_path / "set.csv")
+    recipe = tiny("train.steps=2", f"data.source={tmp_path / 'set.csv'}", "data.size=32", "data.fit=exact")
+    model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
+    assert model.sample_array(3).shape == (3, 1, 28, 28)
+    assert model.sample(1)[0].size == (28, 28)
+    report = fabrica.evaluate(model, out=tmp_path / "report", n=16, steps_curve=())
+    assert report.page.exists()
 
 
 CLI = [sys.executable, "-m", "fabrica"]

@@ -47,6 +47,11 @@ class Model:
     def name(self) -> str:
         return self.recipe.name
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial size of the images it makes, (H, W) or (D, H, W): data.size without padding."""
+        return tuple(self.recipe.output.size or self.recipe.data.size)
+
     def sample(self, n: int, *, seed: int = 0, progress: Progress | None = None, **choices: Any) -> list[Image]:
         """n synthetic images in physical units; `choices` as in `sample_array`.
 
@@ -85,7 +90,7 @@ class Model:
                 parts.append(self.method.sample(seeds, chosen, settings, self.device).float().cpu().numpy())
             if progress:
                 progress("sampling", stop, n)
-        return cast(Float32, np.concatenate(parts))
+        return _middle(np.concatenate(parts), self.size)
 
     def labels_of(self, n: int, *, seed: int = 0, label: str | Sequence[str] | None = None) -> list[str]:
         """The label of each image that `sample` makes with the same arguments; "" where there are none."""
@@ -127,6 +132,13 @@ class Model:
             "seed": seed,
         }
         return Image(self.codec.decode(values), affine, self.codec.unit, origin)
+
+
+def _middle(images: Float32, size: Sequence[int]) -> Float32:
+    """The middle part (N, C, *size) of images (N, C, *S): what `DataConfig.fit` "exact" had padded."""
+    around = zip(images.shape[2:], size, strict=True)
+    cut = tuple(slice((have - want) // 2, (have - want) // 2 + want) for have, want in around)
+    return images[:, :, *cut]
 
 
 def _override(settings: SampleConfig, **choices: Any) -> SampleConfig:

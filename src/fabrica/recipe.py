@@ -100,10 +100,12 @@ class OutputConfig:
 
     modality   DICOM's letters: DX, CR, CT, MR, PT, OT.
     spacing    mm between pixel centres in array order, (H, W) or (D, H, W); empty: not known.
+    size       the middle part of data.size that images really fill; the padding around it is cut off again.
     """
 
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -171,6 +171,7 @@ def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
     heldout = build_cache(recipe.data, codec, "val", progress=_named(progress, "caching val images"))
     recipe.output.modality = recipe.output.modality or data.modality
     recipe.output.spacing = recipe.output.spacing or list(data.spacing)
+    recipe.output.size = list(data.content)
     return data, heldout
 
 

@@ -25,7 +25,7 @@ from fabrica.recipe import CodecConfig, DataConfig
 
 Progress = Callable[[int, int], None]
 
-FORMAT = 1  # raised when the layout of a cache folder changes
+FORMAT = 2  # raised when the layout of a cache folder changes
 SAMPLE = 64  # images looked at to choose a codec
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
 HOUNSFIELD = (-1024.0, 3071.0)
@@ -202,6 +202,7 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
     modalities: Counter[str] = Counter()
     spacings = array("d")
     seen = [0] * len(classes)
+    content = [0] * len(config.size)
     step = max(1, source.count // 200)
     with Writer(folder) as writer:
         for done, sample in enumerate(source.samples(), start=1):
@@ -215,6 +216,7 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             for k, (values, spacing) in enumerate(parts):
                 writer.add(values, f"{sample.id}#{k}" if sliced else sample.id, sample.text, label)
                 spacings.extend(spacing)
+            content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
             modalities[sample.modality] += 1
             if progress and (done % step == 0 or done == source.count):
                 progress(done, source.count)
@@ -224,4 +226,11 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             raise UsageError(f"class {missing!r} has no image among the {writer.count} for training; {more}")
         common = modalities.most_common(1)[0][0]
         middle = np.median(np.array(spacings).reshape(-1, len(config.size)), axis=0) if spacings else np.empty(0)
-        writer.finish(classes, common, [float(mm) for mm in middle])
+        writer.finish(classes, common, [float(mm) for mm in middle], content)
+
+
+def _content(image: Image, config: DataConfig) -> list[int]:
+    """The part of `config.size` that a flat image fills without resampling; anything else counts as all of it."""
+    if config.fit != "exact" or len(image.size) != 2:
+        return list(config.size)
+    return [min(pair) for pair in zip(image.size, config.size, strict=True)]

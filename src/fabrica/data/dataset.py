@@ -55,6 +55,7 @@ class Meta:
     classes   the names of labels 0, 1, ...; () without condition.
     modality  the commonest one, DICOM's letters; "" if not known.
     spacing   mm between pixel centres, median over the images, in the order of S; () if not known.
+    content   the middle part of S, (H, W) or (D, H, W), outside of which every image is only padding.
     """
 
     count: int
@@ -62,6 +63,7 @@ class Meta:
     classes: tuple[str, ...]
     modality: str
     spacing: tuple[float, ...]
+    content: tuple[int, ...]
 
 
 class Dataset:
@@ -74,9 +76,8 @@ class Dataset:
     def __init__(self, folder: Path) -> None:
         raw: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         self.folder = folder
-        self.meta = Meta(
-            raw["count"], tuple(raw["shape"]), tuple(raw["classes"]), raw["modality"], tuple(raw["spacing"])
-        )
+        told: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        self.meta = Meta(**told)
         self.labels: Int64 | None = np.load(folder / LABELS) if self.classes else None
         self.ids = Strings(folder, "ids")
         self.texts = Strings(folder, "texts")
@@ -109,6 +110,11 @@ class Dataset:
     def spacing(self) -> tuple[float, ...]:
         """Median mm between pixel centres in the order of S; () if not known."""
         return self.meta.spacing
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """The middle part of S outside of which every image is only padding."""
+        return self.meta.content
 
     def read(self, indices: Sequence[int] | Int64) -> Float32:
         """The images at these indices: float32 (B, C, *S) in [-1, 1]."""
@@ -153,12 +159,12 @@ class Writer:
         self.labels.append(label)
         self.count += 1
 
-    def finish(self, classes: Sequence[str], modality: str, spacing: Sequence[float]) -> None:
+    def finish(self, classes: Sequence[str], modality: str, spacing: Sequence[float], content: Sequence[int]) -> None:
         """Write what is known only at the end, and flush everything to the disk."""
         for name, offsets in self._offsets.items():
             np.save(self.folder / f"{name}.npy", np.asarray(offsets))
         np.save(self.folder / LABELS, np.asarray(self.labels))
-        meta = Meta(self.count, self.shape, tuple(classes), modality, tuple(spacing))
+        meta = Meta(self.count, self.shape, tuple(classes), modality, tuple(spacing), tuple(content))
         (self.folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
         for file in (self._images, *self._texts.values()):
             file.flush()

@@ -176,7 +176,7 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
     recipe = model.recipe
-    config = replace(recipe.data, source=str(against) if against else recipe.data.source)
+    config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
     size = " × ".join(str(side) for side in config.size)
     sampling = f"{recipe.sample.sampler}, {recipe.sample.steps} steps"
     facts = [
@@ -326,7 +326,8 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
 
 def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Dataset | None, str]:
     """The images a model was trained on: its own, also when it is judged against others; and a note on that."""
-    own = subject.model.recipe.data if subject.model else subject.config
+    model = subject.model
+    own = replace(model.recipe.data, size=list(model.size)) if model else subject.config
     if own.source == subject.against or (
         PHANTOM not in own.source + subject.against and Path(own.source).resolve() == Path(subject.against).resolve()
     ):
