@@ -27,20 +27,16 @@ print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1
 """
 
 
-def peak_mib(count: int, steps: int, cache: str) -> float:
-    """Peak resident memory of a training in a process of its own; the first run fills the cache, so that the
-    second shows training alone; the larger of both counts."""
-    environment = {**os.environ, "FABRICA_CACHE": cache}
-    peaks = []
-    for _ in range(2):
+def peak_mib(count: int, steps: int) -> float:
+    """Peak resident memory of drawing, caching and training, in a process and a cache of its own."""
+    with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-c", SCRIPT, str(count), str(steps)]
+        environment = {**os.environ, "FABRICA_CACHE": cache}
         out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-        peaks.append(json.loads(out.splitlines()[-1])["peak"])
-    return max(peaks)
+    return float(json.loads(out.splitlines()[-1])["peak"])
 
 
 def main() -> dict[str, str]:
     steps = MANY // 64  # a whole epoch of the larger set: every image is touched
-    with tempfile.TemporaryDirectory() as cache:
-        few, many = peak_mib(1000, steps, cache), peak_mib(MANY, steps, cache)
+    few, many = peak_mib(1000, steps), peak_mib(MANY, steps)
     return {f"peak memory, {MANY} / 1000 images": f"{many / few:.3f} x ({many:.0f} / {few:.0f} MiB)"}

@@ -28,7 +28,8 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed, same result.")]
+MOST_LEFT_OUT = 20  # files that `scan` names one by one
 
 
 def main() -> None:
@@ -122,8 +123,10 @@ def scan(
             }
         )
         return
-    for path, reason in manifest.rejected:
+    for path, reason in manifest.rejected[:MOST_LEFT_OUT]:
         print(f"left out {path}: {reason}", file=sys.stderr)
+    if (more := len(manifest.rejected) - MOST_LEFT_OUT) > 0:
+        print(f"left out {more} more; --json lists all of them", file=sys.stderr)
     for note in manifest.notes:
         print(f"note: {note}")
     parts = ", ".join(f"{part} {counts[part]} images of {patients[part]} patients" for part in counts)

@@ -177,6 +177,7 @@ def _check(recipe: Recipe) -> None:
             f"train.decay is {train.decay!r}; expected cosine or constant",
         ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
+        (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (train.accumulate >= 1, f"train.accumulate is {train.accumulate}; expected at least 1"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
@@ -224,7 +225,10 @@ def _recipe_text(name_or_path: str | Path) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UsageError(f"no recipe at {path}")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"recipe {path} is damaged: it is not text in UTF-8; write it again") from error
     names = recipe_names()
     if str(name_or_path) not in names:
         raise UsageError(f"no recipe {str(name_or_path)!r}{did_you_mean(str(name_or_path), names)}")

@@ -23,6 +23,7 @@ from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset, batch_at, prefetch
+from fabrica.data.sources import open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Method, build, networks
@@ -165,6 +166,7 @@ def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
     if recipe.codec.kind == "auto":
         recipe.codec = codec_config(resolve_codec(recipe.data, recipe.codec))
     codec = codec_of(recipe.codec)
+    open_source(recipe.data, "val")  # a data set without held-out images is refused before the train images are read
     data = build_cache(recipe.data, codec, "train", progress=_named(progress, "caching train images"))
     if recipe.data.condition == "label":
         recipe.data.classes = list(data.classes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -280,6 +282,13 @@ def test_sides_and_places() -> None:
         diameter = alone.labels["nodule_diameter_mm"]
         assert 7 < diameter < 27
         assert rows.size * alone.image.spacing[0] ** 2 == pytest.approx(np.pi / 4 * diameter**2, rel=0.6)
+
+
+@pytest.mark.parametrize("first", ["from fabrica.phantoms import chest", "from fabrica.phantoms.chest import FINDINGS"])
+def test_the_function_and_its_module_share_a_name(first: str) -> None:
+    """In a fresh interpreter, whichever is imported first."""
+    both = "from fabrica.phantoms.chest import FINDINGS; from fabrica.phantoms import chest"
+    subprocess.run([sys.executable, "-c", f"{first}; {both}; chest(0, 16, FINDINGS)"], check=True, timeout=60)
 
 
 def test_normal_is_normal() -> None:

@@ -42,7 +42,7 @@ class Frame:
 
     def pixels(self, points: npt.NDArray[np.floating]) -> tuple[Float32, Float32]:
         """Column and row of body points (..., 3)."""
-        x, y, z = np.moveaxis(points.astype(np.float32), -1, 0)
+        x, y, z = np.ascontiguousarray(np.moveaxis(points, -1, 0), np.float32)
         x, z = x + np.float32(self.anatomy.turn) * y, z + np.float32(self.anatomy.nod) * y
         x += self._sway(z)
         scale = self.anatomy.scale / self.pixel
@@ -57,18 +57,18 @@ class Frame:
 
     def project(self, parts: Parts) -> Float32:
         """Line integrals (H, W) of mass points: their masses on the pixels, bilinear, per mm^2 of body area."""
-        points = np.concatenate([p.reshape(-1, 3) for p, _ in parts])
+        points = np.concatenate([np.moveaxis(p, -1, 0).reshape(3, -1) for p, _ in parts], axis=1)
         mass = np.concatenate([w.ravel() for _, w in parts])
-        column, row = self.pixels(points)
+        column, row = self.pixels(points.T)
         n = self.size + 2  # a border takes what falls outside
         column, row = np.clip(column + 1, 0, n - 1.01), np.clip(row + 1, 0, n - 1.01)
         i, j = row.astype(np.int64), column.astype(np.int64)
-        fi, fj = row - i, column - j
-        at, lower = i * n + j, mass * fi
-        upper = mass - lower
+        corner, fi, fj = i * n + j, row - i.astype(np.float32), column - j.astype(np.float32)
+        lower, right = mass * fi, mass * fj
+        both = lower * fj
         total = np.zeros(n * n)
-        for step, weight in ((0, upper * (1 - fj)), (1, upper * fj), (n, lower * (1 - fj)), (n + 1, lower * fj)):
-            total += np.bincount(at + step, weight, n * n)
+        for step, weight in ((0, mass - lower - right + both), (1, right - both), (n, lower - both), (n + 1, both)):
+            total += np.bincount(corner + step, weight, n * n)
         area = (self.pixel / self.anatomy.scale) ** 2
         return (total.reshape(n, n)[1:-1, 1:-1] / area).astype(np.float32)
 
