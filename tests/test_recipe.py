@@ -40,6 +40,12 @@ def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
         ("about=${oc.env:HOME}", "only plain values"),
         ("method.channels=${oc.env:HOME}", "only plain values"),
         ("nonsense", "is not key=value"),
+        ("train.lr=-1", "train.lr is -1.0"),
+        ("train.devices=0", "train.devices is 0; expected at least 1"),
+        ("train.validate_every=0", "train.validate_every is 0"),
+        ("sample.steps=0", "sample.steps is 0"),
+        ("seed=-1", "seed is -1; expected 0 to"),
+        ("seed=99999999999", "seed is 99999999999; expected 0 to"),
     ],
 )
 def test_wrong_values_are_named(minimal: Path, override: str, message: str) -> None:
@@ -62,6 +68,9 @@ def test_damaged_yaml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not valid YAML") as caught:
         load_recipe(path)
     assert "\n" not in str(caught.value)
+    path.write_bytes(b"name: \xfe\xff\x00")
+    with pytest.raises(UsageError, match="damaged: it is not text"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -178,10 +178,15 @@ def _check(recipe: Recipe) -> None:
         ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
-        (train.accumulate >= 1, f"train.accumulate is {train.accumulate}; expected at least 1"),
+        (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
+        (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
+    counts = ("accumulate", "devices", "checkpoint_every", "validate_every", "sample_every", "log_every")
+    for key in counts:
+        found = getattr(train, key)
+        expectations.append((found >= 1, f"train.{key} is {found}; expected at least 1"))
     for holds, message in expectations:
         if not holds:
             raise UsageError(message)
