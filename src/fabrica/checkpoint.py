@@ -49,4 +49,4 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         except Exception as error:  # whatever a damaged file raises, the previous checkpoint is tried
             problems.append(f"{name}: {type(error).__name__}")
     found = "; ".join(problems) if problems else "none there"
-    raise FabricaError(f"no usable checkpoint in {folder} ({found}); start anew without --resume")
+    raise FabricaError(f"no usable checkpoint in {folder} ({found}); train anew in another folder")
