@@ -111,7 +111,7 @@ def test_coefficients_take_the_images_type_and_shape() -> None:
     ("settings", "message"),
     [
         ({"kind": "cosin"}, "did you mean cosine"),
-        ({"kind": "warp"}, "expected one of linear"),
+        ({"kind": "warp"}, "expected one of cosine"),
         ({"levels": 1}, "at least 2"),
         ({"shift": 0.0}, "above 0"),
         ({"kind": "linear", "beta_start": 0.5}, "0 < start <= end < 1"),
