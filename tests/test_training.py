@@ -95,6 +95,23 @@ def _poison_after(recipe: Recipe, step: int):
     return report
 
 
+def test_a_set_without_held_out_images_is_refused_before_any_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("not an image: reading it would fail with another message")
+    (tmp_path / "m.csv").write_text("id,patient,path,split\na,p,a.png,train\n")
+    recipe = tiny(f"data.source={tmp_path / 'm.csv'}", "codec.kind=window", "codec.low=0", "codec.high=255")
+    with pytest.raises(UsageError, match="no image in split val; it has train 1, val 0"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_choices_of_sampling_are_named(run: Path) -> None:
+    model = fabrica.load(run, device="cpu")
+    with pytest.raises(UsageError, match="guidance nan; expected a finite number"):
+        model.sample(1, guidance=float("nan"))
+    with pytest.raises(UsageError, match="0 steps"):
+        model.sample(1, steps=0)
+
+
 def test_a_network_that_cannot_take_the_size_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"multiples of 4, e\.g\. data\.size=\[16, 16\]"):
         train(tiny("data.size=17", "train.steps=1"), tmp_path / "run")
