@@ -29,6 +29,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed, same result.")]
+INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 MOST_LEFT_OUT = 20  # files that `scan` names one by one
 
 
@@ -37,7 +38,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app(arguments, standalone_mode=False)
+        if app(arguments or ["--help"], standalone_mode=False) == INTERRUPTED:
+            raise KeyboardInterrupt
     except FabricaError as error:
         _fail(error, error.exit_code, debug)
     except typer.Abort:
@@ -46,7 +48,8 @@ def main() -> None:
         print("fabrica: stopped; what had been saved is kept", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        _fail(error, 1, debug)
+        named = f"{error.filename} cannot be used ({error.strerror})" if error.filename else ""
+        _fail(error, 1, debug, named)
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's own usage errors
             _fail(error, 2, debug, error.format_message())
@@ -220,8 +223,9 @@ def sample(
     seed: Seed = 0,
 ) -> None:
     """Make synthetic images. Image k comes from seed + k alone."""
-    from fabrica.model import load, write_samples
+    from fabrica.model import load, suffix_of, write_samples
 
+    suffix_of(as_)  # refused before an hour of sampling, not after
     loaded = load(model)
     with _progress() as progress:
         images = loaded.sample(
@@ -283,7 +287,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks: dict[str, Any] = {}
 
     def update(what: str, done: int, total: int) -> None:
@@ -303,19 +308,19 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def _training_bar() -> Iterator[Callable[[dict[str, float]], None]]:
-    """step, loss, held-out loss, images/s and the time left, on stderr."""
+    """step, loss, held-out loss, images/s and the time left, on stderr; a line a validation where it is a file."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("training"),
         BarColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}"),  # all of it fits a terminal of 80 columns
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    bar = Progress(*columns, console=Console(stderr=True))
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task: list[Any] = []
     heldout = ""
 
@@ -325,9 +330,11 @@ def _training_bar() -> Iterator[Callable[[dict[str, float]], None]]:
             bar.start()
             task.append(bar.add_task("", total=1.0))
         if "val_loss" in row:
-            heldout = f"  held-out {row['val_loss']:.4f}"
-        text = f"step {row['step']:.0f}  loss {row['loss']:.4f}{heldout}  {row['images_per_s']:.0f} images/s"
+            heldout = f" held-out {row['val_loss']:.4f}"
+        text = f"step {row['step']:.0f} loss {row['loss']:.4f}{heldout} {row['images_per_s']:.0f} images/s"
         bar.update(task[0], completed=row["done"], description=text)
+        if not console.is_terminal and "val_loss" in row:
+            print(f"{row['done']:4.0%}  {text}", file=sys.stderr, flush=True)
 
     try:
         yield report

@@ -6,6 +6,7 @@ Nothing in it is executable. `load(folder)` gives a Model; `Model.sample` makes 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from fabrica.pictures import image_grid, save_picture
 from fabrica.recipe import CodecConfig, Recipe, SampleConfig, load_recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
 
 
@@ -145,6 +147,8 @@ def _override(settings: SampleConfig, **choices: Any) -> SampleConfig:
     given = {key: value for key, value in choices.items() if value is not None}
     if given.get("steps", 1) < 1:
         raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
+    if not math.isfinite(given.get("guidance", 1.0)):
+        raise UsageError(f"asked for guidance {given['guidance']}; expected a finite number, 1 for as trained")
     return replace(settings, **given)
 
 
@@ -244,13 +248,18 @@ def save_samples(
     save_picture(image_grid(images, columns=8), path)
 
 
+def suffix_of(as_: str) -> str:
+    """The ending of files of this kind; UsageError for an unknown kind."""
+    if as_ not in SUFFIXES:
+        raise UsageError(f"--as {as_}{did_you_mean(as_, SUFFIXES)}")
+    return SUFFIXES[as_]
+
+
 def write_samples(
     images: Sequence[Image], labels: Sequence[str], folder: Path, model: Model, as_: str = "png"
 ) -> Manifest:
     """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv; returns the manifest."""
-    suffix = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}.get(as_)
-    if suffix is None:
-        raise UsageError(f"--as {as_}{did_you_mean(as_, ['png', 'nifti', 'dicom', 'npz', 'tiff'])}")
+    suffix = suffix_of(as_)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for image, label in zip(images, labels, strict=True):
