@@ -24,3 +24,8 @@ def test_size_and_spacing_follow_array_order() -> None:
 def test_malformed_images_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="Image"):
         Image(**arguments)
+
+
+def test_printing_an_image_shows_no_patient() -> None:
+    image = Image(np.zeros((1, 64, 64), np.float32), origin={"patient": "Doe^Jane", "modality": "CT"})
+    assert repr(image) == "Image((1, 64, 64), arbitrary, 1 x 1 mm, CT)"

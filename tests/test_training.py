@@ -132,6 +132,15 @@ def test_padding_that_the_network_needs_is_cut_off_again(tmp_path: Path) -> None
     assert report.page.exists()
 
 
+def test_a_run_stopped_before_it_kept_anything_resumes_from_the_start(tmp_path: Path) -> None:
+    tiny("train.steps=2").save(tmp_path / "recipe.yaml")
+    train(None, tmp_path, resume=True)
+    assert read_log(tmp_path / "log.csv")[-1]["step"] == 2
+    (tmp_path / "training/checkpoint.pt").unlink()
+    with pytest.raises(FabricaError, match="no usable checkpoint"):
+        train(None, tmp_path, resume=True)
+
+
 CLI = [sys.executable, "-m", "fabrica"]
 LONG = ["train.steps=40", "train.checkpoint_every=5", "train.validate_every=10", "train.log_every=1"]
 

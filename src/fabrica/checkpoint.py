@@ -10,7 +10,7 @@ import torch
 from fabrica.errors import FabricaError
 from fabrica.io.atomic import atomic
 
-NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NAME, PREVIOUS, NEXT = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.next.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     current = folder / NAME
-    fresh = folder / "checkpoint.next.pt"
+    fresh = folder / NEXT
     try:
         with atomic(fresh) as temporary:
             torch.save(state, temporary)
@@ -36,11 +36,16 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was ever written to `folder`, whole or not."""
+    return any((folder / name).exists() for name in (NEXT, NAME, PREVIOUS))
+
+
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """The newest whole checkpoint in `folder`, on the CPU; executes no code from the file."""
     problems = []
     # checkpoint.next.pt exists only if the run died between two renames; it is whole, and the newest
-    for name in ("checkpoint.next.pt", NAME, PREVIOUS):
+    for name in (NEXT, NAME, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue

@@ -47,6 +47,11 @@ class Image:
         if self.unit not in UNITS:
             raise ValueError(f"Image unit must be one of {', '.join(UNITS)}, found {self.unit!r}")
 
+    def __repr__(self) -> str:
+        """Short, and without the header: a notebook must not print a patient's name."""
+        spacing = " x ".join(f"{mm:.3g}" for mm in self.spacing)
+        return f"Image({self.data.shape}, {self.unit}, {spacing} mm, {self.origin.get('modality', '?')})"
+
     @property
     def channels(self) -> int:
         return int(self.data.shape[0])

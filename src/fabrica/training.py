@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from fabrica import ema
-from fabrica.checkpoint import load_checkpoint, save_checkpoint
+from fabrica.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset, batch_at, prefetch
 from fabrica.data.sources import open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Method, build, networks
-from fabrica.model import RECIPE, codec_config, codec_of, save_model, save_samples
+from fabrica.model import RECIPE, WEIGHTS, codec_config, codec_of, save_model, save_samples
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
 from fabrica.track import Log, csv_log, mlflow_log
 
@@ -35,6 +35,7 @@ Report = Callable[[dict[str, float]], None]
 Progress = Callable[[str, int, int], None]
 Batch = dict[str, Tensor]
 
+TRAINING = "training"  # the folder inside the run's that holds its checkpoints
 VALIDATION_IMAGES = 512  # enough for a steady mean, few enough to cost seconds
 
 
@@ -122,8 +123,8 @@ def train(
     if recipe is None:
         raise UsageError("no recipe given; `fabrica recipes` lists those that ship")
     run = _open(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress)
-    if resume:
-        _restore(run)
+    if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
+        _restore(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, _log(run) if run.is_first else None, report)
     return folder
 
@@ -343,7 +344,7 @@ def _validate(run: Run) -> float:
 def _checkpoint(run: Run) -> None:
     names = [name for player in run.method.players.values() for name in player]
     save_checkpoint(
-        run.folder / "training",
+        run.folder / TRAINING,
         {
             "state": asdict(run.state),
             "networks": {n: net.state_dict() for n, net in zip(names, networks(run.method, names), strict=True)},
@@ -357,7 +358,7 @@ def _checkpoint(run: Run) -> None:
 
 
 def _restore(run: Run) -> None:
-    saved = load_checkpoint(run.folder / "training")
+    saved = load_checkpoint(run.folder / TRAINING)
     try:
         for name, weights in saved["networks"].items():
             getattr(run.method, name).load_state_dict(weights)

@@ -81,6 +81,7 @@ def test_guidance_asks_with_and_without_the_label() -> None:
         ({"norm_groups": 7}, (1, 16, 16), "not multiples of method.norm_groups 7"),
         ({"head_channels": 5}, (1, 16, 16), "not a multiple of method.head_channels 5"),
         ({"patch": 4}, (1, 20, 20), r"multiples of 8, e\.g\. data\.size=\[16, 16\]"),
+        ({"patch": 2}, (1, 8, 16, 16), r"leaves \[2, 4, 4\] voxels"),
         ({"schedule": "flw"}, (1, 16, 16), "did you mean flow"),
         ({"objective": "epsilon", "schedule": "flow"}, (1, 16, 16), "epsilon"),
     ],

@@ -83,6 +83,7 @@ def evaluate(
     A class-conditional model is asked for the classes in the proportions of the held-out images.
     Raises UsageError for too few images, and for a folder of images without `against`.
     """
+    Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     tell = progress or (lambda what, done, total: None)
     features_of = extractors.extractor(extractor, str(default_device()))
     subject = open_subject(model, against, tell)

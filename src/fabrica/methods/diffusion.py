@@ -172,6 +172,12 @@ def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
             f"data.size {list(shape[1:])} does not fit; "
             f"this network takes multiples of {factor}, e.g. data.size={fitting}"
         )
+    deepest = [side // factor for side in shape[1:]]
+    if len(deepest) == 3 and min(deepest) < 4:  # bf16 gradients of smaller 3-D convolutions are not finite (torch 2.13)
+        raise UsageError(
+            f"data.size {list(shape[1:])} leaves {deepest} voxels at the deepest level; it needs 4 a side: "
+            "take larger volumes, fewer method.channels or a smaller method.patch"
+        )
     uneven = [width for width in config.channels if width % config.norm_groups]
     if uneven:
         raise UsageError(
