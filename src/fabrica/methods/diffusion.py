@@ -33,7 +33,9 @@ class Diffusion(nn.Module):
         beta_end: float | None = None
         zero_terminal_snr: bool = False
         shift: float = 1.0
-        weighting: str = "min-snr"  # of the loss over noise levels: none | min-snr
+        weighting: str = (
+            "none"  # of the loss over noise levels: none | min-snr (fewer fine levels: grainier when short)
+        )
         times: str = "stratified"  # where in [0, 1] to train: uniform | stratified | logit-normal
         patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster, coarser
         channels: list[int] = field(default_factory=lambda: [64, 128, 128])
