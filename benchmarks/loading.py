@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from fabrica.data.cache import build_cache
-from fabrica.data.dataset import batch_at
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized, ScaleIntensityRanged
 
 from fabrica import io
 from fabrica.codec import Codec
+from fabrica.data.cache import build_cache
+from fabrica.data.dataset import batch_at
 from fabrica.data.manifest import Manifest, Row
 from fabrica.phantoms import chest
 from fabrica.recipe import DataConfig

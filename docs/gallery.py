@@ -1,6 +1,6 @@
 """Draw the pictures in docs/pictures: phantoms always, samples of the model folders given.
 
-    python docs/gallery.py [MODEL_FOLDER ...]
+python docs/gallery.py [MODEL_FOLDER ...]
 """
 
 from __future__ import annotations

@@ -77,13 +77,13 @@ class Diffusion(nn.Module):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         labels = self._dropped(batch["label"], rng) if self.classes else None
-        per_image = self._loss(batch["image"], labels, rng, self.config.weighting)
+        per_image = self._loss(batch["image"], labels, rng)
         yield "denoiser", per_image.mean()
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The denoising loss (B,) of held-out images, weighted as in training."""
         labels = batch["label"] if self.classes else None
-        return self._loss(batch["image"], labels, rng, self.config.weighting)
+        return self._loss(batch["image"], labels, rng)
 
     def sample(
         self, seeds: Sequence[int], labels: Tensor | None, settings: SampleConfig, device: torch.device
@@ -123,7 +123,7 @@ class Diffusion(nn.Module):
         alpha, sigma = diffusion.coefficients(self.schedule, t, x_t)
         return diffusion.to_x0(self.config.objective, self._predict(x_t, t, labels), x_t, alpha, sigma)
 
-    def _loss(self, x_0: Tensor, labels: Tensor | None, rng: torch.Generator, weighting: str) -> Tensor:
+    def _loss(self, x_0: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
         return diffusion.denoising_loss(
@@ -133,7 +133,7 @@ class Diffusion(nn.Module):
             noise,
             self.schedule,
             self.config.objective,
-            weighting,
+            self.config.weighting,
         )
 
     def _dropped(self, labels: Tensor, rng: torch.Generator) -> Tensor:
