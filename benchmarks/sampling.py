@@ -20,7 +20,7 @@ from fabrica.evaluation.extractors import extractor
 from fabrica.recipe import load_recipe
 from fabrica.training import train
 
-MINUTES, COUNT = 2, 64
+MINUTES, COUNT = 1.5, 64
 
 
 class ByLevel(nn.Module):

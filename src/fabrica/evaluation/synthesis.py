@@ -83,7 +83,6 @@ def evaluate(
     A class-conditional model is asked for the classes in the proportions of the held-out images.
     Raises UsageError for too few images, and for a folder of images without `against`.
     """
-    Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     tell = progress or (lambda what, done, total: None)
     features_of = extractors.extractor(extractor, str(default_device()))
     subject = open_subject(model, against, tell)
@@ -92,7 +91,9 @@ def evaluate(
     if steps_curve is None:
         steps_curve = CURVE if subject.model else ()
     sets = open_sets(subject, split, seed, tell)
-    drawn = subject.draw(_count(n, sets), sets, seed, tell)
+    count = _count(n, sets)
+    Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
+    drawn = subject.draw(count, sets, seed, tell)
     _require(len(drawn.images), "synthetic", subject.source)
     bench = lay_out(features_of, sets, drawn, seed, tell)
     found = search_copies(sets, drawn, seed, tell)
