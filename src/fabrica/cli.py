@@ -73,12 +73,19 @@ def demo(
     out: Out = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 5.0,
 ) -> None:
-    """Everything on phantoms: draw chests, train, sample to DICOM, and a report to open."""
+    """Everything on phantoms: draw chests, train, sample to DICOM, and a report to open.
+
+    What an earlier demo in the same folder has done already is kept.
+    """
     data, run = out / "data", out / "model"
     _say(f"1/4  fabrica phantom chest -n 2000 --size 64 -o {data}")
-    phantom("chest", 2000, data, size=64)
+    if not (data / "manifest.csv").exists():
+        phantom("chest", 2000, data, size=64)
     _say(f"2/4  fabrica train ddpm-chest --data {data / 'manifest.csv'} -o {run} train.minutes={minutes:g}")
-    train("ddpm-chest", [f"train.minutes={minutes:g}"], data / "manifest.csv", run)
+    if (run / "recipe.yaml").exists():
+        train(out=run, resume=True)
+    else:
+        train("ddpm-chest", [f"train.minutes={minutes:g}"], data / "manifest.csv", run)
     _say(f"3/4  fabrica sample {run} -n 16 --as dicom -o {out / 'dicom'}")
     sample(run, out / "dicom", n=16, as_="dicom")
     _say(f"4/4  fabrica evaluate {run} --against {data / 'manifest.csv'} -o {out / 'report'}")
