@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
@@ -383,8 +383,8 @@ def _log(run: Run) -> Log:
     }
     to_mlflow = mlflow_log(run.recipe.name, values, run.folder)
 
-    def log(row: dict[str, float]) -> None:
+    def log(row: Mapping[str, float]) -> None:
         to_csv(row)
         to_mlflow(row)
 
-    return log  # type: ignore[return-value]
+    return log
