@@ -15,18 +15,26 @@ M = TypeVar("M", bound=nn.Module)
 def averaged_copy(method: M, ships: Sequence[str]) -> M:
     """A copy of the method whose shipped networks are its own and whose other networks are shared."""
     shared = {id(net): net for name, net in method.named_children() if name not in ships}
-    return copy.deepcopy(method, shared).requires_grad_(False).eval()
+    twin = copy.deepcopy(method, shared)
+    for name in ships:  # the shared ones stay in training
+        twin.get_submodule(name).requires_grad_(False).eval()
+    return twin
 
 
 @torch.no_grad()
 def update(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """averaged <- decay * averaged + (1 - decay) * network, in place; buffers are copied.
+    """averaged <- decay * averaged + (1 - decay) * network, in place.
 
-    Polyak & Juditsky 1992; every diffusion paper since Ho et al. 2020 samples from this average.
+    Buffers of numbers, such as the statistics of batch norm, are averaged as well, so that they fit the averaged
+    weights; counters are copied. Polyak & Juditsky 1992; diffusion since Ho et al. 2020 and GANs since Karras et al.
+    2018 draw samples with this average.
     """
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1.0 - decay)
     for kept, new in zip(averaged.buffers(), network.buffers(), strict=True):
-        kept.copy_(new)
+        if kept.is_floating_point():
+            kept.lerp_(new, 1.0 - decay)
+        else:
+            kept.copy_(new)
 
 
 def warmed(decay: float, step: int) -> float:

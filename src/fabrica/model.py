@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fabrica import __version__, io
+from fabrica import __version__, io, noise
 from fabrica.codec import Codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
@@ -32,6 +33,7 @@ from fabrica.recipe import CodecConfig, Recipe, SampleConfig, load_recipe
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,35 +73,69 @@ class Model:
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
+        truncation: float | None = None,
         batch: int = 64,
         progress: Progress | None = None,
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
         label     one of recipe.data.classes for all, or one an image; None: the classes in turn, by seed.
-        steps, sampler, guidance   None: as the model's recipe says.
+        steps, sampler, guidance (diffusion), truncation (GANs)   None: as the model's recipe says.
         """
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
         labels = self._labels(n, seed, label)
-        settings = _override(self.recipe.sample, steps=steps, sampler=sampler, guidance=guidance)
+        settings = self._settings(steps=steps, sampler=sampler, guidance=guidance, truncation=truncation)
         parts = []
         for start in range(0, n, batch):
             stop = min(start + batch, n)
-            seeds = range(seed + start, seed + stop)
-            chosen = None if labels is None else torch.from_numpy(labels[start:stop])
-            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                parts.append(self.method.sample(seeds, chosen, settings, self.device).float().cpu().numpy())
+            chosen = None if labels is None else labels[start:stop]
+            parts.append(self._draw(noise.seeded(range(seed + start, seed + stop)), chosen, settings))
             if progress:
                 progress("sampling", stop, n)
-        return _middle(np.concatenate(parts), self.size)
+        return np.concatenate(parts)
+
+    def interpolate(
+        self, first: int, last: int, frames: int = 16, *, label: str | None = None, truncation: float | None = None
+    ) -> Float32:
+        """float32 (frames, C, *S) in [-1, 1]: the way from the image of seed `first` to that of seed `last`.
+
+        The noise moves from one to the other (`fabrica.noise.between`), all else stays as it is.
+        label   what all frames show; None: the first of the classes.
+        """
+        if frames < 2:
+            raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
+        classes = self.recipe.data.classes
+        labels = self._labels(frames, 0, label or (classes[0] if self.recipe.data.condition == "label" else None))
+        return self._draw(noise.between(first, last, frames), labels, self._settings(truncation=truncation))
+
+    def _draw(self, draw: noise.Draw, labels: Labels | None, settings: SampleConfig) -> Float32:
+        chosen = None if labels is None else torch.from_numpy(labels)
+        with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+            images = self.method.sample(draw, chosen, settings, self.device).float().cpu().numpy()
+        return middle(images, self.size)
+
+    def _settings(self, **choices: Any) -> SampleConfig:
+        """The recipe's settings of `sample` with those given laid over them; UsageError for what cannot be."""
+        given = {key: value for key, value in choices.items() if value is not None}
+        for key in given:
+            if key not in self.method.choices:
+                known = ", ".join(self.method.choices)
+                raise UsageError(f"model {self.name} ({self.recipe.method['name']}) has no {key}; it has {known}")
+        if given.get("steps", 1) < 1:
+            raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
+        if not math.isfinite(given.get("guidance", 1.0)):
+            raise UsageError(f"asked for guidance {given['guidance']}; expected a finite number, 1 for as trained")
+        if not 0 <= given.get("truncation", 0) < math.inf:
+            raise UsageError(f"asked for truncation {given['truncation']}; expected 0 (none) or a positive number")
+        return replace(self.recipe.sample, **given)
 
     def labels_of(self, n: int, *, seed: int = 0, label: str | Sequence[str] | None = None) -> list[str]:
         """The label of each image that `sample` makes with the same arguments; "" where there are none."""
         labels = self._labels(n, seed, label)
         return [""] * n if labels is None else [self.recipe.data.classes[k] for k in labels]
 
-    def _labels(self, n: int, seed: int, label: str | Sequence[str] | None) -> np.ndarray[Any, Any] | None:
+    def _labels(self, n: int, seed: int, label: str | Sequence[str] | None) -> Labels | None:
         classes = self.recipe.data.classes if self.recipe.data.condition == "label" else []
         if not classes:
             if label is not None:
@@ -136,20 +172,11 @@ class Model:
         return Image(self.codec.decode(values), affine, self.codec.unit, origin)
 
 
-def _middle(images: Float32, size: Sequence[int]) -> Float32:
+def middle(images: Float32, size: Sequence[int]) -> Float32:
     """The middle part (N, C, *size) of images (N, C, *S): what `DataConfig.fit` "exact" had padded."""
     around = zip(images.shape[2:], size, strict=True)
     cut = tuple(slice((have - want) // 2, (have - want) // 2 + want) for have, want in around)
     return images[:, :, *cut]
-
-
-def _override(settings: SampleConfig, **choices: Any) -> SampleConfig:
-    given = {key: value for key, value in choices.items() if value is not None}
-    if given.get("steps", 1) < 1:
-        raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
-    if not math.isfinite(given.get("guidance", 1.0)):
-        raise UsageError(f"asked for guidance {given['guidance']}; expected a finite number, 1 for as trained")
-    return replace(settings, **given)
 
 
 def load(folder: str | Path, *, device: str | torch.device | None = None) -> Model:
@@ -193,8 +220,11 @@ def codec_config(codec: Codec) -> CodecConfig:
     return CodecConfig(**values)
 
 
-def save_model(folder: Path, method: Method, recipe: Recipe, *, step: int, val_loss: float) -> None:
-    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically."""
+def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
+    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically.
+
+    kept   which weights these are, for the card: "average at step 500, held-out loss 0.0312".
+    """
     weights = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, network in zip(method.ships, networks(method, method.ships), strict=True)
@@ -203,14 +233,14 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, step: int, val_l
     try:
         recipe.save(folder / RECIPE)
         with atomic(folder / WEIGHTS) as temporary:
-            save_file(weights, temporary, metadata={"fabrica": __version__, "step": str(step)})
+            save_file(weights, temporary, metadata={"fabrica": __version__, "kept": kept})
         with atomic(folder / CARD) as temporary:
-            temporary.write_text(_card(recipe, method, step, val_loss), encoding="utf-8")
+            temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
     except (OSError, SafetensorError, FabricaError) as error:
         raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
 
 
-def _card(recipe: Recipe, method: Method, step: int, val_loss: float) -> str:
+def _card(recipe: Recipe, method: Method, kept: str) -> str:
     parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
     size = " x ".join(str(side) for side in recipe.data.size)
     codec = f"{recipe.codec.kind} codec [{recipe.codec.low}, {recipe.codec.high}] {recipe.codec.unit}"
@@ -224,7 +254,7 @@ def _card(recipe: Recipe, method: Method, step: int, val_loss: float) -> str:
 | images | {recipe.data.channels} x {size}, {codec} |
 | trained on | {recipe.data.source} |
 | conditions | {", ".join(recipe.data.classes) or "none"} |
-| weights kept | average at step {step}, held-out loss {val_loss:.4f} |
+| weights kept | {kept} |
 | made with | Fabrica {__version__}, seed {recipe.seed} |
 
     fabrica sample FOLDER -n 16 -o samples
@@ -242,7 +272,8 @@ def save_samples(
     classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
     labels = torch.arange(16) % classes if classes else None
     with torch.inference_mode(), autocast(recipe.train.precision, device):
-        images = method.sample(range(16), labels, recipe.sample, device).float().cpu().numpy()
+        images = method.sample(noise.seeded(range(16)), labels, recipe.sample, device).float().cpu().numpy()
+    images = middle(images, recipe.output.size or recipe.data.size)
     path = folder / "samples.png" if step is None else folder / "samples" / f"step-{step:07d}.png"
     path.parent.mkdir(exist_ok=True)
     save_picture(image_grid(images, columns=8), path)

@@ -15,6 +15,7 @@ from fabrica.errors import UsageError, did_you_mean
 from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
+KEEPS = ("auto", "loss", "frd", "kid")
 
 
 @dataclass
@@ -67,6 +68,7 @@ class TrainConfig:
     steps: int = 10_000
     minutes: float = 0.0
     lr: float = 2e-4
+    lr_of: dict[str, float] = field(default_factory=dict)  # player -> its own rate, e.g. critic: 4e-4 (two time scales)
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     warmup: int = 200
@@ -74,17 +76,20 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm; 0: none
     accumulate: int = 1
     ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
+    keep: str = "auto"  # the weights that are best on held-out images by loss, frd or kid; auto: as the method says
     precision: str = "auto"
     devices: int = 1
     checkpoint_every: int = 500
     validate_every: int = 500
     sample_every: int = 1000
     log_every: int = 25
+    watch_every: int = 50  # steps between looks at the samples' diversity (GANs)
 
 
 @dataclass
 class SampleConfig:
-    """Defaults of `sample`, saved with the model."""
+    """Defaults of `sample`, saved with the model. steps to clip: diffusion. truncation: GANs, see
+    `fabrica.adversarial.truncated`; 0: none."""
 
     steps: int = 10
     sampler: str = "dpmpp-2m"
@@ -92,6 +97,7 @@ class SampleConfig:
     guidance: float = 1.0
     rescale: float = 0.0
     clip: bool = True
+    truncation: float = 0.0
 
 
 @dataclass
@@ -177,16 +183,21 @@ def _check(recipe: Recipe) -> None:
             f"train.decay is {train.decay!r}; expected cosine or constant",
         ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
+        (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
         (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
+        (recipe.sample.truncation >= 0, f"sample.truncation is {recipe.sample.truncation}; expected 0 (none) or more"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
-    counts = ("accumulate", "devices", "checkpoint_every", "validate_every", "sample_every", "log_every")
-    for key in counts:
+    counts = ("accumulate", "devices")
+    periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "watch_every")
+    for key in (*counts, *periods):
         found = getattr(train, key)
         expectations.append((found >= 1, f"train.{key} is {found}; expected at least 1"))
+    for player, rate in train.lr_of.items():
+        expectations.append((0 <= rate < 1, f"train.lr_of.{player} is {rate}; expected 0 to below 1"))
     for holds, message in expectations:
         if not holds:
             raise UsageError(message)

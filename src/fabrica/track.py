@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fabrica.errors import UsageError
 
-COLUMNS = ("step", "seconds", "images", "loss", "grad_norm", "lr", "images_per_s", "val_loss")
+COLUMNS = ("step", "seconds", "images", "loss", "grad_norm", "lr", "images_per_s")
 Log = Callable[[Mapping[str, float]], None]
 
 
-def csv_log(path: Path, *, resume_at: int = 0) -> Log:
-    """A function that appends one row of COLUMNS; rows after step `resume_at` (of a killed run) are dropped."""
+def csv_log(path: Path, columns: Sequence[str] = COLUMNS, *, resume_at: int = 0) -> Log:
+    """A function that appends a row with these columns of what it is given, leaving out the rest.
+
+    Rows after step `resume_at` (of a killed run) are dropped."""
     kept = [row for row in read_log(path) if row["step"] <= resume_at] if resume_at else []
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)
 
     def log(row: Mapping[str, float]) -> None:
         with path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, columns, extrasaction="ignore").writerow(row)
 
     return log
 

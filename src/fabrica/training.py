@@ -9,34 +9,42 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from fabrica import ema
 from fabrica.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
-from fabrica.data.dataset import Dataset, batch_at, prefetch
+from fabrica.data.dataset import Dataset, prefetch
 from fabrica.data.sources import open_source
 from fabrica.device import default_device, uses_bf16
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.heldout import Judge, absent, judge
 from fabrica.methods import Method, build, networks
 from fabrica.model import RECIPE, WEIGHTS, codec_config, codec_of, save_model, save_samples
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
-from fabrica.track import Log, csv_log, mlflow_log
+from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
+from fabrica.watch import Watch
 
 Report = Callable[[dict[str, float]], None]
 Progress = Callable[[str, int, int], None]
+Warn = Callable[[str], None]
 Batch = dict[str, Tensor]
 
 TRAINING = "training"  # the folder inside the run's that holds its checkpoints
-VALIDATION_IMAGES = 512  # enough for a steady mean, few enough to cost seconds
+LOG = "log.csv"
+SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
 
 
 @dataclass
@@ -45,34 +53,39 @@ class State:
 
     step: int = 0
     seconds: float = 0.0
-    best_loss: float = math.inf
+    best_score: float = math.inf
     best_step: int = 0
 
 
 @dataclass
 class Meter:
-    """Means since the last log row. Time spent on validation and pictures is not counted as training."""
+    """What happened since the last log row. Time spent on validation and pictures is not counted as training."""
 
     steps: int = 0
     images: int = 0
-    loss: float = 0.0
-    grad_norm: float = 0.0
     seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
 
-    def add(self, loss: float, grad_norm: float, images: int, seconds: float) -> None:
+    def turn(self, player: str, loss: float, grad_norm: float, seen: Mapping[str, float]) -> None:
+        for key, value in {f"loss_{player}": loss, **seen}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.counts[key] = self.counts.get(key, 0) + 1
+        for key in ("grad_norm", f"grad_norm_{player}"):
+            self.largest[key] = max(self.largest.get(key, 0.0), grad_norm)
+
+    def step(self, images: int, seconds: float) -> None:
         self.steps += 1
-        self.loss += loss
-        self.grad_norm = max(self.grad_norm, grad_norm)
         self.images += images
         self.seconds += seconds
 
     def row(self) -> dict[str, float]:
-        """loss (mean), grad_norm (largest), images_per_s."""
-        return {
-            "loss": self.loss / self.steps,
-            "grad_norm": self.grad_norm,
-            "images_per_s": self.images / max(self.seconds, 1e-9),
-        }
+        """loss_PLAYER and what was seen (means over turns), loss (their sum), grad_norm and grad_norm_PLAYER (the
+        largest), images_per_s."""
+        means = {key: total / self.counts[key] for key, total in self.sums.items()}
+        loss = sum(value for key, value in means.items() if key.startswith("loss_"))
+        return {"loss": loss, **means, **self.largest, "images_per_s": self.images / max(self.seconds, 1e-9)}
 
 
 @dataclass
@@ -86,7 +99,9 @@ class Run:
     averaged: Method
     optimisers: dict[str, Optimizer]
     data: Dataset
-    heldout: Dataset
+    scored: str
+    judge: Judge
+    watch: Watch | None
     state: State = field(default_factory=State)
 
     @property
@@ -102,6 +117,7 @@ def train(
     resume: bool = False,
     report: Report | None = None,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Path:
     """Train a recipe into a model folder and return the folder.
 
@@ -110,6 +126,8 @@ def train(
               Without it, a folder that already holds a run is refused, so that nothing is overwritten.
     report    called with each row of the log, and "done" from 0 to 1 of the budget.
     progress  called with (what, done, total) while the data are prepared.
+    warn      called with one sentence when a GAN collapses or stops learning, or the held-out images lack a class;
+              None: `warnings.warn`. The sentences stand in the model card, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
     """
@@ -122,33 +140,84 @@ def train(
         raise UsageError(f"{folder} already holds a run; continue it with --resume, or choose another folder")
     if recipe is None:
         raise UsageError("no recipe given; `fabrica recipes` lists those that ship")
-    run = _open(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress)
+    warn = warn or warnings.warn
+    run = _open(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
     if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
         _restore(run)  # a run that was stopped before it kept anything starts from the beginning
-    _loop(run, _log(run) if run.is_first else None, report)
+    if run.watch and run.state.step:
+        run.watch.rows = read_log(folder / LOG)
+    _loop(run, _log(run) if run.is_first else None, report, warn)
     return folder
 
 
-def _open(recipe: Recipe, folder: Path, progress: Progress | None) -> Run:
+def _open(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     data, heldout = _data(recipe, progress)
-    device = default_device()
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
-    precision = "bf16-mixed" if uses_bf16(recipe.train.precision, device) else "32-true"
-    fabric = Fabric(accelerator=device.type, devices=recipe.train.devices, precision=precision)
-    fabric.launch()
+    if note := absent(heldout):
+        warn(note)
+    fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
     method = build(recipe)
+    _check(recipe, method, fabric.world_size)
+    scored, judged = judge(method, recipe, heldout, fabric.device)
     averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
     optimisers: dict[str, Optimizer] = {}
     for player, names in method.players.items():
         for name in names:
             setattr(method, name, fabric.setup_module(getattr(method, name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout)
+    watch = Watch(recipe, heldout, fabric.device) if len(method.players) > 1 else None
+    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, scored, judged, watch)
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)
         recipe.save(folder / RECIPE)
     return run
+
+
+def _fabric(config: TrainConfig) -> Fabric:
+    device = default_device()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
+    precision = [Bf16(device.type)] if uses_bf16(config.precision, device) else None
+    # the statistics of batch norm are each process's own: sent around between two forward passes of one turn,
+    # they would change under the first one's gradients
+    strategy = DDPStrategy(broadcast_buffers=False) if config.devices > 1 else "auto"
+    fabric = Fabric(accelerator=device.type, devices=config.devices, plugins=precision, strategy=strategy)
+    fabric.launch()
+    return fabric
+
+
+class Bf16(Precision):
+    """Networks compute in bfloat16 and answer in float32. Fabric's own does the same, and forbids the gradients
+    inside a loss that gradient penalties are made of."""
+
+    precision = "bf16-mixed"
+
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device_type, torch.bfloat16)
+
+    def convert_output(self, data: Tensor) -> Tensor:
+        return data.float()
+
+
+def _check(recipe: Recipe, method: Method, processes: int) -> None:
+    """UsageError for what can only be known once the method is there."""
+    config, name = recipe.train, recipe.method["name"]
+    for player in set(config.lr_of) - set(method.players):
+        raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
+    share = recipe.data.batch // (config.accumulate * processes)
+    if share < 1:
+        raise UsageError(
+            f"data.batch {recipe.data.batch} cannot be shared by {processes} processes "
+            f"with train.accumulate {config.accumulate}"
+        )
+    least = getattr(method, "least_batch", 1)
+    if share < least:
+        raise UsageError(
+            f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
+            f"and needs {least}: take data.batch={recipe.data.batch * -(-least // share)} or more"
+        )
 
 
 def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
@@ -182,7 +251,7 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
     return (lambda done, total: progress(what, done, total)) if progress else None
 
 
-def _loop(run: Run, log: Log | None, report: Report | None) -> None:
+def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
     config, state = run.recipe.train, run.state
     started = time.monotonic() - state.seconds
     batches = _batches(run)
@@ -190,20 +259,24 @@ def _loop(run: Run, log: Log | None, report: Report | None) -> None:
     while (done := _done(run)) < 1.0:
         began = time.monotonic()
         micro = [next(batches) for _ in range(config.accumulate)]
-        rate = _rate(config, state.step, done)
-        loss, norm = _step(run, micro, rate)
+        pace = _pace(config, state.step, done)
+        _step(run, micro, pace, meter)
         _average(run)
         state.step += 1
         state.seconds = time.monotonic() - started
-        meter.add(loss, norm, run.recipe.data.batch, time.monotonic() - began)
+        meter.step(run.recipe.data.batch, time.monotonic() - began)
         row: dict[str, float] = {}
         ended = _done(run) >= 1.0
         if ended or state.step % config.validate_every == 0:
-            row["val_loss"] = _validate_and_keep(run)
+            row[run.scored] = _validate_and_keep(run)
+        if run.watch and state.step % config.watch_every == 0:
+            row["ms_ssim"] = _diversity(run)
         if ended or row or state.step % config.log_every == 0:
-            row |= {"step": state.step, "seconds": state.seconds, "lr": rate, **meter.row()}
+            row |= {"step": state.step, "seconds": state.seconds, "lr": pace * config.lr, **meter.row()}
             row["images"] = state.step * run.recipe.data.batch
             meter = Meter()
+            for sentence in run.watch.see(row) if run.watch else ():
+                warn(sentence)
             if log:
                 log(row)
             if report:
@@ -224,11 +297,6 @@ def _milestones(run: Run, ended: bool) -> None:
 def _batches(run: Run) -> Iterator[Batch]:
     config, fabric = run.recipe.train, run.fabric
     share = run.recipe.data.batch // (config.accumulate * fabric.world_size)
-    if share < 1:
-        raise UsageError(
-            f"data.batch {run.recipe.data.batch} cannot be shared by {fabric.world_size} processes "
-            f"with train.accumulate {config.accumulate}"
-        )
     for batch in prefetch(
         run.data,
         start=run.state.step * config.accumulate,
@@ -251,15 +319,15 @@ def _done(run: Run) -> float:
     return float(run.fabric.broadcast(done)) if config.minutes and run.fabric.world_size > 1 else done
 
 
-def _rate(config: TrainConfig, step: int, done: float) -> float:
-    """The learning rate: linear warm-up, then constant or a half cosine to zero over the budget."""
+def _pace(config: TrainConfig, step: int, done: float) -> float:
+    """The share of the learning rate, 0 to 1: linear warm-up, then constant or a half cosine over the budget."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     decay = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if config.decay == "cosine" else 1.0
-    return config.lr * warm * decay
+    return warm * decay
 
 
-def _step(run: Run, micro: list[Batch], rate: float) -> tuple[float, float]:
-    """One step of every player; returns the sum of their losses and the largest gradient norm.
+def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
+    """One step of every player, noted in the meter.
 
     Each micro-batch has its own generator of turns. They advance together, one turn at a time, so that the graph
     of one micro-batch is freed before the next is built.
@@ -268,25 +336,27 @@ def _step(run: Run, micro: list[Batch], rate: float) -> tuple[float, float]:
     torch.manual_seed(seed)  # what is drawn inside networks: dropout
     first = run.fabric.global_rank * len(micro)
     generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
-    total, largest = 0.0, 0.0
     while True:
-        player, turn_loss = "", 0.0
+        total = 0.0
         for k, turns in enumerate(generators):
             turn = next(turns, None)
             if turn is None:
-                return total, largest
-            player, loss = turn
+                return
             if k == 0:
-                run.optimisers[player].zero_grad(set_to_none=True)
-            run.fabric.backward(loss / len(micro))
-            turn_loss += float(loss.detach()) / len(micro)
-        norm = _clip(run, player)
-        if not math.isfinite(turn_loss + norm):
-            raise FabricaError(_nan_message(run, player, turn_loss, norm, micro))
-        for group in run.optimisers[player].param_groups:
-            group["lr"] = rate
-        run.optimisers[player].step()
-        total, largest = total + turn_loss, max(largest, norm)
+                run.optimisers[turn.player].zero_grad(set_to_none=True)
+            run.fabric.backward(turn.loss / len(micro))
+            total += float(turn.loss.detach()) / len(micro)
+        norm = _clip(run, turn.player)
+        if not math.isfinite(total + norm):
+            raise FabricaError(_nan_message(run, turn.player, total, norm, micro))
+        for group in run.optimisers[turn.player].param_groups:
+            group["lr"] = pace * _rate(run.recipe.train, turn.player)
+        run.optimisers[turn.player].step()
+        meter.turn(turn.player, total, norm, turn.seen)
+
+
+def _rate(config: TrainConfig, player: str) -> float:
+    return config.lr_of.get(player, config.lr)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -307,7 +377,7 @@ def _nan_message(run: Run, player: str, loss: float, norm: float, micro: list[Ba
     kept = f"the best weights (step {best}) are kept in {run.folder}" if best else "no weights were kept yet"
     return (
         f"training stopped at step {run.state.step}: {player} has loss {loss:.4g} and gradient norm {norm:.4g} on "
-        f"images {shown}; {kept}; look at these images, or lower train.lr ({run.recipe.train.lr:g}){wider}"
+        f"images {shown}; {kept}; look at these images, or lower train.lr ({_rate(run.recipe.train, player):g}){wider}"
     )
 
 
@@ -319,26 +389,22 @@ def _average(run: Run) -> None:
 
 
 def _validate_and_keep(run: Run) -> float:
-    """The held-out loss of the averaged weights; they are written to the model folder if it is the best yet."""
-    loss = _validate(run)
-    if loss < run.state.best_loss:
-        run.state.best_loss, run.state.best_step = loss, run.state.step
-        if run.is_first:
-            save_model(run.folder, run.averaged, run.recipe, step=run.state.step, val_loss=loss)
-    return loss
-
-
-@torch.no_grad()
-def _validate(run: Run) -> float:
-    """Mean held-out loss of the averaged weights, with the same images and noise every time."""
-    count = min(len(run.heldout), VALIDATION_IMAGES)
-    size = min(run.recipe.data.batch, count)
-    total = 0.0
+    """The score of the averaged weights on held-out images; they are written to the model folder if it is the best."""
+    state = run.state
     with run.fabric.autocast():
-        for k in range(count // size):
-            batch = {key: v.to(run.fabric.device) for key, v in batch_at(run.heldout, k, size, seed=0).items()}
-            total += float(run.averaged.validation(batch, _generator(0, k)).mean())
-    return total / (count // size)
+        score = run.judge(run.averaged)
+    if score < state.best_score:
+        state.best_score, state.best_step = score, state.step
+        if run.is_first:
+            kept = f"average at step {state.step}, {SCORES[run.scored]} {score:.4g}"
+            save_model(run.folder, run.averaged, run.recipe, kept=kept)
+    return score
+
+
+def _diversity(run: Run) -> float:
+    assert run.watch is not None  # see the call
+    with run.fabric.autocast():
+        return run.watch.diversity(run.averaged)
 
 
 def _checkpoint(run: Run) -> None:
@@ -373,7 +439,11 @@ def _restore(run: Run) -> None:
 
 
 def _log(run: Run) -> Log:
-    to_csv = csv_log(run.folder / "log.csv", resume_at=run.state.step)
+    columns = [*COLUMNS, run.scored]
+    if run.watch:
+        columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
+    to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
     if run.recipe.track != "mlflow":
         return to_csv
     values = {

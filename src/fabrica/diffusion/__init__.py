@@ -29,7 +29,7 @@ from fabrica.diffusion.samplers import (
     heun,
     unipc,
 )
-from fabrica.diffusion.sampling import SPACINGS, guided, initial_noise, noise_stream, sample, times
+from fabrica.diffusion.sampling import SPACINGS, guided, sample, times
 from fabrica.diffusion.schedule import KINDS, Schedule, coefficients
 
 __all__ = [
@@ -54,9 +54,7 @@ __all__ = [
     "evaluations",
     "guided",
     "heun",
-    "initial_noise",
     "loss_weight",
-    "noise_stream",
     "noised",
     "sample",
     "target",

@@ -1,7 +1,7 @@
 """Samplers: from noise to an image, along a decreasing sequence of times from 1 to 0.
 
 Each is a function (denoise, x, schedule, times, noise) -> x_0. `denoise(x_t, t)` answers with the estimate of x_0;
-`noise(step)` gives fresh Gaussian noise like x, and only "ddpm" asks for it. x has the shape (B, C, *S) and is
+`noise()` gives fresh Gaussian noise like x, and only "ddpm" asks for it. x has the shape (B, C, *S) and is
 standard Gaussian noise at t = 1. Steps are written in h = lambda_next - lambda with lambda = log(alpha / sigma),
 so that every formula holds for h = inf: at a start without signal (alpha = 0) and at the data (sigma = 0).
 """
@@ -18,7 +18,7 @@ from fabrica.diffusion.schedule import Schedule, unknown
 from fabrica.errors import UsageError
 
 Denoise = Callable[[Tensor, float], Tensor]
-Noise = Callable[[int], Tensor]
+Noise = Callable[[], Tensor]
 Sampler = Callable[[Denoise, Tensor, Schedule, Sequence[float], Noise | None], Tensor]
 
 
@@ -28,7 +28,7 @@ def ddpm(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float]
     Between neighbours of the schedule's table this is eq. 6-7 with the smaller variance, beta tilde.
     """
     if noise is None:
-        raise UsageError("the ddpm sampler adds noise at each step; give noise=noise_stream(seeds, shape)")
+        raise UsageError("the ddpm sampler adds noise at each step; give noise, a function that draws it anew")
     alpha, sigma, _ = _levels(schedule, times)
     for i in range(1, len(times)):
         ratio = alpha[i - 1] / alpha[i]  # alpha of x_t given x_s
@@ -36,7 +36,7 @@ def ddpm(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float]
         x_0 = denoise(x, times[i - 1])
         mean = (ratio * sigma[i] ** 2 * x + alpha[i] * variance * x_0) / sigma[i - 1] ** 2
         std = math.sqrt(max(variance, 0.0)) * sigma[i] / sigma[i - 1]
-        x = mean + std * noise(i - 1) if std > 0 else mean
+        x = mean + std * noise() if std > 0 else mean
     return x
 
 

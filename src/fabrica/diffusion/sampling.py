@@ -1,10 +1,8 @@
-"""Sampling as a whole: which times to visit, guidance, and the noise that each image owns."""
+"""Sampling as a whole: which times to visit, and guidance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -75,25 +73,6 @@ def guided(denoise: Denoise, denoise_null: Denoise, scale: float, rescale: float
     return both
 
 
-def noise_stream(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Noise:
-    """Gaussian noise (len(seeds), *shape), float32, anew at each call; the argument is not used.
-
-    One CPU generator for each image makes all of its noise, so that a seed gives the same image whatever the batch,
-    the device or the number of processes. Call it for the initial noise first, then once a step.
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def noise(step: int) -> Tensor:
-        return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators]).to(device)
-
-    return noise
-
-
-def initial_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The first noise of `noise_stream`, (len(seeds), *shape): where each image starts."""
-    return noise_stream(seeds, shape)(-1)
-
-
 def sample(
     denoise: Denoise,
     x: Tensor,
@@ -108,7 +87,7 @@ def sample(
     """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one, without gradients.
 
     denoise   (x_t, t) -> the estimate of x_0.
-    noise     fresh noise for each step; "ddpm" needs it, see `noise_stream`.
+    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.noise`.
     clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
               no such limits.
 

@@ -3,9 +3,15 @@
 Config    a dataclass of its own recipe values (the recipe's `method:` section, less `name`)
 ships     the names of the networks that are averaged, saved and used afterwards
 players   player -> the names of the networks that its optimiser owns
-turns     (batch, rng) -> iterator of (player, loss): the control flow of the paper; the loop does the rest
-validation  (batch, rng) -> per-image losses on held-out images; lower is better
-sample    (seeds, labels, settings) -> images, one random generator for each seed
+keep      what tells the best weights, unless the recipe chooses: "loss" (of `validation`), "frd" or "kid"
+choices   which of the recipe's `sample:` values mean something to it
+turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
+sample    (draw, labels, settings, device) -> images, made of the noise that is drawn
+
+Optional:
+
+validation   (batch, rng) -> per-image losses on held-out images; lower is better. GANs have none
+least_batch  the fewest images a step and process; 1 without it
 """
 
 from __future__ import annotations
@@ -13,17 +19,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError, did_you_mean
+from fabrica.noise import Draw
 from fabrica.recipe import Recipe, SampleConfig, typed
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
+    "mlp-gan": "fabrica.methods.mlp_gan:MLPGAN",
+    "dcgan": "fabrica.methods.dcgan:DCGAN",
+    "wgan-gp": "fabrica.methods.wgan_gp:WGANGP",
+    "modern-gan": "fabrica.methods.modern_gan:ModernGAN",
 }
+
+
+class Turn(NamedTuple):
+    """One player's move: the loss that its optimiser lowers, and what the log should show beside it."""
+
+    player: str
+    loss: Tensor
+    seen: Mapping[str, float] = {}
 
 
 class Method(Protocol):
@@ -33,12 +52,18 @@ class Method(Protocol):
     config: Any
     ships: ClassVar[tuple[str, ...]]
     players: ClassVar[Mapping[str, tuple[str, ...]]]
+    keep: ClassVar[str]
+    choices: ClassVar[tuple[str, ...]]
 
-    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[tuple[str, Tensor]]: ...
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]: ...
+    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor: ...
+
+
+@runtime_checkable
+class Validated(Method, Protocol):
+    """A method whose loss on held-out images says how good its weights are."""
+
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor: ...
-    def sample(
-        self, seeds: Sequence[int], labels: Tensor | None, settings: SampleConfig, device: torch.device
-    ) -> Tensor: ...
 
 
 def build(recipe: Recipe) -> Method:

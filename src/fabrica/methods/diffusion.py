@@ -7,7 +7,7 @@ classifier-free guidance (Ho & Salimans 2022). The mathematics stands in fabrica
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
 
@@ -47,6 +49,8 @@ class Diffusion(nn.Module):
 
     ships: ClassVar[tuple[str, ...]] = ("denoiser",)
     players: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
+    keep: ClassVar[str] = "loss"
+    choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance")
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 for unconditional."""
@@ -75,23 +79,21 @@ class Diffusion(nn.Module):
             use_flash_attention=True,
         )
 
-    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         labels = self._dropped(batch["label"], rng) if self.classes else None
         per_image = self._loss(batch["image"], labels, rng)
-        yield "denoiser", per_image.mean()
+        yield Turn("denoiser", per_image.mean())
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The denoising loss (B,) of held-out images, weighted as in training."""
         labels = batch["label"] if self.classes else None
         return self._loss(batch["image"], labels, rng)
 
-    def sample(
-        self, seeds: Sequence[int], labels: Tensor | None, settings: SampleConfig, device: torch.device
-    ) -> Tensor:
-        """Images (N, C, *S) in [-1, 1], one a seed; labels (N,) int64, or None for none (the learned null)."""
+    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, *S) in [-1, 1], one a row of noise; labels (N,) int64, or None for none (the learned null)."""
+        start = draw(self.shape).to(device)
         if labels is None:
-            labels = torch.full((len(seeds),), self.classes, dtype=torch.int64)
-        noise = diffusion.noise_stream(seeds, self.shape, device)
+            labels = torch.full((len(start),), self.classes, dtype=torch.int64)
 
         def with_labels(shown: Tensor) -> diffusion.Denoise:
             def denoise(x_t: Tensor, t: float) -> Tensor:
@@ -106,12 +108,12 @@ class Diffusion(nn.Module):
             denoise = diffusion.guided(denoise, null, settings.guidance, settings.rescale)
         return diffusion.sample(
             denoise,
-            noise(-1),
+            start,
             self.schedule,
             sampler=settings.sampler,
             steps=settings.steps,
             spacing=settings.spacing,
-            noise=noise,
+            noise=lambda: draw(self.shape).to(device),
             clip=1.0 if settings.clip else None,
         ).clamp(-1, 1)
 

@@ -1,0 +1,100 @@
+"""Adversarial training as mathematics: losses of critics and generators, gradient penalties, accuracy.
+
+Scores are a critic's raw outputs (B,), higher for more real; images are (B, C, *S). No function knows a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from fabrica.errors import UsageError
+
+SIDES = (32, 64, 128, 256)
+
+
+def critic_loss(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of a critic that tells real from fake (Goodfellow et al. 2014, eq. 1).
+
+    smoothing   real images are called real with 1 - smoothing only (one-sided: Salimans et al. 2016, section 3.4).
+    """
+    return (softplus(-real) + smoothing * real).mean() + softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """-log D(G(z)): the non-saturating loss (Goodfellow et al. 2014, section 3)."""
+    return softplus(-fake).mean()
+
+
+def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """What a Wasserstein critic minimises, E D(fake) - E D(real) (Arjovsky et al. 2017, eq. 2)."""
+    return fake.mean() - real.mean()
+
+
+def relativistic(better: Tensor, worse: Tensor) -> Tensor:
+    """softplus(worse - better), pair by pair (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024, eq. 2).
+
+    The critic wants real images to score better than fake ones, the generator the reverse.
+    """
+    return softplus(worse - better).mean()
+
+
+def slopes(scores: Tensor, images: Tensor) -> Tensor:
+    """|d score / d image|^2 (B,), itself differentiable; images (B, C, *S) must require gradients."""
+    (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return slope.float().flatten(1).square().sum(1)
+
+
+def mixed_accuracy(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """The shares of real and of fake images that a critic without a fixed threshold tells apart.
+
+    The threshold lies halfway between the mean scores of the two; 0.5 means that it knows nothing.
+    """
+    return accuracy(real, fake, threshold=float(real.mean() + fake.mean()) / 2)
+
+
+def accuracy(real: Tensor, fake: Tensor, threshold: float = 0.0) -> tuple[float, float]:
+    """The shares of real images scored above the threshold, and of fake ones below it."""
+    return float((real > threshold).float().mean()), float((fake < threshold).float().mean())
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Gradients pass through these networks but none is kept for their own weights."""
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def truncated(z: Tensor, limit: float) -> Tensor:
+    """Gaussian z (B, D) as if drawn within [-limit, limit] only: more typical images, less varied ones.
+
+    The truncation trick (Brock et al. 2019, section 3.1), by the inverse distribution function instead of drawing
+    again, so that each seed moves smoothly with the limit. 0: no limit.
+    """
+    if limit == 0:
+        return z
+    normal = torch.distributions.Normal(0.0, 1.0)
+    low, high = normal.cdf(torch.tensor([-limit, limit], dtype=torch.float64))
+    return normal.icdf(low + (high - low) * normal.cdf(z.double())).float()
+
+
+def square_side(shape: tuple[int, ...]) -> int:
+    """The side of images (C, side, side), a power of two from 32 to 256; UsageError for anything else."""
+    sides = shape[1:]
+    if len(sides) == 2 and sides[0] == sides[1] and sides[0] in SIDES:
+        return sides[0]
+    nearest = min(SIDES, key=lambda side: abs(side - max(sides)))
+    raise UsageError(
+        f"data.size {list(sides)} does not fit; this network takes squares of {', '.join(map(str, SIDES))} pixels, "
+        f"e.g. data.size={nearest} with data.fit=pad"
+    )

@@ -1,0 +1,78 @@
+"""The first GAN: two multilayer perceptrons, one that draws and one that judges.
+
+Goodfellow et al.: Generative adversarial nets (2014), with the widths, leaky ReLU and dropout that are usual for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, square_side, truncated
+from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.noise import Draw
+from fabrica.recipe import SampleConfig
+
+
+class MLPGAN(nn.Module):
+    """Networks see images (B, C, side, side) in [-1, 1] as one long vector."""
+
+    @dataclass
+    class Config:
+        latent: int = 100
+        dropout: float = 0.3  # of the critic
+        smoothing: float = 0.0  # real images are called real with 1 - smoothing (Salimans et al. 2016)
+
+    ships: ClassVar[tuple[str, ...]] = ("generator",)
+    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep: ClassVar[str] = "frd"
+    choices: ClassVar[tuple[str, ...]] = ("truncation",)
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
+        """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""
+        super().__init__()
+        if classes:
+            raise UsageError("mlp-gan takes no labels; set data.condition='' or take method.name=modern-gan")
+        square_side(shape)
+        self.config = config
+        pixels = math.prod(shape)
+        self.generator: nn.Module = nn.Sequential(
+            *_layers([config.latent, 256, 512, 1024], dropout=0.0),
+            nn.Linear(1024, pixels),
+            nn.Tanh(),
+            nn.Unflatten(1, shape),
+        )
+        self.critic: nn.Module = nn.Sequential(
+            nn.Flatten(),
+            *_layers([pixels, 1024, 512, 256], config.dropout),
+            nn.Linear(256, 1),
+            nn.Flatten(0),
+        )
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        real = batch["image"]
+        fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
+        on_real, on_fake = self.critic(real), self.critic(fake.detach())
+        told = dict(zip(("real_accuracy", "fake_accuracy"), accuracy(on_real, on_fake), strict=True))
+        yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
+        with frozen(self.critic):
+            loss = generator_loss(self.critic(fake))
+        yield Turn("generator", loss)
+
+    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, side, side) in [-1, 1]."""
+        images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
+        return images
+
+
+def _layers(widths: list[int], dropout: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+    return layers

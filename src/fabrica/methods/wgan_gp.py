@@ -1,0 +1,76 @@
+"""Wasserstein GAN with gradient penalty: a critic that measures a distance instead of giving a verdict.
+
+Gulrajani et al.: Improved training of Wasserstein GANs (2017), Algorithm 1, on the networks of DCGAN. The paper trains
+both players by Adam, learning rate 1e-4, betas 0 and 0.9: see the recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fabrica.adversarial import frozen, mixed_accuracy, slopes, square_side, truncated, wasserstein
+from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.nets.dcgan import Critic, Generator
+from fabrica.noise import Draw
+from fabrica.recipe import SampleConfig
+
+
+class WGANGP(nn.Module):
+    """Networks see images (B, C, side, side) in [-1, 1]. A batch is shared among the critic's turns of a step."""
+
+    @dataclass
+    class Config:
+        latent: int = 100
+        width: int = 64  # channels at half the side; doubled at each halving, up to 512
+        critic_turns: int = 5  # for each of the generator's
+        penalty: float = 10.0  # lambda
+
+    ships: ClassVar[tuple[str, ...]] = ("generator",)
+    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep: ClassVar[str] = "frd"
+    choices: ClassVar[tuple[str, ...]] = ("truncation",)
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
+        """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""
+        super().__init__()
+        if classes:
+            raise UsageError("wgan-gp takes no labels; set data.condition='' or take method.name=modern-gan")
+        if config.critic_turns < 1:
+            raise UsageError(f"method.critic_turns is {config.critic_turns}; expected at least 1")
+        self.config = config
+        self.least_batch = 2 * config.critic_turns  # batch norm in the generator
+        channels, side = shape[0], square_side(shape)
+        self.generator: nn.Module = Generator(config.latent, channels, side, config.width)
+        # no batch norm: the penalty is on the gradient of each image's own score (section 4)
+        self.critic: nn.Module = Critic(channels, side, config.width, norm="none")
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        shares = batch["image"].tensor_split(self.config.critic_turns)
+        for real in shares:
+            with torch.no_grad():
+                fake = self._generate(len(real), rng, real.device)
+            share = torch.rand((len(real), 1, 1, 1), generator=rng).to(real.device)
+            mixed = torch.lerp(real, fake, share).requires_grad_()
+            steepness = slopes(self.critic(mixed), mixed).sqrt()
+            on_real, on_fake = self.critic(real), self.critic(fake)
+            loss = wasserstein(on_real, on_fake) + self.config.penalty * (steepness - 1).square().mean()
+            told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
+            yield Turn("critic", loss, told)
+        with frozen(self.critic):
+            loss = -self.critic(self._generate(len(shares[0]), rng, batch["image"].device)).mean()
+        yield Turn("generator", loss)
+
+    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, side, side) in [-1, 1]."""
+        images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
+        return images
+
+    def _generate(self, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
+        images: Tensor = self.generator(torch.randn(count, self.config.latent, generator=rng).to(device))
+        return images

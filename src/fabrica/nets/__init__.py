@@ -1,0 +1,1 @@
+"""Networks that MONAI lacks and more than one method uses."""
