@@ -54,7 +54,7 @@ def mixed_accuracy(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
     The threshold lies halfway between the mean scores of the two; 0.5 means that it knows nothing.
     """
-    return accuracy(real, fake, threshold=float(real.mean() + fake.mean()) / 2)
+    return accuracy(real, fake, threshold=float((real.mean() + fake.mean()).detach()) / 2)
 
 
 def accuracy(real: Tensor, fake: Tensor, threshold: float = 0.0) -> tuple[float, float]:
