@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import leaky_relu, pixel_unshuffle
 
 from fabrica.adversarial import frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
@@ -25,6 +25,7 @@ from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
 COARSEST = 4
+THIN = 16  # channels at full resolution
 SLOPE = 0.2
 
 
@@ -37,7 +38,7 @@ class ModernGAN(nn.Module):
         width: int = 64  # channels at the finest resolution; doubled at each halving, up to `widest`
         widest: int = 256
         blocks: int = 1  # residual blocks at each resolution
-        patch: int = 2  # networks see patch x patch pixels as channels of one: larger is faster
+        patch: int = 2  # residual blocks start at a resolution this much below the image's: larger is faster
         penalty: float = 1.0  # gamma of R1 and R2
         augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.diffaugment
 
@@ -118,7 +119,8 @@ class Generator(nn.Module):
         for before, width in zip([widths[0], *widths], widths, strict=False):
             wider = [scaled(nn.Conv2d(before, width, 1, bias=False))] if before != width else []
             self.stages.append(nn.Sequential(*wider, *[Block(width, depth) for _ in range(config.blocks)]))
-        self.leave = scaled(nn.Conv2d(widths[-1], channels * config.patch**2, 1))
+        self.smooth = scaled(nn.Conv2d(widths[-1], THIN, 3, padding=1), math.sqrt(2 / (1 + SLOPE**2)))
+        self.leave = scaled(nn.Conv2d(THIN, channels, 3, padding=1))
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embed is not None:
@@ -126,8 +128,11 @@ class Generator(nn.Module):
             z = torch.cat([z, self.embed(labels)], dim=1)
         x = self.weigh(z)[:, :, None, None] * self.basis
         for k, stage in enumerate(self.stages):
-            x = stage(doubled(x) if k else x)
-        return pixel_shuffle(self.leave(x), self.patch)
+            x = stage(enlarged(x) if k else x)
+        # not by pixel shuffle: without looking over the edge of its patch, no layer can draw a smooth picture
+        x = leaky_relu(self.smooth(enlarged(x, self.patch)), SLOPE)
+        images: Tensor = self.leave(x)
+        return images
 
 
 class Critic(nn.Module):
@@ -158,9 +163,9 @@ class Critic(nn.Module):
         return scores.gather(1, labels[:, None])[:, 0]
 
 
-def doubled(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear, which no transposed convolution's checkerboard disturbs."""
-    return torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+def enlarged(x: Tensor, factor: int = 2) -> Tensor:
+    """(B, C, H, W) -> (B, C, factor * H, factor * W), bilinear: no checkerboard of transposed convolutions."""
+    return torch.nn.functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def halved(x: Tensor) -> Tensor:
