@@ -22,7 +22,6 @@ from fabrica.diffusion import (
     dpmpp_2m,
     evaluations,
     heun,
-    noise_stream,
     sample,
     target,
     times,
@@ -30,6 +29,7 @@ from fabrica.diffusion import (
     unipc,
 )
 from fabrica.errors import UsageError
+from fabrica.noise import seeded
 
 MU, S = 0.4, 0.25  # the data: N(MU, S^2) in every pixel
 ZERO_SNR = Schedule("cosine", zero_terminal_snr=True)
@@ -146,7 +146,7 @@ def test_ddpm_is_monais_on_the_table(kind: str) -> None:
     for k in range(99, -1, -1):
         wanted, _ = theirs.step(denoise(wanted, (k + 1) / 100), k, wanted, rng)
     rng = torch.Generator().manual_seed(2)
-    found = ddpm(denoise, x, schedule, times(schedule, 100), lambda step: torch.randn(x.shape, generator=rng))
+    found = ddpm(denoise, x, schedule, times(schedule, 100), lambda: torch.randn(x.shape, generator=rng))
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-4)
 
 
@@ -159,7 +159,7 @@ def test_ddpm_between_neighbours_is_ho_6_and_7() -> None:
         before, now = alpha_bar[k - 1], alpha_bar[k]
         mean = before.sqrt() * beta[k] / (1 - now) * x_0 + (1 - beta[k]).sqrt() * (1 - before) / (1 - now) * x
         wanted = mean + ((1 - before) / (1 - now) * beta[k]).sqrt() * noise
-        found = ddpm(lambda x_t, t: x_0, x, schedule, [(k + 1) / 1000, k / 1000], lambda step: noise)
+        found = ddpm(lambda x_t, t: x_0, x, schedule, [(k + 1) / 1000, k / 1000], lambda: noise)
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
@@ -178,9 +178,7 @@ def test_ddim_is_monais_on_the_table() -> None:
 def test_ddpm_draws_the_right_mean_and_spread(schedule: Schedule) -> None:
     rng = torch.Generator().manual_seed(3)
     x = torch.randn(10000, 1, generator=rng)
-    found = ddpm(
-        gaussian(schedule), x, schedule, times(schedule, 500), lambda step: torch.randn(x.shape, generator=rng)
-    )
+    found = ddpm(gaussian(schedule), x, schedule, times(schedule, 500), lambda: torch.randn(x.shape, generator=rng))
     assert float(found.mean()) == pytest.approx(MU, abs=4 * S / 100)
     assert float(found.std()) == pytest.approx(S, rel=0.03)
 
@@ -196,7 +194,7 @@ def test_two_modes_keep_their_weights_and_widths(name: str) -> None:
         sampler=name,
         steps=200 if name in ("ddpm", "ddim") else 60,
         spacing="uniform" if name == "ddpm" else "log-snr",
-        noise=lambda step: torch.randn(x.shape, generator=rng),
+        noise=lambda: torch.randn(x.shape, generator=rng),
     )
     low, high = found[found < 0], found[found >= 0]
     assert len(low) / len(found) == pytest.approx(0.3, abs=0.03)
@@ -219,10 +217,10 @@ def test_ten_steps_are_sane_whatever_is_combined(schedule: Schedule, objective: 
         x_0 = best(x_t, t)
         return to_x0(objective, target(objective, x_0, (x_t - alpha * x_0) / sigma, alpha, sigma), x_t, alpha, sigma)
 
-    stream = noise_stream(range(64), (1, 2, 2))
-    x = stream(-1)
+    noise = partial(seeded(range(64)), (1, 2, 2))
+    x = noise()
     for name in SAMPLERS:
-        found = sample(denoise, x, schedule, sampler=name, spacing=spacing, noise=stream)
+        found = sample(denoise, x, schedule, sampler=name, spacing=spacing, noise=noise)
         assert found.dtype == torch.float32 and found.shape == x.shape
         assert float(found.mean()) == pytest.approx(MU, abs=0.06), name
         assert 0.4 * S < float(found.std()) < 1.2 * S, name
@@ -238,8 +236,8 @@ def test_evaluations_are_counted_honestly(name: str, steps: int) -> None:
         asked.append(t)
         return best(x_t, t)
 
-    stream = noise_stream([0], (1,))
-    sample(denoise, stream(-1), ZERO_SNR, sampler=name, steps=steps, noise=stream)
+    noise = partial(seeded([0]), (1,))
+    sample(denoise, noise(), ZERO_SNR, sampler=name, steps=steps, noise=noise)
     assert len(asked) == evaluations(name, steps)
     assert asked[0] == 1.0 and min(asked) > 0
 
@@ -249,8 +247,8 @@ def test_a_seed_gives_its_image_whatever_the_batch(name: str) -> None:
     schedule = Schedule("cosine")
 
     def image(seeds: Sequence[int]) -> Tensor:
-        stream = noise_stream(seeds, (2, 5, 7))
-        return sample(mixture(schedule), stream(-1), schedule, sampler=name, noise=stream)
+        noise = partial(seeded(seeds), (2, 5, 7))
+        return sample(mixture(schedule), noise(), schedule, sampler=name, noise=noise)
 
     together = image([3, 1, 4, 1])
     assert torch.equal(together[2:3], image([4]))
@@ -276,7 +274,7 @@ def test_wrong_use_is_refused() -> None:
         sample(denoise, x, schedule, sampler="dpmpp2m")
     with pytest.raises(UsageError, match="did you mean heun"):
         evaluations("huen", 5)
-    with pytest.raises(UsageError, match="noise_stream"):
+    with pytest.raises(UsageError, match="give noise"):
         sample(denoise, x, schedule, sampler="ddpm")
     with pytest.raises(UsageError, match="did you mean karras"):
         sample(denoise, x, schedule, spacing="karas")

@@ -1,15 +1,14 @@
-"""Times, guidance and the noise that each image owns."""
+"""Times and guidance."""
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from fabrica.diffusion import KINDS, SPACINGS, Schedule, guided, initial_noise, noise_stream, times
+from fabrica.diffusion import KINDS, SPACINGS, Schedule, guided, times
 
 SCHEDULES = [*(Schedule(kind) for kind in KINDS), Schedule("linear", zero_terminal_snr=True), Schedule(shift=5.0)]
 
@@ -76,12 +75,3 @@ def test_rescale_brings_the_contrast_back(phi: float) -> None:
 def test_rescale_leaves_a_flat_image_alone() -> None:
     flat = torch.full((1, 1, 4, 4), 0.5)
     assert torch.equal(guided(lambda x, t: flat, lambda x, t: flat, 3.0, rescale=0.7)(flat, 0.5), flat)
-
-
-def test_noise_is_gaussian_new_each_time_and_owned_by_its_seed() -> None:
-    stream, alone = noise_stream(range(200), (1, 8, 8)), noise_stream([7], (1, 8, 8))
-    first, second = stream(-1), stream(0)
-    assert torch.equal(first[7:8], alone(-1)) and torch.equal(second[7:8], alone(0))
-    assert torch.equal(first, initial_noise(range(200), (1, 8, 8)))
-    assert abs(float((first * second).mean())) < 4 / math.sqrt(first.numel())
-    assert float(first.std()) == pytest.approx(1.0, abs=0.02) and abs(float(first.mean())) < 0.04

@@ -83,9 +83,8 @@ def truncated(z: Tensor, limit: float) -> Tensor:
     """
     if limit == 0:
         return z
-    normal = torch.distributions.Normal(0.0, 1.0)
-    low, high = normal.cdf(torch.tensor([-limit, limit], dtype=torch.float64))
-    return normal.icdf(low + (high - low) * normal.cdf(z.double())).float()
+    low, high = torch.special.ndtr(torch.tensor([-limit, limit], dtype=torch.float64))
+    return torch.special.ndtri(low + (high - low) * torch.special.ndtr(z.double())).float()
 
 
 def square_side(shape: tuple[int, ...]) -> int:

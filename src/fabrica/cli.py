@@ -28,7 +28,8 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Same seed, same result.")]
+LAST_SEED = 2**31 - 1
+Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Same seed, same result.")]
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 MOST_LEFT_OUT = 20  # files that `scan` names one by one
 
@@ -212,8 +213,8 @@ def train(
     folder = out or Path("runs") / chosen.name
     from fabrica.training import train as train_recipe
 
-    with _progress() as progress, _training_bar() as report:
-        train_recipe(chosen, folder, resume=resume, report=report, progress=progress)
+    with _progress() as progress, _training_bar() as (report, warn):
+        train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
     print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica sample {folder} -n 16 -o samples")
 
 
@@ -221,25 +222,66 @@ def train(
 def sample(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     out: Out = Path("samples"),
-    n: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
+    n: Annotated[int | None, typer.Option("-n", help="How many images; 16 if not given.")] = None,
     label: Annotated[str | None, typer.Option(help="One of the model's labels; none: all in turn.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, heun, dpmpp-2m or unipc.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Strength of the label; 1: as trained.")] = None,
-    as_: Annotated[str, typer.Option("--as", help="png, tiff, nifti, npz or dicom.")] = "png",
-    seed: Seed = 0,
+    truncation: Annotated[
+        float | None, typer.Option(help="GANs: latents within this many SD; less is more typical, less varied; 0: all.")
+    ] = None,
+    as_: Annotated[str | None, typer.Option("--as", help="png, tiff, nifti, npz or dicom; png if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=LAST_SEED, help="Same seed, same result; 0 if not given.")] = (
+        None
+    ),
+    interpolate: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="A B", help="The way from seed A to seed B: a strip and a GIF.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Images on that way; 16 if not given.")] = None,
 ) -> None:
     """Make synthetic images. Image k comes from seed + k alone."""
     from fabrica.model import load, suffix_of, write_samples
 
+    choices = {"label": label, "steps": steps, "sampler": sampler, "guidance": guidance, "truncation": truncation}
+    if interpolate:
+        _refuse("beside --interpolate, which takes its two seeds and writes PNG and GIF", n=n, as_=as_, seed=seed)
+        _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
+        return
+    _refuse("without --interpolate A B", frames=frames)
+    n, as_, seed = 16 if n is None else n, as_ or "png", seed or 0
     suffix_of(as_)  # refused before an hour of sampling, not after
     loaded = load(model)
     with _progress() as progress:
-        images = loaded.sample(
-            n, seed=seed, label=label, steps=steps, sampler=sampler, guidance=guidance, progress=progress
-        )
+        images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.labels_of(n, seed=seed, label=label), out, loaded, as_)
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
+
+
+def _refuse(why: str, **given: Any) -> None:
+    names = {"n": "-n", "as_": "--as"}
+    found = [names.get(key, f"--{key}") for key, value in given.items() if value is not None]
+    if found:
+        raise UsageError(f"{', '.join(found)} {'means' if len(found) == 1 else 'mean'} nothing {why}; leave out")
+
+
+def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, choices: dict[str, Any]) -> None:
+    from numpy import concatenate
+
+    from fabrica.model import load
+    from fabrica.pictures import image_grid, save_gif, save_picture
+
+    first, last = ends
+    if not all(0 <= end <= LAST_SEED for end in ends):
+        raise UsageError(f"--interpolate {first} {last}; expected two seeds from 0 to {LAST_SEED}")
+    loaded = load(model)
+    with _progress() as progress:
+        images = loaded.interpolate(first, last, frames, progress=progress, **choices)
+    out.mkdir(parents=True, exist_ok=True)
+    strip = out / f"interpolation-{first}-{last}.png"
+    save_picture(image_grid(images), strip)
+    there_and_back = concatenate([images, images[-2:0:-1]])
+    save_gif(there_and_back, strip.with_suffix(".gif"))
+    print(f"{strip}, {strip.with_suffix('.gif')}: {frames} images of model {loaded.name} {loaded.hash}")
 
 
 @app.command()
@@ -314,36 +356,67 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def _training_bar() -> Iterator[Callable[[dict[str, float]], None]]:
-    """step, loss, held-out loss, images/s and the time left, on stderr; a line a validation where it is a file."""
+def _training_bar() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[str], None]]]:
+    """(report, warn) of a training: a bar with what matters and the time left, warnings above it, on stderr.
+
+    Where stderr is a file: a line at each validation instead of the bar.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        BarColumn(),
-        TextColumn("{task.description}"),  # all of it fits a terminal of 80 columns
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        BarColumn(bar_width=None),  # what the text leaves; all of it fits a terminal of 80 columns
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     console = Console(stderr=True)
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
     task: list[Any] = []
-    heldout = ""
+    latest: dict[str, float] = {}
 
     def report(row: dict[str, float]) -> None:
-        nonlocal heldout
         if not task:
             bar.start()
             task.append(bar.add_task("", total=1.0))
-        if "val_loss" in row:
-            heldout = f" held-out {row['val_loss']:.4f}"
-        text = f"step {row['step']:.0f} loss {row['loss']:.4f}{heldout} {row['images_per_s']:.0f} images/s"
+        latest.update(row)
+        text = _progress_line(latest)
         bar.update(task[0], completed=row["done"], description=text)
-        if not console.is_terminal and "val_loss" in row:
+        if not console.is_terminal and {"val_loss", "frd", "kid"} & row.keys():
             print(f"{row['done']:4.0%}  {text}", file=sys.stderr, flush=True)
 
+    def warn(sentence: str) -> None:
+        console.print(f"fabrica: warning: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
     try:
-        yield report
+        yield report, warn
     finally:
         bar.stop()
+
+
+def _progress_line(row: dict[str, float]) -> str:
+    """What a person wants to see while a model trains; `row` holds the last known value of each column.
+
+    Of GANs: the distance from held-out images, the shares in per cent of real and of fake images that the critic
+    tells apart, the gradient norms of critic and generator, the likeness of samples among each other, images/s.
+    """
+    said = [f"step {row['step']:.0f}"]
+    if "real_accuracy" not in row:
+        said.append(f"loss {row['loss']:.4f}")
+    if "val_loss" in row:
+        said.append(f"held-out {row['val_loss']:.4f}")
+    if "frd" in row:
+        said.append(f"FRD {_short(row['frd'])}")
+    if "kid" in row:
+        said.append(f"KID {_short(1000 * row['kid'])}")  # times 1000, as in reports
+    if "real_accuracy" not in row:
+        return " ".join([*said, f"{row['images_per_s']:.0f} images/s"])
+    said.append(f"critic {100 * row['real_accuracy']:.0f}/{100 * row['fake_accuracy']:.0f} %")
+    said.append(f"grad {_short(row['grad_norm_critic'])}/{_short(row['grad_norm_generator'])}")
+    if "ms_ssim" in row:
+        said.append(f"MS-SSIM {row['ms_ssim']:.2f}")
+    return " ".join([*said, f"{row['images_per_s']:.0f}/s"])
+
+
+def _short(value: float) -> str:
+    """Two or three digits: 0.03, 0.3, 1.2, 55.1, 1234."""
+    return f"{value:.{0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.095 else 2}f}"

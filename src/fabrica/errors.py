@@ -20,6 +20,11 @@ class ReadError(FabricaError):
     """A file that cannot be read as an image: wrong format, damaged, or too large to decode safely."""
 
 
+def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is none of the known ones: "no sampler 'hun'; did you mean heun?"."""
+    return UsageError(f"no {kind} {word!r}{did_you_mean(word, known)}")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: "; did you mean X?", or the list of what there is."""
     names = sorted(known)

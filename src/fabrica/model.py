@@ -23,7 +23,7 @@ from fabrica import __version__, io, noise
 from fabrica.codec import Codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
-from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Float32, Image
 from fabrica.io.atomic import atomic
 from fabrica.methods import Method, build, networks
@@ -86,34 +86,60 @@ class Model:
             raise UsageError(f"asked for {n} images; expected at least 1")
         labels = self._labels(n, seed, label)
         settings = self._settings(steps=steps, sampler=sampler, guidance=guidance, truncation=truncation)
-        parts = []
-        for start in range(0, n, batch):
-            stop = min(start + batch, n)
-            chosen = None if labels is None else labels[start:stop]
-            parts.append(self._draw(noise.seeded(range(seed + start, seed + stop)), chosen, settings))
-            if progress:
-                progress("sampling", stop, n)
-        return np.concatenate(parts)
+
+        def draw(start: int, stop: int) -> noise.Draw:
+            return noise.seeded(range(seed + start, seed + stop))
+
+        return self._draw(draw, labels, settings, n, batch, progress)
 
     def interpolate(
-        self, first: int, last: int, frames: int = 16, *, label: str | None = None, truncation: float | None = None
+        self,
+        first: int,
+        last: int,
+        frames: int = 16,
+        *,
+        label: str | None = None,
+        batch: int = 64,
+        progress: Progress | None = None,
+        **choices: Any,
     ) -> Float32:
         """float32 (frames, C, *S) in [-1, 1]: the way from the image of seed `first` to that of seed `last`.
 
         The noise moves from one to the other (`fabrica.noise.between`), all else stays as it is.
-        label   what all frames show; None: the first of the classes.
+        label     what all frames show; None: the first of the classes.
+        choices   steps, sampler, guidance, truncation as in `sample_array`.
         """
         if frames < 2:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         classes = self.recipe.data.classes
         labels = self._labels(frames, 0, label or (classes[0] if self.recipe.data.condition == "label" else None))
-        return self._draw(noise.between(first, last, frames), labels, self._settings(truncation=truncation))
 
-    def _draw(self, draw: noise.Draw, labels: Labels | None, settings: SampleConfig) -> Float32:
-        chosen = None if labels is None else torch.from_numpy(labels)
-        with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-            images = self.method.sample(draw, chosen, settings, self.device).float().cpu().numpy()
-        return middle(images, self.size)
+        def draw(start: int, stop: int) -> noise.Draw:
+            whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
+            return lambda shape: whole(shape)[start:stop]
+
+        return self._draw(draw, labels, self._settings(**choices), frames, batch, progress)
+
+    def _draw(
+        self,
+        draw: Callable[[int, int], noise.Draw],
+        labels: Labels | None,
+        settings: SampleConfig,
+        n: int,
+        batch: int,
+        progress: Progress | None,
+    ) -> Float32:
+        """n images of the middle size, a batch at a time; draw(start, stop) is the noise of images start to stop."""
+        parts = []
+        for start in range(0, n, batch):
+            stop = min(start + batch, n)
+            chosen = None if labels is None else torch.from_numpy(labels[start:stop])
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                images = self.method.sample(draw(start, stop), chosen, settings, self.device)
+            parts.append(middle(images.float().cpu().numpy(), self.size))
+            if progress:
+                progress("sampling", stop, n)
+        return np.concatenate(parts)
 
     def _settings(self, **choices: Any) -> SampleConfig:
         """The recipe's settings of `sample` with those given laid over them; UsageError for what cannot be."""
@@ -147,7 +173,7 @@ class Model:
         if len(wanted) != n:
             raise UsageError(f"{len(wanted)} labels for {n} images; expected one each")
         for name in set(wanted) - set(classes):
-            raise UsageError(f"no label {name!r}{did_you_mean(name, classes)}")
+            raise unknown("label", name, classes)
         return np.array([classes.index(name) for name in wanted])
 
     def _image(self, values: Float32, seed: int) -> Image:

@@ -43,6 +43,18 @@ def save_picture(pixels: Uint8, path: Path) -> None:
         Pillow.fromarray(pixels).save(temporary, format="png")
 
 
+def save_gif(images: npt.NDArray[Any], path: Path, *, per_second: int = 10) -> None:
+    """Write images (N, C, H, W) or (N, C, D, H, W) in [-1, 1] as a GIF that repeats for ever, whole or not at all.
+
+    Frames look like the tiles of `image_grid`: enlarged, and volumes as their three middle planes.
+    """
+    frames = [Pillow.fromarray(image_grid(image[None])) for image in images]
+    with atomic(path) as temporary:
+        frames[0].save(
+            temporary, format="gif", save_all=True, append_images=frames[1:], duration=1000 // per_second, loop=0
+        )
+
+
 def _planes(volume: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """The middle axial, coronal and sagittal planes of a volume (C, D, H, W) in RAS order, padded to one square size.
 

@@ -6,55 +6,32 @@ Every random choice of a step is a function of (seed, step, process), so a resum
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import Precision
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
 
 from fabrica import ema
-from fabrica.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from fabrica.data.cache import build_cache, resolve_codec
-from fabrica.data.dataset import Dataset, prefetch
-from fabrica.data.sources import open_source
-from fabrica.device import default_device, uses_bf16
-from fabrica.errors import FabricaError, UsageError, did_you_mean
-from fabrica.heldout import Judge, absent, judge
-from fabrica.methods import Method, build, networks
-from fabrica.model import RECIPE, WEIGHTS, codec_config, codec_of, save_model, save_samples
+from fabrica.checkpoint import has_checkpoint
+from fabrica.data.dataset import prefetch
+from fabrica.device import uses_bf16
+from fabrica.errors import FabricaError, UsageError
+from fabrica.methods import networks
+from fabrica.model import RECIPE, WEIGHTS, save_model, save_samples
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
-from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
-from fabrica.watch import Watch
+from fabrica.run import TRAINING, Progress, Run, Warn, open_log, open_run, restore_run, save_run
+from fabrica.track import Log
 
 Report = Callable[[dict[str, float]], None]
-Progress = Callable[[str, int, int], None]
-Warn = Callable[[str], None]
 Batch = dict[str, Tensor]
 
-TRAINING = "training"  # the folder inside the run's that holds its checkpoints
-LOG = "log.csv"
+ALARMS = "alarms.txt"
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
-
-
-@dataclass
-class State:
-    """What a run knows of itself, beside weights and optimisers."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best_score: float = math.inf
-    best_step: int = 0
 
 
 @dataclass
@@ -88,28 +65,6 @@ class Meter:
         return {"loss": loss, **means, **self.largest, "images_per_s": self.images / max(self.seconds, 1e-9)}
 
 
-@dataclass
-class Run:
-    """A run in memory: the method in training, its averaged twin, one optimiser a player."""
-
-    recipe: Recipe
-    folder: Path
-    fabric: Fabric
-    method: Method
-    averaged: Method
-    optimisers: dict[str, Optimizer]
-    data: Dataset
-    scored: str
-    judge: Judge
-    watch: Watch | None
-    state: State = field(default_factory=State)
-
-    @property
-    def is_first(self) -> bool:
-        """Only the first of several processes writes files."""
-        return bool(self.fabric.is_global_zero)
-
-
 def train(
     recipe: Recipe | str | Path | None,
     folder: str | Path,
@@ -141,114 +96,11 @@ def train(
     if recipe is None:
         raise UsageError("no recipe given; `fabrica recipes` lists those that ship")
     warn = warn or warnings.warn
-    run = _open(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
+    run = open_run(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
     if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
-        _restore(run)  # a run that was stopped before it kept anything starts from the beginning
-    if run.watch and run.state.step:
-        run.watch.rows = read_log(folder / LOG)
-    _loop(run, _log(run) if run.is_first else None, report, warn)
+        restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
+    _loop(run, open_log(run) if run.is_first else None, report, warn)
     return folder
-
-
-def _open(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
-    data, heldout = _data(recipe, progress)
-    if note := absent(heldout):
-        warn(note)
-    fabric = _fabric(recipe.train)
-    torch.manual_seed(recipe.seed)
-    method = build(recipe)
-    _check(recipe, method, fabric.world_size)
-    scored, judged = judge(method, recipe, heldout, fabric.device)
-    averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
-    optimisers: dict[str, Optimizer] = {}
-    for player, names in method.players.items():
-        for name in names:
-            setattr(method, name, fabric.setup_module(getattr(method, name)))
-        optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    watch = Watch(recipe, heldout, fabric.device) if len(method.players) > 1 else None
-    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, scored, judged, watch)
-    if run.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        recipe.save(folder / RECIPE)
-    return run
-
-
-def _fabric(config: TrainConfig) -> Fabric:
-    device = default_device()
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
-    precision = [Bf16(device.type)] if uses_bf16(config.precision, device) else None
-    # the statistics of batch norm are each process's own: sent around between two forward passes of one turn,
-    # they would change under the first one's gradients
-    strategy = DDPStrategy(broadcast_buffers=False) if config.devices > 1 else "auto"
-    fabric = Fabric(accelerator=device.type, devices=config.devices, plugins=precision, strategy=strategy)
-    fabric.launch()
-    return fabric
-
-
-class Bf16(Precision):
-    """Networks compute in bfloat16 and answer in float32. Fabric's own does the same, and forbids the gradients
-    inside a loss that gradient penalties are made of."""
-
-    precision = "bf16-mixed"
-
-    def __init__(self, device_type: str) -> None:
-        self.device_type = device_type
-
-    def forward_context(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device_type, torch.bfloat16)
-
-    def convert_output(self, data: Tensor) -> Tensor:
-        return data.float()
-
-
-def _check(recipe: Recipe, method: Method, processes: int) -> None:
-    """UsageError for what can only be known once the method is there."""
-    config, name = recipe.train, recipe.method["name"]
-    for player in set(config.lr_of) - set(method.players):
-        raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
-    share = recipe.data.batch // (config.accumulate * processes)
-    if share < 1:
-        raise UsageError(
-            f"data.batch {recipe.data.batch} cannot be shared by {processes} processes "
-            f"with train.accumulate {config.accumulate}"
-        )
-    least = getattr(method, "least_batch", 1)
-    if share < least:
-        raise UsageError(
-            f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
-            f"and needs {least}: take data.batch={recipe.data.batch * -(-least // share)} or more"
-        )
-
-
-def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
-    betas = (config.betas[0], config.betas[1])
-    parameters = [p for net in nets for p in net.parameters()]
-    return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
-
-
-def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
-    """The train split, and the val split that decides which weights are kept.
-
-    Fills in what the recipe left to the data: codec, classes, modality and spacing of what is written.
-    """
-    if not recipe.data.source:
-        raise UsageError("the recipe has no data; give a manifest or a folder with --data")
-    if recipe.codec.kind == "auto":
-        recipe.codec = codec_config(resolve_codec(recipe.data, recipe.codec))
-    codec = codec_of(recipe.codec)
-    open_source(recipe.data, "val")  # a data set without held-out images is refused before the train images are read
-    data = build_cache(recipe.data, codec, "train", progress=_named(progress, "caching train images"))
-    if recipe.data.condition == "label":
-        recipe.data.classes = list(data.classes)
-    heldout = build_cache(recipe.data, codec, "val", progress=_named(progress, "caching val images"))
-    recipe.output.modality = recipe.output.modality or data.modality
-    recipe.output.spacing = recipe.output.spacing or list(data.spacing)
-    recipe.output.size = list(data.content)
-    return data, heldout
-
-
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return (lambda done, total: progress(what, done, total)) if progress else None
 
 
 def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
@@ -275,8 +127,8 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
             row |= {"step": state.step, "seconds": state.seconds, "lr": pace * config.lr, **meter.row()}
             row["images"] = state.step * run.recipe.data.batch
             meter = Meter()
-            for sentence in run.watch.see(row) if run.watch else ():
-                warn(sentence)
+            for sentence in run.watch.see(row) if run.watch and run.is_first else ():
+                _alarm(run, sentence, warn)
             if log:
                 log(row)
             if report:
@@ -284,12 +136,20 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         _milestones(run, ended)
 
 
+def _alarm(run: Run, sentence: str, warn: Warn) -> None:
+    """Say it, and leave it beside the weights for whoever uses or judges them later."""
+    with (run.folder / ALARMS).open("a", encoding="utf-8") as file:
+        file.write(f"step {run.state.step}: {sentence}\n")
+    best = f"the weights of step {run.state.best_step} are kept" if run.state.best_step else "no weights are kept yet"
+    warn(f"step {run.state.step}: {sentence}; {best}")
+
+
 def _milestones(run: Run, ended: bool) -> None:
     config, step = run.recipe.train, run.state.step
     if not run.is_first:
         return
     if ended or step % config.checkpoint_every == 0:
-        _checkpoint(run)
+        save_run(run)
     if ended or step % config.sample_every == 0:
         save_samples(run.folder, run.averaged, run.recipe, run.fabric.device, step=None if ended else step)
 
@@ -337,7 +197,7 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
     first = run.fabric.global_rank * len(micro)
     generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
     while True:
-        total = 0.0
+        total, turn = 0.0, None
         for k, turns in enumerate(generators):
             turn = next(turns, None)
             if turn is None:
@@ -346,6 +206,7 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
                 run.optimisers[turn.player].zero_grad(set_to_none=True)
             run.fabric.backward(turn.loss / len(micro))
             total += float(turn.loss.detach()) / len(micro)
+        assert turn is not None  # there is at least one micro-batch
         norm = _clip(run, turn.player)
         if not math.isfinite(total + norm):
             raise FabricaError(_nan_message(run, turn.player, total, norm, micro))
@@ -405,56 +266,3 @@ def _diversity(run: Run) -> float:
     assert run.watch is not None  # see the call
     with run.fabric.autocast():
         return run.watch.diversity(run.averaged)
-
-
-def _checkpoint(run: Run) -> None:
-    names = [name for player in run.method.players.values() for name in player]
-    save_checkpoint(
-        run.folder / TRAINING,
-        {
-            "state": asdict(run.state),
-            "networks": {n: net.state_dict() for n, net in zip(names, networks(run.method, names), strict=True)},
-            "averaged": {
-                n: net.state_dict()
-                for n, net in zip(run.method.ships, networks(run.averaged, run.method.ships), strict=True)
-            },
-            "optimisers": {player: o.state_dict() for player, o in run.optimisers.items()},
-        },
-    )
-
-
-def _restore(run: Run) -> None:
-    saved = load_checkpoint(run.folder / TRAINING)
-    try:
-        for name, weights in saved["networks"].items():
-            getattr(run.method, name).load_state_dict(weights)
-        for name, weights in saved["averaged"].items():
-            getattr(run.averaged, name).load_state_dict(weights)
-        for player, state in saved["optimisers"].items():
-            run.optimisers[player].load_state_dict(state)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
-    run.state = State(**saved["state"])
-
-
-def _log(run: Run) -> Log:
-    columns = [*COLUMNS, run.scored]
-    if run.watch:
-        columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
-        columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
-    to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
-    if run.recipe.track != "mlflow":
-        return to_csv
-    values = {
-        f"{section}.{key}": value
-        for section, keys in asdict(run.recipe).items()
-        for key, value in (keys.items() if isinstance(keys, dict) else [("", keys)])
-    }
-    to_mlflow = mlflow_log(run.recipe.name, values, run.folder)
-
-    def log(row: Mapping[str, float]) -> None:
-        to_csv(row)
-        to_mlflow(row)
-
-    return log

@@ -1,6 +1,16 @@
-"""What goes wrong with a GAN while it trains, seen early and said in one sentence with the remedy."""
+"""What goes wrong with a GAN while it trains, seen early and said in one sentence with the remedy.
+
+Mode collapse   the samples are nearly alike: the MS-SSIM among them is above 1 - (1 - real) / 8, where `real` is that
+                among real images (seven eighths of their variety are gone), at LOOKS looks in a row, none of them
+                before step GRACE, because every generator starts by drawing one and the same grey.
+No gradient     the generator learns nothing: at LOOKS rows of the log in a row the norm of its gradient is below
+                FAINT of the largest one in the first LOOKS rows.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,26 +21,75 @@ from fabrica.methods import Method
 from fabrica.model import middle
 from fabrica.recipe import Recipe
 
-LOOKED = 32  # samples whose diversity is measured
-PAIRS = 64
+Row = Mapping[str, float]
+
+LOOKS = 4
+GRACE = 300  # steps
+LOST = 7 / 8
+FAINT = 1e-3
+LOOKED, PAIRS = 32, 64  # samples, and pairs of them, in one look: a tenth of a second
+REAL = 256  # real images
 
 
+@dataclass
 class Watch:
-    def __init__(self, recipe: Recipe, heldout: Dataset, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
-        self.rows: list[dict[str, float]] = []
-        size = recipe.output.size or recipe.data.size
-        count = min(len(heldout), 128)
-        self.real = fidelity.diversity(middle(heldout.read(range(count)), size), 256)[0]
-        self.size = size
+    """Looks at each row of the log. The same rows give the same alarms, so a resumed run shows it its old ones.
 
-    def diversity(self, averaged: Method) -> float:
-        """MS-SSIM among samples of these weights."""
-        classes = len(self.recipe.data.classes) if self.recipe.data.condition == "label" else 0
-        labels = torch.arange(LOOKED) % classes if classes else None
-        images = middle(drawn(averaged, self.recipe, labels, LOOKED, self.device), self.size)
-        return fidelity.diversity(images, PAIRS)[0]
+    real       MS-SSIM among real images.
+    diversity  (averaged method) -> MS-SSIM among its samples.
+    """
 
-    def see(self, row: dict[str, float]) -> list[str]:
+    real: float
+    diversity: Callable[[Method], float]
+    rows: list[Row] = field(default_factory=list)
+    ailing: set[str] = field(default_factory=set)
+
+    def see(self, row: Row) -> list[str]:
+        """One sentence for each trouble that is new with this row; again only after it had gone."""
         self.rows.append(row)
-        return []
+        found = {"collapse": collapse(self.rows, self.real), "gradient": no_gradient(self.rows)}
+        fresh = [sentence for trouble, sentence in found.items() if sentence and trouble not in self.ailing]
+        self.ailing = {trouble for trouble, sentence in found.items() if sentence}
+        return fresh
+
+
+def collapse(rows: Sequence[Row], real: float) -> str:
+    """The sentence on mode collapse, "" while there is none. rows: those of the log, with ms_ssim at each look."""
+    looks = [row for row in rows if "ms_ssim" in row and row["step"] >= GRACE][-LOOKS:]
+    limit = 1 - (1 - real) * (1 - LOST)
+    if len(looks) < LOOKS or any(row["ms_ssim"] <= limit for row in looks):
+        return ""
+    return (
+        f"mode collapse: the samples are nearly alike since step {looks[0]['step']:.0f} "
+        f"(MS-SSIM {looks[-1]['ms_ssim']:.2f} among them, {real:.2f} among real images); "
+        "start again with a tenth of train.lr, or of train.lr_of.critic or .generator where one is set, "
+        "or take method.name=modern-gan"
+    )
+
+
+def no_gradient(rows: Sequence[Row]) -> str:
+    """The sentence on vanished gradients of the generator, "" while there are some."""
+    norms = [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
+    if len(norms) < 2 * LOOKS:
+        return ""
+    usual = max(norm for _, norm in norms[:LOOKS])
+    if any(norm >= FAINT * usual for _, norm in norms[-LOOKS:]):
+        return ""
+    return (
+        f"the generator has learned nothing since step {norms[-LOOKS][0]:.0f}: its gradient norm is {norms[-1][1]:.1g}"
+        f", at the start it was {usual:.1g}; start again with a tenth of train.lr, or of train.lr_of.critic where it "
+        "is set"
+    )
+
+
+def watch(recipe: Recipe, heldout: Dataset, device: torch.device) -> Watch:
+    """The watch on a run whose held-out images are these."""
+    size = recipe.output.size or recipe.data.size
+    real = middle(heldout.read(range(min(len(heldout), REAL))), size)
+    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
+    labels = torch.arange(LOOKED) % classes if classes else None
+
+    def diversity(averaged: Method) -> float:
+        return fidelity.diversity(middle(drawn(averaged, recipe, labels, LOOKED, device), size), PAIRS)[0]
+
+    return Watch(fidelity.diversity(real, REAL)[0], diversity)

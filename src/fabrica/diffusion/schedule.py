@@ -8,14 +8,14 @@ nothing of the image is left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from fabrica.errors import UsageError, did_you_mean
+from fabrica.errors import UsageError
+from fabrica.errors import unknown as unknown  # samplers and objectives take it from here
 
 BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.0015, 0.0205)}
 KINDS = (*BETAS, "cosine", "flow")
@@ -100,11 +100,6 @@ def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, T
     alpha, sigma = schedule.alpha_sigma(t.to(like.device))
     shape = (-1, *[1] * (like.ndim - 1))
     return alpha.to(like.dtype).view(shape), sigma.to(like.dtype).view(shape)
-
-
-def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is none of the known ones."""
-    return UsageError(f"no {what} {word!r}{did_you_mean(word, known)}")
 
 
 @lru_cache(maxsize=32)

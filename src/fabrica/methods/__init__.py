@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fabrica.errors import UsageError, did_you_mean
+from fabrica.errors import unknown
 from fabrica.noise import Draw
 from fabrica.recipe import Recipe, SampleConfig, typed
 
@@ -74,7 +74,7 @@ def build(recipe: Recipe) -> Method:
     values = dict(recipe.method)
     name = values.pop("name")
     if name not in METHODS:
-        raise UsageError(f"no method {name!r}{did_you_mean(str(name), list(METHODS))}")
+        raise unknown("method", str(name), METHODS)
     module, _, cls_name = METHODS[name].partition(":")
     cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")

@@ -56,7 +56,7 @@ class ModernGAN(nn.Module):
         widths = [min(config.width * 2**k, config.widest) for k in range(stages)]  # from fine to coarse
         self.generator: nn.Module = Generator(config, widths[::-1], shape[0], classes)
         self.critic: nn.Module = Critic(config, widths, shape[0], classes)
-        self.to(memory_format=torch.channels_last)  # a third faster on processors
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         real, labels = batch["image"], batch.get("label")
@@ -101,8 +101,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = leaky_relu(self.enter(x), SLOPE)
         y = leaky_relu(self.mix(y), SLOPE)
-        x = x + self.leave(y)
-        return x
+        grown: Tensor = x + self.leave(y)
+        return grown
 
 
 class Generator(nn.Module):

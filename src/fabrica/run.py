@@ -1,0 +1,227 @@
+"""A run in memory: opened from a recipe, kept in checkpoints, restored from them, and its log."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from fabrica import ema
+from fabrica.checkpoint import load_checkpoint, save_checkpoint
+from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.dataset import Dataset
+from fabrica.data.sources import open_source
+from fabrica.device import default_device, uses_bf16
+from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.heldout import Judge, absent, judge
+from fabrica.methods import Method, build, networks
+from fabrica.model import RECIPE, codec_config, codec_of
+from fabrica.recipe import Recipe, TrainConfig
+from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
+from fabrica.watch import Watch, watch
+
+Progress = Callable[[str, int, int], None]
+Warn = Callable[[str], None]
+
+TRAINING = "training"  # the folder inside the run's that holds its checkpoints
+LOG = "log.csv"
+
+
+@dataclass
+class State:
+    """What a run knows of itself, beside weights and optimisers."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float = math.inf
+    best_step: int = 0
+
+
+@dataclass
+class Run:
+    """A run in memory: the method in training, its averaged twin, one optimiser a player."""
+
+    recipe: Recipe
+    folder: Path
+    fabric: Fabric
+    method: Method
+    averaged: Method
+    optimisers: dict[str, Optimizer]
+    data: Dataset
+    scored: str
+    judge: Judge
+    watch: Watch | None
+    state: State = field(default_factory=State)
+
+    @property
+    def is_first(self) -> bool:
+        """Only the first of several processes writes files."""
+        return bool(self.fabric.is_global_zero)
+
+
+def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
+    data, heldout = _data(recipe, progress)
+    if note := absent(heldout):
+        warn(note)
+    fabric = _fabric(recipe.train)
+    torch.manual_seed(recipe.seed)
+    method = build(recipe)
+    _check(recipe, method, fabric.world_size)
+    scored, judged = judge(method, recipe, heldout, fabric.device)
+    averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
+    optimisers: dict[str, Optimizer] = {}
+    for player, names in method.players.items():
+        for name in names:
+            setattr(method, name, fabric.setup_module(getattr(method, name)))
+        optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
+    watched = watch(recipe, heldout, fabric.device) if "critic" in method.players else None
+    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, scored, judged, watched)
+    if run.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(folder / RECIPE)
+    return run
+
+
+def _fabric(config: TrainConfig) -> Fabric:
+    device = default_device()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
+    precision = [Bf16(device.type)] if uses_bf16(config.precision, device) else None
+    # the statistics of batch norm are each process's own: sent around between two forward passes of one turn,
+    # they would change under the first one's gradients
+    strategy = DDPStrategy(broadcast_buffers=False) if config.devices > 1 else "auto"
+    fabric = Fabric(accelerator=device.type, devices=config.devices, plugins=precision, strategy=strategy)
+    fabric.launch()
+    return fabric
+
+
+class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
+    """Networks compute in bfloat16 and answer in float32. Fabric's own does the same, and forbids the gradients
+    inside a loss that gradient penalties are made of."""
+
+    precision = "bf16-mixed"
+
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device_type, torch.bfloat16)
+
+    def convert_output(self, data: Tensor) -> Tensor:
+        return data.float()
+
+
+def _check(recipe: Recipe, method: Method, processes: int) -> None:
+    """UsageError for what can only be known once the method is there."""
+    config, name = recipe.train, recipe.method["name"]
+    for player in set(config.lr_of) - set(method.players):
+        raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
+    share = recipe.data.batch // (config.accumulate * processes)
+    if share < 1:
+        raise UsageError(
+            f"data.batch {recipe.data.batch} cannot be shared by {processes} processes "
+            f"with train.accumulate {config.accumulate}"
+        )
+    least = getattr(method, "least_batch", 1)
+    if share < least:
+        raise UsageError(
+            f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
+            f"and needs {least}: take data.batch={recipe.data.batch * -(-least // share)} or more"
+        )
+
+
+def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
+    betas = (config.betas[0], config.betas[1])
+    parameters = [p for net in nets for p in net.parameters()]
+    return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
+
+
+def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The train split, and the val split that decides which weights are kept.
+
+    Fills in what the recipe left to the data: codec, classes, modality and spacing of what is written.
+    """
+    if not recipe.data.source:
+        raise UsageError("the recipe has no data; give a manifest or a folder with --data")
+    if recipe.codec.kind == "auto":
+        recipe.codec = codec_config(resolve_codec(recipe.data, recipe.codec))
+    codec = codec_of(recipe.codec)
+    open_source(recipe.data, "val")  # a data set without held-out images is refused before the train images are read
+    data = build_cache(recipe.data, codec, "train", progress=_named(progress, "caching train images"))
+    if recipe.data.condition == "label":
+        recipe.data.classes = list(data.classes)
+    heldout = build_cache(recipe.data, codec, "val", progress=_named(progress, "caching val images"))
+    recipe.output.modality = recipe.output.modality or data.modality
+    recipe.output.spacing = recipe.output.spacing or list(data.spacing)
+    recipe.output.size = list(data.content)
+    return data, heldout
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return (lambda done, total: progress(what, done, total)) if progress else None
+
+
+def save_run(run: Run) -> None:
+    names = [name for player in run.method.players.values() for name in player]
+    save_checkpoint(
+        run.folder / TRAINING,
+        {
+            "state": asdict(run.state),
+            "networks": {n: net.state_dict() for n, net in zip(names, networks(run.method, names), strict=True)},
+            "averaged": {
+                n: net.state_dict()
+                for n, net in zip(run.method.ships, networks(run.averaged, run.method.ships), strict=True)
+            },
+            "optimisers": {player: o.state_dict() for player, o in run.optimisers.items()},
+        },
+    )
+
+
+def restore_run(run: Run) -> None:
+    saved = load_checkpoint(run.folder / TRAINING)
+    try:
+        for name, weights in saved["networks"].items():
+            getattr(run.method, name).load_state_dict(weights)
+        for name, weights in saved["averaged"].items():
+            getattr(run.averaged, name).load_state_dict(weights)
+        for player, state in saved["optimisers"].items():
+            run.optimisers[player].load_state_dict(state)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
+    run.state = State(**saved["state"])
+    for row in read_log(run.folder / LOG) if run.watch else ():
+        if row["step"] <= run.state.step and run.watch:
+            run.watch.see(row)
+
+
+def open_log(run: Run) -> Log:
+    columns = [*COLUMNS, run.scored]
+    if run.watch:
+        columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
+    to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
+    if run.recipe.track != "mlflow":
+        return to_csv
+    values = {
+        f"{section}.{key}": value
+        for section, keys in asdict(run.recipe).items()
+        for key, value in (keys.items() if isinstance(keys, dict) else [("", keys)])
+    }
+    to_mlflow = mlflow_log(run.recipe.name, values, run.folder)
+
+    def log(row: Mapping[str, float]) -> None:
+        to_csv(row)
+        to_mlflow(row)
+
+    return log
