@@ -84,7 +84,8 @@ def truncated(z: Tensor, limit: float) -> Tensor:
     if limit == 0:
         return z
     low, high = torch.special.ndtr(torch.tensor([-limit, limit], dtype=torch.float64))
-    return torch.special.ndtri(low + (high - low) * torch.special.ndtr(z.double())).float()
+    kept: Tensor = torch.special.ndtri(low + (high - low) * torch.special.ndtr(z.double()))
+    return kept.float()
 
 
 def square_side(shape: tuple[int, ...]) -> int:

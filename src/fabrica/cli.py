@@ -244,7 +244,7 @@ def sample(
 
     choices = {"label": label, "steps": steps, "sampler": sampler, "guidance": guidance, "truncation": truncation}
     if interpolate:
-        _refuse("beside --interpolate, which takes its two seeds and writes PNG and GIF", n=n, as_=as_, seed=seed)
+        _refuse("beside --interpolate A B, which makes one strip and one GIF of two seeds", n=n, as_=as_, seed=seed)
         _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
         return
     _refuse("without --interpolate A B", frames=frames)
@@ -261,7 +261,7 @@ def _refuse(why: str, **given: Any) -> None:
     names = {"n": "-n", "as_": "--as"}
     found = [names.get(key, f"--{key}") for key, value in given.items() if value is not None]
     if found:
-        raise UsageError(f"{', '.join(found)} {'means' if len(found) == 1 else 'mean'} nothing {why}; leave out")
+        raise UsageError(f"{', '.join(found)} cannot stand {why}")
 
 
 def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, choices: dict[str, Any]) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from fabrica.errors import FabricaError
-from fabrica.evaluation.charts import Line, line_chart, png_uri, triptych
+from fabrica.evaluation.charts import Chart, Line, level, line_chart, png_uri, shown, training_charts, triptych
 from fabrica.image import Float32
 from fabrica.io.atomic import atomic
 from fabrica.pictures import image_grid
@@ -123,14 +122,6 @@ class Exhibits:
     classes: Sequence[ClassScore] = field(default_factory=tuple)
 
 
-def shown(value: float) -> str:
-    """About three significant digits, never 1e-05: 12,345, 123, 12.3, 1.23, 0.123, 0.000."""
-    size = abs(value)
-    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
-    text = f"{value:{',' if size >= 10_000 else ''}.{digits}f}"
-    return text.removeprefix("-") if size < 0.0005 else text
-
-
 def write_report(
     out: Path,
     scores: Mapping[str, Any],
@@ -222,41 +213,30 @@ def _strip(row: Row) -> dict[str, float] | None:
     return {"value": at(row.value), "low": at(row.low), "high": at(row.high), "real": at(row.real)}
 
 
-def _charts(report: Report, show: Exhibits) -> list[dict[str, Any]]:
-    charts = []
-    if show.curve:
-        charts.append(_curve_chart(report, show))
-    if len(show.log) > 1:
-        charts.append(_loss_chart(show.log))
-    return charts
+def _charts(report: Report, show: Exhibits) -> list[Chart]:
+    charts = [_curve_chart(report, show)] if show.curve else []
+    return charts + training_charts(show.log, _real(report, "ms_ssim"))
 
 
-def _curve_chart(report: Report, show: Exhibits) -> dict[str, Any]:
+def _real(report: Report, key: str) -> float | None:
+    """What real images score."""
+    return next((row.real for row in report.rows if row.key == key), None)
+
+
+def _curve_chart(report: Report, show: Exhibits) -> Chart:
     steps = [point.steps for point in show.curve]
     values = [point.value for point in show.curve]
     lines = [
         Line("synthetic", steps, values, [p.low for p in show.curve], [p.high for p in show.curve]),
     ]
-    floor = next((row.real for row in report.rows if row.key == "frechet"), None)
+    floor = _real(report, "frechet")
     if floor is not None:
-        lines.append(Line("real images", steps, [floor] * len(steps), dashed=True))
+        lines.append(level("real images", steps, floor))
     said = "; ".join(f"{p.steps} steps {shown(p.value)}" for p in show.curve)
     alt = f"{show.distance} against sampler steps: {said}"
-    chart = line_chart("steps", lines, x="sampler steps", y=show.distance, alt=alt, log_x=True, ticks=steps)
-    return {"kind": "curve", "svg": Markup(chart)}  # not from a file; its texts are escaped in charts
-
-
-def _loss_chart(log: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    lines = []
-    for key, name in (("loss", "training"), ("val_loss", "held-out")):
-        rows = [row for row in log if "step" in row and math.isfinite(row.get(key, math.nan))]
-        if rows:
-            lines.append(Line(name, [row["step"] for row in rows], [row[key] for row in rows]))
-    values = [y for line in lines for y in line.y]
-    steep = bool(values) and min(values) > 0 and max(values) > 5 * min(values)
-    said = "; ".join(f"{line.name} from {shown(line.y[0])} to {shown(line.y[-1])}" for line in lines)
-    chart = line_chart("loss", lines, x="training step", y="loss", alt=f"Loss: {said}", log_y=steep)
-    return {"kind": "loss", "svg": Markup(chart)}  # as above
+    svg = line_chart("steps", lines, x="sampler steps", y=show.distance, alt=alt, log_x=True, ticks=steps)
+    caption = "Quality against the number of sampler steps. The band is the 95 % interval"
+    return Chart(svg, caption + ("." if floor is None else "; the dashed line is what real images score."))
 
 
 def scores_table(report: Report) -> str:

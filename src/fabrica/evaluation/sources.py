@@ -178,14 +178,13 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
     recipe = model.recipe
     config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
     size = " × ".join(str(side) for side in config.size)
-    sampling = f"{recipe.sample.sampler}, {recipe.sample.steps} steps"
     facts = [
         ("about", recipe.about),
         ("method", str(recipe.method.get("name", ""))),
         ("images", f"{config.channels} channel{'s' * (config.channels > 1)}, {size}"),
         ("trained on", recipe.data.source),
         ("told about each image", ", ".join(recipe.data.classes) if recipe.data.condition else "nothing"),
-        ("sampling", sampling + (f", guidance {recipe.sample.guidance:g}" if recipe.data.condition else "")),
+        ("sampling", _sampling(model)),
         ("weights", model.hash),
     ]
     return Subject(
@@ -196,9 +195,29 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         config=config,
         codec=model.codec,
         facts=[(name, value) for name, value in facts if value],
+        notes=_alarms(model.folder / "alarms.txt"),
         model=model,
         log=read_log(model.folder / "log.csv"),
     )
+
+
+def _sampling(model: Model) -> str:
+    """How images are made, by default: of the recipe's values those that mean something to the method."""
+    settings, choices = model.recipe.sample, model.method.choices
+    said = f"{settings.sampler}, {settings.steps} steps" if "steps" in choices else "one pass"
+    if "guidance" in choices and model.recipe.data.condition:
+        said += f", guidance {settings.guidance:g}"
+    if "truncation" in choices and settings.truncation:
+        said += f", latents within {settings.truncation:g} SD (truncation)"
+    return said
+
+
+def _alarms(path: Path) -> list[str]:
+    """What training warned of, a line each, e.g. "step 450: the generator has collapsed"."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [f"during training, {line}" for line in lines if line.strip()]
 
 
 def _of_images(path: Path, against: str, tell: Progress) -> Subject:

@@ -18,6 +18,7 @@ from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.evaluation import distribution, extractors
+from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
     Bench,
@@ -31,7 +32,7 @@ from fabrica.evaluation.measure import (
     search_copies,
 )
 from fabrica.evaluation.memorisation import EXACT, Audit
-from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, shown, write_report
+from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, write_report
 from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def evaluate(
     n          how many synthetic images; None: as many as are held out, at least 64 and at most 1000.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
-    steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: CURVE for a model.
+    steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: CURVE, if it has steps.
     progress   called with (what, done, total).
 
     A class-conditional model is asked for the classes in the proportions of the held-out images.
@@ -86,10 +87,7 @@ def evaluate(
     tell = progress or (lambda what, done, total: None)
     features_of = extractors.extractor(extractor, str(default_device()))
     subject = open_subject(model, against, tell)
-    if steps_curve and subject.model is None:
-        raise UsageError("a steps curve needs a model that can sample; leave it out for a folder of images")
-    if steps_curve is None:
-        steps_curve = CURVE if subject.model else ()
+    steps_curve = _curve(steps_curve, subject)
     sets = open_sets(subject, split, seed, tell)
     count = _count(n, sets)
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
@@ -104,6 +102,19 @@ def evaluate(
     trial = Trial(subject, sets, drawn, bench, found, rows, curve, by_class(bench, sets, drawn), n, seed)
     facts = _facts(trial)
     return write_report(Path(out), facts, rows, _warnings(trial), _verdict(trial), _exhibits(trial, facts))
+
+
+def _curve(asked: Sequence[int] | None, subject: Subject) -> Sequence[int]:
+    """The numbers of sampler steps to compare; none for images, and for models that make an image in one pass."""
+    model = subject.model
+    if model and "steps" in model.method.choices:
+        return CURVE if asked is None else asked
+    if asked and model:
+        kind = model.recipe.method["name"]
+        raise UsageError(f"model {model.name} ({kind}) makes images in one pass; leave the steps curve (--curve) out")
+    if asked:
+        raise UsageError("a steps curve needs a model that can sample; leave it out for a folder of images")
+    return ()
 
 
 def _count(n: int | None, sets: Sets) -> int:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, pixel_unshuffle
+from torch.nn.functional import leaky_relu
 
 from fabrica.adversarial import frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
@@ -24,9 +25,9 @@ from fabrica.methods import Turn
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
-COARSEST = 4
-THIN = 16  # channels at full resolution
+COARSEST, TRUNK = 4, 16  # pixels a side: residual blocks work from 4 x 4 to 16 x 16
 SLOPE = 0.2
+RECTIFIED = math.sqrt(2 / (1 + SLOPE**2))  # gain that keeps the variance through a leaky ReLU
 
 
 class ModernGAN(nn.Module):
@@ -35,11 +36,11 @@ class ModernGAN(nn.Module):
     @dataclass
     class Config:
         latent: int = 64
-        width: int = 64  # channels at the finest resolution; doubled at each halving, up to `widest`
-        widest: int = 256
-        blocks: int = 1  # residual blocks at each resolution
-        patch: int = 2  # residual blocks start at a resolution this much below the image's: larger is faster
+        width: int = 96  # channels at 16 x 16 pixels; twice as many at 8 x 8, four times at 4 x 4
+        thin: int = 32  # channels at 32 x 32 pixels; half as many at 64 x 64 and so on, at least 8
+        blocks: int = 1  # residual blocks at each resolution up to 16 x 16; finer ones have one convolution
         penalty: float = 1.0  # gamma of R1 and R2
+        lazy: int = 4  # penalties in one step of so many, at random, and that much stronger (Karras et al. 2020)
         augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.diffaugment
 
     ships: ClassVar[tuple[str, ...]] = ("generator",)
@@ -52,10 +53,9 @@ class ModernGAN(nn.Module):
         super().__init__()
         self.config = config
         _check(config)
-        stages = int(math.log2(square_side(shape) // config.patch // COARSEST)) + 1
-        widths = [min(config.width * 2**k, config.widest) for k in range(stages)]  # from fine to coarse
-        self.generator: nn.Module = Generator(config, widths[::-1], shape[0], classes)
-        self.critic: nn.Module = Critic(config, widths, shape[0], classes)
+        side = square_side(shape)
+        self.generator: nn.Module = Generator(config, shape[0], side, classes)
+        self.critic: nn.Module = Critic(config, shape[0], side, classes)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
@@ -67,9 +67,11 @@ class ModernGAN(nn.Module):
         both = torch.cat([real, shown.detach()]).requires_grad_()  # at once: nothing mixes the images of a batch
         scores = self.critic(both, None if labels is None else labels.repeat(2))
         on_real, on_fake = scores.chunk(2)
-        penalty = 2 * slopes(scores, both).mean()  # R1 + R2
+        loss = relativistic(on_real, on_fake)
+        if torch.rand((), generator=rng) < 1 / self.config.lazy:
+            loss = loss + self.config.lazy * self.config.penalty * slopes(scores, both).mean()  # R1 + R2
         told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
-        yield Turn("critic", relativistic(on_real, on_fake) + self.config.penalty / 2 * penalty, told)
+        yield Turn("critic", loss, told)
 
         with frozen(self.critic):
             with torch.no_grad():
@@ -95,7 +97,7 @@ class Block(nn.Module):
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.leave = nn.Conv2d(width, width, 1, bias=False)
         for layer in (self.enter, self.mix):
-            scaled(layer, math.sqrt(2 / (1 + SLOPE**2)) * depth**-0.25)
+            scaled(layer, RECTIFIED * depth**-0.25)
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,69 +110,72 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """z (B, latent) and labels (B,) -> images (B, C, side, side): a basis at 4 x 4, then doubled again and again."""
 
-    def __init__(self, config: ModernGAN.Config, widths: list[int], channels: int, classes: int) -> None:
+    def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
         super().__init__()
-        self.patch = config.patch
+        trunk, fine = trunk_widths(config), fine_widths(config, side)
         self.embed = nn.Embedding(classes, config.latent) if classes else None
-        self.basis = nn.Parameter(torch.randn(widths[0], COARSEST, COARSEST))
-        self.weigh = scaled(nn.Linear(config.latent * (2 if classes else 1), widths[0], bias=False))
-        depth = config.blocks * len(widths)
-        self.stages = nn.ModuleList()
-        for before, width in zip([widths[0], *widths], widths, strict=False):
-            wider = [scaled(nn.Conv2d(before, width, 1, bias=False))] if before != width else []
-            self.stages.append(nn.Sequential(*wider, *[Block(width, depth) for _ in range(config.blocks)]))
-        self.smooth = scaled(nn.Conv2d(widths[-1], THIN, 3, padding=1), math.sqrt(2 / (1 + SLOPE**2)))
-        self.leave = scaled(nn.Conv2d(THIN, channels, 3, padding=1))
+        self.basis = nn.Parameter(torch.randn(trunk[0], COARSEST, COARSEST))
+        self.weigh = scaled(nn.Linear(config.latent * (2 if classes else 1), trunk[0], bias=False))
+        layers: list[nn.Module] = [*blocks(trunk[0], config)]
+        for before, width in pairwise(trunk):
+            layers += [scaled(nn.Conv2d(before, width, 1, bias=False)), Doubled(), *blocks(width, config)]
+        for before, width in pairwise([trunk[-1], *fine]):
+            layers += [scaled(nn.Conv2d(before, width, 1)), Doubled()]
+            layers += [scaled(nn.Conv2d(width, width, 3, padding=1), RECTIFIED), nn.LeakyReLU(SLOPE)]
+        self.layers = nn.Sequential(*layers, scaled(nn.Conv2d(fine[-1], channels, 3, padding=1)))
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embed is not None:
             assert labels is not None  # Model and the data set see to it
             z = torch.cat([z, self.embed(labels)], dim=1)
-        x = self.weigh(z)[:, :, None, None] * self.basis
-        for k, stage in enumerate(self.stages):
-            x = stage(enlarged(x) if k else x)
-        # not by pixel shuffle: without looking over the edge of its patch, no layer can draw a smooth picture
-        x = leaky_relu(self.smooth(enlarged(x, self.patch)), SLOPE)
-        images: Tensor = self.leave(x)
+        images: Tensor = self.layers(self.weigh(z)[:, :, None, None] * self.basis)
         return images
 
 
 class Critic(nn.Module):
-    """images (B, C, side, side) and labels (B,) -> scores (B,): the generator's mirror image.
+    """images (B, C, side, side) and labels (B,) -> scores (B,): the generator's way back.
 
-    Labels enter as a projection (Miyato & Koyama 2018): the score is the features' product with the label's vector.
+    Each label has a score of its own, a projection of the features (Miyato & Koyama 2018).
     """
 
-    def __init__(self, config: ModernGAN.Config, widths: list[int], channels: int, classes: int) -> None:
+    def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
         super().__init__()
-        self.patch = config.patch
-        depth = config.blocks * len(widths)
-        self.enter = scaled(nn.Conv2d(channels * config.patch**2, widths[0], 1))
-        self.stages = nn.ModuleList()
-        for width, after in zip(widths, [*widths[1:], widths[-1]], strict=True):
-            wider = [scaled(nn.Conv2d(width, after, 1, bias=False))] if after != width else []
-            self.stages.append(nn.Sequential(*[Block(width, depth) for _ in range(config.blocks)], *wider))
-        self.gather = scaled(nn.Conv2d(widths[-1], widths[-1], COARSEST, groups=widths[-1], bias=False))
-        self.judge = scaled(nn.Linear(widths[-1], classes or 1, bias=False))
+        trunk, fine = trunk_widths(config)[::-1], fine_widths(config, side)[::-1]
+        layers: list[nn.Module] = []
+        for before, width in pairwise([channels, *fine[1:], trunk[0]]):
+            layers += [scaled(nn.Conv2d(before, width, 4, stride=2, padding=1), RECTIFIED), nn.LeakyReLU(SLOPE)]
+        for before, width in pairwise(trunk):
+            layers += [*blocks(before, config), nn.AvgPool2d(2), scaled(nn.Conv2d(before, width, 1, bias=False))]
+        layers += blocks(trunk[-1], config)
+        layers.append(scaled(nn.Conv2d(trunk[-1], trunk[-1], COARSEST, groups=trunk[-1], bias=False)))
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.judge = scaled(nn.Linear(trunk[-1], classes or 1, bias=False))
 
     def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        x = self.enter(pixel_unshuffle(images, self.patch))
-        for k, stage in enumerate(self.stages):
-            x = stage(halved(x) if k else x)
-        scores: Tensor = self.judge(self.gather(x).flatten(1))
-        if labels is None:
-            return scores[:, 0]
-        return scores.gather(1, labels[:, None])[:, 0]
+        scores: Tensor = self.judge(self.layers(images))
+        return scores[:, 0] if labels is None else scores.gather(1, labels[:, None])[:, 0]
 
 
-def enlarged(x: Tensor, factor: int = 2) -> Tensor:
-    """(B, C, H, W) -> (B, C, factor * H, factor * W), bilinear: no checkerboard of transposed convolutions."""
-    return torch.nn.functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+class Doubled(nn.Module):
+    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear: no checkerboard of transposed convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def halved(x: Tensor) -> Tensor:
-    """(B, C, 2H, 2W) -> (B, C, H, W): means of 2 x 2."""
-    return torch.nn.functional.avg_pool2d(x, 2)
+def trunk_widths(config: ModernGAN.Config) -> list[int]:
+    """Channels at 4 x 4, 8 x 8 and 16 x 16 pixels."""
+    return [4 * config.width, 2 * config.width, config.width]
+
+
+def fine_widths(config: ModernGAN.Config, side: int) -> list[int]:
+    """Channels at 32 x 32, 64 x 64 ... pixels."""
+    return [max(8, config.thin >> k) for k in range(int(math.log2(side // TRUNK)))]
+
+
+def blocks(width: int, config: ModernGAN.Config) -> list[nn.Module]:
+    """The residual blocks of one resolution."""
+    return [Block(width, depth=config.blocks * len(trunk_widths(config))) for _ in range(config.blocks)]
 
 
 def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
@@ -182,8 +187,8 @@ def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
 
 
 def _check(config: ModernGAN.Config) -> None:
-    if config.patch not in (1, 2, 4):
-        raise UsageError(f"method.patch is {config.patch}; expected 1, 2 or 4")
+    if config.lazy < 1:
+        raise UsageError(f"method.lazy is {config.lazy}; expected 1 (penalties in every step) or more")
     for kind in config.augment:
         if kind not in KINDS:
             raise UsageError(f"no augmentation {kind!r}{did_you_mean(kind, KINDS)}")
