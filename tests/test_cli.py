@@ -1,13 +1,23 @@
 """The command line as a stranger uses it: exit codes, one clear line, nothing heavy imported for --help."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as Pillow
+
+import fabrica
+from fabrica.cli import _training_bar, app
+from fabrica.errors import UsageError
+from fabrica.pictures import image_grid
+from fabrica.recipe import load_recipe
+from fabrica.training import train
 
 CLI = [sys.executable, "-m", "fabrica"]
 
@@ -88,6 +98,123 @@ def test_phantoms_to_manifest_to_scan(tmp_path: Path) -> None:
     done = call("scan", tmp_path / "p", "--json", "-o", tmp_path / "m.csv")
     summary = json.loads(done.stdout)
     assert sum(summary["images"].values()) >= 12 and summary["rejected"] == []
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLP GAN after four steps."""
+    home = tmp_path_factory.mktemp("gan")
+    (home / "tiny.yaml").write_text(
+        "name: tiny\nmethod: {name: mlp-gan}\ndata: {source: 'phantom:chest', size: 32, count: 320, batch: 16}\n"
+        "train: {steps: 4, validate_every: 4}\n"
+    )
+    return train(load_recipe(home / "tiny.yaml"), home / "run")
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusion model of two steps that takes labels."""
+    overrides = [
+        *("method.channels=[8,16]", "method.attention=[false,false]", "method.head_channels=8", "method.norm_groups=8"),
+        *("data.size=16", "data.count=64", "data.batch=8", "data.condition=label"),
+        *("train.steps=2", "train.minutes=0", "train.validate_every=2", "sample.steps=2"),
+    ]
+    return train(load_recipe("ddpm-chest", overrides), tmp_path_factory.mktemp("diffusion") / "run")
+
+
+def fabrica_(*arguments: object) -> None:
+    """The command line without a new process; wrong use is raised."""
+    app([str(word) for word in arguments], standalone_mode=False)
+
+
+def tiles(picture: Path, count: int) -> list[np.ndarray]:
+    """The images of a sheet of tiles of 96 pixels with gaps of 2, eight in a row."""
+    sheet = np.asarray(Pillow.open(picture)).astype(int)
+    corners = [(k // 8 * 98, k % 8 * 98) for k in range(count)]
+    return [sheet[top : top + 96, left : left + 96] for top, left in corners]
+
+
+@pytest.mark.parametrize("which", ["gan", "diffusion"])
+def test_an_interpolation_begins_and_ends_with_the_samples_of_its_seeds(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = request.getfixturevalue(which)
+    model = fabrica.load(run)
+    choices = ["--label", model.recipe.data.classes[-1], "--steps", 3] if which == "diffusion" else ["--truncation", 1]
+    fabrica_("sample", run, "--interpolate", 3, 8, "--frames", 10, "-o", tmp_path, *choices)
+    strip, gif = tmp_path / "interpolation-3-8.png", tmp_path / "interpolation-3-8.gif"
+    assert str(strip) in (said := capsys.readouterr().out) and str(gif) in said
+    found = tiles(strip, 10)
+    for seed, frame in ((3, found[0]), (8, found[-1])):
+        fabrica_("sample", run, "-n", 1, "--seed", seed, "-o", tmp_path / "samples", *choices)
+        image = fabrica.read(tmp_path / "samples" / f"{model.hash}-{seed:06d}.png")
+        alone = image_grid(model.codec.encode(image)[None]).astype(int)
+        np.testing.assert_allclose(frame, alone, atol=3)  # bf16 kernels differ slightly with the batch size
+    assert np.abs(found[0] - found[-1]).max() > 6
+    assert np.asarray(Pillow.open(strip)).shape == (96 + 2 + 96, 8 * 98 - 2)
+    with Pillow.open(gif) as moving:
+        assert moving.n_frames == 10 + 8  # there, and back without the two ends
+
+
+def test_truncation_makes_samples_more_alike(gan: Path) -> None:
+    wide, narrow = (fabrica.load(gan).sample_array(16, truncation=limit).std(0).mean() for limit in (0, 0.1))
+    assert narrow < 0.3 * wide
+
+
+def test_interpolation_refuses_what_it_has_no_use_for(gan: Path, tmp_path: Path) -> None:
+    two = ("--interpolate", 1, 2)
+    for words, message in (
+        ((*two, "-n", 4, "--as", "png"), "-n, --as cannot stand beside --interpolate"),
+        ((*two, "--seed", 0), "--seed cannot stand"),
+        (("--frames", 4), "--frames cannot stand without --interpolate"),
+        ((*two, "--frames", 1), "asked for 1 frames; expected at least 2"),
+        (("--interpolate", 1, -2), "expected two seeds from 0"),
+        ((*two, "--steps", 3), "has no steps; it has truncation"),
+        ((*two, "--label", "normal"), "knows no labels"),
+        (("--truncation", -1), "asked for truncation -1"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            fabrica_("sample", gan, "-o", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+ROW = {"step": 500.0, "done": 0.25, "loss": 1.5, "images_per_s": 200.0}
+PLAYERS = {"real_accuracy": 0.85, "fake_accuracy": 0.8, "grad_norm_critic": 1.21, "grad_norm_generator": 0.3}
+
+
+def test_training_of_a_gan_is_told_line_by_line_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with _training_bar() as (report, warn):
+        report(ROW | PLAYERS | {"ms_ssim": 0.314})
+        report(ROW | PLAYERS | {"step": 600.0, "done": 0.3, "frd": 55.12})
+        warn("the samples [all of them] are alike; " + "lower train.lr " * 10)
+        report(ROW | PLAYERS | {"step": 700.0, "done": 0.35})
+        report(ROW | PLAYERS | {"step": 800.0, "done": 0.4, "frd": 1234.5, "ms_ssim": 0.9})
+    assert capsys.readouterr().err.splitlines() == [
+        " 30%  step 600 FRD 55.1 critic 85/80 % grad 1.2/0.3 MS-SSIM 0.31 200/s",
+        "fabrica: warning: the samples [all of them] are alike; " + "lower train.lr " * 9 + "lower train.lr ",
+        " 40%  step 800 FRD 1234 critic 85/80 % grad 1.2/0.3 MS-SSIM 0.90 200/s",
+    ]
+
+
+def test_training_with_a_loss_is_told_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    with _training_bar() as (report, _):
+        report(ROW | {"val_loss": 0.0312})
+        report(ROW)
+    assert capsys.readouterr().err == " 25%  step 500 loss 1.5000 held-out 0.0312 200 images/s\n"
+
+
+def test_the_bar_of_a_gan_fits_eighty_columns_and_warnings_stand_above_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with _training_bar() as (report, warn):
+        report(ROW | PLAYERS | {"step": 10_000.0, "real_accuracy": 1.0, "frd": 1234.5, "ms_ssim": 0.9})
+        warn("the samples are alike")
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n").splitlines()
+    assert "step 10000 FRD 1234 critic 100/80 % grad 1.2/0.3 MS-SSIM 0.90 200/s" in lines[-1]
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.strip() == "fabrica: warning: the samples are alike" for line in lines[:-1])
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Picture
 
 from fabrica.errors import FabricaError
-from fabrica.evaluation.charts import Line, line_chart, png_uri, triptych
+from fabrica.evaluation.charts import Line, line_chart, png_uri, shown, training_charts, triptych
 from fabrica.evaluation.report import (
     ClassScore,
     CurvePoint,
@@ -28,7 +28,6 @@ from fabrica.evaluation.report import (
     finite,
     render,
     scores_table,
-    shown,
     write_report,
 )
 
@@ -267,3 +266,46 @@ def test_charts_follow_the_page_and_carry_no_address() -> None:
     assert "var(--first)" in chart and "currentColor" in chart
     assert "<script" not in chart
     assert chart == line_chart("x", [line, replace(line, dashed=True)], x="step", y="loss", alt=HOSTILE, log_y=True)
+
+
+def gan_log(**more: float) -> list[dict[str, float]]:
+    """FRD falls to 50 at step 300 and rises again; the critic recognises 80 % of real and 70 % of fake images."""
+    seen = {"loss": 2.0, "real_accuracy": 0.8, "fake_accuracy": 0.7, **more}
+    frd = {100.0: 400.0, 200.0: 90.0, 300.0: 50.0, 400.0: 60.0}
+    return [{"step": step, "ms_ssim": 0.3 + step / 1000, "frd": value, **seen} for step, value in frd.items()]
+
+
+def test_a_gan_shows_distance_critic_and_diversity_instead_of_its_losses() -> None:
+    distance, critic, diversity = training_charts(gan_log(), real=0.35)
+    assert "lowest 50.0 at step 300" in distance.svg and "50.0 at step 300" in distance.caption
+    assert "real 80 %, synthetic 70 %" in critic.svg and "guessing" in critic.svg
+    assert "from 0.400 to 0.700; among real images 0.350" in diversity.svg and "stroke-dasharray" in diversity.svg
+
+
+def test_a_kernel_distance_is_told_times_a_thousand_as_in_the_scores() -> None:
+    log = [{key: value for key, value in row.items() if key != "frd"} for row in gan_log(kid=0.0123)]
+    assert "held-out KID × 1000: from 12.3 to 12.3" in training_charts(log, None)[0].svg
+
+
+def test_diversity_without_real_images_has_no_dashed_line() -> None:
+    for unknown in (None, math.nan):
+        chart = training_charts(gan_log(), unknown)[-1]
+        assert "real images" not in chart.svg and "stroke-dasharray" not in chart.svg
+
+
+def test_a_diffusion_model_chosen_by_distance_shows_loss_and_distance() -> None:
+    log = [{"step": row["step"], "loss": row["loss"], "frd": row["frd"]} for row in gan_log()]
+    assert [chart.caption.split()[0] for chart in training_charts(log, None)] == ["Training", "How"]
+
+
+def test_one_point_makes_no_curve() -> None:
+    assert training_charts(gan_log()[:1], 0.5) == []
+    assert training_charts([], None) == []
+
+
+def test_the_page_of_a_gan_is_whole(report: Report) -> None:
+    page = Page(render(report, replace(exhibits(32, 32), log=gan_log(kid=0.01), curve=())))
+    ids = Counter(a["id"] for _, a in page.tags if a.get("id"))
+    assert page.open == [] and max(ids.values()) == 1
+    assert "Loss" not in page.text and "sampler steps" not in page.text
+    assert "the weights that were kept" in page.text and "Steps and training" not in page.text

@@ -130,7 +130,7 @@ def line_chart(
         _plain_ticks(axes.yaxis)
     _dress(axes, x, y)
     if len(lines) > 1:
-        axes.legend(frameon=False, labelcolor=_INK)
+        figure.legend(loc="outside upper right", ncols=len(lines), frameon=False, labelcolor=_INK)
     return _svg(figure, name, alt)
 
 
@@ -143,7 +143,7 @@ def training_charts(log: Sequence[Mapping[str, float]], real: float | None) -> l
     charts = []
     if found["real_accuracy"] is None:  # the losses of two players say nothing of the images
         charts += _loss_chart(found["loss"], found["val_loss"])
-    charts += [_distance_chart(line) for key in ("frd", "kid") if (line := found[key])]
+    charts += [_distance_chart(key, line) for key in ("frd", "kid") if (line := found[key])]
     if (on_real := found["real_accuracy"]) and (on_fake := found["fake_accuracy"]):
         charts.append(_critic_chart(on_real, on_fake))
     if line := found["ms_ssim"]:
@@ -176,10 +176,10 @@ def _loss_chart(training: Line | None, heldout: Line | None) -> list[Chart]:
     return [Chart(svg, caption)]
 
 
-def _distance_chart(line: Line) -> Chart:
+def _distance_chart(name: str, line: Line) -> Chart:
     best, step = min(zip(line.y, line.x, strict=True))
     alt = f"{line.name}: from {shown(line.y[0])} to {shown(line.y[-1])}, lowest {shown(best)} at step {step:.0f}"
-    svg = line_chart("distance", [line], x=STEP, y=line.name, alt=alt, log_y=_steep(line.y))
+    svg = line_chart(name, [line], x=STEP, y=line.name, alt=alt, log_y=_steep(line.y))
     caption = (
         f"How far samples lay from held-out images; lower is better. The lowest, {shown(best)} at step {step:.0f}, is "
         "of the weights that were kept."
