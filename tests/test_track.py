@@ -22,6 +22,18 @@ def test_rows_come_back_and_those_after_a_resume_point_are_dropped(tmp_path: Pat
     assert read_log(path) == []
 
 
+def test_a_log_has_the_columns_it_is_given_and_empty_cells_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    log = csv_log(path, ["step", "loss_critic", "frd"])
+    log({"step": 5, "loss_critic": 0.5, "loss": 9.0})
+    log({"step": 10, "loss_critic": 0.25, "frd": 120.0})
+    assert path.read_text().splitlines()[0] == "step,loss_critic,frd"
+    wanted = [{"step": 5, "loss_critic": 0.5}, {"step": 10, "loss_critic": 0.25, "frd": 120.0}]
+    assert read_log(path) == wanted
+    csv_log(path, ["step", "loss_critic", "frd"], resume_at=10)
+    assert read_log(path) == wanted
+
+
 def test_mlflow_keeps_metrics_and_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is an extra: pip install 'fabrica[track]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
