@@ -254,6 +254,33 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
     assert any("own training images" in warning for warning in elsewhere.warnings)
 
 
+def test_a_gan_is_judged_without_steps_and_its_alarms_are_told(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        "name: tiny\nmethod: {name: mlp-gan}\ndata: {source: 'phantom:chest', size: 32, count: 320, batch: 16}\n"
+        "train: {steps: 4, validate_every: 2, watch_every: 2, log_every: 1}\nsample: {truncation: 0.7}\n"
+    )
+    run = train(load_recipe(tmp_path / "tiny.yaml"), tmp_path / "run")
+    (run / "alarms.txt").write_text(f"step 450: the samples are alike {HOSTILE}\n\nstep 900: no gradient\n")
+    with pytest.raises(UsageError, match=r"tiny \(mlp-gan\) makes images in one pass; leave the steps curve"):
+        evaluate(run, out=tmp_path / "report", steps_curve=[2, 5])
+    assert not (tmp_path / "report").exists()
+
+    report = evaluate(run, out=tmp_path / "report", n=16)
+    assert report.scores["steps_curve"] == []
+    for alarm in (f"step 450: the samples are alike {HOSTILE}.", "step 900: no gradient."):
+        assert any(warning.endswith(alarm) for warning in report.warnings)
+    page = report.page.read_text(encoding="utf-8")
+    for words in (
+        "one pass, latents within 0.7 SD",
+        "held-out FRD: from",
+        "that the critic told apart",
+        "among samples",
+    ):
+        assert words in page
+    for words in ("<script", "Loss: ", "sampler steps", "--curve", "dpmpp"):
+        assert words not in page
+
+
 def shared(name: str) -> Path:
     home = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
     if not (home / name).is_dir():
