@@ -19,13 +19,13 @@ class Generator(nn.Module):
 
     def __init__(self, latent: int, channels: int, side: int, width: int = 64) -> None:
         super().__init__()
-        widths = _widths(side, width)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], COARSEST, bias=False)]
-        for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+        channels_at = widths(side, width)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent, channels_at[-1], COARSEST, bias=False)]
+        for wide, narrow in zip(channels_at[:0:-1], channels_at[-2::-1], strict=True):
             layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)]
-        layers += [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1), nn.Tanh()]
+        layers += [nn.BatchNorm2d(channels_at[0]), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(channels_at[0], channels, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
 
@@ -42,13 +42,13 @@ class Critic(nn.Module):
 
     def __init__(self, channels: int, side: int, width: int = 64, norm: str = "batch") -> None:
         super().__init__()
-        widths = _widths(side, width)
+        channels_at = widths(side, width)
         layers: list[nn.Module] = []
-        for k, (before, after) in enumerate(zip([channels, *widths[:-1]], widths, strict=True)):
+        for k, (before, after) in enumerate(zip([channels, *channels_at[:-1]], channels_at, strict=True)):
             normed = norm == "batch" and k > 0
             layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not normed))
             layers += [nn.BatchNorm2d(after)] * normed + [nn.LeakyReLU(0.2, inplace=True)]
-        layers.append(nn.Conv2d(widths[-1], 1, COARSEST))
+        layers.append(nn.Conv2d(channels_at[-1], 1, COARSEST))
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
         if norm == "spectral":
@@ -61,7 +61,7 @@ class Critic(nn.Module):
         return scores.flatten()
 
 
-def _widths(side: int, width: int) -> list[int]:
+def widths(side: int, width: int) -> list[int]:
     """The widths at side / 2, side / 4, ... 4."""
     return [min(width * 2**k, WIDEST) for k in range(int(math.log2(side // COARSEST)))]
 
