@@ -34,9 +34,9 @@ def between(first: int, last: int, frames: int) -> Draw:
         a, b = ends(shape)
         cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).clamp(-1, 1)
         angle = torch.arccos(cosine)
-        weights = (torch.stack([1 - share, share]) * angle).sin() / angle.sin() if angle > 1e-4 else None
-        if weights is None:  # the same seed twice
-            return torch.stack([a] * frames)
+        weights = torch.stack([1 - share, share])
+        if angle.sin() > 1e-4:  # else the same seed twice, or noise of one number: there is no arc
+            weights = (weights * angle).sin() / angle.sin()
         return torch.einsum("kn,k...->n...", weights, torch.stack([a, b]))
 
     return draw

@@ -26,6 +26,7 @@ from fabrica.recipe import SampleConfig
 
 TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
 SLOPE = 0.2
+REACH = 1.1  # of the generator's values; tanh alone never reaches the -1 of air or the 1 of a marker
 
 
 class ModernGAN(nn.Module):
@@ -62,11 +63,12 @@ class ModernGAN(nn.Module):
         fake = self.generator(z, labels)
         real, shown = (augmented(images, self.config.augment, rng) for images in (real, fake))
 
-        both = torch.cat([real, shown.detach()]).requires_grad_()  # at once: nothing mixes the images of a batch
+        due = bool(torch.rand((), generator=rng) < 1 / self.config.lazy)
+        both = torch.cat([real, shown.detach()]).requires_grad_(due)  # at once: nothing mixes the images of a batch
         scores = self.critic(both, None if labels is None else labels.repeat(2))
         on_real, on_fake = scores.chunk(2)
         loss = relativistic(on_real, on_fake)
-        if torch.rand((), generator=rng) < 1 / self.config.lazy:
+        if due:
             loss = loss + self.config.lazy * self.config.penalty * slopes(scores, both).mean()  # R1 + R2
         told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
         yield Turn("critic", loss, told)
@@ -81,7 +83,7 @@ class ModernGAN(nn.Module):
         """Images (N, C, side, side) in [-1, 1]; labels (N,) int64 for a class-conditional model."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
         images: Tensor = self.generator(z, None if labels is None else labels.to(device))
-        return images
+        return images.clamp(-1, 1)
 
 
 class Generator(nn.Module):
@@ -95,13 +97,14 @@ class Generator(nn.Module):
     def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(classes, config.latent) if classes else None
-        self.draw = dcgan.Generator(config.latent * (2 if classes else 1), channels, side, config.width)
+        entry = config.latent * (2 if classes else 1)
+        self.draw = dcgan.Generator(entry, channels, side, config.width)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embed is not None:
             assert labels is not None  # Model and the data set see to it
             z = torch.cat([z, self.embed(labels)], dim=1)
-        images: Tensor = self.draw(z)
+        images: Tensor = REACH * self.draw(z)
         return images
 
 

@@ -57,7 +57,7 @@ class WGANGP(nn.Module):
                 fake = self._generate(len(real), rng, real.device)
             share = torch.rand((len(real), 1, 1, 1), generator=rng).to(real.device)
             mixed = torch.lerp(real, fake, share).requires_grad_()
-            steepness = slopes(self.critic(mixed), mixed).sqrt()
+            steepness = (slopes(self.critic(mixed), mixed) + 1e-12).sqrt()  # a root's own slope at 0 is infinite
             on_real, on_fake = self.critic(real), self.critic(fake)
             loss = wasserstein(on_real, on_fake) + self.config.penalty * (steepness - 1).square().mean()
             told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
