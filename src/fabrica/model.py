@@ -31,6 +31,7 @@ from fabrica.pictures import image_grid, save_picture
 from fabrica.recipe import CodecConfig, Recipe, SampleConfig, load_recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
 Labels = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fabrica.errors import UsageError, did_you_mean
+from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
@@ -247,7 +247,7 @@ def _recipe_text(name_or_path: str | Path) -> str:
             raise UsageError(f"recipe {path} is damaged: it is not text in UTF-8; write it again") from error
     names = recipe_names()
     if str(name_or_path) not in names:
-        raise UsageError(f"no recipe {str(name_or_path)!r}{did_you_mean(str(name_or_path), names)}")
+        raise unknown("recipe", str(name_or_path), names)
     return (resources.files("fabrica") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 

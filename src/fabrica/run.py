@@ -26,7 +26,7 @@ from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.heldout import Judge, absent, judge
 from fabrica.methods import Method, build, networks
-from fabrica.model import RECIPE, codec_config, codec_of
+from fabrica.model import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.recipe import Recipe, TrainConfig
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
@@ -200,9 +200,18 @@ def restore_run(run: Run) -> None:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
     run.state = State(**saved["state"])
-    for row in read_log(run.folder / LOG) if run.watch else ():
-        if row["step"] <= run.state.step and run.watch:
-            run.watch.see(row)
+    if run.watch:
+        _replay(run, run.watch)
+
+
+def _replay(run: Run, watch: Watch) -> None:
+    """Show the watch the rows up to the checkpoint, and leave the alarms that they raised."""
+    lines = []
+    for row in read_log(run.folder / LOG):
+        if row["step"] <= run.state.step:
+            lines += [f"step {row['step']:.0f}: {sentence}\n" for sentence in watch.see(row)]
+    if run.is_first and (lines or (run.folder / ALARMS).exists()):
+        (run.folder / ALARMS).write_text("".join(lines), encoding="utf-8")
 
 
 def open_log(run: Run) -> Log:

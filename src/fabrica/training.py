@@ -22,7 +22,7 @@ from fabrica.data.dataset import prefetch
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import networks
-from fabrica.model import RECIPE, WEIGHTS, save_model, save_samples
+from fabrica.model import ALARMS, RECIPE, WEIGHTS, save_model, save_samples
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
 from fabrica.run import TRAINING, Progress, Run, Warn, open_log, open_run, restore_run, save_run
 from fabrica.track import Log
@@ -30,7 +30,6 @@ from fabrica.track import Log
 Report = Callable[[dict[str, float]], None]
 Batch = dict[str, Tensor]
 
-ALARMS = "alarms.txt"
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
 
 
@@ -82,7 +81,7 @@ def train(
     report    called with each row of the log, and "done" from 0 to 1 of the budget.
     progress  called with (what, done, total) while the data are prepared.
     warn      called with one sentence when a GAN collapses or stops learning, or the held-out images lack a class;
-              None: `warnings.warn`. The sentences stand in the model card, too.
+              None: `warnings.warn`. What went wrong stands in alarms.txt beside the weights, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
     """

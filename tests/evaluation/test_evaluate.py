@@ -241,7 +241,7 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
     curve = report.scores["steps_curve"]
     assert [point["steps"] for point in curve] == [1, 2]
     assert curve[1]["value"] == report.scores["frechet"]["value"]  # the same seeds and steps give the same images
-    assert report.scores["seconds_per_image"]["value"] > 0
+    assert report.scores["milliseconds_per_image"]["value"] > 0
     assert report.scores["model_hash"] == fabrica.model.load(tmp_path / "run", device="cpu").hash
     page = report.page.read_text(encoding="utf-8")
     for words in ("Loss: training from", "against sampler steps", "fabrica evaluate", "--curve 1,2"):

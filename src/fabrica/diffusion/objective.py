@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fabrica.diffusion.schedule import Schedule, coefficients, unknown
-from fabrica.errors import UsageError
+from fabrica.diffusion.schedule import Schedule, coefficients
+from fabrica.errors import UsageError, unknown
 
 OBJECTIVES = ("epsilon", "x0", "v", "flow")
 WEIGHTINGS = ("none", "min-snr")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fabrica.diffusion.schedule import Schedule, unknown
-from fabrica.errors import UsageError
+from fabrica.diffusion.schedule import Schedule
+from fabrica.errors import UsageError, unknown
 
 Denoise = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]

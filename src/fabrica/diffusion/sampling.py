@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fabrica.diffusion.samplers import SAMPLERS, Denoise, Noise
-from fabrica.diffusion.schedule import Schedule, unknown
-from fabrica.errors import UsageError
+from fabrica.diffusion.schedule import Schedule
+from fabrica.errors import UsageError, unknown
 
 SPACINGS = ("uniform", "log-snr", "karras", "quadratic")
 

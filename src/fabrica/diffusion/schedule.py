@@ -14,8 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fabrica.errors import UsageError
-from fabrica.errors import unknown as unknown  # samplers and objectives take it from here
+from fabrica.errors import UsageError, unknown
 
 BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.0015, 0.0205)}
 KINDS = (*BETAS, "cosine", "flow")

@@ -173,7 +173,8 @@ def copies(found: Audit | None, count: int) -> list[Row]:
 
 def cost(seconds: float) -> Row:
     """What an image costs in time, on the machine and with the batch size at hand."""
-    return Row("seconds_per_image", "Seconds an image", seconds, None, None, "lower", "Time to draw one image here.")
+    explanation = "Time to draw one image here."
+    return Row("milliseconds_per_image", "Milliseconds an image", 1000 * seconds, None, None, "lower", explanation)
 
 
 def search_copies(sets: Sets, drawn: Drawn, seed: int, tell: Progress) -> Audit | None:

@@ -175,6 +175,8 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
+    from fabrica.model import ALARMS
+
     recipe = model.recipe
     config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
     size = " × ".join(str(side) for side in config.size)
@@ -195,7 +197,7 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         config=config,
         codec=model.codec,
         facts=[(name, value) for name, value in facts if value],
-        notes=_alarms(model.folder / "alarms.txt"),
+        notes=_alarms(model.folder / ALARMS),
         model=model,
         log=read_log(model.folder / "log.csv"),
     )

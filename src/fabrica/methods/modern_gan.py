@@ -18,7 +18,7 @@ from torch.nn.functional import leaky_relu
 
 from fabrica.adversarial import frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
-from fabrica.errors import UsageError, did_you_mean
+from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets import dcgan
 from fabrica.noise import Draw
@@ -167,4 +167,4 @@ def _check(config: ModernGAN.Config) -> None:
         raise UsageError(f"method.lazy is {config.lazy}; expected 1 (penalties in every step) or more")
     for kind in config.augment:
         if kind not in KINDS:
-            raise UsageError(f"no augmentation {kind!r}{did_you_mean(kind, KINDS)}")
+            raise unknown("augmentation", kind, KINDS)
