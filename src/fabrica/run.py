@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -71,6 +72,7 @@ class Run:
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
+    build(copy.deepcopy(recipe))  # what the method cannot take is refused before images are read, not an hour later
     data, heldout = _data(recipe, progress)
     if note := absent(heldout):
         warn(note)

@@ -1,5 +1,5 @@
-"""The one training loop. A method yields (player, loss); everything else is done here: precision, gradients,
-clipping, accumulation, averaged weights, validation, logging, checkpoints, resuming.
+"""The one training loop. A method yields turns, each a player and its loss; everything else is done here: precision,
+gradients, clipping, accumulation, averaged weights, validation, logging, checkpoints, resuming.
 
 Every random choice of a step is a function of (seed, step, process), so a resumed run continues bit for bit.
 """
