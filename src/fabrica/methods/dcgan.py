@@ -62,4 +62,4 @@ class DCGAN(nn.Module):
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
-        return images
+        return images.clamp(-1, 1)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, square_side, truncated
+from fabrica.adversarial import Reach, accuracy, critic_loss, frozen, generator_loss, square_side, truncated
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.noise import Draw
@@ -46,7 +46,7 @@ class MLPGAN(nn.Module):
         self.generator: nn.Module = nn.Sequential(
             *_layers([config.latent, 256, 512, 1024], dropout=0.0),
             nn.Linear(1024, pixels),
-            nn.Tanh(),
+            Reach(),
             nn.Unflatten(1, shape),
         )
         self.critic: nn.Module = nn.Sequential(
@@ -69,7 +69,7 @@ class MLPGAN(nn.Module):
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
-        return images
+        return images.clamp(-1, 1)
 
 
 def _layers(widths: list[int], dropout: float) -> list[nn.Module]:

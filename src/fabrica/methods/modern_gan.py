@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from fabrica.adversarial import frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
+from fabrica.adversarial import Reach, frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
@@ -26,7 +26,6 @@ from fabrica.recipe import SampleConfig
 
 TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
 SLOPE = 0.2
-REACH = 1.1  # of the generator's values; tanh alone never reaches the -1 of air or the 1 of a marker
 
 
 class ModernGAN(nn.Module):
@@ -35,7 +34,8 @@ class ModernGAN(nn.Module):
     @dataclass
     class Config:
         latent: int = 64
-        width: int = 32  # channels at half the side; doubled at each halving, up to 512
+        width: int = 64  # of the generator: channels at half the side; doubled at each halving, up to 512
+        critic_width: int = 32  # the same of the critic, whose penalties cost most
         blocks: int = 1  # residual blocks of the critic at each of 16, 8 and 4 pixels a side
         penalty: float = 0.3  # gamma of R1 and R2
         lazy: int = 2  # penalties in one step of so many, at random, and that much stronger (Karras et al. 2020)
@@ -89,8 +89,8 @@ class ModernGAN(nn.Module):
 class Generator(nn.Module):
     """z (B, latent) and labels (B,) -> images (B, C, side, side): drawn at 4 x 4, then doubled again and again.
 
-    Doubled by repeating pixels before a convolution (Odena et al. 2016): transposed convolutions left their grid in
-    smooth lungs, and bilinear interpolation left no grain. The paper's generator is residual and does without
+    Doubled before a convolution (Odena et al. 2016), because transposed convolutions left their grid in smooth lungs:
+    up to 16 x 16 by bilinear interpolation, above by repeating pixels, which leaves room for grain. The paper's generator is residual and does without
     normalisation; on chest radiographs residual blocks here cost variety and speed in the minutes that a processor
     has, and batch norm gained both.
     """
@@ -101,17 +101,18 @@ class Generator(nn.Module):
         entry = config.latent * (2 if classes else 1)
         widths = dcgan.widths(side, config.width)[::-1]
         layers: list[nn.Module] = [nn.ConvTranspose2d(entry, widths[0], dcgan.COARSEST, bias=False)]
-        for before, after in zip(widths, [*widths[1:], None], strict=True):
-            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.Upsample(scale_factor=2)]
+        for k, (before, after) in enumerate(zip(widths, [*widths[1:], None], strict=True)):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear" if dcgan.COARSEST << k < TRUNK else "nearest"))
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False)] if after else []
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 3, padding=1), nn.Tanh())
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 3, padding=1), Reach())
         self.apply(dcgan.initialise)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embed is not None:
             assert labels is not None  # Model and the data set see to it
             z = torch.cat([z, self.embed(labels)], dim=1)
-        images: Tensor = REACH * self.layers(z[:, :, None, None])
+        images: Tensor = self.layers(z[:, :, None, None])
         return images
 
 
@@ -143,7 +144,7 @@ class Critic(nn.Module):
     def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width in dcgan.widths(side, config.width):
+        for width in dcgan.widths(side, config.critic_width):
             layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
             side, channels = side // 2, width
             layers += [Block(width) for _ in range(config.blocks if side <= TRUNK else 0)]

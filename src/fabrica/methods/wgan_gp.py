@@ -69,7 +69,7 @@ class WGANGP(nn.Module):
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
-        return images
+        return images.clamp(-1, 1)
 
     def _generate(self, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
         images: Tensor = self.generator(torch.randn(count, self.config.latent, generator=rng).to(device))

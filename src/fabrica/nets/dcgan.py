@@ -10,12 +10,14 @@ import math
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from fabrica.adversarial import Reach
+
 WIDEST = 512
 COARSEST = 4
 
 
 class Generator(nn.Module):
-    """z (B, latent) -> images (B, C, side, side) in [-1, 1]: transposed convolutions, batch norm, ReLU, tanh."""
+    """z (B, latent) -> images (B, C, side, side): transposed convolutions, batch norm, ReLU, and a stretched tanh."""
 
     def __init__(self, latent: int, channels: int, side: int, width: int = 64) -> None:
         super().__init__()
@@ -25,7 +27,7 @@ class Generator(nn.Module):
             layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(channels_at[0]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(channels_at[0], channels, 4, stride=2, padding=1), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(channels_at[0], channels, 4, stride=2, padding=1), Reach()]
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
 
