@@ -1,19 +1,23 @@
 """Draw the pictures in docs/pictures: phantoms always, samples of the model folders given.
 
 python docs/gallery.py [MODEL_FOLDER ...]
+python docs/gallery.py --rows NAME MODEL_FOLDER ...   one picture, NAME.png: real held-out images, then a row a model
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import fabrica
+from fabrica.data.cache import build_cache
 from fabrica.phantoms import chest, head
 from fabrica.pictures import image_grid, save_picture
 
+COLUMNS = 10
 PICTURES = Path(__file__).parent / "pictures"
 CONTRASTS = ("T1", "T2", "FLAIR", "PD", "CT", "PET")
 FINDINGS = ((), ("cardiomegaly",), ("left_effusion",), ("right_effusion",), ("nodule",), ("pacemaker",))
@@ -39,8 +43,18 @@ def samples(folder: str) -> None:
     save_picture(image_grid(model.sample_array(24), columns=8), PICTURES / f"{model.name}.png")
 
 
+def rows(name: str, folders: list[str]) -> None:
+    models = [fabrica.load(folder) for folder in folders]
+    config = replace(models[0].recipe.data, size=list(models[0].size))
+    heldout = build_cache(config, models[0].codec, "test")
+    pictures = [heldout.read(range(COLUMNS)), *(model.sample_array(COLUMNS) for model in models)]
+    save_picture(image_grid(np.concatenate(pictures), columns=COLUMNS), PICTURES / f"{name}.png")
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
+    if sys.argv[1:2] == ["--rows"]:
+        sys.exit(rows(sys.argv[2], sys.argv[3:]))
     phantoms()
     for model_folder in sys.argv[1:]:
         samples(model_folder)

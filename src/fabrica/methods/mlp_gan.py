@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import Reach, accuracy, critic_loss, frozen, generator_loss, square_side, truncated
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, reach, square_side, truncated
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.noise import Draw
@@ -46,7 +46,6 @@ class MLPGAN(nn.Module):
         self.generator: nn.Module = nn.Sequential(
             *_layers([config.latent, 256, 512, 1024], dropout=0.0),
             nn.Linear(1024, pixels),
-            Reach(),
             nn.Unflatten(1, shape),
         )
         self.critic: nn.Module = nn.Sequential(
@@ -58,7 +57,7 @@ class MLPGAN(nn.Module):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         real = batch["image"]
-        fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
+        fake = reach(self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device)))
         on_real, on_fake = self.critic(real), self.critic(fake.detach())
         told = dict(zip(("real_accuracy", "fake_accuracy"), accuracy(on_real, on_fake), strict=True))
         yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
@@ -68,8 +67,8 @@ class MLPGAN(nn.Module):
 
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
-        images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
-        return images.clamp(-1, 1)
+        z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
+        return reach(self.generator(z)).clamp(-1, 1)
 
 
 def _layers(widths: list[int], dropout: float) -> list[nn.Module]:

@@ -8,15 +8,15 @@ protected by differentiable augmentation (Zhao et al. 2020).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import interpolate, leaky_relu
 
-from fabrica.adversarial import Reach, frozen, mixed_accuracy, relativistic, slopes, square_side, truncated
+from fabrica.adversarial import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
@@ -25,6 +25,7 @@ from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
 TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
+COARSE = 2  # doublings from 4 x 4 up to here
 SLOPE = 0.2
 
 
@@ -59,8 +60,11 @@ class ModernGAN(nn.Module):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         real, labels = batch["image"], batch.get("label")
-        z = torch.randn(len(real), self.config.latent, generator=rng).to(real.device)
-        fake = self.generator(z, labels)
+
+        def draw(shape: Sequence[int]) -> Tensor:
+            return torch.randn((len(real), *shape), generator=rng)
+
+        fake = self.generator(draw((self.config.latent,)).to(real.device), labels, draw)
         real, shown = (augmented(images, self.config.augment, rng) for images in (real, fake))
 
         due = bool(torch.rand((), generator=rng) < 1 / self.config.lazy)
@@ -82,7 +86,7 @@ class ModernGAN(nn.Module):
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]; labels (N,) int64 for a class-conditional model."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
-        images: Tensor = self.generator(z, None if labels is None else labels.to(device))
+        images: Tensor = self.generator(z, None if labels is None else labels.to(device), draw)
         return images.clamp(-1, 1)
 
 
@@ -90,30 +94,37 @@ class Generator(nn.Module):
     """z (B, latent) and labels (B,) -> images (B, C, side, side): drawn at 4 x 4, then doubled again and again.
 
     Doubled before a convolution (Odena et al. 2016), because transposed convolutions left their grid in smooth lungs:
-    up to 16 x 16 by bilinear interpolation, above by repeating pixels, which leaves room for grain. The paper's generator is residual and does without
-    normalisation; on chest radiographs residual blocks here cost variety and speed in the minutes that a processor
-    has, and batch norm gained both.
+    up to 16 x 16 by bilinear interpolation, above by repeating pixels. Above, noise of learned strength is added at
+    each resolution (Karras et al. 2019, section 3.2): the grain of a detector need not be made of z. The paper's
+    generator is residual and does without normalisation; on chest radiographs residual blocks here cost variety and
+    speed in the minutes that a processor has, and batch norm gained both.
     """
 
     def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(classes, config.latent) if classes else None
-        entry = config.latent * (2 if classes else 1)
         widths = dcgan.widths(side, config.width)[::-1]
-        layers: list[nn.Module] = [nn.ConvTranspose2d(entry, widths[0], dcgan.COARSEST, bias=False)]
-        for k, (before, after) in enumerate(zip(widths, [*widths[1:], None], strict=True)):
-            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
-            layers.append(nn.Upsample(scale_factor=2, mode="bilinear" if dcgan.COARSEST << k < TRUNK else "nearest"))
-            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False)] if after else []
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 3, padding=1), Reach())
+        entry = config.latent * (2 if classes else 1)
+        self.enter = nn.ConvTranspose2d(entry, widths[0], dcgan.COARSEST, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width) for width in widths])
+        self.grain = nn.ParameterList([nn.Parameter(torch.full((width, 1, 1), 0.1)) for width in widths[COARSE:]])
+        outlets = [*widths[1:], channels]
+        self.layers = nn.ModuleList(
+            [nn.Conv2d(w, after, 3, padding=1) for w, after in zip(widths, outlets, strict=True)]
+        )
         self.apply(dcgan.initialise)
 
-    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
         if self.embed is not None:
             assert labels is not None  # Model and the data set see to it
             z = torch.cat([z, self.embed(labels)], dim=1)
-        images: Tensor = self.layers(z[:, :, None, None])
-        return images
+        x = self.enter(z[:, :, None, None])
+        for k, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
+            x = interpolate(norm(x).relu(), scale_factor=2.0, mode="bilinear" if k < COARSE else "nearest")
+            if k >= COARSE:
+                x = x + self.grain[k - COARSE] * draw((1, *x.shape[2:])).to(x)
+            x = layer(x)
+        return reach(x)
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ import math
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fabrica.adversarial import Reach
+from fabrica.adversarial import reach
 
 WIDEST = 512
 COARSEST = 4
@@ -27,13 +27,12 @@ class Generator(nn.Module):
             layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(channels_at[0]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(channels_at[0], channels, 4, stride=2, padding=1), Reach()]
+        layers += [nn.ConvTranspose2d(channels_at[0], channels, 4, stride=2, padding=1)]
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
 
     def forward(self, z: Tensor) -> Tensor:
-        images: Tensor = self.layers(z[:, :, None, None])
-        return images
+        return reach(self.layers(z[:, :, None, None]))
 
 
 class Critic(nn.Module):
