@@ -42,22 +42,17 @@ class MLPGAN(nn.Module):
             raise UsageError("mlp-gan takes no labels; set data.condition='' or take method.name=modern-gan")
         square_side(shape)
         self.config = config
-        pixels = math.prod(shape)
-        self.generator: nn.Module = nn.Sequential(
-            *_layers([config.latent, 256, 512, 1024], dropout=0.0),
-            nn.Linear(1024, pixels),
-            nn.Unflatten(1, shape),
-        )
+        self.generator: nn.Module = Generator(config.latent, shape)
         self.critic: nn.Module = nn.Sequential(
             nn.Flatten(),
-            *_layers([pixels, 1024, 512, 256], config.dropout),
+            *_layers([math.prod(shape), 1024, 512, 256], config.dropout),
             nn.Linear(256, 1),
             nn.Flatten(0),
         )
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         real = batch["image"]
-        fake = reach(self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device)))
+        fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
         on_real, on_fake = self.critic(real), self.critic(fake.detach())
         told = dict(zip(("real_accuracy", "fake_accuracy"), accuracy(on_real, on_fake), strict=True))
         yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
@@ -68,7 +63,20 @@ class MLPGAN(nn.Module):
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
-        return reach(self.generator(z)).clamp(-1, 1)
+        images: Tensor = self.generator(z)
+        return images.clamp(-1, 1)
+
+
+class Generator(nn.Module):
+    """z (B, latent) -> images (B, *shape)."""
+
+    def __init__(self, latent: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = nn.Sequential(*_layers([latent, 256, 512, 1024], dropout=0.0), nn.Linear(1024, math.prod(shape)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return reach(self.layers(z)).unflatten(1, self.shape)
 
 
 def _layers(widths: list[int], dropout: float) -> list[nn.Module]:
