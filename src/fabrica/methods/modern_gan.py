@@ -34,7 +34,7 @@ class ModernGAN(nn.Module):
     @dataclass
     class Config:
         latent: int = 64
-        width: int = 48  # of the generator: channels at half the side; doubled at each halving, up to 512
+        width: int = 32  # of the generator: channels at half the side; doubled at each halving, up to 512
         critic_width: int = 32  # the same of the critic, whose penalties cost most
         blocks: int = 1  # residual blocks of the critic at each of 16, 8 and 4 pixels a side
         penalty: float = 0.3  # gamma of R1 and R2
