@@ -5,6 +5,8 @@ Mode collapse   the samples are nearly alike: the MS-SSIM among them is above 1 
                 before step GRACE, because every generator starts by drawing one and the same grey.
 No gradient     the generator learns nothing: at LOOKS rows of the log in a row the norm of its gradient is below
                 FAINT of the largest one in the first LOOKS rows.
+Runaway critic  its scores grow without bound and throw the generator about: at LOOKS rows in a row the norm of the
+                generator's gradient is above VIOLENT, where healthy runs have some tens, and single rows of thousands.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LOOKS = 4
 GRACE = 300  # steps
 LOST = 9 / 10
 FAINT = 1e-3
+VIOLENT = 1e3
 LOOKED, PAIRS = 32, 64  # samples, and pairs of them, in one look: a tenth of a second
 REAL = 256  # real images
 
@@ -47,7 +50,11 @@ class Watch:
     def see(self, row: Row) -> list[str]:
         """One sentence for each trouble that is new with this row; again only after it had gone."""
         self.rows.append(row)
-        found = {"collapse": collapse(self.rows, self.real), "gradient": no_gradient(self.rows)}
+        found = {
+            "collapse": collapse(self.rows, self.real),
+            "gradient": no_gradient(self.rows),
+            "runaway": runaway(self.rows),
+        }
         fresh = [sentence for trouble, sentence in found.items() if sentence and trouble not in self.ailing]
         self.ailing = {trouble for trouble, sentence in found.items() if sentence}
         return fresh
@@ -69,7 +76,7 @@ def collapse(rows: Sequence[Row], real: float) -> str:
 
 def no_gradient(rows: Sequence[Row]) -> str:
     """The sentence on vanished gradients of the generator, "" while there are some."""
-    norms = [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
+    norms = _norms(rows)
     if len(norms) < 2 * LOOKS:
         return ""
     usual = max(norm for _, norm in norms[:LOOKS])
@@ -80,6 +87,22 @@ def no_gradient(rows: Sequence[Row]) -> str:
         f", at the start it was {usual:.1g}; start again with a tenth of train.lr, or of train.lr_of.critic where it "
         "is set"
     )
+
+
+def runaway(rows: Sequence[Row]) -> str:
+    """The sentence on a critic that runs away, "" while it does not."""
+    norms = _norms(rows)[-LOOKS:]
+    if len(norms) < LOOKS or any(norm <= VIOLENT for _, norm in norms):
+        return ""
+    return (
+        f"the critic runs away: since step {norms[0][0]:.0f} the generator's gradient norm is above {VIOLENT:.0f} "
+        f"({norms[-1][1]:.1g} now); start again with a tenth of train.lr, or of train.lr_of.critic where it is set, "
+        "or take method.name=modern-gan, whose penalties hold the critic"
+    )
+
+
+def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    return [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
 
 
 def watch(recipe: Recipe, heldout: Dataset, device: torch.device) -> Watch:
