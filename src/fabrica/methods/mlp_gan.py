@@ -76,7 +76,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*_layers([latent, 256, 512, 1024], dropout=0.0), nn.Linear(1024, math.prod(shape)))
 
     def forward(self, z: Tensor) -> Tensor:
-        return reach(self.layers(z)).unflatten(1, self.shape)
+        return reach(self.layers(z)).view(-1, *self.shape)
 
 
 def _layers(widths: list[int], dropout: float) -> list[nn.Module]:
