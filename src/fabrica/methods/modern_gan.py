@@ -1,9 +1,9 @@
-"""A GAN to use today: a relativistic loss on pairs, gradient penalties on real and fake images, residual networks
-without normalisation.
+"""A modern GAN: a relativistic loss on pairs and gradient penalties on real and fake images.
 
 Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern baseline GAN (R3GAN, 2024). The loss
-has a local optimum that both players converge to, so that neither tricks nor luck are needed; small training sets are
-protected by differentiable augmentation (Zhao et al. 2020).
+has a local optimum that both players converge to, so that no tricks are needed. The critic is residual and without
+normalisation as in the paper; the generator is not (see there). Small training sets are protected by differentiable
+augmentation (Zhao et al. 2020).
 """
 
 from __future__ import annotations
