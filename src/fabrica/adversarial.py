@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,14 @@ def slopes(scores: Tensor, images: Tensor) -> Tensor:
     return slope.float().flatten(1).square().sum(1)
 
 
-def mixed_accuracy(real: Tensor, fake: Tensor) -> tuple[float, float]:
+class Accuracy(NamedTuple):
+    """The shares of real and of fake images that a critic knows, under their names in the log."""
+
+    real_accuracy: float
+    fake_accuracy: float
+
+
+def mixed_accuracy(real: Tensor, fake: Tensor) -> Accuracy:
     """The shares of real and of fake images that a critic without a fixed threshold tells apart.
 
     The threshold lies halfway between the mean scores of the two; 0.5 means that it knows nothing.
@@ -57,9 +65,9 @@ def mixed_accuracy(real: Tensor, fake: Tensor) -> tuple[float, float]:
     return accuracy(real, fake, threshold=float((real.mean() + fake.mean()).detach()) / 2)
 
 
-def accuracy(real: Tensor, fake: Tensor, threshold: float = 0.0) -> tuple[float, float]:
+def accuracy(real: Tensor, fake: Tensor, threshold: float = 0.0) -> Accuracy:
     """The shares of real images scored above the threshold, and of fake ones below it."""
-    return float((real > threshold).float().mean()), float((fake < threshold).float().mean())
+    return Accuracy(float((real > threshold).float().mean()), float((fake < threshold).float().mean()))
 
 
 @contextmanager
@@ -92,6 +100,12 @@ def truncated(z: Tensor, limit: float) -> Tensor:
     low, high = torch.special.ndtr(torch.tensor([-limit, limit], dtype=torch.float64))
     kept: Tensor = torch.special.ndtri(low + (high - low) * torch.special.ndtr(z.double()))
     return kept.float()
+
+
+def refuse_labels(name: str, classes: int) -> None:
+    """UsageError for a GAN that takes no labels and is given some."""
+    if classes:
+        raise UsageError(f"{name} takes no labels; set data.condition='' or take method.name=modern-gan")
 
 
 def square_side(shape: tuple[int, ...]) -> int:

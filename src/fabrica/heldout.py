@@ -75,14 +75,13 @@ def _loss(averaged: Method, recipe: Recipe, heldout: Dataset, device: torch.devi
 def _distance(keep: str, recipe: Recipe, heldout: Dataset, device: torch.device) -> Judge:
     """The Fréchet or kernel distance of radiomic features, as in `fabrica evaluate`, but against the val split."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(heldout))[:MOST])
-    size = recipe.output.size or recipe.data.size
-    raw = radiomic_features(middle(heldout.read(chosen), size))
+    raw = radiomic_features(middle(heldout.read(chosen), recipe.made_size))
     scaling = standardiser(raw)
     real = standardised(raw, *scaling)
     labels = None if heldout.labels is None else torch.from_numpy(heldout.labels[chosen])
 
     def features(method: Method) -> Float64:
-        images = middle(drawn(method, recipe, labels, len(chosen), device), size)
+        images = middle(drawn(method, recipe, labels, len(chosen), device), recipe.made_size)
         return standardised(radiomic_features(images), *scaling)
 
     if keep == "kid":

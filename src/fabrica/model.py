@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fabrica import __version__, io, noise
 from fabrica.codec import Codec
@@ -55,7 +55,7 @@ class Model:
     @property
     def size(self) -> tuple[int, ...]:
         """Spatial size of the images it makes, (H, W) or (D, H, W): data.size without padding."""
-        return tuple(self.recipe.output.size or self.recipe.data.size)
+        return tuple(self.recipe.made_size)
 
     def sample(self, n: int, *, seed: int = 0, progress: Progress | None = None, **choices: Any) -> list[Image]:
         """n synthetic images in physical units; `choices` as in `sample_array`.
@@ -292,15 +292,20 @@ diagnosis. Before sharing them, read the memorisation audit in the report.
 """
 
 
+def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:
+    """int64 (count,): every class in turn; None for a model that is told nothing."""
+    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
+    return torch.arange(count) % classes if classes else None
+
+
 def save_samples(
     folder: Path, method: Method, recipe: Recipe, device: torch.device, *, step: int | None = None
 ) -> None:
     """A grid of 16 samples (seeds 0 to 15): folder/samples.png, or folder/samples/step-N.png during training."""
-    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
-    labels = torch.arange(16) % classes if classes else None
+    labels = labels_in_turn(recipe, 16)
     with torch.inference_mode(), autocast(recipe.train.precision, device):
         images = method.sample(noise.seeded(range(16)), labels, recipe.sample, device).float().cpu().numpy()
-    images = middle(images, recipe.output.size or recipe.data.size)
+    images = middle(images, recipe.made_size)
     path = folder / "samples.png" if step is None else folder / "samples" / f"step-{step:07d}.png"
     path.parent.mkdir(exist_ok=True)
     save_picture(image_grid(images, columns=8), path)

@@ -132,6 +132,11 @@ class Recipe:
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
+    @property
+    def made_size(self) -> list[int]:
+        """Spatial size of the images that the model makes: data.size without the padding around them."""
+        return self.output.size or self.data.size
+
     def save(self, path: Path) -> None:
         """Write every value, defaults included, as YAML."""
         with atomic(path) as temporary:

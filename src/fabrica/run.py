@@ -211,9 +211,14 @@ def _replay(run: Run, watch: Watch) -> None:
     lines = []
     for row in read_log(run.folder / LOG):
         if row["step"] <= run.state.step:
-            lines += [f"step {row['step']:.0f}: {sentence}\n" for sentence in watch.see(row)]
+            lines += [alarm(int(row["step"]), sentence) for sentence in watch.see(row)]
     if run.is_first and (lines or (run.folder / ALARMS).exists()):
-        (run.folder / ALARMS).write_text("".join(lines), encoding="utf-8")
+        (run.folder / ALARMS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def alarm(step: int, sentence: str) -> str:
+    """A line of alarms.txt."""
+    return f"step {step}: {sentence}"
 
 
 def open_log(run: Run) -> Log:

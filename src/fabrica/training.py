@@ -24,7 +24,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import networks
 from fabrica.model import ALARMS, RECIPE, WEIGHTS, save_model, save_samples
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
-from fabrica.run import TRAINING, Progress, Run, Warn, open_log, open_run, restore_run, save_run
+from fabrica.run import TRAINING, Progress, Run, Warn, alarm, open_log, open_run, restore_run, save_run
 from fabrica.track import Log
 
 Report = Callable[[dict[str, float]], None]
@@ -137,10 +137,11 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
 
 def _alarm(run: Run, sentence: str, warn: Warn) -> None:
     """Say it, and leave it beside the weights for whoever uses or judges them later."""
+    line = alarm(run.state.step, sentence)
     with (run.folder / ALARMS).open("a", encoding="utf-8") as file:
-        file.write(f"step {run.state.step}: {sentence}\n")
+        file.write(f"{line}\n")
     best = f"the weights of step {run.state.best_step} are kept" if run.state.best_step else "no weights are kept yet"
-    warn(f"step {run.state.step}: {sentence}; {best}")
+    warn(f"{line}; {best}")
 
 
 def _milestones(run: Run, ended: bool) -> None:

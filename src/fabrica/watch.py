@@ -20,7 +20,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.evaluation import fidelity
 from fabrica.heldout import drawn
 from fabrica.methods import Method
-from fabrica.model import middle
+from fabrica.model import labels_in_turn, middle
 from fabrica.recipe import Recipe
 
 Row = Mapping[str, float]
@@ -107,12 +107,11 @@ def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
 
 def watch(recipe: Recipe, heldout: Dataset, device: torch.device) -> Watch:
     """The watch on a run whose held-out images are these."""
-    size = recipe.output.size or recipe.data.size
-    real = middle(heldout.read(range(min(len(heldout), REAL))), size)
-    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
-    labels = torch.arange(LOOKED) % classes if classes else None
+    real = middle(heldout.read(range(min(len(heldout), REAL))), recipe.made_size)
+    labels = labels_in_turn(recipe, LOOKED)
 
     def diversity(averaged: Method) -> float:
-        return fidelity.diversity(middle(drawn(averaged, recipe, labels, LOOKED, device), size), PAIRS)[0]
+        images = middle(drawn(averaged, recipe, labels, LOOKED, device), recipe.made_size)
+        return fidelity.diversity(images, PAIRS)[0]
 
     return Watch(fidelity.diversity(real, REAL)[0], diversity)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, square_side, truncated
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, refuse_labels, square_side, truncated
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.dcgan import Critic, Generator
@@ -40,8 +40,7 @@ class DCGAN(nn.Module):
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""
         super().__init__()
-        if classes:
-            raise UsageError("dcgan takes no labels; set data.condition='' or take method.name=modern-gan")
+        refuse_labels("dcgan", classes)
         if config.norm not in ("batch", "spectral"):
             raise UsageError(f"method.norm is {config.norm!r}; expected batch or spectral")
         self.config = config
@@ -53,7 +52,7 @@ class DCGAN(nn.Module):
         real = batch["image"]
         fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
         on_real, on_fake = self.critic(real), self.critic(fake.detach())
-        told = dict(zip(("real_accuracy", "fake_accuracy"), accuracy(on_real, on_fake), strict=True))
+        told = accuracy(on_real, on_fake)._asdict()
         yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
         with frozen(self.critic):
             loss = generator_loss(self.critic(fake))

@@ -14,8 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, reach, square_side, truncated
-from fabrica.errors import UsageError
+from fabrica.adversarial import (
+    accuracy,
+    critic_loss,
+    frozen,
+    generator_loss,
+    reach,
+    refuse_labels,
+    square_side,
+    truncated,
+)
 from fabrica.methods import Turn
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -38,8 +46,7 @@ class MLPGAN(nn.Module):
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""
         super().__init__()
-        if classes:
-            raise UsageError("mlp-gan takes no labels; set data.condition='' or take method.name=modern-gan")
+        refuse_labels("mlp-gan", classes)
         square_side(shape)
         self.config = config
         self.generator: nn.Module = Generator(config.latent, shape)
@@ -54,7 +61,7 @@ class MLPGAN(nn.Module):
         real = batch["image"]
         fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
         on_real, on_fake = self.critic(real), self.critic(fake.detach())
-        told = dict(zip(("real_accuracy", "fake_accuracy"), accuracy(on_real, on_fake), strict=True))
+        told = accuracy(on_real, on_fake)._asdict()
         yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
         with frozen(self.critic):
             loss = generator_loss(self.critic(fake))

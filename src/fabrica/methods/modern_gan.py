@@ -70,7 +70,7 @@ class ModernGAN(nn.Module):
         loss = relativistic(on_real, on_fake)
         if due:
             loss = loss + self.config.lazy * self.config.penalty * slopes(scores, both).mean()  # R1 + R2
-        told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
+        told = mixed_accuracy(on_real, on_fake)._asdict()
         yield Turn("critic", loss, told)
 
         with frozen(self.critic):

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import frozen, mixed_accuracy, slopes, square_side, truncated, wasserstein
+from fabrica.adversarial import frozen, mixed_accuracy, refuse_labels, slopes, square_side, truncated, wasserstein
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.dcgan import Critic, Generator
@@ -39,8 +39,7 @@ class WGANGP(nn.Module):
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""
         super().__init__()
-        if classes:
-            raise UsageError("wgan-gp takes no labels; set data.condition='' or take method.name=modern-gan")
+        refuse_labels("wgan-gp", classes)
         if config.critic_turns < 1:
             raise UsageError(f"method.critic_turns is {config.critic_turns}; expected at least 1")
         self.config = config
@@ -60,7 +59,7 @@ class WGANGP(nn.Module):
             steepness = (slopes(self.critic(mixed), mixed) + 1e-12).sqrt()  # a root's own slope at 0 is infinite
             on_real, on_fake = self.critic(real), self.critic(fake)
             loss = wasserstein(on_real, on_fake) + self.config.penalty * (steepness - 1).square().mean()
-            told = dict(zip(("real_accuracy", "fake_accuracy"), mixed_accuracy(on_real, on_fake), strict=True))
+            told = mixed_accuracy(on_real, on_fake)._asdict()
             yield Turn("critic", loss, told)
         with frozen(self.critic):
             loss = -self.critic(self._generate(len(shares[0]), rng, batch["image"].device)).mean()
