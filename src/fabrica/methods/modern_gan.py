@@ -1,9 +1,9 @@
-"""A modern GAN: a relativistic loss on pairs and gradient penalties on real and fake images.
+"""A modern GAN: a relativistic loss on pairs of real and fake images, class-conditional, with differentiable augmentation.
 
-Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern baseline GAN (R3GAN, 2024). The loss
-has a local optimum that both players converge to, so that no tricks are needed. The critic is residual and without
-normalisation as in the paper; the generator is not (see there). Small training sets are protected by differentiable
-augmentation (Zhao et al. 2020).
+The loss is that of Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern baseline GAN (R3GAN,
+2024), and so are the residual blocks of the critic; its penalties R1 and R2 on a critic without normalisation are options
+(`penalty`, `norm=none`). In the minutes that a processor has, batch norm in both networks learned several times as far: see
+docs/synthesis.md. Small training sets are protected by differentiable augmentation (Zhao et al. 2020).
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class ModernGAN(nn.Module):
     class Config:
         latent: int = 64
         width: int = 32  # of the generator: channels at half the side; doubled at each halving, up to 512
-        critic_width: int = 32  # the same of the critic, whose penalties cost most
+        critic_width: int = 32  # the same of the critic
         blocks: int = 1  # residual blocks of the critic at each of 16, 8 and 4 pixels a side
-        penalty: float = 0.3  # gamma of R1 and R2
+        norm: str = "batch"  # of the critic: batch, or none
+        penalty: float = 0.0  # gamma of R1 and R2; 0.3 with norm=none
         lazy: int = 2  # penalties in one step of so many, at random, and that much stronger (Karras et al. 2020)
         augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.diffaugment
 
@@ -64,13 +65,13 @@ class ModernGAN(nn.Module):
         fake = self.generator(z, labels)
         real, shown = (augmented(images, self.config.augment, rng) for images in (real, fake))
 
-        due = bool(torch.rand((), generator=rng) < 1 / self.config.lazy)
-        both = torch.cat([real, shown.detach()]).requires_grad_(due)  # at once: nothing mixes the images of a batch
-        scores = self.critic(both, None if labels is None else labels.repeat(2))
-        on_real, on_fake = scores.chunk(2)
+        due = self.config.penalty > 0 and bool(torch.rand((), generator=rng) < 1 / self.config.lazy)
+        judged = [images.detach().requires_grad_(due) for images in (real, shown)]
+        on_real, on_fake = (self.critic(images, labels) for images in judged)  # apart: each set has its own statistics
         loss = relativistic(on_real, on_fake)
         if due:
-            loss = loss + self.config.lazy * self.config.penalty * slopes(scores, both).mean()  # R1 + R2
+            both = slopes(on_real, judged[0]) + slopes(on_fake, judged[1])  # R1 + R2
+            loss = loss + self.config.lazy * self.config.penalty / 2 * both.mean()
         told = mixed_accuracy(on_real, on_fake)._asdict()
         yield Turn("critic", loss, told)
 
@@ -139,7 +140,7 @@ class Block(nn.Module):
 
 
 class Critic(nn.Module):
-    """images (B, C, side, side) and labels (B,) -> scores (B,): strided convolutions and residual blocks, no norm.
+    """images (B, C, side, side) and labels (B,) -> scores (B,): strided convolutions, batch norm, residual blocks.
 
     Each label has a score of its own, a projection of the features (Miyato & Koyama 2018).
     """
@@ -148,7 +149,9 @@ class Critic(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in dcgan.widths(side, config.critic_width):
-            layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+            normed = config.norm == "batch" and bool(layers)  # not the first layer, as in DCGAN
+            layers.append(nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=not normed))
+            layers += [nn.BatchNorm2d(width)] * normed + [nn.LeakyReLU(SLOPE)]
             side, channels = side // 2, width
             layers += [Block(width) for _ in range(config.blocks if side <= TRUNK else 0)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, classes or 1, dcgan.COARSEST), nn.Flatten())
@@ -167,6 +170,10 @@ def initialise(layer: nn.Module) -> None:
 
 
 def _check(config: ModernGAN.Config) -> None:
+    if config.norm not in ("batch", "none"):
+        raise UsageError(f"method.norm is {config.norm!r}; expected batch or none")
+    if config.penalty < 0:
+        raise UsageError(f"method.penalty is {config.penalty}; expected 0 (none) or more")
     if config.lazy < 1:
         raise UsageError(f"method.lazy is {config.lazy}; expected 1 (penalties in every step) or more")
     for kind in config.augment:
