@@ -13,9 +13,10 @@ import pytest
 from PIL import Image as Pillow
 
 import fabrica
-from fabrica.cli import _training_bar, app
+from fabrica.cli import app
 from fabrica.errors import UsageError
 from fabrica.pictures import image_grid
+from fabrica.progress import training_bar
 from fabrica.recipe import load_recipe
 from fabrica.training import train
 
@@ -183,7 +184,7 @@ PLAYERS = {"real_accuracy": 0.85, "fake_accuracy": 0.8, "grad_norm_critic": 1.21
 
 
 def test_training_of_a_gan_is_told_line_by_line_to_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    with _training_bar() as (report, warn):
+    with training_bar() as (report, warn):
         report(ROW | PLAYERS | {"ms_ssim": 0.314})
         report(ROW | PLAYERS | {"step": 600.0, "done": 0.3, "frd": 55.12})
         warn("the samples [all of them] are alike; " + "lower train.lr " * 10)
@@ -197,7 +198,7 @@ def test_training_of_a_gan_is_told_line_by_line_to_a_file(capsys: pytest.Capture
 
 
 def test_training_with_a_loss_is_told_as_before(capsys: pytest.CaptureFixture[str]) -> None:
-    with _training_bar() as (report, _):
+    with training_bar() as (report, _):
         report(ROW | {"val_loss": 0.0312})
         report(ROW)
     assert capsys.readouterr().err == " 25%  step 500 loss 1.5000 held-out 0.0312 200 images/s\n"
@@ -208,7 +209,7 @@ def test_the_bar_of_a_gan_fits_eighty_columns_and_warnings_stand_above_it(
 ) -> None:
     for name, value in {"TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    with _training_bar() as (report, warn):
+    with training_bar() as (report, warn):
         report(ROW | PLAYERS | {"step": 10_000.0, "real_accuracy": 1.0, "frd": 1234.5, "ms_ssim": 0.9})
         warn("the samples are alike")
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n").splitlines()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fabrica.errors import FabricaError, UsageError
+from fabrica.progress import named_bars, training_bar
 
 app = typer.Typer(
     name="fabrica",
@@ -111,7 +110,7 @@ def scan(
         train_part, val_part, test_part = (float(part) for part in split.split(","))
     except ValueError as error:
         raise UsageError(f"--split {split}; expected three numbers, e.g. 0.8,0.1,0.1") from error
-    with _progress() as progress:
+    with named_bars() as progress:
         manifest = scan_folder(
             folder,
             labels=labels,
@@ -156,7 +155,7 @@ def phantom(
     """Draw physics-based phantoms with masks, labels and report text."""
     from fabrica.data.embedded import write_phantoms
 
-    with _progress() as progress:
+    with named_bars() as progress:
         write_phantoms(
             kind, n, out, size=size, seed=seed, slices=slices, progress=lambda d, t: progress("drawing", d, t)
         )
@@ -213,7 +212,7 @@ def train(
     folder = out or Path("runs") / chosen.name
     from fabrica.training import train as train_recipe
 
-    with _progress() as progress, _training_bar() as (report, warn):
+    with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
     print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica sample {folder} -n 16 -o samples")
 
@@ -251,7 +250,7 @@ def sample(
     n, as_, seed = 16 if n is None else n, as_ or "png", seed or 0
     suffix_of(as_)  # refused before an hour of sampling, not after
     loaded = load(model)
-    with _progress() as progress:
+    with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.labels_of(n, seed=seed, label=label), out, loaded, as_)
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
@@ -274,7 +273,7 @@ def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, cho
     if not all(0 <= end <= LAST_SEED for end in ends):
         raise UsageError(f"--interpolate {first} {last}; expected two seeds from 0 to {LAST_SEED}")
     loaded = load(model)
-    with _progress() as progress:
+    with named_bars() as progress:
         images = loaded.interpolate(first, last, frames, progress=progress, **choices)
     out.mkdir(parents=True, exist_ok=True)
     strip = out / f"interpolation-{first}-{last}.png"
@@ -303,7 +302,7 @@ def evaluate(
         steps_curve = None if curve is None else [int(part) for part in curve.split(",") if part]
     except ValueError as error:
         raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
-    with _progress() as progress:
+    with named_bars() as progress:
         choices = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
         report = judge(model, against, out, progress=progress, **choices)
     if as_json:
@@ -327,96 +326,3 @@ def _say(text: str) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each named piece of work that takes more than a moment."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    tasks: dict[str, Any] = {}
-
-    def update(what: str, done: int, total: int) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done, total=total)
-        if done >= total and all(task.finished for task in bar.tasks):
-            bar.stop()
-
-    try:
-        yield update
-    finally:
-        bar.stop()
-
-
-@contextmanager
-def _training_bar() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[str], None]]]:
-    """(report, warn) of a training: a bar with what matters and the time left, warnings above it, on stderr.
-
-    Where stderr is a file: a line at each validation instead of the bar.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(bar_width=None),  # what the text leaves; all of it fits a terminal of 80 columns
-        TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-    )
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
-    task: list[Any] = []
-    latest: dict[str, float] = {}
-
-    def report(row: dict[str, float]) -> None:
-        if not task:
-            bar.start()
-            task.append(bar.add_task("", total=1.0))
-        latest.update(row)
-        text = _progress_line(latest)
-        bar.update(task[0], completed=row["done"], description=text)
-        if not console.is_terminal and {"val_loss", "frd", "kid"} & row.keys():
-            print(f"{row['done']:4.0%}  {text}", file=sys.stderr, flush=True)
-
-    def warn(sentence: str) -> None:
-        console.print(f"fabrica: warning: {sentence}", markup=False, highlight=False, soft_wrap=True)
-
-    try:
-        yield report, warn
-    finally:
-        bar.stop()
-
-
-def _progress_line(row: dict[str, float]) -> str:
-    """What a person wants to see while a model trains; `row` holds the last known value of each column.
-
-    Of GANs: the distance from held-out images, the shares in per cent of real and of fake images that the critic
-    tells apart, the gradient norms of critic and generator, the likeness of samples among each other, images/s.
-    """
-    said = [f"step {row['step']:.0f}"]
-    if "real_accuracy" not in row:
-        said.append(f"loss {row['loss']:.4f}")
-    if "val_loss" in row:
-        said.append(f"held-out {row['val_loss']:.4f}")
-    if "frd" in row:
-        said.append(f"FRD {_short(row['frd'])}")
-    if "kid" in row:
-        said.append(f"KID {_short(1000 * row['kid'])}")  # times 1000, as in reports
-    if "real_accuracy" not in row:
-        return " ".join([*said, f"{row['images_per_s']:.0f} images/s"])
-    said.append(f"critic {100 * row['real_accuracy']:.0f}/{100 * row['fake_accuracy']:.0f} %")
-    said.append(f"grad {_short(row['grad_norm_critic'])}/{_short(row['grad_norm_generator'])}")
-    if "ms_ssim" in row:
-        said.append(f"MS-SSIM {row['ms_ssim']:.2f}")
-    return " ".join([*said, f"{row['images_per_s']:.0f}/s"])
-
-
-def _short(value: float) -> str:
-    """Two or three digits: 0.03, 0.3, 1.2, 55.1, 1234."""
-    return f"{value:.{0 if abs(value) >= 99.95 else 1 if abs(value) >= 0.095 else 2}f}"

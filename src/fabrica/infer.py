@@ -1,9 +1,9 @@
 """A network over an image larger than what it was trained on: overlapping windows, blended, in flat memory.
 
-A window's prediction is best in its middle: near its border the network has not seen what lies beyond. So windows overlap,
-and each voxel is a mean of the windows over it, weighted by a Gaussian around their middles (nnU-Net, Isensee et al. 2021,
-Methods). The input may be anything that is sliced like an array (a memory map), and the sums are kept for no more slabs
-than the windows in work reach over, so that memory does not grow with the depth of a volume.
+A window's prediction is best in its middle: near its border the network has not seen what lies beyond. So windows
+overlap, and each voxel is a mean of the windows over it, weighted by a Gaussian around their middles (nnU-Net, Isensee
+et al. 2021, Methods). The input may be anything that is sliced like an array (a memory map), and sums are kept only for
+the slab that windows still to come can reach, so that memory does not grow with the depth of a volume.
 """
 
 from __future__ import annotations
@@ -54,36 +54,31 @@ def windowed(
     A voxel is the same mean whatever the batch. An exact network (identity) gives the image back to rounding.
     Raises UsageError for windows of another dimension and overlaps out of range.
     """
-    size = image.shape[1:]
+    size = tuple(image.shape[1:])
     if len(window) != len(size) or min(window) < 1:
         raise UsageError(f"the window {list(window)} does not fit an image of {len(size)} dimensions {list(size)}")
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap is {overlap}; expected 0 to below 1")
-    starts = [_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
-    weight = _bell(tuple(window))
-    lanes = list(itertools.product(*starts[1:]))
-    total, count = len(starts[0]) * len(lanes), 0
-    sums: Float32 = np.empty(0, dtype=np.float32)
-    weights: Float32 = np.empty(0, dtype=np.float32)
-    for k, start in enumerate(starts[0]):
-        slab, origin = _slab(image, start, window, fill)
-        for some in _batched(lanes, batch):
-            places = [tuple(slice(s - o, s - o + w) for s, o, w in zip(lane, origin, window[1:], strict=True)) for lane in some]
+    padding = [_halves(max(w - n, 0)) for n, w in zip(size, window, strict=True)]
+    padded = [n + before + after for n, (before, after) in zip(size, padding, strict=True)]
+    firsts, *others = (_starts(n, w, overlap) for n, w in zip(padded, window, strict=True))
+    lanes = list(itertools.product(*others))
+    blend = _Blend(tuple(window), padded[1:])
+    done = 0
+    for first, following in itertools.pairwise([*firsts, padded[0]]):
+        slab = _slab(image, first, window[0], padding, fill)
+        for some in _batches(lanes, batch):
+            places = [tuple(slice(k, k + w) for k, w in zip(lane, window[1:], strict=True)) for lane in some]
             results = net(np.stack([slab[(slice(None), slice(None), *place)] for place in places]))
-            if not sums.size:
-                sums = np.zeros((results.shape[1], window[0], *slab.shape[2:]), dtype=np.float32)
-                weights = np.zeros((window[0], *slab.shape[2:]), dtype=np.float32)
             for place, result in zip(places, results, strict=True):
-                sums[(slice(None), slice(None), *place)] += result * weight
-                weights[(slice(None), *place)] += weight
-            count += len(some)
+                blend.add(place, result)
+            done += len(some)
             if progress:
-                progress(count, total)
-        following = starts[0][k + 1] if k + 1 < len(starts[0]) else start + window[0]
-        ready = following - start
-        inner = _inside(size[1:], origin, start, ready, size[0])
-        yield np.ascontiguousarray((sums[:, :ready] / weights[:ready])[(slice(None), *inner)])
-        sums, weights = _moved(sums, ready, 1), _moved(weights, ready, 0)
+                progress(done, len(firsts) * len(lanes))
+        made = blend.take(following - first)
+        along = slice(max(padding[0][0] - first, 0), min(padding[0][0] + size[0] - first, following - first))
+        inner = (slice(before, before + n) for n, (before, _) in zip(size[1:], padding[1:], strict=True))
+        yield np.ascontiguousarray(made[(slice(None), along, *inner)])
 
 
 def whole(net: Net, image: Volume, window: Sequence[int], **choices: object) -> Float32:
@@ -91,47 +86,51 @@ def whole(net: Net, image: Volume, window: Sequence[int], **choices: object) -> 
     return np.concatenate(list(windowed(net, image, window, **choices)), axis=1)  # type: ignore[arg-type]
 
 
-def _starts(size: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along one axis: evenly spread, the first and last flush with the borders.
+class _Blend:
+    """Weighted sums of windows over one slab, window[0] planes of this size, and of their weights."""
 
-    Negative where the window is the larger: half of what is missing is padded before the image."""
-    if size <= window:
-        return [-((window - size) // 2)]
+    def __init__(self, window: tuple[int, ...], size: Sequence[int]) -> None:
+        self.weight = _bell(window)
+        self.weights: Float32 = np.zeros((window[0], *size), dtype=np.float32)
+        self.sums: Float32 | None = None  # (C2, *) as soon as a result tells C2
+
+    def add(self, place: tuple[slice, ...], result: Float32) -> None:
+        """A window (C2, *W) at this place of the slab."""
+        if self.sums is None:
+            self.sums = np.zeros((len(result), *self.weights.shape), dtype=np.float32)
+        self.sums[(slice(None), slice(None), *place)] += result * self.weight
+        self.weights[(slice(None), *place)] += self.weight
+
+    def take(self, planes: int) -> Float32:
+        """The means (C2, planes, *) at the front, which no later window reaches; what lies behind moves there."""
+        assert self.sums is not None  # a slab has at least one window
+        means: Float32 = self.sums[:, :planes] / self.weights[:planes]
+        for kept in (*self.sums, self.weights):
+            kept[: len(kept) - planes] = kept[planes:].copy()
+            kept[len(kept) - planes :] = 0
+        return means
+
+
+def _halves(n: int) -> tuple[int, int]:
+    return n // 2, n - n // 2
+
+
+def _starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin along one axis: evenly spread, the first and the last flush with the borders."""
     stride = max(1, int(window * (1 - overlap)))
     count = -(-(size - window) // stride) + 1
-    return [round(k * (size - window) / (count - 1)) for k in range(count)]
+    return [round(k * (size - window) / max(count - 1, 1)) for k in range(count)]
 
 
-def _slab(image: Volume, start: int, window: Sequence[int], fill: float) -> tuple[Float32, list[int]]:
-    """What windows at this start see, (C, window[0], *...), padded where the image is smaller; and the index of its first
-    voxel along the other axes."""
-    size = image.shape[1:]
-    first, last = max(start, 0), min(start + window[0], size[0])
-    values = np.asarray(image[(slice(None), slice(first, last))], dtype=np.float32)
-    before = [first - start, *((w - n) // 2 if n < w else 0 for n, w in zip(size[1:], window[1:], strict=True))]
-    whole_ = [window[0], *(max(n, w) for n, w in zip(size[1:], window[1:], strict=True))]
-    pads = [(b, w - n - b) for b, w, n in zip(before, whole_, values.shape[1:], strict=True)]
-    if any(pad != (0, 0) for pad in pads):
-        values = np.pad(values, [(0, 0), *pads], constant_values=np.float32(fill))
-    return values, [-b for b in before[1:]]
+def _slab(image: Volume, first: int, depth: int, padding: list[tuple[int, int]], fill: float) -> Float32:
+    """The planes first to first + depth of the padded image, (C, depth, *)."""
+    start, stop = first - padding[0][0], first - padding[0][0] + depth
+    values = np.asarray(image[(slice(None), slice(max(start, 0), min(stop, image.shape[1])))], dtype=np.float32)
+    pads = [(0, 0), (max(-start, 0), max(stop - image.shape[1], 0)), *padding[1:]]
+    return np.pad(values, pads, constant_values=np.float32(fill)) if np.any(pads) else values
 
 
-def _inside(sides: Sequence[int], origin: list[int], start: int, ready: int, depth: int) -> tuple[slice, ...]:
-    """The part of a slab of `ready` planes that is image and no padding."""
-    along = slice(max(-start, 0), min(ready, depth - start))
-    return (along, *(slice(-o, -o + n) for o, n in zip(origin, sides, strict=True)))
-
-
-def _moved(values: Float32, by: int, axis: int) -> Float32:
-    """The planes from `by` on, moved to the front, and zeros behind them; in place."""
-    values = np.moveaxis(values, axis, 0)
-    rest = len(values) - by
-    values[:rest] = values[by:].copy()
-    values[rest:] = 0
-    return np.moveaxis(values, 0, axis)
-
-
-def _batched(lanes: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
+def _batches(lanes: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
     for k in range(0, len(lanes), size):
         yield lanes[k : k + size]
 
@@ -142,4 +141,5 @@ def _bell(window: tuple[int, ...]) -> Float32:
     for side in window:
         x = (np.arange(side) - (side - 1) / 2) / (SIGMA * side)
         bell = bell[..., None] * np.exp(-0.5 * x**2)
-    return np.maximum(bell / bell.max(), FAINTEST).astype(np.float32)
+    weight: Float32 = np.maximum(bell / bell.max(), FAINTEST).astype(np.float32)
+    return weight

@@ -97,7 +97,7 @@ def runaway(rows: Sequence[Row]) -> str:
     return (
         f"the critic runs away: since step {norms[0][0]:.0f} the generator's gradient norm is above {VIOLENT:.0f} "
         f"({norms[-1][1]:.1g} now); start again with a tenth of train.lr, or of train.lr_of.critic where it is set, "
-        "or take method.name=modern-gan, whose penalties hold the critic"
+        "or hold the critic by penalties: method.name=modern-gan method.norm=none method.penalty=0.3"
     )
 
 

@@ -1,9 +1,9 @@
-"""A modern GAN: a relativistic loss on pairs of real and fake images, class-conditional, with differentiable augmentation.
+"""A modern GAN: a relativistic loss on pairs of real and fake images, labels, and differentiable augmentation.
 
-The loss is that of Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern baseline GAN (R3GAN,
-2024), and so are the residual blocks of the critic; its penalties R1 and R2 on a critic without normalisation are options
-(`penalty`, `norm=none`). In the minutes that a processor has, batch norm in both networks learned several times as far: see
-docs/synthesis.md. Small training sets are protected by differentiable augmentation (Zhao et al. 2020).
+The loss is that of Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern baseline GAN
+(R3GAN, 2024), and so are the residual blocks of the critic; the paper's penalties R1 and R2 on a critic without
+normalisation are options (`norm=none`, `penalty=0.3`). In the minutes that a processor has, batch norm in both networks
+learned several times as far: see docs/synthesis.md. Differentiable augmentation (Zhao et al. 2020) is for small sets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModernGAN(nn.Module):
     players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
     keep: ClassVar[str] = "frd"
     choices: ClassVar[tuple[str, ...]] = ("truncation",)
-    least_batch: ClassVar[int] = 2  # batch norm in the generator
+    least_batch: ClassVar[int] = 2  # batch norm
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes: how many labels, 0 for unconditional."""
