@@ -100,7 +100,7 @@ class UNetGenerator(nn.Module):
             y = level(y)
             seen.append(y)
         y = self.up[0](seen.pop())
-        for level in self.up[1:]:  # type: ignore[assignment]
+        for level in self.up[1:]:
             y = level(torch.cat([y, seen.pop()], dim=1))
         return cropped_to(y, x)
 
