@@ -148,13 +148,14 @@ LONG = ["train.steps=40", "train.checkpoint_every=5", "train.validate_every=10",
 def test_kill_dash_nine_then_resume_is_bit_exact(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     train(tiny(*LONG), straight)
-    process = subprocess.Popen([*CLI, "train", "ddpm-chest", *TINY, *LONG, "-o", str(killed)])
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on how they are shared
+    process = subprocess.Popen([*CLI, "train", "ddpm-chest", *TINY, *LONG, "-o", str(killed)], env=threads)
     deadline = time.monotonic() + 120
     while not [r for r in read_log(killed / "log.csv") if r["step"] >= 13] and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run([*CLI, "train", "--resume", "-o", str(killed)], check=True)
+    subprocess.run([*CLI, "train", "--resume", "-o", str(killed)], check=True, env=threads)
     one, two = (torch.load(f / "training/checkpoint.pt") for f in (straight, killed))
     for part in ("networks", "averaged"):
         for name, weights in one[part]["denoiser"].items():

@@ -131,7 +131,7 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
             if log:
                 log(row)
             if report:
-                report({**row, "done": _done(run)})
+                report({**row, "done": min(_done(run), 1.0)})
         _milestones(run, ended)
 
 
