@@ -72,15 +72,16 @@ def _fail(error: Exception, code: int, debug: bool, message: str = "") -> None:
 def demo(
     out: Out = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 5.0,
+    n: Annotated[int, typer.Option("-n", help="How many phantoms.")] = 2000,
 ) -> None:
     """Everything on phantoms: draw chests, train, sample to DICOM, and a report to open.
 
     What an earlier demo in the same folder has done already is kept.
     """
     data, run = out / "data", out / "model"
-    _say(f"1/4  fabrica phantom chest -n 2000 --size 64 -o {data}")
+    _say(f"1/4  fabrica phantom chest -n {n} --size 64 -o {data}")
     if not (data / "manifest.csv").exists():
-        phantom("chest", 2000, data, size=64)
+        phantom("chest", n, data, size=64)
     _say(f"2/4  fabrica train ddpm-chest --data {data / 'manifest.csv'} -o {run} train.minutes={minutes:g}")
     if (run / "recipe.yaml").exists():
         train(out=run, resume=True)
