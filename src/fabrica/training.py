@@ -131,7 +131,7 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
             if log:
                 log(row)
             if report:
-                report({**row, "done": min(_done(run), 1.0)})
+                report({**row, "done": _done(run)})
         _milestones(run, ended)
 
 
@@ -174,7 +174,7 @@ def _done(run: Run) -> float:
     config, state = run.recipe.train, run.state
     by_steps = state.step / config.steps if config.steps else 0.0
     by_time = state.seconds / (60 * config.minutes) if config.minutes else 0.0
-    done = max(by_steps, by_time)
+    done = min(max(by_steps, by_time), 1.0)
     # clocks differ between processes; all must stop at the same step
     return float(run.fabric.broadcast(done)) if config.minutes and run.fabric.world_size > 1 else done
 
@@ -182,7 +182,7 @@ def _done(run: Run) -> float:
 def _pace(config: TrainConfig, step: int, done: float) -> float:
     """The share of the learning rate, 0 to 1: linear warm-up, then constant or a half cosine over the budget."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    decay = 0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if config.decay == "cosine" else 1.0
+    decay = 0.5 * (1 + math.cos(math.pi * done)) if config.decay == "cosine" else 1.0
     return warm * decay
 
 

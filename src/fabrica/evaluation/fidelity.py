@@ -6,6 +6,7 @@ that unit (2 for network units, [-1, 1]). Scores come one an image, float64 (N,)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,14 +57,26 @@ def _smooth(values: Float64, borders: bool) -> Float64:
 
 
 def _ssim_parts(a: Float64, b: Float64, data_range: float, borders: bool = False) -> tuple[Float64, Float64]:
-    """Mean SSIM and mean contrast-structure term of each image (Wang et al. 2004, eqs. 13 and 6)."""
+    """Mean SSIM and mean contrast-structure term of each image."""
+    luminance, contrast = similarity(a, b, data_range, lambda values: _smooth(values, borders))
+    return _per_image(luminance * contrast), _per_image(contrast)
+
+
+def similarity(
+    a: Float64, b: Float64, data_range: float, smooth: Callable[[Float64], Float64], unbiased: float = 1.0
+) -> tuple[Float64, Float64]:
+    """The luminance and the contrast-structure term of SSIM at each pixel (Wang et al. 2004, eqs. 6 and 13).
+
+    smooth    the mean over the window around each pixel.
+    unbiased  n / (n - 1) for sample variances in windows of n pixels; 1: as in the paper.
+    """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    mean_a, mean_b = _smooth(a, borders), _smooth(b, borders)
-    variances = _smooth(a * a + b * b, borders) - mean_a**2 - mean_b**2
-    covariance = _smooth(a * b, borders) - mean_a * mean_b
+    mean_a, mean_b = smooth(a), smooth(b)
+    variances = unbiased * (smooth(a * a + b * b) - mean_a**2 - mean_b**2)
+    covariance = unbiased * (smooth(a * b) - mean_a * mean_b)
     contrast = (2 * covariance + c2) / (variances + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return _per_image(luminance * contrast), _per_image(contrast)
+    return luminance, contrast
 
 
 def _require_side(shape: tuple[int, ...], levels: int = 1) -> None:

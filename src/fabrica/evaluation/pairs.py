@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 from scipy.stats import wilcoxon
 
 from fabrica.errors import UsageError
-from fabrica.evaluation.fidelity import K1, K2, TAPS, ms_ssim
+from fabrica.evaluation.fidelity import TAPS, ms_ssim, similarity
 from fabrica.evaluation.fsim import fsim
 from fabrica.image import Float32, Float64
 
@@ -77,16 +77,9 @@ def _ssim(a: Float64, b: Float64, width: float, inside: Mask) -> float:
     """Structural similarity with a uniform window and sample covariances, meaned over the mask less a rim of 3 voxels
     (scikit-image's defaults; SynthRAD's masked mean)."""
     n = WINDOW**a.ndim
-    mean_a, mean_b = uniform_filter(a, WINDOW), uniform_filter(b, WINDOW)
-    unbiased = n / (n - 1)
-    var_a = unbiased * (uniform_filter(a * a, WINDOW) - mean_a**2)
-    var_b = unbiased * (uniform_filter(b * b, WINDOW) - mean_b**2)
-    covariance = unbiased * (uniform_filter(a * b, WINDOW) - mean_a * mean_b)
-    c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
-    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    luminance, contrast = similarity(a, b, width, lambda values: uniform_filter(values, WINDOW), n / (n - 1))
     rim = (slice(WINDOW // 2, -(WINDOW // 2)),) * a.ndim
-    chosen = similarity[rim][inside[rim]]
+    chosen = (luminance * contrast)[rim][inside[rim]]
     return float(chosen.mean()) if chosen.size else float("nan")
 
 

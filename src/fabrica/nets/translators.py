@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fabrica.errors import UsageError
+from fabrica.nets import dcgan
 
 SLOPE = 0.2
 WIDEST = 8  # times the first layer's width, of U-Net and critic
@@ -31,21 +32,13 @@ class ResNetGenerator(nn.Module):
             up += [nn.Upsample(scale_factor=2), nn.Conv2d(width * 2 * k, width * k, 3, padding=1, bias=False)]
             up += _normed(width * k)
         last = nn.Conv2d(width, out_channels, 7, padding=3, padding_mode="reflect")
-        self.encode = nn.ModuleList([*down, *(ResidualBlock(4 * width) for _ in range(blocks))])
+        self.encode = nn.Sequential(*down, *(ResidualBlock(4 * width) for _ in range(blocks)))
         self.decode = nn.Sequential(*up, last, nn.Tanh())
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         padded = padded_to(x, 4)
-        return cropped_to(self.decode(self.features(padded)[-1]), x)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """What every layer of the encoder gives, the last one first seen by the decoder; H and W multiples of 4."""
-        found = []
-        for layer in self.encode:
-            x = layer(x)
-            found.append(x)
-        return found
+        return cropped_to(self.decode(self.encode(padded)), x)
 
 
 class ResidualBlock(nn.Module):
@@ -143,10 +136,9 @@ def cropped_to(y: Tensor, x: Tensor) -> Tensor:
 
 def initialise(layer: nn.Module) -> None:
     """Weights from a normal distribution of standard deviation 0.02, biases 0 (both papers)."""
-    if isinstance(layer, nn.Conv2d):
-        nn.init.normal_(layer.weight, 0.0, 0.02)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+    dcgan.initialise(layer)
+    if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _normed(width: int) -> list[nn.Module]:
