@@ -31,6 +31,11 @@ def generator_loss(fake: Tensor) -> Tensor:
     return softplus(-fake).mean()
 
 
+def least_squares(scores: Tensor, wanted: float) -> Tensor:
+    """(D(x) - wanted)^2: a critic wants 1 of real and 0 of fake images, a generator 1 of its own (Mao et al. 2017)."""
+    return (scores - wanted).square().mean()
+
+
 def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     """What a Wasserstein critic minimises, E D(fake) - E D(real) (Arjovsky et al. 2017, eq. 2)."""
     return fake.mean() - real.mean()
@@ -70,6 +75,34 @@ def accuracy(real: Tensor, fake: Tensor, threshold: float = 0.0) -> Accuracy:
     return Accuracy(float((real > threshold).float().mean()), float((fake < threshold).float().mean()))
 
 
+class History(nn.Module):
+    """Images made earlier, shown to a critic again so that it does not forget them (Shrivastava et al. 2017, 2.3).
+
+    Buffers (size, C, *S), so that checkpoints hold them. size 0: every image is passed on as it comes.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("past", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.past: Tensor
+        self.count: Tensor
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """images (B, C, *S) -> as many: each with even chances itself or an older one, whose place it takes."""
+        shown = images.clone()
+        for k, image in enumerate(images):
+            if self.count < len(self.past):
+                self.past[self.count] = image
+                self.count += 1
+            elif len(self.past) and float(torch.rand((), generator=rng)) < 0.5:
+                place = int(torch.randint(len(self.past), (), generator=rng))
+                shown[k] = self.past[place]
+                self.past[place] = image
+        return shown
+
+
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Gradients pass through these networks but none is kept for their own weights."""
@@ -106,6 +139,12 @@ def refuse_labels(name: str, classes: int) -> None:
     """UsageError for a GAN that takes no labels and is given some."""
     if classes:
         raise UsageError(f"{name} takes no labels; set data.condition='' or take method.name=modern-gan")
+
+
+def refuse_volumes(name: str, shape: tuple[int, ...]) -> None:
+    """UsageError for a translator of slices (C, H, W) that is given volumes."""
+    if len(shape) != 3:
+        raise UsageError(f"{name} sees slices; give data.size as [H, W], or take method.name=pix2pix for volumes")
 
 
 def square_side(shape: tuple[int, ...]) -> int:

@@ -14,6 +14,7 @@ from fabrica.image import Float32, Image
 
 KINDS = ("window", "percentile", "label")
 Limits = tuple[float, float]
+SAMPLED = 2**26  # values: a volume of 512 x 512 x 256
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,22 @@ class Codec:
             raise UsageError(f"codec.low {self.low} and codec.high {self.high} must be percentiles, 0 to 100")
 
     def limits(self, data: Float32) -> Limits:
-        """The physical values that become -1 and +1 for this array."""
-        if self.kind == "window":
+        """The physical values that become -1 and +1 for this array; of more than SAMPLED values, percentiles are those
+        of some of them, evenly spread."""
+        if self.kind != "percentile":
             return self.low, self.high
-        low, high = (float(v) for v in np.percentile(data, [self.low, self.high]))
+        some = data.reshape(-1)[:: 1 + data.size // SAMPLED] if data.size > SAMPLED else data
+        low, high = (float(v) for v in np.percentile(some, [self.low, self.high]))
         return (low, high) if low < high else (low, low + 1.0)  # a constant image
 
     def encode(self, image: Image) -> Float32:
         """Physical units (C, *S) -> network units float32 (C, *S) in [-1, 1], or (classes, *S) in {-1, 1}."""
+        return self.scaled(image.data, self.limits(image.data))
+
+    def scaled(self, data: Float32, limits: Limits) -> Float32:
+        """`encode` of a part of an image whose limits are these."""
         if self.kind == "label":
-            wanted = np.rint(image.data[0]).astype(np.int64)
+            wanted = np.rint(data[0]).astype(np.int64)
             if wanted.min() < 0 or wanted.max() >= self.classes:
                 raise UsageError(
                     f"label values span {wanted.min()} to {wanted.max()}; the codec expects 0 to {self.classes - 1}"
@@ -63,8 +70,8 @@ class Codec:
             one_hot = np.arange(self.classes).reshape(-1, *[1] * wanted.ndim) == wanted
             signs: Float32 = one_hot.astype(np.float32) * 2 - 1
             return signs
-        low, high = self.limits(image.data)
-        scaled: Float32 = (image.data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
+        low, high = limits
+        scaled: Float32 = (data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
         return np.clip(scaled, -1.0, 1.0)
 
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:

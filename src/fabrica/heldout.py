@@ -13,12 +13,14 @@ from torch import Tensor
 
 from fabrica import noise
 from fabrica.data.dataset import Dataset, batch_at
+from fabrica.data.pairs import Pairs
 from fabrica.errors import UsageError
 from fabrica.evaluation import distribution
 from fabrica.evaluation.radiomics import radiomic_features, standardised, standardiser
 from fabrica.image import Float32, Float64
-from fabrica.methods import Method, Validated
-from fabrica.model import middle
+from fabrica.methods import Method, Synthesiser, Translator, Validated
+from fabrica.model import labels_in_turn, middle
+from fabrica.pictures import Uint8, image_grid
 from fabrica.recipe import Recipe
 
 Judge = Callable[[Method], float]
@@ -26,10 +28,11 @@ Judge = Callable[[Method], float]
 
 MOST = 512  # images: enough for a steady score, few enough to cost seconds
 FEWEST = 32
+SHOWN = 8  # translated images in the contact sheet
 FIRST_SEED = 2**30  # far from the seeds that users take
 
 
-def judge(method: Method, recipe: Recipe, heldout: Dataset, device: torch.device) -> tuple[str, Judge]:
+def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> tuple[str, Judge]:
     """The score that chooses the weights, and its name in the log: "val_loss", "frd" or "kid".
 
     Call the judge under the run's autocast. Every time it sees the same images and the same noise.
@@ -37,7 +40,7 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset, device: torch.device
     """
     keep = method.keep if recipe.train.keep == "auto" else recipe.train.keep
     if keep == "loss":
-        if not isinstance(method, Validated):
+        if not isinstance(method, Validated) or (isinstance(heldout, Pairs) and not heldout.paired):
             raise UsageError(
                 f"train.keep is loss, but {recipe.method['name']} has no loss that tells good weights; take frd or kid"
             )
@@ -50,9 +53,9 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset, device: torch.device
     return keep, _distance(keep, recipe, heldout, device)
 
 
-def absent(heldout: Dataset) -> str | None:
+def absent(heldout: Dataset | Pairs) -> str | None:
     """A sentence about a class that the held-out images lack, so that nothing judges it; None if all are there."""
-    if heldout.labels is None:
+    if isinstance(heldout, Pairs) or heldout.labels is None:
         return None
     missing = [name for k, name in enumerate(heldout.classes) if not (heldout.labels == k).any()]
     if not missing:
@@ -61,7 +64,7 @@ def absent(heldout: Dataset) -> str | None:
 
 
 @torch.no_grad()
-def _loss(averaged: Method, recipe: Recipe, heldout: Dataset, device: torch.device) -> float:
+def _loss(averaged: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> float:
     assert isinstance(averaged, Validated)  # see judge
     count = min(len(heldout), MOST)
     size = min(recipe.data.batch, count)
@@ -72,17 +75,22 @@ def _loss(averaged: Method, recipe: Recipe, heldout: Dataset, device: torch.devi
     return total / (count // size)
 
 
-def _distance(keep: str, recipe: Recipe, heldout: Dataset, device: torch.device) -> Judge:
+def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Judge:
     """The Fréchet or kernel distance of radiomic features, as in `fabrica evaluate`, but against the val split."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(heldout))[:MOST])
-    raw = radiomic_features(middle(heldout.read(chosen), recipe.made_size))
+    target = heldout.b if isinstance(heldout, Pairs) else heldout
+    chosen = np.sort(np.random.default_rng(0).permutation(len(target))[:MOST])
+    raw = radiomic_features(middle(target.read(chosen), recipe.made_size))
     scaling = standardiser(raw)
     real = standardised(raw, *scaling)
-    labels = None if heldout.labels is None else torch.from_numpy(heldout.labels[chosen])
+    labels = None if target.labels is None else torch.from_numpy(target.labels[chosen])
+
+    def made(method: Method) -> Float32:
+        if isinstance(heldout, Pairs):
+            return translated(method, heldout.a.read(range(min(MOST, len(heldout.a)))), device)
+        return drawn(method, recipe, labels, len(chosen), device)
 
     def features(method: Method) -> Float64:
-        images = middle(drawn(method, recipe, labels, len(chosen), device), recipe.made_size)
-        return standardised(radiomic_features(images), *scaling)
+        return standardised(radiomic_features(middle(made(method), recipe.made_size)), *scaling)
 
     if keep == "kid":
         return lambda averaged: distribution.kid(real, features(averaged), subsets=20)[0]
@@ -92,6 +100,7 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset, device: torch.device)
 @torch.no_grad()
 def drawn(method: Method, recipe: Recipe, labels: Tensor | None, count: int, device: torch.device) -> Float32:
     """`count` samples float32 (N, C, *S) of a method in training, from seeds that nobody else takes."""
+    assert isinstance(method, Synthesiser)  # see the calls
     parts = []
     for start in range(0, count, 64):
         stop = min(start + 64, count)
@@ -99,3 +108,43 @@ def drawn(method: Method, recipe: Recipe, labels: Tensor | None, count: int, dev
         draw = noise.seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
         parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
     return np.concatenate(parts)
+
+
+@torch.no_grad()
+def translated(method: Method, images: Float32, device: torch.device, direction: str = "a2b") -> Float32:
+    """Images (N, C, *S) in [-1, 1] of one side as the other, by a method in training."""
+    assert isinstance(method, Translator)  # see the calls
+    parts = [torch.from_numpy(images[k : k + 16]).to(device) for k in range(0, len(images), 16)]
+    return np.concatenate([method.translate(part, direction).float().cpu().numpy() for part in parts])
+
+
+def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Uint8:
+    """What a person looks at while a model trains: 16 samples of seeds 0 to 15; or held-out images, each as source,
+    result, and the truth or, where there are no pairs, the way back.
+
+    Call it under the run's autocast.
+    """
+    if not isinstance(heldout, Pairs):
+        assert isinstance(method, Synthesiser)  # only translators learn from pairs of sides
+        with torch.inference_mode():
+            images = method.sample(noise.seeded(range(16)), labels_in_turn(recipe, 16), recipe.sample, device)
+        return image_grid(middle(images.float().cpu().numpy(), recipe.made_size), columns=8)
+    assert isinstance(method, Translator)  # see above
+    chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
+    source = heldout.a.read(chosen)
+    columns = [source, translated(method, source, device)]
+    if heldout.paired:
+        columns.append(heldout.b.read(chosen))
+    elif "b2a" in method.directions:
+        columns.append(translated(method, columns[1], device, "b2a"))
+    shown = np.stack([_grey(images) for images in columns], axis=1)
+    return image_grid(middle(shown.reshape(-1, *shown.shape[2:]), recipe.made_size), columns=2 * len(columns))
+
+
+def _grey(images: Float32) -> Float32:
+    """(N, C, *S) -> (N, 1, *S): the middle of neighbouring slices; labels as greys."""
+    channels = images.shape[1]
+    if channels > 1 and np.isin(images[0], (-1, 1)).all():
+        labels: Float32 = images.argmax(1, keepdims=True) * np.float32(2 / (channels - 1)) - 1
+        return labels
+    return images[:, channels // 2 : channels // 2 + 1]

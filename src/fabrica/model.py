@@ -1,14 +1,11 @@
-"""The model folder: weights.safetensors, recipe.yaml, README.md (model card), scores.json, samples.png.
-
-Nothing in it is executable. `load(folder)` gives a Model; `Model.sample` makes images.
-"""
+"""A trained model, ready to use: `load(folder)` gives a Model; it makes images (`sample`) or translates (`apply`)."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,22 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fabrica import __version__, io, noise
+from fabrica import io, noise
 from fabrica.codec import Codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
+from fabrica.folder import RECIPE, WEIGHTS, codec_of
 from fabrica.image import Float32, Image
-from fabrica.io.atomic import atomic
-from fabrica.methods import Method, build, networks
-from fabrica.pictures import image_grid, save_picture
-from fabrica.recipe import CodecConfig, Recipe, SampleConfig, load_recipe
+from fabrica.likeness import unlike
+from fabrica.methods import Method, Synthesiser, Translator, build, networks
+from fabrica.recipe import Recipe, SampleConfig, load_recipe
+from fabrica.translation import Way, translated, with_doubt, with_way_back
 
-WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
-ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
 Labels = npt.NDArray[np.int64]
@@ -39,11 +35,13 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, ready to use. `hash` is the start of the SHA-256 of its weights."""
+    """A trained model, ready to use. `hash` is the start of the SHA-256 of its weights; `codec` that of the images it
+    makes of noise, or of side a; `codec_b` that of side b."""
 
     folder: Path
     recipe: Recipe
     codec: Codec
+    codec_b: Codec
     method: Method
     device: torch.device
     hash: str
@@ -56,6 +54,11 @@ class Model:
     def size(self) -> tuple[int, ...]:
         """Spatial size of the images it makes, (H, W) or (D, H, W): data.size without padding."""
         return tuple(self.recipe.made_size)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Which settings of `sample` mean something to this model; UsageError for one that translates."""
+        return self._synthesiser().choices
 
     def sample(self, n: int, *, seed: int = 0, progress: Progress | None = None, **choices: Any) -> list[Image]:
         """n synthetic images in physical units; `choices` as in `sample_array`.
@@ -85,6 +88,7 @@ class Model:
         """
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
+        self._synthesiser()
         labels = self._labels(n, seed, label)
         settings = self._settings(steps=steps, sampler=sampler, guidance=guidance, truncation=truncation)
 
@@ -136,18 +140,23 @@ class Model:
             stop = min(start + batch, n)
             chosen = None if labels is None else torch.from_numpy(labels[start:stop])
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                images = self.method.sample(draw(start, stop), chosen, settings, self.device)
+                images = self._synthesiser().sample(draw(start, stop), chosen, settings, self.device)
             parts.append(middle(images.float().cpu().numpy(), self.size))
             if progress:
                 progress("sampling", stop, n)
         return np.concatenate(parts)
 
+    def _synthesiser(self) -> Synthesiser:
+        if not isinstance(self.method, Synthesiser):
+            raise UsageError(f"model {self.name} translates images; use it with: fabrica apply {self.folder} IN -o OUT")
+        return self.method
+
     def _settings(self, **choices: Any) -> SampleConfig:
         """The recipe's settings of `sample` with those given laid over them; UsageError for what cannot be."""
         given = {key: value for key, value in choices.items() if value is not None}
         for key in given:
-            if key not in self.method.choices:
-                known = ", ".join(self.method.choices)
+            if key not in self.choices:
+                known = ", ".join(self.choices)
                 raise UsageError(f"model {self.name} ({self.recipe.method['name']}) has no {key}; it has {known}")
         if given.get("steps", 1) < 1:
             raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
@@ -177,6 +186,65 @@ class Model:
             raise unknown("label", name, classes)
         return np.array([classes.index(name) for name in wanted])
 
+    def apply(
+        self,
+        image: Image,
+        *,
+        direction: str = "a2b",
+        uncertainty: bool = False,
+        round_trip: bool = False,
+        overlap: float = 0.5,
+        batch: int = 4,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Applied:
+        """The image (C, H, W) or (C, D, H, W) translated, on its own grid and in physical units.
+
+        direction    "a2b", or "b2a" for a model that goes both ways.
+        uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's
+                     unit: see `fabrica.translation.with_doubt`.
+        round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
+        overlap, batch   of windows: see `fabrica.infer.windowed`.
+
+        Whether the image is like those in training is not asked here: see `unlike`. Raises UsageError.
+        """
+        way = self.way(direction)
+        net, maps = way.net, []
+        if uncertainty:
+            net, maps = with_doubt(net), [way.target]
+        if round_trip:
+            back = {"a2b": "b2a", "b2a": "a2b"}[direction]
+            net, maps = with_way_back(net, self.way(back).net), [*maps, way.source]
+        found = iter(
+            translated(image, replace(way, net=net, maps=maps), overlap=overlap, batch=batch, progress=progress)
+        )
+        return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
+
+    def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
+        """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
+        return unlike(image, self.way(direction), self.recipe.seen_a if direction == "a2b" else self.recipe.seen_b)
+
+    def way(self, direction: str) -> Way:
+        """One direction of a translator, for `fabrica.translation`; UsageError for one that it does not ship."""
+        method = self.method
+        if not isinstance(method, Translator):
+            raise UsageError(f"model {self.name} makes images of noise; use it with: fabrica sample {self.folder}")
+        if direction not in method.directions:
+            raise UsageError(
+                f"model {self.name} goes {' and '.join(method.directions)}; found direction {direction!r}"
+                f"{did_you_mean(direction, method.directions)}"
+            )
+
+        def net(windows: Float32) -> Float32:
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
+                made: Float32 = method.translate(images, direction).float().cpu().numpy()
+            return made
+
+        recipe, codecs = self.recipe, (self.codec, self.codec_b)
+        sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
+        (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
+        return Way(net, from_codec, to_codec, recipe.data, source.spacing, target.modality)
+
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.limits(values) if self.codec.kind == "window" else self.codec.default_limits or (0, 1)
         output = self.recipe.output
@@ -197,6 +265,15 @@ class Model:
             "seed": seed,
         }
         return Image(self.codec.decode(values), affine, self.codec.unit, origin)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What `Model.apply` gives: the result, and the maps asked for, each on the grid of the image."""
+
+    result: Image
+    uncertainty: Image | None = None
+    round_trip: Image | None = None
 
 
 def middle(images: Float32, size: Sequence[int]) -> Float32:
@@ -229,86 +306,14 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-    return Model(folder, recipe, codec_of(recipe.codec), method, chosen, digest)
-
-
-def codec_of(config: CodecConfig) -> Codec:
-    """The codec whose values a trained recipe holds."""
-    if config.kind == "auto" or config.low is None or config.high is None:
-        raise UsageError("codec.kind is still 'auto': this recipe has not been trained yet")
-    limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
-    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits)
-
-
-def codec_config(codec: Codec) -> CodecConfig:
-    """The recipe's section that says the same as this codec."""
-    values = asdict(codec)
-    values["default_limits"] = list(codec.default_limits or ())
-    return CodecConfig(**values)
-
-
-def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
-    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically.
-
-    kept   which weights these are, for the card: "average at step 500, held-out loss 0.0312".
-    """
-    weights = {
-        f"{name}.{key}": value.detach().cpu().contiguous()
-        for name, network in zip(method.ships, networks(method, method.ships), strict=True)
-        for key, value in network.state_dict().items()
-    }
-    try:
-        recipe.save(folder / RECIPE)
-        with atomic(folder / WEIGHTS) as temporary:
-            save_file(weights, temporary, metadata={"fabrica": __version__, "kept": kept})
-        with atomic(folder / CARD) as temporary:
-            temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
-    except (OSError, SafetensorError, FabricaError) as error:
-        raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
-
-
-def _card(recipe: Recipe, method: Method, kept: str) -> str:
-    parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
-    size = " x ".join(str(side) for side in recipe.data.size)
-    codec = f"{recipe.codec.kind} codec [{recipe.codec.low}, {recipe.codec.high}] {recipe.codec.unit}"
-    return f"""# {recipe.name}
-
-{recipe.about}
-
-| | |
-|---|---|
-| method | {recipe.method["name"]}, {parameters / 1e6:.1f} M parameters |
-| images | {recipe.data.channels} x {size}, {codec} |
-| trained on | {recipe.data.source} |
-| conditions | {", ".join(recipe.data.classes) or "none"} |
-| weights kept | {kept} |
-| made with | Fabrica {__version__}, seed {recipe.seed} |
-
-    fabrica sample FOLDER -n 16 -o samples
-    fabrica evaluate FOLDER --against {recipe.data.source} -o report
-
-Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
-diagnosis. Before sharing them, read the memorisation audit in the report.
-"""
+    codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
+    return Model(folder, recipe, *codecs, method, chosen, digest)
 
 
 def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:
     """int64 (count,): every class in turn; None for a model that is told nothing."""
     classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
     return torch.arange(count) % classes if classes else None
-
-
-def save_samples(
-    folder: Path, method: Method, recipe: Recipe, device: torch.device, *, step: int | None = None
-) -> None:
-    """A grid of 16 samples (seeds 0 to 15): folder/samples.png, or folder/samples/step-N.png during training."""
-    labels = labels_in_turn(recipe, 16)
-    with torch.inference_mode(), autocast(recipe.train.precision, device):
-        images = method.sample(noise.seeded(range(16)), labels, recipe.sample, device).float().cpu().numpy()
-    images = middle(images, recipe.made_size)
-    path = folder / "samples.png" if step is None else folder / "samples" / f"step-{step:07d}.png"
-    path.parent.mkdir(exist_ok=True)
-    save_picture(image_grid(images, columns=8), path)
 
 
 def suffix_of(as_: str) -> str:

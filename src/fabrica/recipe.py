@@ -23,7 +23,11 @@ class DataConfig:
     """What the network is trained on, and how an image becomes the network's size.
 
     source     a manifest (.csv, .parquet), a folder of images (scanned on the fly), or a phantom:
-               "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET).
+               "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET); to translate, "phantom:head".
+    a, b       to translate: from what to what. A domain of the manifest ("T1", "CT", "trainA" is "a"), a contrast of
+               the phantom, "mask" (the label map beside each image, a phantom's tissues), or "image" (every row).
+    paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
+    context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
     count      how many training images a phantom source draws (a tenth of it again for val and for test).
     size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.
     channels   channels of the images: 1 for all of radiology but colour.
@@ -34,9 +38,16 @@ class DataConfig:
     classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
     where      manifest column -> value: only these rows are used.
     flip       random left-right flips (never for anatomy whose side matters).
+    jitter     shifts of up to so many pixels along each axis, at random; the same for both sides of a pair.
+    slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
+    depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
     """
 
     source: str = ""
+    a: str = ""
+    b: str = ""
+    paired: bool = False
+    context: int = 0
     count: int = 2000
     size: list[int] = field(default_factory=lambda: [64, 64])
     channels: int = 1
@@ -46,6 +57,9 @@ class DataConfig:
     classes: list[str] = field(default_factory=list)
     where: dict[str, str] = field(default_factory=dict)
     flip: bool = False
+    jitter: int = 0
+    slices: str = "middle"
+    depth: int = 0
 
 
 @dataclass
@@ -72,7 +86,7 @@ class TrainConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     warmup: int = 200
-    decay: str = "cosine"  # over the budget that binds, steps or minutes; or "constant"
+    decay: str = "cosine"  # over the budget that binds, steps or minutes; "linear" in its second half; "constant"
     clip: float = 1.0  # largest gradient norm; 0: none
     accumulate: int = 1
     ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
@@ -102,7 +116,8 @@ class SampleConfig:
 
 @dataclass
 class OutputConfig:
-    """What written images say of themselves. Filled from the training images, saved with the model.
+    """What written images say of themselves: those made, or side b. Filled from the training images, saved with the
+    model.
 
     modality   DICOM's letters: DX, CR, CT, MR, PT, OT.
     spacing    mm between pixel centres in array order, (H, W) or (D, H, W); empty: not known.
@@ -112,6 +127,26 @@ class OutputConfig:
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
+
+
+@dataclass
+class SeenConfig:
+    """What a translator's training images of one side had in common, so that unlike ones are recognised. Filled in
+    training, saved with the model.
+
+    modality   DICOM's letters; spacing mm between pixel centres in array order, median; empty: not known.
+    extent     smallest and largest field of view in mm (the longer side of a slice); empty: not known.
+    quantiles  of network values in [-1, 1], the mean over images, and `distance`: the largest mean absolute deviation
+               of one image's quantiles from these.
+    doubt      mean uncertainty in the body that held-out images had at most, in network values; 0: not measured.
+    """
+
+    modality: str = ""
+    spacing: list[float] = field(default_factory=list)
+    extent: list[float] = field(default_factory=list)
+    quantiles: list[float] = field(default_factory=list)
+    distance: float = 0.0
+    doubt: float = 0.0
 
 
 @dataclass
@@ -128,9 +163,12 @@ class Recipe:
     method: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
+    codec_b: CodecConfig = field(default_factory=CodecConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    seen_a: SeenConfig = field(default_factory=SeenConfig)
+    seen_b: SeenConfig = field(default_factory=SeenConfig)
 
     @property
     def made_size(self) -> list[int]:
@@ -179,13 +217,15 @@ def _check(recipe: Recipe) -> None:
             data.fit in ("pad", "crop", "stretch", "exact"),
             f"data.fit is {data.fit!r}; expected pad, crop, stretch or exact",
         ),
+        (data.slices in ("middle", "all"), f"data.slices is {data.slices!r}; expected middle or all"),
+        (data.context == 0 or len(data.size) == 2, "data.context is for slices; leave it 0 with a 3-D data.size"),
         (
             train.steps > 0 or train.minutes > 0,
             "train.steps and train.minutes are both 0; give the run a budget",
         ),
         (
-            train.decay in ("cosine", "constant"),
-            f"train.decay is {train.decay!r}; expected cosine or constant",
+            train.decay in ("cosine", "linear", "constant"),
+            f"train.decay is {train.decay!r}; expected cosine, linear or constant",
         ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
         (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
@@ -196,6 +236,9 @@ def _check(recipe: Recipe) -> None:
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
+    for key in ("context", "jitter", "depth"):
+        found = getattr(data, key)
+        expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
     counts = ("accumulate", "devices")
     periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "watch_every")
     for key in (*counts, *periods):

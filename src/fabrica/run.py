@@ -22,12 +22,14 @@ from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
+from fabrica.data.pairs import Pairs
 from fabrica.data.sources import open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.folder import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
+from fabrica.likeness import seen
 from fabrica.methods import Method, build, networks
-from fabrica.model import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.recipe import Recipe, TrainConfig
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
@@ -59,7 +61,8 @@ class Run:
     method: Method
     averaged: Method
     optimisers: dict[str, Optimizer]
-    data: Dataset
+    data: Dataset | Pairs
+    heldout: Dataset | Pairs
     scored: str
     judge: Judge
     watch: Watch | None
@@ -74,13 +77,15 @@ class Run:
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     build(copy.deepcopy(recipe))  # what the method cannot take is refused before images are read, not an hour later
     data, heldout = _data(recipe, progress)
-    if note := absent(heldout):
-        warn(note)
+    for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
+        if note:
+            warn(note)
     fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
     method = build(recipe)
     _check(recipe, method, fabric.world_size)
     scored, judged = judge(method, recipe, heldout, fabric.device)
+    cast(nn.Module, method).to(fabric.device)
     averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
     optimisers: dict[str, Optimizer] = {}
     for player, names in method.players.items():
@@ -88,7 +93,9 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
             setattr(method, name, fabric.setup_module(getattr(method, name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     watched = watch(recipe, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, scored, judged, watched)
+    run = Run(
+        recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout, scored, judged, watched
+    )
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)
         recipe.save(folder / RECIPE)
@@ -119,8 +126,8 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device_type, torch.bfloat16)
 
-    def convert_output(self, data: Tensor) -> Tensor:
-        return data.float()
+    def convert_output(self, data: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        return [one.float() for one in data] if isinstance(data, list) else data.float()
 
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:
@@ -148,25 +155,50 @@ def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
     return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
 
 
-def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
+def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset | Pairs, Dataset | Pairs]:
     """The train split, and the val split that decides which weights are kept.
 
-    Fills in what the recipe left to the data: codec, classes, modality and spacing of what is written.
+    Fills in what the recipe left to the data: codecs, classes, modality and spacing of what is written.
     """
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
-    if recipe.codec.kind == "auto":
-        recipe.codec = codec_config(resolve_codec(recipe.data, recipe.codec))
-    codec = codec_of(recipe.codec)
-    open_source(recipe.data, "val")  # a data set without held-out images is refused before the train images are read
-    data = build_cache(recipe.data, codec, "train", progress=_named(progress, "caching train images"))
+    if recipe.data.a:
+        return _sides(recipe, progress)
+    data, heldout = _splits(recipe, "codec", "", progress)
     if recipe.data.condition == "label":
         recipe.data.classes = list(data.classes)
-    heldout = build_cache(recipe.data, codec, "val", progress=_named(progress, "caching val images"))
+    _fill_output(recipe, data)
+    return data, heldout
+
+
+def _sides(recipe: Recipe, progress: Progress | None) -> tuple[Pairs, Pairs]:
+    """Both sides of a translation; fills in what they have in common, too."""
+    of_a, of_b = (_splits(recipe, key, side, progress) for key, side in (("codec", "a"), ("codec_b", "b")))
+    codec_b = codec_of(recipe.codec_b)
+    recipe.seen_a, recipe.seen_b = seen(of_a[0], codec_of(recipe.codec)), seen(of_b[0], codec_b)
+    _fill_output(recipe, of_b[0])
+    with_body = "body" in getattr(build(copy.deepcopy(recipe)), "needs", ())
+    train, val = (Pairs(a, b, recipe.data.paired, codec_b, with_body) for a, b in zip(of_a, of_b, strict=True))
+    return train, val
+
+
+def _splits(recipe: Recipe, codec_key: str, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The train and the val split, of one side of a translation, in the codec of this section, which is resolved."""
+    if getattr(recipe, codec_key).kind == "auto":
+        setattr(recipe, codec_key, codec_config(resolve_codec(recipe.data, getattr(recipe, codec_key), side)))
+    codec, of = codec_of(getattr(recipe, codec_key)), f" of {side}" if side else ""
+    open_source(recipe.data, "val", side)  # a data set without held-out images is refused before train images are read
+    data, heldout = (
+        build_cache(recipe.data, codec, split, progress=_named(progress, f"caching {split} images{of}"), side=side)
+        for split in ("train", "val")
+    )
+    return data, heldout
+
+
+def _fill_output(recipe: Recipe, data: Dataset) -> None:
     recipe.output.modality = recipe.output.modality or data.modality
     recipe.output.spacing = recipe.output.spacing or list(data.spacing)
     recipe.output.size = list(data.content)
-    return data, heldout
 
 
 def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -174,7 +206,7 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
 
 
 def save_run(run: Run) -> None:
-    names = [name for player in run.method.players.values() for name in player]
+    names = list(dict(cast(nn.Module, run.method).named_children()))  # what no player owns has memories of its own
     save_checkpoint(
         run.folder / TRAINING,
         {
@@ -225,7 +257,7 @@ def open_log(run: Run) -> Log:
     columns = [*COLUMNS, run.scored]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
-        columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce"]
     to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
     if run.recipe.track != "mlflow":
         return to_csv

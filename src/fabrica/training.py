@@ -21,8 +21,10 @@ from fabrica.checkpoint import has_checkpoint
 from fabrica.data.dataset import prefetch
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
+from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_model
+from fabrica.heldout import contact_sheet
 from fabrica.methods import networks
-from fabrica.model import ALARMS, RECIPE, WEIGHTS, save_model, save_samples
+from fabrica.pictures import save_picture
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
 from fabrica.run import TRAINING, Progress, Run, Warn, alarm, open_log, open_run, restore_run, save_run
 from fabrica.track import Log
@@ -120,8 +122,9 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         ended = _done(run) >= 1.0
         if ended or state.step % config.validate_every == 0:
             row[run.scored] = _validate_and_keep(run)
-        if run.watch and state.step % config.watch_every == 0:
-            row["ms_ssim"] = _diversity(run)
+        if run.watch and run.watch.diversity and state.step % config.watch_every == 0:
+            with run.fabric.autocast():
+                row["ms_ssim"] = run.watch.diversity(run.averaged)
         if ended or row or state.step % config.log_every == 0:
             row |= {"step": state.step, "seconds": state.seconds, "lr": pace * config.lr, **meter.row()}
             row["images"] = state.step * run.recipe.data.batch
@@ -151,7 +154,14 @@ def _milestones(run: Run, ended: bool) -> None:
     if ended or step % config.checkpoint_every == 0:
         save_run(run)
     if ended or step % config.sample_every == 0:
-        save_samples(run.folder, run.averaged, run.recipe, run.fabric.device, step=None if ended else step)
+        _picture(run, run.folder / "samples.png" if ended else run.folder / "samples" / f"step-{step:07d}.png")
+
+
+def _picture(run: Run, path: Path) -> None:
+    with run.fabric.autocast():
+        sheet = contact_sheet(run.averaged, run.recipe, run.heldout, run.fabric.device)
+    path.parent.mkdir(exist_ok=True)
+    save_picture(sheet, path)
 
 
 def _batches(run: Run) -> Iterator[Batch]:
@@ -165,6 +175,7 @@ def _batches(run: Run) -> Iterator[Batch]:
         rank=fabric.global_rank,
         world=fabric.world_size,
         flip=run.recipe.data.flip,
+        jitter=run.recipe.data.jitter,
     ):
         yield {key: value.to(fabric.device, non_blocking=True) for key, value in batch.items()}
 
@@ -180,9 +191,13 @@ def _done(run: Run) -> float:
 
 
 def _pace(config: TrainConfig, step: int, done: float) -> float:
-    """The share of the learning rate, 0 to 1: linear warm-up, then constant or a half cosine over the budget."""
+    """The share of the learning rate, 0 to 1: linear warm-up, then what `decay` says over the budget."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    decay = 0.5 * (1 + math.cos(math.pi * done)) if config.decay == "cosine" else 1.0
+    decay = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": min(1.0, 2 - 2 * done),
+        "constant": 1.0,
+    }[config.decay]
     return warm * decay
 
 
@@ -260,9 +275,3 @@ def _validate_and_keep(run: Run) -> float:
             kept = f"average at step {state.step}, {SCORES[run.scored]} {score:.4g}"
             save_model(run.folder, run.averaged, run.recipe, kept=kept)
     return score
-
-
-def _diversity(run: Run) -> float:
-    assert run.watch is not None  # see the call
-    with run.fabric.autocast():
-        return run.watch.diversity(run.averaged)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fabrica.data.augment import coins, flip_left_right
-from fabrica.data.dataset import Dataset, Writer, batch_at, order, prefetch
+from fabrica.data.dataset import Dataset, Meta, Writer, batch_at, order, prefetch
 from fabrica.errors import FabricaError
 
 
@@ -22,7 +22,7 @@ def written(folder: Path, count: int, side: int = 4, classes: tuple[str, ...] = 
             values = np.full((1, side, side), k / count, np.float32)
             values[..., : side // 2] -= 1
             writer.add(values, f"id-{k}", f"text ü {k}", k % len(classes) if classes else -1)
-        writer.finish(classes, "DX", (0.5, 0.5), (side, side))
+        writer.finish(Meta(writer.count, writer.shape, tuple(classes), "DX", (0.5, 0.5), (side, side)))
     return Dataset(folder)
 
 
@@ -45,7 +45,7 @@ def test_what_is_written_is_read(data: Dataset) -> None:
 def test_the_ends_of_the_range_are_exact(tmp_path: Path) -> None:
     with Writer(tmp_path) as writer:
         writer.add(np.array([[[-1, 0, 1]]], np.float32), "a", "", -1)
-        writer.finish((), "", (), ())
+        writer.finish(Meta(writer.count, writer.shape, (), "", (), ()))
     data = Dataset(tmp_path)
     assert data.read([0]).ravel().tolist() == [-1, 0, 1] and data.labels is None
 

@@ -29,6 +29,19 @@ def flip_left_right(images: Float32, seed: int, positions: Int64) -> Float32:
     return images
 
 
+def shifted(images: Float32, seed: int, positions: Int64, most: int) -> Float32:
+    """Each image (B, C, *S) moved by up to `most` pixels along each axis, in place; the border's pixels are repeated.
+
+    Whole pixels: no value is interpolated, and two sides of a pair that get the same arguments move alike.
+    """
+    for image, position in zip(images, positions, strict=True):
+        steps = np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, int(position)])
+        for axis, side in enumerate(image.shape[1:], start=1):
+            by = int(steps.integers(-most, most + 1))
+            image[:] = image.take(np.clip(np.arange(side) + by, 0, side - 1), axis)
+    return images
+
+
 def _mixed(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fabrica.codec import Codec, Limits
 from fabrica.data import standardise as standard
-from fabrica.data.dataset import META, Dataset, Writer
+from fabrica.data.dataset import META, Dataset, Meta, Writer
 from fabrica.data.sources import PHANTOM, Source, cache_home, check_labels, classes_of, open_source
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
@@ -25,7 +25,7 @@ from fabrica.recipe import CodecConfig, DataConfig
 
 Progress = Callable[[int, int], None]
 
-FORMAT = 2  # raised when the layout of a cache folder changes
+FORMAT = 3  # raised when the layout of a cache folder changes
 SAMPLE = 64  # images looked at to choose a codec
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
 HOUNSFIELD = (-1024.0, 3071.0)
@@ -38,24 +38,26 @@ def build_cache(
     split: str,
     folder: Path | None = None,
     progress: Progress | None = None,
+    side: str = "",
 ) -> Dataset:
     """The images of one split ("train", "val" or "test") as a Dataset: built once, then reused.
 
     Each image is encoded by the codec (None: as `resolve_codec` decides), turned and fitted to `config.size` (see
     `fabrica.data.standardise`), and stored as int16. A volume with a 2-D size gives the middle third of its axial
-    slices; their ids end in "#" and the number of the slice among these.
+    slices, or all of them; their ids end in "#" and the number of the slice among these.
 
     folder    where caches lie; FABRICA_CACHE or ~/.cache/fabrica, with "datasets", when None.
     progress  called with (done, total) in source images.
+    side      "a" or "b" of a translation; only a has `config.context`.
 
     The folder's name is a hash of manifest, files, config, codec and code, so a stale cache is never used; it
     takes that name only when it is whole, so neither is a half-built one. Of several processes that ask for the
     same, one builds and the others wait. Raises UsageError (see `open_source`, `classes_of`, `standardise`),
     ReadError for damaged images, FabricaError for a full disk.
     """
-    source = open_source(config, split)
+    source = open_source(config, split, side)
     classes = classes_of(config)
-    codec = codec or resolve_codec(config)
+    codec = codec or resolve_codec(config, side=side)
     home = (folder or cache_home() / "datasets") / _key(source, codec, classes)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def build_cache(
         ) from error
 
 
-def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None) -> Codec:
+def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: str = "") -> Codec:
     """The codec of a recipe, with what it left open decided from up to 64 training images.
 
     kind "auto": CT in HU -> window [-1024, 3071] HU. Images of 8 bits, and phantoms -> window at the declared
@@ -83,7 +85,8 @@ def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None) -> Code
         return Codec("window", float(chosen.low or 0), float(chosen.high or 0), chosen.unit)
     if chosen.kind not in ("auto", "window", "percentile"):
         raise UsageError(f"codec.kind is {chosen.kind!r}; expected auto, window, percentile or label")
-    looked = _look(config, PERCENTILES if chosen.low is None or chosen.high is None else (chosen.low, chosen.high))
+    percentiles = PERCENTILES if chosen.low is None or chosen.high is None else (chosen.low, chosen.high)
+    looked = _look(config, percentiles, side)
     if looked.units == {"label"} and chosen.kind == "auto":
         return Codec("label", classes=max(2, int(looked.top) + 1), unit="label")
     unit = "HU" if looked.units == {"HU"} else "arbitrary"
@@ -136,8 +139,8 @@ class Looked:
         return (0.0, float(2**bits - 1))
 
 
-def _look(config: DataConfig, percentiles: Limits) -> Looked:
-    source = open_source(config, "train")
+def _look(config: DataConfig, percentiles: Limits, side: str) -> Looked:
+    source = open_source(config, "train", side)
     looked = Looked(percentiles, set(), set(), set(), [])
     voxels = 0
     for sample in source.samples(
@@ -160,6 +163,8 @@ def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
         "size": list(config.size),
         "channels": config.channels,
         "fit": config.fit,
+        "slices": config.slices,
+        "context": _context(source),
         "classes": classes,
         "codec": asdict(codec),
     }
@@ -200,7 +205,7 @@ def _build(source: Source, codec: Codec, classes: tuple[str, ...], home: Path, p
 def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path, progress: Progress | None) -> None:
     config = source.config
     modalities: Counter[str] = Counter()
-    spacings = array("d")
+    spacings, extents = array("d"), array("d")
     seen = [0] * len(classes)
     content = [0] * len(config.size)
     step = max(1, source.count // 200)
@@ -211,13 +216,19 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
                 check_labels({(sample.label, sample.id)}, classes)
                 label = classes.index(sample.label)
                 seen[label] += 1
-            parts = standard.standardise(sample.image, codec, config.size, config.channels, config.fit)
+            parts = standard.standardise(
+                sample.image, codec, config.size, config.channels, config.fit, config.slices, _context(source)
+            )
             sliced = len(sample.image.size) > len(config.size)
             for k, (values, spacing) in enumerate(parts):
                 writer.add(values, f"{sample.id}#{k}" if sliced else sample.id, sample.text, label)
                 spacings.extend(spacing)
             content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
             modalities[sample.modality] += 1
+            if standard.is_placed(sample.image):
+                extents.append(
+                    max(n * mm for n, mm in zip(sample.image.size[-2:], sample.image.spacing[-2:], strict=True))
+                )
             if progress and (done % step == 0 or done == source.count):
                 progress(done, source.count)
         if source.split == "train" and 0 in seen:
@@ -226,7 +237,14 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             raise UsageError(f"class {missing!r} has no image among the {writer.count} for training; {more}")
         common = modalities.most_common(1)[0][0]
         middle = np.median(np.array(spacings).reshape(-1, len(config.size)), axis=0) if spacings else np.empty(0)
-        writer.finish(classes, common, [float(mm) for mm in middle], content)
+        spacing = tuple(float(mm) for mm in middle)
+        extent = (min(extents), max(extents)) if extents else ()
+        notes = tuple(source.notes)
+        writer.finish(Meta(writer.count, writer.shape, classes, common, spacing, tuple(content), extent, notes))
+
+
+def _context(source: Source) -> int:
+    return source.config.context if source.side == "a" else 0
 
 
 def _content(image: Image, config: DataConfig) -> list[int]:

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fabrica.data.augment import Int64, flip_left_right
+from fabrica.data.augment import Int64, flip_left_right, shifted
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
@@ -56,6 +56,8 @@ class Meta:
     modality  the commonest one, DICOM's letters; "" if not known.
     spacing   mm between pixel centres, median over the images, in the order of S; () if not known.
     content   the middle part of S, (H, W) or (D, H, W), outside of which every image is only padding.
+    extent    smallest and largest field of view in mm, the longer side of each image in the plane; () if not known.
+    notes     what had to be left out or changed.
     """
 
     count: int
@@ -64,6 +66,8 @@ class Meta:
     modality: str
     spacing: tuple[float, ...]
     content: tuple[int, ...]
+    extent: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Dataset:
@@ -126,6 +130,15 @@ class Dataset:
                 raise FabricaError(f"{self.folder} has been cut short; delete it, and it is built again")
         return np.multiply(raw, np.float32(1 / SCALE), dtype=np.float32)
 
+    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]:
+        """The images at these positions of the endless stream: see `batch_at`."""
+        indices = order(len(self), seed, positions)
+        images = changed(self.read(indices), seed, positions, flip, jitter)
+        found = {"image": images, "index": torch.from_numpy(indices)}
+        if self.labels is not None:
+            found["label"] = torch.from_numpy(self.labels[indices])
+        return found
+
 
 class Writer:
     """Writes a dataset image by image, in constant memory. Used as a context: it is whole when the block ends."""
@@ -159,12 +172,11 @@ class Writer:
         self.labels.append(label)
         self.count += 1
 
-    def finish(self, classes: Sequence[str], modality: str, spacing: Sequence[float], content: Sequence[int]) -> None:
+    def finish(self, meta: Meta) -> None:
         """Write what is known only at the end, and flush everything to the disk."""
         for name, offsets in self._offsets.items():
             np.save(self.folder / f"{name}.npy", np.asarray(offsets))
         np.save(self.folder / LABELS, np.asarray(self.labels))
-        meta = Meta(self.count, self.shape, tuple(classes), modality, tuple(spacing), tuple(content))
         (self.folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
         for file in (self._images, *self._texts.values()):
             file.flush()
@@ -174,14 +186,22 @@ class Writer:
             os.close(descriptor)
 
 
+class Batches(Protocol):
+    """Images in a numbered row: a Dataset, or the two sides of a translation."""
+
+    def __len__(self) -> int: ...
+    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]: ...
+
+
 def batch_at(
-    dataset: Dataset,
+    data: Batches,
     step: int,
     batch: int,
     seed: int,
     rank: int = 0,
     world: int = 1,
     flip: bool = False,
+    jitter: int = 0,
 ) -> dict[str, torch.Tensor]:
     """The batch that process `rank` of `world` sees at `step`: a pure function of its arguments.
 
@@ -189,18 +209,20 @@ def batch_at(
     epoch, one after the other, so a batch at the end of an epoch runs on into the next. At one step the processes
     take neighbouring pieces of `batch` images, so 2 x 16 images see the same as 1 x 32.
 
-    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and, with a condition, "label" int64 (B,).
+    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and, with a condition, "label" int64 (B,); of a
+    translation see `fabrica.data.pairs`.
     """
     first = (step * world + rank) * batch
-    positions = np.arange(first, first + batch)
-    indices = order(len(dataset), seed, positions)
-    images = dataset.read(indices)
+    return data.batch(seed, np.arange(first, first + batch), flip, jitter)
+
+
+def changed(images: Float32, seed: int, positions: Int64, flip: bool, jitter: int) -> torch.Tensor:
+    """Images (B, C, *S) after the random changes that belong to their positions."""
     if flip:
         images = flip_left_right(images, seed, positions)
-    found = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
-    if dataset.labels is not None:
-        found["label"] = torch.from_numpy(dataset.labels[indices])
-    return found
+    if jitter:
+        images = shifted(images, seed, positions, jitter)
+    return torch.from_numpy(images)
 
 
 def order(count: int, seed: int, positions: Int64) -> Int64:
@@ -219,7 +241,7 @@ def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def prefetch(
-    dataset: Dataset,
+    data: Batches,
     *,
     start: int,
     batch: int,
@@ -227,12 +249,13 @@ def prefetch(
     rank: int = 0,
     world: int = 1,
     flip: bool = False,
+    jitter: int = 0,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """`batch_at` for start, start + 1, ... without end; a thread reads one batch ahead."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
         step = start
-        coming = pool.submit(batch_at, dataset, step, batch, seed, rank, world, flip)
+        coming = pool.submit(batch_at, data, step, batch, seed, rank, world, flip, jitter)
         while True:
             step += 1
-            ready, coming = coming, pool.submit(batch_at, dataset, step, batch, seed, rank, world, flip)
+            ready, coming = coming, pool.submit(batch_at, data, step, batch, seed, rank, world, flip, jitter)
             yield ready.result()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from fabrica import io
-from fabrica.data import find, layouts, tables
+from fabrica.data import find, layouts, sides, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
 from fabrica.data.manifest import Manifest, Row
-from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.data.sides import on_grid
+from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Image
 from fabrica.recipe import DataConfig
 
@@ -37,12 +38,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Source:
-    """The images of one split: rows of a manifest, or `count` phantoms."""
+    """The images of one split: rows of a manifest, or `count` phantoms; of a translation, those of one side.
+
+    side   "a", "b", or "" where nothing is translated.
+    grid   b of pairs: the rows of a, on whose voxels the images are laid.
+    notes  what had to be left out.
+    """
 
     config: DataConfig
     split: str
     manifest: Manifest | None
     count: int
+    side: str = ""
+    grid: Sequence[Row] = ()
+    notes: Sequence[str] = ()
 
     def samples(self, chosen: range | list[int] | None = None) -> Iterator[Sample]:
         """Read or draw the images, one at a time; `chosen` picks some by number.
@@ -50,50 +59,70 @@ class Source:
         Raises ReadError for files that cannot be read."""
         numbers = range(self.count) if chosen is None else chosen
         for k in numbers:
-            yield _read(self.manifest, self.manifest.rows[k]) if self.manifest else self._draw(k)
+            if self.manifest is None:
+                yield self._draw(k)
+                continue
+            sample = _read(self.manifest, self.manifest.rows[k])
+            if self.grid:
+                image = on_grid(sample.image, _read(self.manifest, self.grid[k]).image, self.which == "mask")
+                sample = replace(sample, image=image)
+            yield sample
+
+    @property
+    def which(self) -> str:
+        """What the recipe calls this side: a domain, "mask", "image"; "" where nothing is translated."""
+        return {"a": self.config.a, "b": self.config.b}.get(self.side, "")
 
     def fingerprint(self) -> str:
         """Changes when any image would."""
         if self.manifest is None:
-            return f"{self.config.source} {self.count} {self.split} {_phantom_code()}"
+            drawn = f"{self.which} {self.config.depth} {self._first()}" if self.side else str(self.config.depth)
+            return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()}"
         digest = hashlib.sha256(str(self.manifest.root.absolute()).encode())
         stamps: dict[str, tuple[int, int]] = {}
-        for row in self.manifest.rows:
+        for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
                 stat = self.manifest.file(row).stat()
                 stamps[row.path] = (stat.st_size, stat.st_mtime_ns)
             digest.update(json.dumps([*astuple(row), *stamps[row.path]]).encode())
         return digest.hexdigest()
 
+    def _first(self) -> int:
+        """The seed of the first phantom. The sides of a translation without pairs show other patients."""
+        return FIRST_SEED[self.split] + (500_000_000 if self.side == "b" and not self.config.paired else 0)
+
     def _draw(self, k: int) -> Sample:
         from fabrica.phantoms.chest import chest
         from fabrica.phantoms.head import head
 
         _, kind, *contrast = self.config.source.split(":")
-        seed, size = FIRST_SEED[self.split] + k, max(self.config.size[-2:])
+        seed, size = self._first() + k, max(self.config.size[-2:])
         if kind == "chest":
             drawn = chest(seed, size)
             return Sample(f"chest-{seed}", drawn.image, drawn.label, drawn.text, "DX")
-        slices = self.config.size[0] if len(self.config.size) == 3 else None
-        patient = head(seed, size, slices, contrasts=contrast)
-        image = patient.images[contrast[0]]
+        slices = self.config.size[0] if len(self.config.size) == 3 else self.config.depth or None
+        wanted = self.which or contrast[0]
+        patient = head(seed, size, slices, contrasts=[] if wanted == "mask" else [wanted])
+        image = patient.tissue if wanted == "mask" else patient.images[wanted]
         label = "tumour" if patient.labels["tumour"] else "healthy"
         return Sample(f"head-{seed}", image, label, "", str(image.origin.get("modality", "")))
 
 
-def open_source(config: DataConfig, split: str) -> Source:
-    """The images of this split that the recipe asks for.
+def open_source(config: DataConfig, split: str, side: str = "") -> Source:
+    """The images of this split that the recipe asks for; of a translation, those of side "a" or "b".
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
     if config.source.startswith(PHANTOM):
         _check_phantom(config)
         count = config.count if split == "train" else max(64, config.count // 10)
-        return Source(config, split, None, count)
+        return Source(config, split, None, count, side)
     if "split" in config.where:
         raise UsageError("data.where cannot choose the split; each use of the data has its own")
     whole = load_manifest(config.source)
     chosen = whole.select(split=split, **config.where)
+    if side:
+        return _open_side(config, whole, chosen, split, side)
     if not chosen.rows:
         there = ", ".join(f"{s} {len(whole.select(split=s).rows)}" for s in ("train", "val", "test"))
         where = "".join(f", {key} = {value}" for key, value in config.where.items())
@@ -102,6 +131,33 @@ def open_source(config: DataConfig, split: str) -> Source:
             "scan more patients, or change the split or data.where"
         )
     return Source(config, split, chosen, len(chosen.rows))
+
+
+def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str, side: str) -> Source:
+    """One side of a translation. Pairs come in the order of a; what has no partner is left out with a note."""
+    found = {}
+    for each, which in (("a", config.a), ("b", config.b)):
+        sides.side(whole, which, config.source)  # a side that is nowhere is told from one that has none in this split
+        try:
+            found[each] = sides.side(chosen, which, f"split {split} of {config.source}")
+        except UsageError as error:
+            raise UsageError(f"{error}; scan more patients, or split anew") from error
+    if not config.paired:
+        rows = found[side]
+        return Source(config, split, Manifest(rows, whole.root), len(rows), side)
+    pairs = sides.matched(found["a"], found["b"])
+    if not pairs:
+        raise UsageError(
+            f"no image of {config.a!r} in split {split} of {config.source} has a partner among {config.b!r}: give both "
+            "the same id, or name the other's path in a column `pair`"
+        )
+    alone = len(found["a"]) - len(pairs)
+    notes = [f"{alone} of {len(found['a'])} images of {config.a!r} have no pair in {config.b!r}: left out"] * (
+        alone > 0
+    )
+    rows = [pair["ab".index(side)] for pair in pairs]
+    grid = [a for a, _ in pairs] if side == "b" else []
+    return Source(config, split, Manifest(rows, whole.root), len(rows), side, grid, notes)
 
 
 def classes_of(config: DataConfig) -> tuple[str, ...]:
@@ -176,7 +232,9 @@ def _read(manifest: Manifest, row: Row) -> Sample:
 
 def _check_phantom(config: DataConfig) -> None:
     _, kind, *contrast = config.source.split(":")
-    if kind not in ("chest", "head") or len(contrast) != (kind == "head"):
+    if config.a:
+        _check_phantom_sides(config, kind, contrast)
+    elif kind not in ("chest", "head") or len(contrast) != (kind == "head"):
         raise UsageError(f"no phantom {config.source!r}; expected phantom:chest or phantom:head:T1 (T2, FLAIR, ...)")
     if kind == "chest" and len(config.size) == 3:
         raise UsageError(f"data.size is {config.size} and a chest phantom is 2-D; give [H, W]")
@@ -184,6 +242,16 @@ def _check_phantom(config: DataConfig) -> None:
         raise UsageError(f"data.where chooses rows of a manifest, and {config.source} has none; leave it empty")
     if not 1 <= config.count <= 100_000_000:
         raise UsageError(f"data.count is {config.count}; expected 1 to 100,000,000 phantoms")
+
+
+def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> None:
+    from fabrica.phantoms.head_scan import CONTRASTS
+
+    if kind != "head" or contrast:
+        raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
+    for which in (config.a, config.b):
+        if which not in (*CONTRASTS, "mask"):
+            raise unknown("contrast", which, (*CONTRASTS, "mask"))
 
 
 @lru_cache(maxsize=8)

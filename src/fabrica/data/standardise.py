@@ -17,16 +17,23 @@ Spacing = tuple[float, ...]
 
 
 def standardise(
-    image: Image, codec: Codec, size: Sequence[int], channels: int, fit: str
+    image: Image,
+    codec: Codec,
+    size: Sequence[int],
+    channels: int,
+    fit: str,
+    slices: str = "middle",
+    context: int = 0,
 ) -> Iterator[tuple[Float32, Spacing]]:
     """Yield (values, spacing) for every network image that `image` gives.
 
-    values   float32 (C, *size) in [-1, 1]; for a label codec C = classes, -1 or 1.
+    values   float32 (C, *size) in [-1, 1]; for a label codec C = classes, -1 or 1. With `context`, slices k - context
+             to k + context one after the other: C * (2 context + 1); beyond the ends the last one stands in.
     spacing  mm between pixel centres in the order of `size`; () where the image does not know.
 
     A volume for a 3-D size gives one array, turned to the nearest RAS+ order: W runs to the patient's right, H to
-    anterior, D to superior. A volume for a 2-D size gives the middle third of its axial slices, each as a
-    radiologist sees it: row 0 anterior, column 0 the patient's right. An image that is 2-D stays as it stands.
+    anterior, D to superior. A volume for a 2-D size gives the middle third of its axial slices (or all of them), each
+    as a radiologist sees it: row 0 anterior, column 0 the patient's right. An image that is 2-D stays as it stands.
     Percentile limits are those of the whole volume. `fit` is that of `fabrica.recipe.DataConfig`; "pad" and
     "crop" keep the proportions in mm where the spacing is known. Padding is the codec's low value (label 0).
 
@@ -42,18 +49,28 @@ def standardise(
         raise UsageError(f"{name(image)} is 2-D and data.size {list(size)} is a volume's; give [H, W]")
     if len(image.size) == 3:
         image = oriented(image, "RAS" if len(size) == 3 else "LPS")
+    if context and len(image.size) == len(size):
+        raise UsageError(f"{name(image)} is one slice, and data.context={context} needs its neighbours; give volumes")
     values = image.data if codec.kind == "label" else codec.encode(image)
     spacing = image.spacing if is_placed(image) else ()
-    planes = [values]
-    if len(image.size) > len(size):
-        depth = image.size[0]
-        planes = [values[:, k] for k in range(depth // 3, max(depth - depth // 3, depth // 3 + 1))]
-        spacing = spacing[1:]
-    for plane in planes:
-        fitted, mm = fitted_to(plane, size, fit, spacing, codec.kind == "label")
-        if codec.kind == "label":
-            fitted = codec.encode(Image(fitted, unit="label"))
-        yield fitted, mm
+    if len(image.size) == len(size):
+        yield _fitted(values, codec, size, fit, spacing)
+        return
+    depth = image.size[0]
+    middle = range(depth // 3, max(depth - depth // 3, depth // 3 + 1))
+    for k in middle if slices == "middle" else range(depth):
+        near = [_fitted(values[:, n], codec, size, fit, spacing[1:]) for n in neighbours(k, context, depth)]
+        yield np.concatenate([plane for plane, _ in near]), near[0][1]
+
+
+def neighbours(k: int, context: int, depth: int) -> list[int]:
+    """The slices from k - context to k + context; beyond the ends the last one stands in."""
+    return [min(max(n, 0), depth - 1) for n in range(k - context, k + context + 1)]
+
+
+def _fitted(values: Float32, codec: Codec, size: Sequence[int], fit: str, spacing: Spacing) -> tuple[Float32, Spacing]:
+    fitted, mm = fitted_to(values, size, fit, spacing, codec.kind == "label")
+    return (codec.encode(Image(fitted, unit="label")) if codec.kind == "label" else fitted), mm
 
 
 def name(image: Image) -> str:
@@ -69,19 +86,32 @@ def is_placed(image: Image) -> bool:
 def oriented(image: Image, order: str) -> Image:
     """The volume (C, D, H, W) with its axes turned to the nearest `order`, e.g. "RAS": W runs to the right, H to
     anterior, D to superior; "L", "P" and "I" are the opposites. No value is interpolated; the affine follows."""
-    directions = image.affine[:3, :3] / np.maximum(np.linalg.norm(image.affine[:3, :3], axis=0), 1e-12)
-    # the assignment of voxel axes (w, h, d) to x, y, z that agrees best, so that oblique volumes keep three axes
-    axes = max(itertools.permutations(range(3)), key=lambda p: sum(abs(directions[k, p[k]]) for k in range(3)))
-    data, affine = image.data, image.affine.copy()
-    data = data.transpose(0, *(3 - axes[k] for k in (2, 1, 0)))  # voxel axis k is array axis 3 - k
-    affine[:, :3] = affine[:, list(axes)]
-    for k, letter in enumerate(order):
-        towards = 1 if letter in "RAS" else -1
-        if affine[k, k] * towards < 0:
-            affine[:, 3] += affine[:, k] * (data.shape[3 - k] - 1)
-            affine[:, k] *= -1
-            data = np.flip(data, axis=3 - k)
+    axes, flipped = turn(image.affine, order)
+    affine = image.affine.copy()
+    affine[:, :3] = affine[:, [3 - axis for axis in axes[::-1]]]
+    data = as_seen(image.data, image.affine, order)
+    for axis in flipped:
+        k = 3 - axis
+        affine[:, 3] += affine[:, k] * (data.shape[axis] - 1)
+        affine[:, k] *= -1
     return image.with_data(data, affine=affine)
+
+
+def as_seen(data: Float32, affine: Float64, order: str) -> Float32:
+    """A view of the volume (C, D, H, W) with its axes turned as by `oriented`: writing into it writes into `data`."""
+    axes, flipped = turn(affine, order)
+    turned = data.transpose(0, *axes)
+    return turned[tuple(slice(None, None, -1 if axis in flipped else None) for axis in range(4))]
+
+
+def turn(affine: Float64, order: str) -> tuple[tuple[int, int, int], list[int]]:
+    """Which axes of (C, D, H, W) become D, H, W, and which of the new ones are reversed then."""
+    directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
+    # the assignment of voxel axes (w, h, d) to x, y, z that agrees best, so that oblique volumes keep three axes
+    nearest = max(itertools.permutations(range(3)), key=lambda p: sum(abs(directions[k, p[k]]) for k in range(3)))
+    axes = (3 - nearest[2], 3 - nearest[1], 3 - nearest[0])  # voxel axis k is array axis 3 - k
+    signs = [directions[k, nearest[k]] * (1 if letter in "RAS" else -1) for k, letter in enumerate(order)]
+    return axes, [3 - k for k, sign in enumerate(signs) if sign < 0]
 
 
 def fitted_to(

@@ -162,7 +162,8 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
     Raises UsageError for images without `against`, and for anything that is none of these.
     """
-    from fabrica.model import RECIPE, Model, load
+    from fabrica.folder import RECIPE
+    from fabrica.model import Model, load
 
     if isinstance(model, Model):
         return _of_model(model, against)
@@ -175,7 +176,7 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
-    from fabrica.model import ALARMS
+    from fabrica.folder import ALARMS
 
     recipe = model.recipe
     config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
@@ -205,7 +206,7 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
 
 def _sampling(model: Model) -> str:
     """How images are made, by default: of the recipe's values those that mean something to the method."""
-    settings, choices = model.recipe.sample, model.method.choices
+    settings, choices = model.recipe.sample, model.choices
     said = f"{settings.sampler}, {settings.steps} steps" if "steps" in choices else "one pass"
     if "guidance" in choices and model.recipe.data.condition:
         said += f", guidance {settings.guidance:g}"

@@ -107,7 +107,7 @@ def evaluate(
 def _curve(asked: Sequence[int] | None, subject: Subject) -> Sequence[int]:
     """The numbers of sampler steps to compare; none for images, and for models that make an image in one pass."""
     model = subject.model
-    if model and "steps" in model.method.choices:
+    if model and "steps" in model.choices:
         return CURVE if asked is None else asked
     if asked and model:
         kind = model.recipe.method["name"]

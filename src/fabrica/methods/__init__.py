@@ -4,14 +4,24 @@ Config    a dataclass of its own recipe values (the recipe's `method:` section, 
 ships     the names of the networks that are averaged, saved and used afterwards
 players   player -> the names of the networks that its optimiser owns
 keep      what tells the best weights, unless the recipe chooses: "loss" (of `validation`), "frd" or "kid"
-choices   which of the recipe's `sample:` values mean something to it
 turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
+
+One that synthesises sees batch["image"], and batch["label"] where the recipe says so. It has
+
+choices   which of the recipe's `sample:` values mean something to it
 sample    (draw, labels, settings, device) -> images, made of the noise that is drawn
+
+One that translates sees batch["a"] and batch["b"]. It has
+
+directions  "a2b", and "b2a" where it ships both ways
+pairs       whether it learns from pairs
+translate   (images of one side, direction) -> images of the other, [-1, 1] in and out
 
 Optional:
 
-validation   (batch, rng) -> per-image losses on held-out images; lower is better. GANs have none
+validation   (batch, rng) -> per-image losses on held-out images; lower is better
 least_batch  the fewest images a step and process; 1 without it
+needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 """
 
 from __future__ import annotations
@@ -24,9 +34,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fabrica.errors import unknown
+from fabrica.errors import UsageError, unknown
 from fabrica.noise import Draw
-from fabrica.recipe import Recipe, SampleConfig, typed
+from fabrica.recipe import DataConfig, Recipe, SampleConfig, typed
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
@@ -34,6 +44,9 @@ METHODS = {
     "dcgan": "fabrica.methods.dcgan:DCGAN",
     "wgan-gp": "fabrica.methods.wgan_gp:WGANGP",
     "modern-gan": "fabrica.methods.modern_gan:ModernGAN",
+    "cyclegan": "fabrica.methods.cyclegan:CycleGAN",
+    "pix2pix": "fabrica.methods.pix2pix:Pix2Pix",
+    "cut": "fabrica.methods.cut:CUT",
 }
 
 
@@ -46,17 +59,35 @@ class Turn(NamedTuple):
 
 
 class Method(Protocol):
-    """What the training loop and the model folder need of a method; shapes are (C, *S)."""
+    """What the training loop needs of a method."""
 
     Config: ClassVar[type]
     config: Any
     ships: ClassVar[tuple[str, ...]]
-    players: ClassVar[Mapping[str, tuple[str, ...]]]
     keep: ClassVar[str]
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]: ...
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]: ...
+
+
+@runtime_checkable
+class Synthesiser(Method, Protocol):
+    """A method that makes images of noise."""
+
     choices: ClassVar[tuple[str, ...]]
 
-    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]: ...
     def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor: ...
+
+
+@runtime_checkable
+class Translator(Method, Protocol):
+    """A method that makes images of one side of images of the other."""
+
+    directions: ClassVar[tuple[str, ...]]
+    pairs: ClassVar[bool]
+
+    def translate(self, images: Tensor, direction: str) -> Tensor: ...
 
 
 @runtime_checkable
@@ -69,7 +100,8 @@ class Validated(Method, Protocol):
 def build(recipe: Recipe) -> Method:
     """The recipe's method with fresh weights; fills recipe.method with every value, defaults included.
 
-    Raises UsageError for an unknown method or key, or values that the method cannot take.
+    Raises UsageError for an unknown method or key, values that the method cannot take, and data that do not say what
+    the method learns from.
     """
     values = dict(recipe.method)
     name = values.pop("name")
@@ -78,10 +110,38 @@ def build(recipe: Recipe) -> Method:
     module, _, cls_name = METHODS[name].partition(":")
     cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")
-    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
-    method = cls(config, (recipe.data.channels, *recipe.data.size), classes)
+    data = recipe.data
+    if hasattr(cls, "translate"):
+        _check_sides(str(name), cls, data)
+        method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"))
+    elif data.a or data.b:
+        raise UsageError(f"{name} makes images of noise; leave data.a and data.b empty, or take e.g. method.name=cut")
+    else:
+        classes = len(data.classes) if data.condition == "label" else 0
+        method = cls(config, (data.channels, *data.size), classes)
     recipe.method = {"name": name, **asdict(config)}
     return cast(Method, method)
+
+
+def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
+    """(C, *S) of what a translator's network sees of side "a", or "b"."""
+    data, codec = recipe.data, recipe.codec if side == "a" else recipe.codec_b
+    channels = codec.classes if codec.kind == "label" else data.channels
+    return (channels * (2 * data.context + 1) if side == "a" else channels, *data.size)
+
+
+def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:
+    if not (data.a and data.b) or data.a == data.b:
+        raise UsageError(
+            f"{name} translates; say from what to what by data.a and data.b, e.g. data.a=T1 data.b=CT "
+            f"(domains of the manifest, or image and mask); found {data.a!r} and {data.b!r}"
+        )
+    if cls.pairs and not data.paired:
+        raise UsageError(f"{name} learns from pairs; set data.paired=true, or take method.name=cut or cyclegan")
+    if data.context and "b2a" in cls.directions:
+        raise UsageError(f"{name} goes both ways, and data.context is for one; take method.name=pix2pix")
+    if data.condition:
+        raise UsageError(f"{name} takes no labels; set data.condition=''")
 
 
 def networks(method: Method, names: Sequence[str]) -> list[nn.Module]:

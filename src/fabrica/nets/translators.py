@@ -1,32 +1,46 @@
 """Generators that turn an image into another of the same size, and the critic of their patches.
 
-The networks of pix2pix (Isola et al. 2017) and CycleGAN (Zhu et al. 2017), with two departures. Any size will do:
-images are padded to what strides need and cropped back. And resolution is doubled by repeating pixels before a
-convolution instead of by transposed ones, which leave a checkerboard (Odena et al. 2016).
+The networks of pix2pix (Isola et al. 2017) and CycleGAN (Zhu et al. 2017), and a residual U-Net. Any size will do:
+images are padded to what strides need and cropped back. Resolution is doubled by repeating pixels before a convolution
+instead of by transposed ones, which leave a checkerboard (Odena et al. 2016).
+
+Shapes are (B, C, *S) with S = H, W or D, H, W where a network takes `dims`, else H, W; values are in [-1, 1].
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
 import torch
+from monai.networks.nets import BasicUNetPlusPlus
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fabrica.errors import UsageError
-from fabrica.nets import dcgan
 
 SLOPE = 0.2
-WIDEST = 8  # times the first layer's width, of U-Net and critic
+WIDEST = 8  # times the first layer's width, of U-Nets and critic
+CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+INSTANCE_NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class ResNetGenerator(nn.Module):
-    """images (B, C, H, W) in [-1, 1] -> (B, C2, H, W) in [-1, 1]: c7s1-64, d128, d256, R256 x blocks, u128, u64,
-    c7s1-C2 (Johnson et al. 2016; Zhu et al. 2017, appendix 7.2). The paper has 6 blocks for 128 pixels, 9 for more."""
+    """images (B, C, H, W) -> (B, C2, H, W): c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-C2 (Johnson et al.
+    2016; Zhu et al. 2017, appendix 7.2). The paper has 6 blocks for 128 pixels, 9 for more."""
 
     def __init__(self, channels: int, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
+        if blocks < 1:
+            raise UsageError(f"method.blocks is {blocks}; expected at least 1")
         down = [nn.Conv2d(channels, width, 7, padding=3, padding_mode="reflect", bias=False), *_normed(width)]
+        self.widths = [width] * 3  # of each layer of `encode`
         for k in (1, 2):
             down += [nn.Conv2d(width * k, width * 2 * k, 3, stride=2, padding=1, bias=False), *_normed(width * 2 * k)]
+            self.widths += [width * 2 * k] * 3
+        self.widths += [4 * width] * blocks
         up: list[nn.Module] = []
         for k in (2, 1):
             up += [nn.Upsample(scale_factor=2), nn.Conv2d(width * 2 * k, width * k, 3, padding=1, bias=False)]
@@ -36,9 +50,17 @@ class ResNetGenerator(nn.Module):
         self.decode = nn.Sequential(*up, last, nn.Tanh())
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        padded = padded_to(x, 4)
-        return cropped_to(self.decode(self.encode(padded)), x)
+    def forward(self, x: Tensor, taps: Sequence[int] = ()) -> Tensor | list[Tensor]:
+        """The translated image; with taps, instead of it, what these layers of the encoder give, in their order."""
+        y = padded_to(x, 4)
+        if not taps:
+            return cropped_to(self.decode(self.encode(y)), x)
+        found = []
+        for k, layer in enumerate(list(self.encode)[: max(taps) + 1]):
+            y = layer(y)
+            if k in taps:
+                found.append(y)
+        return found
 
 
 class ResidualBlock(nn.Module):
@@ -58,30 +80,31 @@ class ResidualBlock(nn.Module):
 
 
 class UNetGenerator(nn.Module):
-    """images (B, C, H, W) in [-1, 1] -> (B, C2, H, W) in [-1, 1]: an encoder of strided 4 x 4 convolutions and a
-    decoder that sees each of its resolutions again (Isola et al. 2017, section 6.1.1; 8 levels for 256 pixels).
+    """images (B, C, *S) -> (B, C2, *S): an encoder of strided convolutions of side 4 and a decoder that sees each of
+    its resolutions again (Isola et al. 2017, section 6.1.1; 8 levels for 256 pixels).
 
     dropout  in the three innermost levels of the decoder: the paper's only noise; 0: none.
     """
 
     def __init__(
-        self, channels: int, out_channels: int, width: int = 64, levels: int = 7, dropout: float = 0.5
+        self, channels: int, out_channels: int, width: int = 64, levels: int = 7, dropout: float = 0.5, dims: int = 2
     ) -> None:
         super().__init__()
         if levels < 2:
             raise UsageError(f"method.levels is {levels}; expected at least 2")
-        widths = [width * min(2**k, WIDEST) for k in range(levels)]
+        convolution, norm = CONVOLUTIONS[dims], INSTANCE_NORMS[dims]
+        widths = _widths(width, levels)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        for k, (before, after) in enumerate(zip([channels, *widths[:-1]], widths, strict=True)):
+        for k, (before, after) in enumerate(pairwise([channels, *widths])):
             outer, inner = k == 0, k == levels - 1  # no norm at the ends: of one pixel it leaves nothing
             entry: list[nn.Module] = [] if outer else [nn.LeakyReLU(SLOPE)]
-            norm: list[nn.Module] = [] if outer or inner else [nn.InstanceNorm2d(after)]
-            self.down.append(nn.Sequential(*entry, nn.Conv2d(before, after, 4, stride=2, padding=1), *norm))
+            last: list[nn.Module] = [] if outer or inner else [norm(after)]
+            self.down.append(nn.Sequential(*entry, convolution(before, after, 4, stride=2, padding=1), *last))
         for k in range(levels - 1, -1, -1):
             before = widths[k] * (1 if k == levels - 1 else 2)
             after = widths[k - 1] if k else out_channels
-            layers: list[nn.Module] = [nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1)]
-            layers += [nn.InstanceNorm2d(after)] if k else [nn.Tanh()]
+            layers = [nn.ReLU(), nn.Upsample(scale_factor=2), convolution(before, after, 3, padding=1)]
+            layers += [norm(after)] if k else [nn.Tanh()]
             layers += [nn.Dropout(dropout)] if dropout and max(1, levels - 4) <= k < levels - 1 else []
             self.up.append(nn.Sequential(*layers))
         self.apply(initialise)
@@ -98,21 +121,95 @@ class UNetGenerator(nn.Module):
         return cropped_to(y, x)
 
 
-class PatchCritic(nn.Module):
-    """images (B, C, H, W) -> scores (B, 1, h, w), one of each overlapping patch of 70 x 70 pixels: C64-C128-C256-C512
-    (Isola et al. 2017, section 6.1.2). H and W from 24 pixels."""
+class ResidualUNet(nn.Module):
+    """images (B, C, *S) -> (B, C2, *S): a U-Net of residual blocks (He et al. 2016) with batch norm, which at work is
+    the same at every place, so that windows agree where they overlap; instance norm has other statistics in each.
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 3) -> None:
+    The last layer is linear: air at -1 is within reach, as it is not behind a tanh.
+    """
+
+    def __init__(self, channels: int, out_channels: int, width: int = 32, levels: int = 4, dims: int = 2) -> None:
         super().__init__()
-        found: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        if levels < 2:
+            raise UsageError(f"method.levels is {levels}; expected at least 2")
+        convolution = CONVOLUTIONS[dims]
+        widths = _widths(width, levels)
+        self.enter = convolution(channels, width, 3, padding=1)
+        self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
+        for before, after in pairwise(widths):
+            self.down.append(_Block(before, before, dims))
+            self.shrink.append(convolution(before, after, 3, stride=2, padding=1))
+            self.grow.append(nn.Sequential(nn.Upsample(scale_factor=2), convolution(after, before, 3, padding=1)))
+            self.up.append(_Block(2 * before, before, dims))
+        self.bottom = nn.Sequential(_Block(widths[-1], widths[-1], dims), _Block(widths[-1], widths[-1], dims))
+        self.leave = convolution(width, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.enter(padded_to(x, 2 ** len(self.down)))
+        seen: list[Tensor] = []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            seen.append(block(y))
+            y = shrink(seen[-1])
+        y = self.bottom(y)
+        for grow, block in zip(reversed(self.grow), reversed(self.up), strict=True):
+            y = block(torch.cat([grow(y), seen.pop()], dim=1))
+        return cropped_to(self.leave(y), x)
+
+
+class _Block(nn.Module):
+    """Two convolutions with batch norm, added to their input."""
+
+    def __init__(self, before: int, after: int, dims: int) -> None:
+        super().__init__()
+        convolution, norm = CONVOLUTIONS[dims], BATCH_NORMS[dims]
+        self.layers = nn.Sequential(
+            convolution(before, after, 3, padding=1, bias=False),
+            norm(after),
+            nn.ReLU(inplace=True),
+            convolution(after, after, 3, padding=1, bias=False),
+            norm(after),
+        )
+        self.past: nn.Module = nn.Identity() if before == after else convolution(before, after, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu_(self.past(x) + self.layers(x))
+
+
+class UNetPlusPlus(nn.Module):
+    """images (B, C, *S) -> (B, C2, *S): MONAI's U-Net++ (Zhou et al. 2018), nested skip connections, with batch norm
+    and interpolation for upsampling; width channels at full resolution, five levels."""
+
+    def __init__(self, channels: int, out_channels: int, width: int = 32, dims: int = 2) -> None:
+        super().__init__()
+        self.net = BasicUNetPlusPlus(
+            spatial_dims=dims,
+            in_channels=channels,
+            out_channels=out_channels,
+            features=(width, width, 2 * width, 4 * width, 8 * width, width),
+            norm="batch",
+            upsample="nontrainable",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cropped_to(cast(Tensor, self.net(padded_to(x, 16))[0]), x)
+
+
+class PatchCritic(nn.Module):
+    """images (B, C, *S) -> scores (B, 1, *s), one of each overlapping patch of 70 pixels a side: C64-C128-C256-C512
+    (Isola et al. 2017, section 6.1.2). Sides from 24 pixels."""
+
+    def __init__(self, channels: int, width: int = 64, layers: int = 3, dims: int = 2) -> None:
+        super().__init__()
+        convolution, norm = CONVOLUTIONS[dims], INSTANCE_NORMS[dims]
+        found: list[nn.Module] = [convolution(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         before = width
         for k in range(1, layers + 1):
             after = width * min(2**k, WIDEST)
             stride = 2 if k < layers else 1
-            found += [nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False), nn.InstanceNorm2d(after)]
+            found += [convolution(before, after, 4, stride=stride, padding=1, bias=False), norm(after)]
             found.append(nn.LeakyReLU(SLOPE))
             before = after
-        self.layers = nn.Sequential(*found, nn.Conv2d(before, 1, 4, padding=1))
+        self.layers = nn.Sequential(*found, convolution(before, 1, 4, padding=1))
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,24 +218,30 @@ class PatchCritic(nn.Module):
 
 
 def padded_to(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) with H and W padded to multiples, half on each side, by repeating the border's pixels."""
-    after = [-side % multiple for side in x.shape[:1:-1]]  # W, H: the order of `pad`
+    """(B, C, *S) with sides padded to multiples, half at each end, by repeating the border's pixels."""
+    after = [-side % multiple for side in x.shape[:1:-1]]  # last axis first: the order of `pad`
     if not any(after):
         return x
     return pad(x, [part for more in after for part in (more // 2, more - more // 2)], mode="replicate")
 
 
 def cropped_to(y: Tensor, x: Tensor) -> Tensor:
-    """The middle of y (B, C2, H, W) that `padded_to` left of x."""
-    top, left = ((large - small) // 2 for large, small in zip(y.shape[2:], x.shape[2:], strict=True))
-    return y[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+    """The middle of y (B, C2, *T) that `padded_to` left of x (B, C, *S)."""
+    starts = [(large - small) // 2 for large, small in zip(y.shape[2:], x.shape[2:], strict=True)]
+    inner = [slice(k, k + side) for k, side in zip(starts, x.shape[2:], strict=True)]
+    return y[(slice(None), slice(None), *inner)]
 
 
 def initialise(layer: nn.Module) -> None:
     """Weights from a normal distribution of standard deviation 0.02, biases 0 (both papers)."""
-    dcgan.initialise(layer)
-    if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _widths(width: int, levels: int) -> list[int]:
+    return [width * min(2**k, WIDEST) for k in range(levels)]
 
 
 def _normed(width: int) -> list[nn.Module]:

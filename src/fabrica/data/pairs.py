@@ -1,0 +1,65 @@
+"""The two sides of a translation as batches: pair by pair, or each in an order of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fabrica.codec import Codec
+from fabrica.data.augment import Int64
+from fabrica.data.body import body, threshold
+from fabrica.data.dataset import Dataset, Strings, changed, order
+from fabrica.errors import UsageError
+
+OTHER = 1  # added to the seed for side b where there are no pairs, so that no image meets the same one every epoch
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Side a and side b; where `paired`, image k of one belongs to image k of the other.
+
+    codec_b   of b, to find the body in it. with_body: whether batches hold "body".
+    """
+
+    a: Dataset
+    b: Dataset
+    paired: bool
+    codec_b: Codec
+    with_body: bool = False
+
+    def __post_init__(self) -> None:
+        if self.paired and len(self.a) != len(self.b):
+            raise UsageError(
+                f"pairs give {len(self.a)} slices of a and {len(self.b)} of b; expected as many: pairs of volumes "
+                "must have the same number of slices"
+            )
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @property
+    def ids(self) -> Strings:
+        """Those of a."""
+        return self.a.ids
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out or changed on either side, each said once."""
+        return tuple(dict.fromkeys((*self.a.meta.notes, *self.b.meta.notes)))
+
+    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]:
+        """ "a" float32 (B, C, *S) and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if wanted.
+
+        Pairs are changed alike; sides without pairs each in their own way.
+        """
+        own = seed if self.paired else seed + OTHER
+        of_a, of_b = order(len(self.a), seed, positions), order(len(self.b), own, positions)
+        b = changed(self.b.read(of_b), own, positions, flip, jitter)
+        found = {"a": changed(self.a.read(of_a), seed, positions, flip, jitter), "b": b}
+        if self.with_body:
+            limit = threshold(self.codec_b)
+            found["body"] = torch.from_numpy(np.stack([body(image, limit)[None] for image in b.numpy()]))
+        return found | {"index": torch.from_numpy(of_a)}

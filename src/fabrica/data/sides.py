@@ -1,0 +1,108 @@
+"""The two sides of a translation: which rows of a manifest are a and b, and which belong together.
+
+A side is a domain of the manifest, or "mask" (the label map beside each image), or "image" (every row as it is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from fabrica.data.manifest import Manifest, Row
+from fabrica.data.standardise import is_placed, name
+from fabrica.data.tables import stem
+from fabrica.errors import UsageError, did_you_mean
+from fabrica.image import Image
+
+SAME = 1e-3  # mm: affines that differ less are of the same grid
+AIR = -1024.0  # HU, where an image does not reach
+
+
+def side(manifest: Manifest, which: str, source: str) -> list[Row]:
+    """The rows of this side, those that have a split. Raises UsageError for a side without rows."""
+    rows = [row for row in manifest.rows if row.split]
+    if which == "mask":
+        found = [replace(row, path=row.mask, frame="") for row in rows if row.mask]
+    else:
+        found = rows if which == "image" else [row for row in rows if row.domain == which]
+    if found:
+        return found
+    domains = sorted({row.domain for row in rows if row.domain})
+    there = f"domains {', '.join(domains)}" if domains else "no domains"
+    raise UsageError(
+        f"{source} has no image of {which!r}{did_you_mean(which, domains)}; it has {there}"
+        f"{' and masks' if any(row.mask for row in rows) else ' and no masks'}"
+    )
+
+
+def matched(a: Sequence[Row], b: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Each row of a with its own of b, in the order of a; rows that have none are left out.
+
+    They belong together when one names the other in its `pair` column, else when ids are the same, else when patient
+    and file name are, else when they are the only ones of their patient.
+    """
+    by_path = {row.path: row for row in b}
+    pointing = {row.pair: row for row in b if row.pair}
+    keys: tuple[Callable[[Row], Hashable], ...] = (
+        lambda row: row.id,
+        lambda row: (row.patient, stem(PurePosixPath(row.path).name), row.frame) if row.patient else None,
+        lambda row: row.patient or None,
+    )
+    tables = [(key, _unique(a, key), _unique(b, key)) for key in keys]
+    pairs = []
+    for row in a:
+        other = by_path.get(row.pair) or pointing.get(row.path)
+        for key, of_a, of_b in tables:
+            if other is None and key(row) in of_a:
+                other = of_b.get(key(row))
+        if other is not None:
+            pairs.append((row, other))
+    return pairs
+
+
+def _unique(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> dict[Hashable, Row]:
+    """The rows that alone have their key."""
+    found: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        if key(row) is not None:
+            found.setdefault(key(row), []).append(row)
+    return {k: rows[0] for k, rows in found.items() if len(rows) == 1}
+
+
+def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
+    """The image on the voxels of another of the same patient: as it is where they agree, else resampled in mm
+    (linear, `labels` to the nearest); beyond its borders it is air, or its lowest value.
+
+    Raises UsageError for grids that cannot be compared, and for images that lie apart.
+    """
+    if image.size == grid.size and np.allclose(image.affine, grid.affine, atol=SAME):
+        return image
+    both_placed = is_placed(image) and is_placed(grid)
+    if image.size == grid.size and not both_placed:
+        return image
+    if not both_placed or len(image.size) != 3 or len(grid.size) != 3:
+        raise UsageError(
+            f"{name(image)} is {_shape(image)} and its pair {name(grid)} is {_shape(grid)}: without positions in mm "
+            "they cannot be brought together; give pairs of the same size, or volumes with their geometry"
+        )
+    index = np.linalg.inv(image.affine) @ grid.affine  # voxel of the grid -> voxel of the image, (w, h, d)
+    flip = np.eye(4)[[2, 1, 0, 3]]
+    matrix = flip @ index @ flip  # in array order
+    corners = np.array(np.meshgrid(*[[0, n - 1] for n in grid.size], indexing="ij")).reshape(3, -1)
+    reached = matrix[:3, :3] @ corners + matrix[:3, 3:]
+    if (reached.max(1) < 0).any() or (reached.min(1) > np.array(image.size) - 1).any():
+        raise UsageError(f"{name(image)} and its pair {name(grid)} lie apart in the patient; they are no pair")
+    outside = AIR if image.unit == "HU" else 0.0 if labels else float(image.data.min())
+    moved = [
+        affine_transform(channel, matrix[:3], output_shape=grid.size, order=0 if labels else 1, cval=outside)
+        for channel in image.data
+    ]
+    return image.with_data(np.stack(moved), affine=grid.affine)
+
+
+def _shape(image: Image) -> str:
+    return " x ".join(str(n) for n in image.size)

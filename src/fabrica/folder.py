@@ -1,0 +1,101 @@
+"""The model folder: weights.safetensors, recipe.yaml, README.md (model card). Nothing in it is executable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from fabrica import __version__
+from fabrica.codec import Codec
+from fabrica.errors import FabricaError, UsageError
+from fabrica.io.atomic import atomic
+from fabrica.methods import Method, Translator, networks
+from fabrica.recipe import CodecConfig, Recipe
+
+WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
+
+
+def codec_of(config: CodecConfig) -> Codec:
+    """The codec whose values a trained recipe holds."""
+    if config.kind == "auto" or config.low is None or config.high is None:
+        raise UsageError("codec.kind is still 'auto': this recipe has not been trained yet")
+    limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
+    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits)
+
+
+def codec_config(codec: Codec) -> CodecConfig:
+    """The recipe's section that says the same as this codec."""
+    values = asdict(codec)
+    values["default_limits"] = list(codec.default_limits or ())
+    return CodecConfig(**values)
+
+
+def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
+    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically.
+
+    kept   which weights these are, for the card: "average at step 500, held-out loss 0.0312".
+    """
+    weights = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in zip(method.ships, networks(method, method.ships), strict=True)
+        for key, value in network.state_dict().items()
+    }
+    try:
+        recipe.save(folder / RECIPE)
+        with atomic(folder / WEIGHTS) as temporary:
+            save_file(weights, temporary, metadata={"fabrica": __version__, "kept": kept})
+        with atomic(folder / CARD) as temporary:
+            temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
+    except (OSError, SafetensorError, FabricaError) as error:
+        raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
+
+
+def _card(recipe: Recipe, method: Method, kept: str) -> str:
+    parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
+    size = " x ".join(str(side) for side in recipe.data.size)
+    rows = {
+        "method": f"{recipe.method['name']}, {parameters / 1e6:.1f} M parameters",
+        "images": f"{recipe.data.channels} x {size}, {_values(recipe.codec)}",
+        "trained on": recipe.data.source,
+        "conditions": ", ".join(recipe.data.classes) or "none",
+        "weights kept": kept,
+        "made with": f"Fabrica {__version__}, seed {recipe.seed}",
+    }
+    use = "fabrica sample FOLDER -n 16 -o samples"
+    warning = SYNTHETIC
+    if isinstance(method, Translator):
+        rows["images"] = (
+            f"{size}: {recipe.data.a} ({_values(recipe.codec)}) to {recipe.data.b} ({_values(recipe.codec_b)})"
+        )
+        rows["conditions"] = f"directions {', '.join(method.directions)}"
+        use, warning = "fabrica apply FOLDER IN -o OUT --uncertainty", TRANSLATED
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""# {recipe.name}
+
+{recipe.about}
+
+| | |
+|---|---|
+{table}
+
+    {use}
+    fabrica evaluate FOLDER --against {recipe.data.source} -o report
+
+{warning}
+"""
+
+
+def _values(codec: CodecConfig) -> str:
+    return f"{codec.kind} codec [{codec.low}, {codec.high}] {codec.unit}"
+
+
+SYNTHETIC = """\
+Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
+diagnosis. Before sharing them, read the memorisation audit in the report."""
+TRANSLATED = """\
+Images made by this model show a patient as another scanner might have seen them. What the source does not show is
+guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""

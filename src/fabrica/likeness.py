@@ -1,0 +1,76 @@
+"""Whether an image is like those that a translator was trained on: a network answers to anything, and never says no."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fabrica.codec import Codec
+from fabrica.data.dataset import Dataset
+from fabrica.data.standardise import fitted_to, is_placed
+from fabrica.image import Float32, Float64, Image
+from fabrica.recipe import SeenConfig
+from fabrica.translation import Way, turned, turned_spacing
+
+LEVELS = np.linspace(0.02, 0.98, 33)
+LOOKED = 512  # training images, or slices of one that is asked about
+BEYOND = 1.5  # times the largest distance among training images
+FIELD = 0.35  # of the field of view, smaller or larger than any in training
+
+
+def seen(data: Dataset, codec: Codec) -> SeenConfig:
+    """What the training images of one side have in common."""
+    found = SeenConfig(data.modality, list(data.spacing), list(data.meta.extent))
+    if codec.kind == "label":
+        return found
+    chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(int))
+    each = np.stack([_quantiles(data.read([k])[0]) for k in chosen])
+    mean = each.mean(0)
+    found.quantiles = [round(float(q), 4) for q in mean]
+    found.distance = round(float(np.abs(each - mean).mean(1).max()), 4)
+    return found
+
+
+def unlike(image: Image, way: Way, known: SeenConfig) -> list[str]:
+    """What tells the image from those in training, a phrase each; [] where nothing does."""
+    reasons = []
+    modality = str(image.origin.get("modality", ""))
+    if known.modality and modality and "OT" not in (modality, known.modality) and modality != known.modality:
+        reasons.append(f"its modality is {modality}, and {known.modality} in training")
+    if known.extent and is_placed(image):
+        spacing = turned_spacing(image, way)[1:]
+        extent = max(n * mm for n, mm in zip(turned(image.data, image, way).shape[2:], spacing, strict=True))
+        low, high = known.extent[0] * (1 - FIELD), known.extent[1] * (1 + FIELD)
+        if not low <= extent <= high:
+            usual = f"{known.extent[0]:.0f} to {known.extent[1]:.0f} mm"
+            reasons.append(f"its field of view is {extent:.0f} mm, and {usual} in training")
+    if known.quantiles and (distance := _distance(image, way, known)) > BEYOND * known.distance:
+        reasons.append(
+            f"its grey values are spread otherwise: {distance:.2f} from the mean of training, where no image was "
+            f"farther than {known.distance:.2f}"
+        )
+    return reasons
+
+
+def _distance(image: Image, way: Way, known: SeenConfig) -> float:
+    """The median over slices (of a volume for a network of volumes, the whole) of the distance of the quantiles."""
+    limits = way.source.limits(image.data)
+    volume = turned(image.data, image, way)
+    if len(way.data.size) == 3:
+        return _deviation(way.source.scaled(volume[:, ::2, ::2, ::2], limits), known)
+    depth = volume.shape[1]
+    low, high = (depth // 3, max(depth - depth // 3, depth // 3 + 1)) if way.data.slices == "middle" else (0, depth)
+    slices = np.unique(np.linspace(low, high - 1, min(LOOKED, high - low)).astype(int))
+    spacing = turned_spacing(image, way)[1:]
+    planes = (
+        fitted_to(way.source.scaled(volume[:, k], limits), way.data.size, way.data.fit, spacing)[0] for k in slices
+    )
+    return float(np.median([_deviation(plane, known) for plane in planes]))
+
+
+def _deviation(values: Float32, known: SeenConfig) -> float:
+    return float(np.abs(_quantiles(values) - np.array(known.quantiles)).mean())
+
+
+def _quantiles(values: Float32) -> Float64:
+    found: Float64 = np.quantile(values, LEVELS).astype(np.float64)
+    return found

@@ -1,0 +1,111 @@
+"""pix2pix: a conditional GAN with an L1 loss on registered pairs.
+
+Isola, Zhu, Zhou, Efros: Image-to-image translation with conditional adversarial networks (CVPR 2017). The classic is
+network=unet with dropout, l1=100 and the critic at full weight. The strong setting, that of the SynthRAD challenges'
+best (FIELD: 2.5-D residual U-Nets or U-Net++, L1 inside the body, a weak critic), is network=residual or unet++,
+masked=true, adversarial below 1. Pairs that are off by a few voxels: registration (RegGAN, Kong et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
+from fabrica.errors import UsageError, unknown
+from fabrica.methods import Turn
+from fabrica.nets.registration import Registration, roughness, warped
+from fabrica.nets.translators import PatchCritic, ResidualUNet, UNetGenerator, UNetPlusPlus
+
+NETWORKS = ("unet", "residual", "unet++")
+OUTSIDE = 0.1  # weight of voxels outside the body: air must stay air, and is easy
+
+
+class Pix2Pix(nn.Module):
+    """Networks see a (B, C, *S) and b (B, C2, *S) in [-1, 1], S = H, W or D, H, W; b stands where a does."""
+
+    @dataclass
+    class Config:
+        network: str = "unet"  # unet (the paper's), residual, or unet++
+        width: int = 64  # channels at full resolution
+        levels: int = 7  # of resolution; unet++ has five
+        dropout: float = 0.5  # of unet
+        critic_width: int = 64
+        l1: float = 100.0  # lambda
+        adversarial: float = 1.0  # weight of the critic; 0: no critic at all
+        masked: bool = False  # L1 counts inside the body, and a tenth outside
+        registration: float = 0.0  # weight of the smoothness of displacements; 0: pairs are trusted to the voxel
+
+    directions: ClassVar[tuple[str, ...]] = ("a2b",)
+    pairs: ClassVar[bool] = True
+    ships: ClassVar[tuple[str, ...]] = ("generator",)
+    keep: ClassVar[str] = "loss"
+
+    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+        """a, b: (C, *S) of the two sides."""
+        super().__init__()
+        if config.network not in NETWORKS:
+            raise unknown("network", config.network, NETWORKS)
+        if min(config.l1, config.adversarial, config.registration) < 0 or config.l1 + config.adversarial == 0:
+            raise UsageError("method.l1, adversarial and registration are weights: 0 or more, and not all 0")
+        self.config = config
+        self.needs = ("body",) if config.masked else ()
+        dims = len(a) - 1
+        self.generator: nn.Module = _generator(config, a[0], b[0], dims)
+        self.players: dict[str, tuple[str, ...]] = {"generator": ("generator",)}
+        if config.registration:
+            self.registrar: nn.Module = Registration(b[0], dims)
+            self.players["generator"] = ("generator", "registrar")
+        if config.adversarial:
+            self.critic: nn.Module = PatchCritic(a[0] + b[0], config.critic_width, dims=dims)
+            self.players = {"critic": ("critic",), **self.players}
+        if dims == 2:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        a, b = batch["a"], batch["b"]
+        fake = self.generator(a)
+        if self.config.adversarial:
+            on_real, on_fake = self.critic(torch.cat([a, b], 1)), self.critic(torch.cat([a, fake.detach()], 1))
+            told = accuracy(on_real, on_fake)._asdict()
+            yield Turn("critic", 0.5 * critic_loss(on_real, on_fake), told)  # halved: section 3.3
+
+        loss, moved = fake.new_zeros(()), fake
+        if self.config.registration:
+            displacements = self.registrar(fake, b)
+            moved = warped(fake, displacements)
+            loss = loss + self.config.registration * roughness(displacements)
+        distance = self._l1(moved, b, batch.get("body")).mean()
+        loss = loss + self.config.l1 * distance
+        if self.config.adversarial:
+            with frozen(self.critic):
+                loss = loss + self.config.adversarial * generator_loss(self.critic(torch.cat([a, fake], 1)))
+        yield Turn("generator", loss, {"l1": float(distance.detach())})
+
+    def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+        """The L1 distance (B,) of held-out pairs, inside the body where training counts it there."""
+        return self._l1(self.generator(batch["a"]), batch["b"], batch.get("body"))
+
+    def translate(self, images: Tensor, direction: str) -> Tensor:
+        """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]."""
+        found: Tensor = self.generator(images)
+        return found.clamp(-1, 1)
+
+    def _l1(self, made: Tensor, wanted: Tensor, body: Tensor | None) -> Tensor:
+        distance = (made - wanted).abs().mean(1).flatten(1)
+        if body is None:
+            return distance.mean(1)
+        weight = torch.where(body.flatten(1), 1.0, OUTSIDE)
+        return (distance * weight).sum(1) / weight.sum(1)
+
+
+def _generator(config: Pix2Pix.Config, channels: int, out_channels: int, dims: int) -> nn.Module:
+    if config.network == "unet":
+        return UNetGenerator(channels, out_channels, config.width, config.levels, config.dropout, dims)
+    if config.network == "residual":
+        return ResidualUNet(channels, out_channels, config.width, config.levels, dims)
+    return UNetPlusPlus(channels, out_channels, config.width, dims)
