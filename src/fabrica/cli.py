@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,7 +216,8 @@ def train(
 
     with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
-    print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica sample {folder} -n 16 -o samples")
+    following = f"apply {folder} IN -o OUT" if chosen.data.a else f"sample {folder} -n 16 -o samples"
+    print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica {following}")
 
 
 @app.command()
@@ -255,6 +257,55 @@ def sample(
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.labels_of(n, seed=seed, label=label), out, loaded, as_)
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
+
+
+@app.command()
+def apply(
+    model: Annotated[Path, typer.Argument(help="A model folder: a translator.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a DICOM series, a folder, or a manifest.")],
+    out: Out = Path("translated"),
+    direction: Annotated[str, typer.Option(help="a2b, or b2a where the model goes both ways.")] = "a2b",
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of where the model guesses.")] = False,
+    round_trip: Annotated[bool, typer.Option("--round-trip", help="Also a map of the error there and back.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what is unlike the training images.")] = False,
+    as_: Annotated[str | None, typer.Option("--as", help="dicom, nifti, png, tiff or npz; as IN if not given.")] = None,
+    overlap: Annotated[float, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Translate images, from scanner files to scanner files. What is unlike the training images is refused."""
+    from fabrica.application import apply as apply_model
+    from fabrica.model import load
+
+    loaded = load(model)
+    with named_bars() as progress:
+        outcomes = apply_model(
+            loaded,
+            source,
+            out,
+            direction=direction,
+            uncertainty=uncertainty,
+            round_trip=round_trip,
+            force=force,
+            as_=as_ or "",
+            overlap=overlap,
+            progress=progress,
+        )
+    if as_json:
+        _print_json([asdict(outcome) for outcome in outcomes])
+    for outcome in outcomes if not as_json else ():
+        doubt = "" if outcome.uncertainty is None else f"; mean uncertainty {outcome.uncertainty:.3g}"
+        doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
+        if not outcome.refused:
+            print(f"{outcome.input} -> {outcome.output}{doubt}")
+    failed = [outcome for outcome in outcomes if outcome.refused]
+    for outcome in failed:
+        print(f"left out {outcome.refused}", file=sys.stderr)
+    if failed:
+        raise FabricaError(f"{len(failed)} of {len(outcomes)} images were not translated")
+    print(
+        f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
+        file=sys.stderr if as_json else sys.stdout,
+    )
 
 
 def _refuse(why: str, **given: Any) -> None:

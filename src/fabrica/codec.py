@@ -46,6 +46,13 @@ class Codec:
         if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise UsageError(f"codec.low {self.low} and codec.high {self.high} must be percentiles, 0 to 100")
 
+    @property
+    def span(self) -> Limits:
+        """The physical values that -1 and 1 stand for where no source image says: `default_limits`, or the window."""
+        if self.kind == "label":
+            return -1.0, 1.0
+        return (self.default_limits or (0.0, 1.0)) if self.kind == "percentile" else (self.low, self.high)
+
     def limits(self, data: Float32) -> Limits:
         """The physical values that become -1 and +1 for this array; of more than SAMPLED values, percentiles are those
         of some of them, evenly spread."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fabrica.codec import Codec
+from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import fitted_to, is_placed
 from fabrica.image import Float32, Float64, Image
@@ -49,6 +52,15 @@ def unlike(image: Image, way: Way, known: SeenConfig) -> list[str]:
             f"farther than {known.distance:.2f}"
         )
     return reasons
+
+
+def doubt(answers: Iterable[tuple[Float32, Float32]], target: Codec) -> float:
+    """The mean uncertainty in the body, in network values, of (result, uncertainty) pairs, each (C, *S) in them."""
+    total, count = 0.0, 0
+    for made, spread in answers:
+        inside = made[0] > -1 if target.kind == "label" else body(made, threshold(target))
+        total, count = total + float(spread[0][inside].sum()), count + int(inside.sum())
+    return total / max(count, 1)
 
 
 def _distance(image: Image, way: Way, known: SeenConfig) -> float:

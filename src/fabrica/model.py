@@ -246,7 +246,7 @@ class Model:
         return Way(net, from_codec, to_codec, recipe.data, source.spacing, target.modality)
 
     def _image(self, values: Float32, seed: int) -> Image:
-        low, high = self.codec.limits(values) if self.codec.kind == "window" else self.codec.default_limits or (0, 1)
+        low, high = self.codec.span
         output = self.recipe.output
         # as the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
         # front at the top

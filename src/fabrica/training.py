@@ -12,26 +12,33 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fabrica import ema
 from fabrica.checkpoint import has_checkpoint
 from fabrica.data.dataset import prefetch
+from fabrica.data.pairs import Pairs
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
 from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_model
 from fabrica.heldout import contact_sheet
-from fabrica.methods import networks
+from fabrica.likeness import doubt
+from fabrica.methods import Translator, networks
+from fabrica.model import load
 from fabrica.pictures import save_picture
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
 from fabrica.run import TRAINING, Progress, Run, Warn, alarm, open_log, open_run, restore_run, save_run
 from fabrica.track import Log
+from fabrica.translation import with_doubt
 
 Report = Callable[[dict[str, float]], None]
 Batch = dict[str, Tensor]
 
+DOUBTED = 16  # held-out images
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
 
 
@@ -101,6 +108,8 @@ def train(
     if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
         restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, open_log(run) if run.is_first else None, report, warn)
+    if isinstance(run.heldout, Pairs) and run.is_first and (folder / WEIGHTS).exists():
+        _learn_doubt(run, run.heldout)
     return folder
 
 
@@ -162,6 +171,18 @@ def _picture(run: Run, path: Path) -> None:
         sheet = contact_sheet(run.averaged, run.recipe, run.heldout, run.fabric.device)
     path.parent.mkdir(exist_ok=True)
     save_picture(sheet, path)
+
+
+def _learn_doubt(run: Run, heldout: Pairs) -> None:
+    """How uncertain the kept weights are at most of held-out images, so that more than that can be flagged."""
+    model = load(run.folder, device=run.fabric.device)
+    for direction, data, seen in (("a2b", heldout.a, model.recipe.seen_a), ("b2a", heldout.b, model.recipe.seen_b)):
+        if direction in cast(Translator, model.method).directions:
+            way = model.way(direction)
+            asked = (with_doubt(way.net)(data.read([k]))[0] for k in range(min(len(data), DOUBTED)))
+            answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
+            seen.doubt = round(max(doubt([(made, spread)], way.target) for made, spread in answers), 5)
+    model.recipe.save(run.folder / RECIPE)
 
 
 def _batches(run: Run) -> Iterator[Batch]:

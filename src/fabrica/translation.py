@@ -85,14 +85,14 @@ class _Results:
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
         self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
         self.views = [turned(array, image, way) for array in self.arrays]
-        self.spans = [_span(codec, image) for codec in way.maps]
+        self.halves = [np.float32((codec.span[1] - codec.span[0]) / 2) for codec in way.maps]
 
     def put(self, planes: slice, values: Float32) -> None:
         """Network values (n * C2, d, H, W) of these planes of the turned volume."""
         made, *maps = np.split(values, np.cumsum(self._widths())[:-1])
         self.views[0][:, planes] = self.way.target.decode(made)
-        for view, differences, span in zip(self.views[1:], maps, self.spans, strict=True):
-            view[:, planes] = differences * np.float32(span / 2)
+        for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
+            view[:, planes] = differences * half
 
     def _widths(self) -> list[int]:
         label = self.way.target.kind == "label"
@@ -192,18 +192,12 @@ def turned_spacing(image: Image, way: Way) -> tuple[float, ...]:
     return tuple(image.spacing[axis - 1] for axis in turn(image.affine, _order(way))[0])
 
 
-def _span(codec: Codec, image: Image) -> float:
-    """How much in physical units -1 to 1 is."""
-    low, high = codec.default_limits or codec.limits(image.data)
-    return high - low
-
-
 def _origin(image: Image, way: Way) -> dict[str, object]:
     """The source's, with what the target's values are."""
     kept = {key: value for key, value in image.origin.items() if key not in ("range", "window", "step")}
     if way.target.kind == "label":
         return {**kept, "modality": "SEG", "step": 1.0}
-    low, high = way.target.default_limits or (way.target.low, way.target.high)
+    low, high = way.target.span
     step = 1.0 if high - low > 256 else (high - low) / 65535
     window = ((low + high) / 2, high - low)
     return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}

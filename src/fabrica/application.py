@@ -1,0 +1,284 @@
+"""Put a translator to work on files: a slice, a volume, a DICOM series, a folder of them, a manifest.
+
+What is not like the training images, or is incomplete, is refused with the reason, before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fabrica import __version__, io
+from fabrica.codec import Codec
+from fabrica.data.find import find, walk
+from fabrica.data.sources import load_manifest
+from fabrica.data.tables import stem
+from fabrica.errors import ReadError, UsageError
+from fabrica.image import Float32, Image
+from fabrica.io.atomic import atomic
+from fabrica.likeness import doubt
+from fabrica.model import SUFFIXES, Applied, Model, suffix_of
+from fabrica.pictures import Uint8, save_picture
+
+Progress = Callable[[str, int, int], None]
+
+RESULT = "result.json"
+CT_WINDOW = (250.0, 2500.0)  # centre and width in HU: air to dense bone, for previews
+BEYOND = 1.25  # times the largest uncertainty of held-out images: flagged
+KINDS = {"dicom": "dicom", "nifti": "nifti", "png": "png", "tiff": "tiff", "jpeg": "png", "npz": "npz"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to be: its place, and the name that its results take."""
+
+    path: Path
+    frame: str
+    name: str
+
+
+@dataclass
+class Outcome:
+    """What became of one input, as it stands in result.json; paths are relative to the folder of the results.
+
+    uncertainty  mean over the body of the result, in its unit; uncertain: whether it is well above that of held-out
+                 images of the training data, and so a reason not to rely on the result.
+    refused      why nothing was made; "" where something was.
+    overridden   what would have been a reason, without force.
+    """
+
+    input: str
+    output: str = ""
+    uncertainty_map: str = ""
+    uncertainty: float | None = None
+    uncertain: bool | None = None
+    round_trip_map: str = ""
+    round_trip: float | None = None
+    refused: str = ""
+    overridden: list[str] = field(default_factory=list)
+
+
+def apply(
+    model: Model,
+    source: str | Path,
+    out: str | Path,
+    *,
+    direction: str = "a2b",
+    uncertainty: bool = False,
+    round_trip: bool = False,
+    force: bool = False,
+    as_: str = "",
+    overlap: float = 0.5,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Translate what lies at `source` into the folder `out`, with result.json and a preview of each image.
+
+    source       a file, a DICOM series, a folder of any of these, or a manifest.
+    out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
+    force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
+    as_          "dicom", "nifti", "png", "tiff" or "npz"; "": as the source.
+    direction, uncertainty, round_trip, overlap   see `Model.apply`. Maps are NIfTI, floats on the source's grid.
+
+    One image that is refused is a UsageError; of several the others are made, and `Outcome.refused` says why.
+    Raises ReadError for what cannot be read, UsageError for an output folder that holds results already.
+    """
+    model.way(direction)  # what the model cannot do is refused before files are opened
+    inputs = _inputs(Path(source))
+    place = _Place.of(Path(out), as_, len(inputs))
+    choices = {"direction": direction, "uncertainty": uncertainty, "round_trip": round_trip, "overlap": overlap}
+    outcomes = []
+    for done, each in enumerate(inputs, start=1):
+        outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
+        try:
+            _translate(model, each, place, outcomes[-1], force, choices, progress)
+        except (ReadError, UsageError) as error:
+            if len(inputs) == 1:
+                raise
+            outcomes[-1] = Outcome(outcomes[-1].input, refused=str(error))
+        if progress and len(inputs) > 1:
+            progress("images", done, len(inputs))
+    _write_json(model, direction, place, outcomes)
+    return outcomes
+
+
+def _translate(
+    model: Model,
+    each: Input,
+    place: _Place,
+    outcome: Outcome,
+    force: bool,
+    choices: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    image = io.read(each.path, each.frame)
+    outcome.overridden = _reasons(model, image, choices["direction"])
+    if outcome.overridden and not force:
+        why = "; ".join(outcome.overridden)
+        raise UsageError(f"{outcome.input} is not for model {model.name}: {why}; --force translates it anyway")
+    suffix = place.suffix(each, image)
+    found = model.apply(image, progress=_named(progress, each.name) if progress else None, **choices)
+    preview = _preview(image, found)
+    del image  # a large volume need not lie beside its result while that is written
+    _write(model, choices["direction"], found, place, each, suffix, outcome)
+    save_picture(preview, place.folder / f"{place.name(each)}-preview.png")
+
+
+def _inputs(source: Path) -> list[Input]:
+    """What there is to translate, each with a name of its own. Raises UsageError where there is nothing."""
+    if not source.exists():
+        raise UsageError(f"nothing at {source} to translate; expected an image, a DICOM series, a folder or a manifest")
+    if source.is_file() and source.suffix.lower() in (".csv", ".parquet"):
+        manifest = load_manifest(str(source))
+        found = [(manifest.file(row), row.frame, row.id) for row in manifest.rows]
+    else:
+        looked = find(walk(source) if source.is_dir() else [source])
+        if looked.rejected and not looked.items:
+            raise ReadError(f"{looked.rejected[0][0]}: {looked.rejected[0][1]}")
+        home = source if source.is_dir() else source.parent
+        found = [(item.path, item.frame, _name(item.path, item.frame, home)) for item in looked.items]
+    if not found:
+        raise UsageError(f"no image in {source}; expected DICOM, NIfTI, PNG/TIFF/JPEG, npz or zip")
+    return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found]
+
+
+def _name(path: Path, frame: str, home: Path) -> str:
+    where = path.relative_to(home).as_posix()
+    bare = path.resolve().name if where == "." else stem(where)
+    return "_".join(filter(None, (bare, stem(frame))))
+
+
+def _reasons(model: Model, image: Image, direction: str) -> list[str]:
+    """Why this image should not be translated."""
+    reasons = []
+    if missing := int(image.origin.get("missing", 0)):
+        reasons.append(f"{missing} of its slices are missing")
+    if strange := int(image.origin.get("nan", 0)) or int((~np.isfinite(image.data.sum(axis=-1))).sum()):
+        reasons.append(f"{strange} of its values are no numbers")
+    return reasons or model.unlike(image, direction)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where results go: a folder, each under its name; or one file."""
+
+    folder: Path
+    file: str = ""
+    kind: str = ""
+
+    @staticmethod
+    def of(out: Path, as_: str, count: int) -> _Place:
+        if as_:
+            suffix_of(as_)
+        known = next((kind for kind, suffix in SUFFIXES.items() if out.name.lower().endswith(suffix)), "")
+        if out.name.lower().endswith(".nii"):
+            known = "nifti"
+        if known and not out.is_dir():
+            if count > 1:
+                raise UsageError(f"{count} images cannot go to one file {out}; give a folder")
+            if as_ and as_ != known:
+                raise UsageError(f"{out} and --as {as_} say different things; leave one out")
+            return _Place(out.parent, out.name, known)
+        if (out / RESULT).exists():
+            raise UsageError(f"{out} already holds results; choose another folder")
+        return _Place(out, "", as_)
+
+    def name(self, each: Input) -> str:
+        return stem(self.file) if self.file else each.name
+
+    def suffix(self, each: Input, image: Image) -> str:
+        """The ending of the result's file, "" for a folder of DICOM slices; UsageError where some lie there."""
+        kind = self.kind or _kind(image, each.path)
+        suffix = "" if kind == "dicom" and len(image.size) == 3 else SUFFIXES[kind]
+        target = self.folder / (self.file or each.name + suffix)
+        if not suffix and target.is_dir() and any(target.iterdir()):
+            raise UsageError(f"{target} already holds files; choose another folder, so that no two series mix")
+        return suffix
+
+
+def _kind(image: Image, path: Path) -> str:
+    if image.origin.get("format") in ("dicom", "nifti"):
+        return str(image.origin["format"])
+    kind = KINDS.get(io.format_of(path), "png") if path.is_file() else "png"
+    return "nifti" if len(image.size) == 3 and kind == "png" else kind
+
+
+def _write(
+    model: Model, direction: str, found: Applied, place: _Place, each: Input, suffix: str, outcome: Outcome
+) -> None:
+    """Write result and maps, and what is known of them into the outcome."""
+    name = place.name(each)
+    kind = place.kind or _kind(found.result, each.path)
+    which = f"{model.recipe.data.a} to {model.recipe.data.b}"
+    if direction == "b2a":
+        which = f"{model.recipe.data.b} to {model.recipe.data.a}"
+    made_by: dict[str, Any] = {
+        "software": "Fabrica",
+        "version": __version__,
+        "model": model.name,
+        "model_hash": model.hash,
+    }
+    target = place.folder / (place.file or name + suffix)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    io.write(found.result, target, as_=kind, translated=True, description=f"{which}, translated", **made_by)
+    outcome.output = target.name
+    if found.uncertainty is not None:
+        seen = model.recipe.seen_a if direction == "a2b" else model.recipe.seen_b
+        doubted, half = _doubt(found.result, found.uncertainty, model.way(direction).target)
+        outcome.uncertainty = doubted * half
+        outcome.uncertain = bool(seen.doubt) and doubted > BEYOND * seen.doubt
+        outcome.uncertainty_map = f"{name}-uncertainty.nii.gz"
+        _write_map(found.uncertainty, place.folder / outcome.uncertainty_map, f"{which}, uncertainty", made_by)
+    if found.round_trip is not None:
+        outcome.round_trip = float(found.round_trip.data.mean())
+        outcome.round_trip_map = f"{name}-round-trip.nii.gz"
+        _write_map(found.round_trip, place.folder / outcome.round_trip_map, f"{which} and back, error", made_by)
+
+
+def _doubt(result: Image, uncertainty: Image, target: Codec) -> tuple[float, float]:
+    """The mean uncertainty in the body in network values, and how much in the result's unit 1 of these is.
+
+    Slice by slice, so that a large volume needs no further copy.
+    """
+    low, high = target.span
+    half = (high - low) / 2
+    pairs = zip(_slices(result.data), _slices(uncertainty.data), strict=True)
+    return doubt(((target.scaled(made, (low, high)), spread / half) for made, spread in pairs), target), half
+
+
+def _slices(data: Float32) -> list[Float32]:
+    """(C, H, W) or (C, D, H, W) as slices (C, H, W)."""
+    return [data] if data.ndim == 3 else [data[:, k] for k in range(data.shape[1])]
+
+
+def _write_map(image: Image, path: Path, description: str, made_by: dict[str, Any]) -> None:
+    origin = {key: value for key, value in image.origin.items() if key not in ("nifti", "step")}  # stored as floats
+    io.write(image.with_data(image.data, origin=origin), path, translated=True, description=description, **made_by)
+
+
+def _write_json(model: Model, direction: str, place: _Place, outcomes: list[Outcome]) -> None:
+    known = {"fabrica": __version__, "model": model.name, "model_hash": model.hash, "direction": direction}
+    results: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
+    place.folder.mkdir(parents=True, exist_ok=True)
+    path = place.folder / (f"{stem(place.file)}.json" if place.file else RESULT)
+    with atomic(path) as temporary:
+        text = json.dumps({**known, "results": results}, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _preview(image: Image, found: Applied) -> Uint8:
+    """The middle slices of source, result and maps side by side, maps from 0 to nearly their largest value."""
+    tiles = [io.to_display(image), io.to_display(found.result, CT_WINDOW if found.result.unit == "HU" else None)]
+    for each in (found.uncertainty, found.round_trip):
+        if each is not None:
+            brightest = float(np.quantile(each.data, 0.999)) or 1.0
+            tiles.append(io.to_display(each, (brightest / 2, brightest)))
+    return np.concatenate(tiles, axis=1)
+
+
+def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)
