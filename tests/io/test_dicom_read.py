@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import struct
 import tracemalloc
@@ -132,6 +133,17 @@ def test_enhanced_frames_have_their_own_rescale_and_place(tmp_path: Path) -> Non
     image = read_dicom(path)
     assert image.data[0, :, 0, 0].tolist() == [1, 2, 0]  # z = 4, 7, 10
     assert image.affine[:3, 2].tolist() == [0, 0, 3] and image.affine[2, 3] == 4 and image.unit == "HU"
+    assert "missing" not in image.origin
+    groups[0].PlanePositionSequence[0].ImagePositionPatient = [0, 0, 16.0]
+    groups.append(copy.deepcopy(groups[1]))
+    groups[3].PlanePositionSequence[0].ImagePositionPatient = [0, 0, 10.0]
+    gap = sample(
+        tmp_path / "b.dcm",
+        np.ones((4, 2, 2), "u2"),
+        PerFrameFunctionalGroupsSequence=Sequence(groups),
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+    )
+    assert read_dicom(gap).origin["missing"] == 1
     third = read_dicom(path, frame="3")
     assert third.data[0, 0, 0] == 2 and third.affine[2, 3] == 7
 
@@ -175,12 +187,14 @@ def test_gaps_and_duplicates_are_notes_and_strict_makes_them_errors(tmp_path: Pa
     gap = slices(tmp_path, [0.0, 1.0, 2.0, 5.0, 6.0])
     image = read_series(gap)
     assert "2 slices seem to be missing" in image.origin["notes"][0] and image.spacing[0] == pytest.approx(1)
+    assert image.origin["missing"] == 2
     with pytest.raises(ReadError, match="missing"):
         read_series(gap, strict=True)
     (tmp_path / "double").mkdir()
     double = slices(tmp_path / "double", [0.0, 1.0, 1.0, 2.0])
     image = read_series(double)
     assert image.data.shape == (1, 3, 4, 6) and "1 of 4 files" in image.origin["notes"][0]
+    assert "missing" not in image.origin
     with pytest.raises(ReadError, match="already filled"):
         read_series(double, strict=True)
 

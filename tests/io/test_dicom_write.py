@@ -227,7 +227,7 @@ def test_radiograph_and_colour(tmp_path: Path) -> None:
 
 def test_what_dicom_cannot_hold_is_said_before_anything_is_written(tmp_path: Path) -> None:
     bad = volume().data.copy()
-    bad[0, 0, 0, 0] = np.nan
+    bad[0, -1, 0, 0] = np.nan  # in the last slice: the others must not be there either
     sheared = np.eye(4)
     sheared[0, 1] = 0.5
     for image, said in (

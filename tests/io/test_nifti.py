@@ -125,7 +125,8 @@ def test_nan_is_replaced_and_noted(tmp_path: Path) -> None:
     values[0, 0, 0], values[1, 1, 1], values[0, 1, 0], values[1, 0, 0] = np.nan, np.inf, 1e300, 7
     image = fio.read(save(tmp_path / "x.nii", values))
     assert sorted(set(image.data.ravel())) == [-5, 7]
-    assert "3 voxels" in image.origin["notes"][0]
+    assert "3 voxels" in image.origin["notes"][0] and image.origin["nan"] == 3
+    assert "nan" not in fio.read(save(tmp_path / "x.nii", np.ones((2, 2, 2), np.float32))).origin
     with pytest.raises(ReadError, match="not one voxel"):
         fio.read(save(tmp_path / "x.nii", np.full((2, 2, 2), np.nan)))
 

@@ -37,6 +37,8 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
     frame   which image of a container: "train_images/17" of an .npz, a member's name of a zip archive, a frame's
             number of a multi-frame DICOM, a SeriesInstanceUID of a folder. See `frames`.
     budget  bytes of memory the decoded image may need; checked before anything is decoded.
+    What a caller may want to refuse stands in the image's origin: "missing", the number of slices that a volume of
+    DICOM slices lacks, and "nan", the number of NIfTI voxels that were not finite and were set to the lowest value.
     Raises ReadError, in one line, for whatever cannot be read.
     """
     path = Path(path)
@@ -92,6 +94,7 @@ def write(
     path: str | Path,
     *,
     synthetic: bool = False,
+    translated: bool = False,
     as_: str = "",
     bits: int | None = None,
     clip: bool = False,
@@ -99,7 +102,11 @@ def write(
 ) -> list[Path]:
     """Write an image in the format of the suffix, each file whole or not at all; returns the files written.
 
-    synthetic   mark it as synthetic (SyntheticData=YES). What was read as synthetic stays so unasked.
+    synthetic   mark it as synthetic (SyntheticData=YES), of nobody. What was read as synthetic stays so unasked.
+    translated  made by a generative model out of a patient's image: marked in the same way, but kept with the
+                patient, if there was one. With or without it, a DICOM object whose origin["modality"] differs from
+                its source's becomes a new object of that modality in the source's study; else it is a copy with
+                new pixels.
     as_         "dicom", "nifti", "png", "tiff", "jpeg" or "npz", instead of the suffix; a volume's path without a
                 suffix is a folder of DICOM slices.
     bits, clip  for pictures: see `fabrica.io.raster.write_raster`.
@@ -112,14 +119,17 @@ def write(
         raise UsageError(f"{path}: bits and clip are for PNG, TIFF and JPEG, found {kind}")
     from fabrica.io.marks import is_synthetic, marks
 
-    marked = synthetic or is_synthetic(image)
-    found = marks(image, marked, provenance)
+    if synthetic and translated:
+        raise UsageError(f"{path}: synthetic is an image of nobody, translated one of a patient; expected one of them")
+    of_a_patient = bool(image.origin.get("dicom") or image.origin.get("translated"))
+    # What was derived from a synthetic DICOM object keeps its patient, study and mark unasked.
+    synthetic = synthetic or (is_synthetic(image) and not of_a_patient)
+    translated = not synthetic and (translated or bool(image.origin.get("translated")))
+    found = marks(image, synthetic or translated or is_synthetic(image), provenance, translated)
     if kind == "dicom":
         from fabrica.io.dicom_write import write_dicom
 
-        # What was derived from a synthetic DICOM object keeps its patient, study and mark unasked.
-        synthetic = synthetic or (marked and not image.origin.get("dicom"))
-        files: list[Path] = write_dicom(image, path, synthetic=synthetic, **provenance)
+        files: list[Path] = write_dicom(image, path, synthetic=synthetic, translated=translated, **provenance)
         return files
     if kind == "nifti":
         from fabrica.io.nifti import write_nifti

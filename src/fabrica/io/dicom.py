@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ _HEADER = {
 }
 
 
+_NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
+
+
 @dataclass(frozen=True)
 class _Slice:
     """One file of a series before its pixels are decoded."""
@@ -63,16 +66,19 @@ def read_dicom(path: Path | str, frame: str = "", budget: int = DEFAULT_BUDGET) 
     with opened(path, budget, notes) as file:
         count = _frames_of_image(file)
         wanted = [_frame_index(frame, count, path)] if frame else list(range(count))
-        check_budget(file, len(wanted), budget)
-        order, matrix = frame_geometry(file.dataset, wanted, notes)
-        frames = [
-            physical(raw, space, file.dataset, index, notes)
-            for index, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True)
-        ]
-        data = np.stack([frames[k].data for k in order], axis=1)
+        channels, rows, columns = check_budget(file, len(wanted), budget)
+        order, matrix, missing = frame_geometry(file.dataset, wanted, notes)
+        data, frames = _NO_PIXELS, list[Physical]()
+        decoded = zip(wanted, np.argsort(order), decode_frames(file, wanted, budget), strict=True)
+        for index, k, (raw, space) in decoded:
+            if not frames:  # not before: a header may promise gigabytes that its file does not hold
+                data = np.empty((channels, len(wanted), rows, columns), dtype=np.float32)
+            values = physical(raw, space, file.dataset, index, notes)
+            data[:, k] = values.data
+            frames.append(replace(values, data=_NO_PIXELS))
         if len(wanted) == 1:
             data = data[:, 0]
-        return _image(data, matrix, frames, (file.dataset,), path, notes)
+        return _image(data, matrix, frames, (file.dataset,), path, notes, missing)
 
 
 def header(path: Path | str) -> dict[str, str]:
@@ -101,8 +107,9 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, stric
     """The slices of one series as one volume (C, D, H, W), sorted by position along the slice normal.
 
     Names and instance numbers play no part in the order. A second file at a position already filled is left
-    out, and missing or uneven slices are reported in origin["notes"]; with `strict` each of these is a
-    ReadError. Mixed series, sizes, spacings or orientations are always a ReadError.
+    out, and missing or uneven slices are reported in origin["notes"], the missing ones counted in
+    origin["missing"]; with `strict` each of these is a ReadError. Mixed series, sizes, spacings or orientations
+    are always a ReadError.
     """
     if not paths:
         raise UsageError("read_series needs at least one file")
@@ -124,10 +131,10 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, stric
             raw, space = next(iter(decode_frames(file, [0], budget)))
             frame = physical(raw, space, file.dataset, 0, notes)
             data[:, k] = frame.data
-            frames.append(Physical(frame.data[:, :0], frame.low, frame.high, frame.step, frame.window))
+            frames.append(replace(frame, data=_NO_PIXELS))
             datasets.append(file.dataset)
     matrix = affine(slices[0].place, stack_step([s.place for s in slices], missing))
-    return _image(data, matrix, frames, tuple(datasets), slices[0].path, notes + found)
+    return _image(data, matrix, frames, tuple(datasets), slices[0].path, notes + found, missing)
 
 
 def _frames_of_image(file: OpenDicom) -> int:
@@ -206,6 +213,7 @@ def _image(
     datasets: tuple[Dataset, ...],
     path: Path,
     notes: list[str],
+    missing: int,
 ) -> Image:
     origin: dict[str, Any] = {
         "path": str(path),
@@ -216,6 +224,8 @@ def _image(
         "dicom": datasets,
         "notes": tuple(dict.fromkeys(notes)),
     }
+    if missing:
+        origin["missing"] = missing
     step = min(f.step for f in frames)
     if step > 0:
         origin["step"] = step

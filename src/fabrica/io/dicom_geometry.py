@@ -88,22 +88,22 @@ def same_plane(a: Place, b: Place) -> bool:
     return bool(turned < 1e-3 and np.allclose(a.spacing, b.spacing, rtol=1e-3))
 
 
-def frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tuple[list[int], Float64]:
-    """The order in which decoded frames are stacked, and the affine of the result."""
+def frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tuple[list[int], Float64, int]:
+    """The order in which decoded frames are stacked, the affine of the result, and how many slices are missing."""
     places = [place(dataset, index, notes) for index in wanted]
     notes[:] = dict.fromkeys(notes)
     plain = list(range(len(wanted)))
     offsets = dataset.get("GridFrameOffsetVector")  # RT dose: one position, and offsets along the normal
     if offsets is not None and len(wanted) > 1 and len(offsets) >= len(wanted):
         step = places[0].normal * (float(offsets[len(wanted) - 1]) - float(offsets[0])) / (len(wanted) - 1)
-        return plain, affine(places[0], step if step.any() else None)
+        return plain, affine(places[0], step if step.any() else None), 0
     depths = np.array([p.depth for p in places])
     parallel = all(same_plane(places[0], p) and p.position is not None for p in places)
     steps = np.diff(np.sort(depths))
     if len(wanted) < 2 or not parallel or steps.min() < SAME_POSITION:
         if len(wanted) > 1:
             notes.append("the frames are not the slices of one volume; kept in the order of the file")
-        return plain, affine(places[0])
+        return plain, affine(places[0]), 0
     order = plain
     if not (np.all(np.diff(depths) > 0) or np.all(np.diff(depths) < 0)):
         order = [int(k) for k in np.argsort(depths)]
@@ -111,7 +111,7 @@ def frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tup
     stacked = [places[k] for k in order]
     gap_notes, missing = gaps(stacked)
     notes.extend(gap_notes)
-    return order, affine(stacked[0], stack_step(stacked, missing))
+    return order, affine(stacked[0], stack_step(stacked, missing)), missing
 
 
 def gaps(places: Sequence[Place]) -> tuple[list[str], int]:

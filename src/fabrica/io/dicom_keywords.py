@@ -66,6 +66,20 @@ OF_PATIENT_AND_STUDY = (
 )
 """What a new object in the same study shares with its source."""
 
+LOSSY_KEYWORDS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+OF_PLACE = (
+    "PatientPosition",
+    "PositionReferenceIndicator",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SliceLocation",
+)
+"""What a new slice that lies where its source does shares with it: to the digit, and with its uneven gaps."""
+
 LOSSY = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",

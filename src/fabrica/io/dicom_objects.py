@@ -1,44 +1,49 @@
-"""The two kinds of DICOM object Fabrica makes: derived from a source object, or new from nothing."""
+"""DICOM objects that are copies of a source object with new pixels, and what they share with new ones."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    MRImageStorage,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.io.dicom_geometry import affine, frame_geometry, gaps, orientation_of, place, position_of, stack_step
-from fabrica.io.dicom_keywords import LOSSY, OF_PATIENT_AND_STUDY, STALE
-from fabrica.io.dicom_provenance import PROCESSING, SYNTHESIZING, Maker, add_derivation, add_equipment, digest
+from fabrica.io.dicom_keywords import LOSSY, LOSSY_KEYWORDS, STALE
+from fabrica.io.dicom_provenance import (
+    PROCESSED,
+    PROCESSING,
+    SYNTHESISED,
+    SYNTHESIZING,
+    TRANSLATED,
+    Maker,
+    add_derivation,
+    add_equipment,
+    digest,
+    digest_of,
+)
 from fabrica.io.dicom_stored import Stored, number, set_pixels, set_window, window_of
-
-_CLASSES = {
-    "CT": CTImageStorage,
-    "MR": MRImageStorage,
-    "CR": ComputedRadiographyImageStorage,
-    "DX": ComputedRadiographyImageStorage,
-}
 
 
 @dataclass(frozen=True)
 class Series:
-    """What the objects of one image share. `sources` are the datasets the image was read from, if any."""
+    """What the objects of one image share.
+
+    sources     the datasets the image was read from, if any.
+    synthetic   of nobody: a new patient.
+    translated  of the sources' patient, but made by a generative model.
+    """
 
     image: Image
     maker: Maker
     sources: tuple[Dataset, ...]
     synthetic: bool
+    translated: bool
     same_geometry: bool
     content: str
     window: tuple[float, float] | None
@@ -47,10 +52,17 @@ class Series:
     series_uid: UID
     frame_of_reference_uid: UID
 
+    def sources_of(self, k: int) -> tuple[Dataset, ...]:
+        """The sources of slice `k`: its own where there are as many as slices, else all."""
+        slices = self.image.data.shape[1] if self.image.data.ndim == 4 else 1
+        return self.sources[k : k + 1] if len(self.sources) == slices else self.sources
 
-def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: bool) -> Series:
+
+def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: bool, translated: bool) -> Series:
     """Gather what is shared, with UIDs that repeat where the maker is reproducible."""
-    content = digest(np.ascontiguousarray(image.data).tobytes())
+    content = digest_of(image.data)
+    if translated:  # a model may give two patients the same pixels, an empty slice say
+        content = digest(content.encode(), *(str(source.get("SOPInstanceUID")).encode() for source in sources))
     whose = maker.uid_seed or content  # a uid_seed may join several series in one patient and study
     study = maker.uid("study", whose)
     return Series(
@@ -58,6 +70,7 @@ def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: 
         maker,
         sources,
         synthetic,
+        translated,
         same_geometry(image, sources),
         content,
         window_of(image),
@@ -87,11 +100,14 @@ def same_geometry(image: Image, sources: Sequence[Dataset]) -> bool:
 def copyable(image: Image, sources: Sequence[Dataset]) -> bool:
     """Whether each slice can be a copy of its own source: as many, single frames, grey or RGB of 8 or 16 bits.
 
-    Others (multi-frame, segmentations, palettes, 32 bits) become new objects in the same study.
+    Others (multi-frame, segmentations, palettes, 32 bits) become new objects in the same study, and so does an
+    image of another modality than its sources: an MR object cannot hold HU.
     """
     slices = image.data.shape[1] if image.data.ndim == 4 else 1
+    modality = str(image.origin.get("modality") or "").upper()
     return len(sources) == slices and all(
-        int(source.get("NumberOfFrames") or 1) == 1
+        modality in ("", modality_of(source))
+        and int(source.get("NumberOfFrames") or 1) == 1
         and "PerFrameFunctionalGroupsSequence" not in source
         and source.get("BitsAllocated") in (8, 16)
         and not str(source.get("PhotometricInterpretation")).startswith("PALETTE")
@@ -99,12 +115,13 @@ def copyable(image: Image, sources: Sequence[Dataset]) -> bool:
     )
 
 
-def derived(shared: Series, stored: Sequence[Stored]) -> list[Dataset]:
-    """One object a slice, each a copy of its source with new pixels, new identity and a record of both."""
-    return [_derived_slice(shared, k, s) for k, s in enumerate(stored)]
+def modality_of(dataset: Dataset) -> str:
+    """DICOM's two letters, "" where the object has none."""
+    return str(dataset.get("Modality") or "").strip().upper()
 
 
-def _derived_slice(shared: Series, k: int, stored: Stored) -> Dataset:
+def derived(shared: Series, k: int, stored: Stored) -> Dataset:
+    """Slice `k`: a copy of its source with new pixels, new identity and a record of both."""
     source, maker = shared.sources[k], shared.maker
     dataset = _copy_readable(source)
     for keyword in STALE:
@@ -124,106 +141,33 @@ def _derived_slice(shared: Series, k: int, stored: Stored) -> Dataset:
     if "PresentationLUTShape" in dataset:
         dataset.PresentationLUTShape = "IDENTITY"
     rescaled = "RescaleSlope" in source or "ModalityLUTSequence" in source
-    set_pixels(dataset, stored, rescaled, str(source.get("RescaleType") or _rescale_type(shared.image)))
+    set_pixels(dataset, stored, rescaled, str(source.get("RescaleType") or rescale_type(shared.image)))
     if rescaled and "RescaleType" not in source and shared.image.unit == "HU":
         del dataset.RescaleType
     set_window(dataset, shared.window)
     if not shared.same_geometry:
-        _set_plane(dataset, shared, k)
-    _set_lossy(dataset, source)
-    add_derivation(dataset, maker, [source], shared.synthetic)
-    add_equipment(dataset, maker, PROCESSING)
+        set_plane(dataset, shared, k)
+    record(dataset, shared, [source])
     return dataset
 
 
-def new(shared: Series, stored: Sequence[Stored]) -> list[Dataset]:
-    """Objects with all the attributes their class demands, and nothing taken from a source but its study."""
-    modality = str(shared.image.origin.get("modality") or "OT")[:16].upper()
-    class_uid = _CLASSES.get(modality, SecondaryCaptureImageStorage)
-    if shared.image.channels == 3:
-        class_uid = SecondaryCaptureImageStorage
-    return [_new_slice(shared, k, s, class_uid, modality) for k, s in enumerate(stored)]
-
-
-def _new_slice(shared: Series, k: int, stored: Stored, class_uid: UID, modality: str) -> Dataset:
-    maker, image = shared.maker, shared.image
-    dataset = Dataset()
-    dataset.SOPClassUID = class_uid
-    dataset.SOPInstanceUID = maker.uid("instance", shared.content, str(k))
-    _set_patient_and_study(dataset, shared)
-    dataset.Modality = "CR" if class_uid == ComputedRadiographyImageStorage else modality
-    dataset.SeriesInstanceUID = shared.series_uid
-    dataset.SeriesNumber, dataset.InstanceNumber = 1, k + 1
-    dataset.SeriesDescription = (maker.description or maker.statement)[:64]
-    dataset.Manufacturer = maker.software[:64]
-    if maker.model:
-        dataset.ManufacturerModelName = maker.model[:64]
-    if maker.version:
-        dataset.SoftwareVersions = maker.version[:64]
-    dataset.ContentDate = dataset.ContentTime = ""
-    if not dataset.get("BodyPartExamined"):  # PS3.3 C.7.3.1: required of a body part that may be paired
-        dataset.Laterality = ""
-    _set_modality(dataset, class_uid)
-    if class_uid in (CTImageStorage, MRImageStorage) or image.data.ndim == 4 or _lies_in_patient(image):
-        _set_plane(dataset, shared, k)
-    else:
-        _set_spacing(dataset, image)
-    unit = _rescale_type(image)
-    set_pixels(dataset, stored, class_uid == CTImageStorage, unit)
-    set_window(dataset, shared.window)
-    if shared.sources:
-        _set_lossy(dataset, shared.sources[0])
-    add_derivation(dataset, maker, shared.sources, shared.synthetic)
-    add_equipment(dataset, maker, SYNTHESIZING if shared.synthetic else PROCESSING)
-    return dataset
-
-
-def _set_patient_and_study(dataset: Dataset, shared: Series) -> None:
-    """Type 1 and 2 attributes of patient and study: invented, empty, or those of the source."""
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    empty = "PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName"
-    for keyword in empty.split():
-        setattr(dataset, keyword, "")
-    dataset.StudyInstanceUID = shared.study_uid
-    if shared.synthetic:
-        dataset.PatientName, dataset.PatientID = "SYNTHETIC^FABRICA", shared.patient
+def record(dataset: Dataset, shared: Series, sources: Sequence[Dataset]) -> None:
+    """How the object came to be, from which sources, and the marks of these that stick."""
+    derivation, equipment = PROCESSED, PROCESSING
+    if shared.synthetic or shared.translated:
+        derivation, equipment = SYNTHESISED if shared.synthetic else TRANSLATED, SYNTHESIZING
         dataset.SyntheticData = "YES"
-        dataset.BurnedInAnnotation, dataset.LossyImageCompression = "NO", "00"
-        return
-    dataset.PatientName, dataset.PatientID = "", str(shared.image.origin.get("patient", ""))[:64]
-    if shared.sources:
-        source = _copy_readable(shared.sources[0])
-        for keyword in OF_PATIENT_AND_STUDY:
-            if keyword in source:
-                dataset[keyword] = source[keyword]
+    for source in sources:
+        if source.get("SyntheticData") == "YES":
+            dataset.SyntheticData = "YES"
+        if source.get("BurnedInAnnotation") == "YES":
+            dataset.BurnedInAnnotation = "YES"
+        _set_lossy(dataset, source)
+    add_derivation(dataset, shared.maker, sources, derivation)
+    add_equipment(dataset, shared.maker, equipment)
 
 
-def _set_modality(dataset: Dataset, class_uid: UID) -> None:
-    """What CT, MR, CR and secondary capture each demand beyond the common modules (PS3.3 C.8)."""
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    if class_uid == CTImageStorage:
-        dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-        dataset.KVP = dataset.AcquisitionNumber = None
-        dataset.PatientPosition = ""
-    elif class_uid == MRImageStorage:
-        dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-        dataset.ScanningSequence, dataset.SequenceVariant = "RM", "NONE"  # RM: Research Mode
-        dataset.ScanOptions = dataset.MRAcquisitionType = dataset.PatientPosition = ""
-        dataset.RepetitionTime = dataset.EchoTime = dataset.EchoTrainLength = None
-    elif class_uid == ComputedRadiographyImageStorage:
-        dataset.BodyPartExamined = dataset.get("BodyPartExamined", "")
-        dataset.ViewPosition = dataset.PatientOrientation = ""
-    else:
-        dataset.ConversionType = "SYN"  # a synthetic image, in PS3.3 C.8.6.1's own sense: computed, not digitised
-        dataset.PatientOrientation = ""
-
-
-def _lies_in_patient(image: Image) -> bool:
-    """Whether the affine says more than the size of a pixel."""
-    return not np.allclose(image.affine, np.diag([*np.linalg.norm(image.affine[:3, :3], axis=0), 1.0]), atol=1e-6)
-
-
-def _set_plane(dataset: Dataset, shared: Series, k: int) -> None:
+def set_plane(dataset: Dataset, shared: Series, k: int) -> None:
     """Image Plane and Frame of Reference modules from the affine."""
     matrix = shared.image.affine
     plane = orientation_of(matrix)
@@ -244,17 +188,10 @@ def _set_plane(dataset: Dataset, shared: Series, k: int) -> None:
     dataset.PositionReferenceIndicator = ""
 
 
-def _set_spacing(dataset: Dataset, image: Image) -> None:
-    """Pixel spacing of a projection image; for CR at the detector, where DICOM says it is measured."""
-    rows, columns = image.spacing
-    if dataset.SOPClassUID == ComputedRadiographyImageStorage:
-        dataset.ImagerPixelSpacing = [number(rows), number(columns)]
-    else:
-        dataset.NominalScannedPixelSpacing = [number(rows), number(columns)]
-
-
 def _set_lossy(dataset: Dataset, source: Dataset) -> None:
     """Once lossy, always lossy (PS3.3 C.7.6.1.1.5), whether the source says so or only its encoding does."""
+    if source.get("LossyImageCompression") == "01" and dataset.get("LossyImageCompression") != "01":
+        dataset.update(copy_elements(source, LOSSY_KEYWORDS))
     syntax = str(source.file_meta.get("TransferSyntaxUID", "")) if hasattr(source, "file_meta") else ""
     if syntax in LOSSY and dataset.get("LossyImageCompression") != "01":
         dataset.LossyImageCompression = "01"
@@ -263,9 +200,15 @@ def _set_lossy(dataset: Dataset, source: Dataset) -> None:
 
 def _copy_readable(source: Dataset) -> Dataset:
     """A deep copy without what cannot be parsed or does not belong in a new object (meta, pixels, padding)."""
+    unfit = (0x0000, 0x0002, 0x7FE0, 0xFFFA, 0xFFFC)
+    return copy_elements(source, [t for t in source.keys() if t.group not in unfit and t.element != 0x0000])  # noqa: SIM118
+
+
+def copy_elements(source: Dataset, tags: Iterable[BaseTag | str]) -> Dataset:
+    """A deep copy of those of the elements that are there and can be parsed."""
     dataset = Dataset()
-    for tag in list(source.keys()):
-        if tag.group in (0x0000, 0x0002, 0x7FE0, 0xFFFA, 0xFFFC) or tag.element == 0x0000:
+    for tag in tags:
+        if tag not in source:
             continue
         try:
             element = copy.deepcopy(source[tag])
@@ -285,7 +228,7 @@ def _drop_overlays(dataset: Dataset, keep: bool) -> None:
             del dataset[tag]
 
 
-def _rescale_type(image: Image) -> str:
+def rescale_type(image: Image) -> str:
     return "HU" if image.unit == "HU" else "US"  # US: unspecified
 
 

@@ -6,16 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, generate_uid
+
+from fabrica.image import Float32
 
 PROCESSING = ("109102", "DCM", "Processing Equipment")
 SYNTHESIZING = ("109100", "DCM", "Synthesizing Equipment")
 _SOURCE_IMAGE = ("121322", "DCM", "Source image for image processing operation")
 # CID 7203 has no code for an image made by a model, and it is extensible; private schemes begin with 99.
-_DERIVED = ("PROCESSED", "99FABRICA", "Processed by a trained model")
-_SYNTHESISED = ("SYNTHESISED", "99FABRICA", "Synthesised by a generative model")
+PROCESSED = ("PROCESSED", "99FABRICA", "Processed by a trained model")
+TRANSLATED = ("TRANSLATED", "99FABRICA", "Translated by a generative model")
+SYNTHESISED = ("SYNTHESISED", "99FABRICA", "Synthesised by a generative model")
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,13 @@ def add_equipment(dataset: Dataset, maker: Maker, purpose: tuple[str, str, str])
     dataset.ContributingEquipmentSequence = DicomSequence([*(dataset.get("ContributingEquipmentSequence") or []), item])
 
 
-def add_derivation(dataset: Dataset, maker: Maker, sources: Sequence[Dataset], synthetic: bool) -> None:
+def add_derivation(
+    dataset: Dataset, maker: Maker, sources: Sequence[Dataset], derivation: tuple[str, str, str]
+) -> None:
     """DerivationDescription and code, and the images it was derived from."""
     text = "; ".join(filter(None, (maker.description, maker.statement)))
     dataset.DerivationDescription = text[:1024]
-    dataset.DerivationCodeSequence = DicomSequence([code(*(_SYNTHESISED if synthetic else _DERIVED))])
+    dataset.DerivationCodeSequence = DicomSequence([code(*derivation)])
     items = []
     for source in sources:
         if source.get("SOPClassUID") and source.get("SOPInstanceUID"):
@@ -94,4 +100,12 @@ def digest(*parts: bytes) -> str:
     whole = hashlib.sha256()
     for part in parts:
         whole.update(part)
+    return whole.hexdigest()
+
+
+def digest_of(data: Float32) -> str:
+    """`digest` of an array's bytes in C order, without a copy of it."""
+    whole = hashlib.sha256()
+    for index in np.ndindex(data.shape[: data.ndim - 2]):
+        whole.update(np.ascontiguousarray(data[index]).data)
     return whole.hexdigest()

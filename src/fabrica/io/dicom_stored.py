@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from fabrica.errors import UsageError
 from fabrica.image import Array, Float32, Image
 from fabrica.io.dicom_values import rescale
 
+_SAMPLE = 2**22  # voxels are enough for a percentile
 _LEVELS = 65534  # steps of the full 16-bit range, one kept in hand for the rounding of the slope's 16 characters
 
 
@@ -55,14 +56,13 @@ def source_grid(dataset: Dataset) -> Grid | None:
     return Grid(slope, intercept, int(stored), bool(dataset.get("PixelRepresentation")))
 
 
-def grids(image: Image) -> list[Grid]:
-    """Grids to try for an image without a usable source, the most natural first, one that fits last."""
-    low, high = float(image.data.min()), float(image.data.max())
+def grids(image: Image, low: float, high: float) -> list[Grid]:
+    """Grids to try for an image of values from `low` to `high`, the most natural first, one that fits last."""
     step = float(image.origin.get("step") or 0)
     candidates = []
     if image.unit == "HU":
         candidates += [Grid(min(1.0, step or 1.0), -1024.0), Grid(1.0, float(np.floor(low)))]
-    elif np.array_equal(image.data, np.rint(image.data)):
+    elif _whole(image.data):
         candidates += [Grid(1.0, 0.0), Grid(1.0, 0.0, signed=True)]
     elif step > 0:
         start = float(image.origin.get("range", (np.floor(low / step) * step,))[0])
@@ -70,25 +70,29 @@ def grids(image: Image) -> list[Grid]:
     return [*candidates, Grid((high - low) / _LEVELS or 1.0, low)]
 
 
-def store(data: Float32, candidates: Sequence[Grid]) -> Stored:
-    """Round a grey slice (1, H, W) to the first grid that holds all its values."""
+def fitting(low: float, high: float, candidates: Iterable[Grid]) -> Grid:
+    """The first grid that holds `low` to `high`, with slope and intercept as the file will have them."""
     for grid in candidates:
         slope, intercept = float(number(grid.slope)), float(number(grid.intercept))
-        values = np.rint((data[0].astype(np.float64) - intercept) / slope)
-        low, high = grid.ends
-        if values.min() >= low and values.max() <= high:
-            kind = f"{'i' if grid.signed else 'u'}{1 if grid.bits <= 8 else 2}"
-            return Stored(values.astype(kind), Grid(slope, intercept, grid.bits, grid.signed))
-    raise UsageError(f"values from {data.min():g} to {data.max():g} do not fit 16 bits; rescale them first")
+        first, last = sorted(np.rint((np.array([low, high]) - intercept) / slope))
+        if first >= grid.ends[0] and last <= grid.ends[1]:
+            return Grid(slope, intercept, grid.bits, grid.signed)
+    raise UsageError(f"values from {low:g} to {high:g} do not fit 16 bits; rescale them first")
 
 
-def store_colour(data: Float32) -> Stored:
-    """Round an RGB slice (3, H, W): 8 bits where the values allow it, else 16."""
-    values = np.rint(data).transpose(1, 2, 0)
-    if values.min() < 0 or values.max() > 65535:
-        raise UsageError(f"colours span {data.min():g} to {data.max():g}; expected 0 to 255 (or 65535)")
-    bits = 8 if values.max() <= 255 else 16
-    return Stored(np.ascontiguousarray(values, dtype=f"u{bits // 8}"), Grid(1.0, 0.0, bits))
+def fitting_colour(low: float, high: float) -> Grid:
+    """8 bits where colours from `low` to `high` allow it, else 16."""
+    if np.rint(low) < 0 or np.rint(high) > 65535:
+        raise UsageError(f"colours span {low:g} to {high:g}; expected 0 to 255 (or 65535)")
+    return Grid(1.0, 0.0, 8 if np.rint(high) <= 255 else 16)
+
+
+def store(data: Float32, grid: Grid) -> Stored:
+    """Round a slice, (1, H, W) or RGB (3, H, W), to a grid that holds its values (see `fitting`)."""
+    values = data[0] if len(data) == 1 else data.transpose(1, 2, 0)
+    kind = f"{'i' if grid.signed else 'u'}{1 if grid.bits <= 8 else 2}"
+    rounded = np.rint((values.astype(np.float64) - grid.intercept) / grid.slope)
+    return Stored(np.ascontiguousarray(rounded, dtype=kind), grid)
 
 
 def set_pixels(dataset: Dataset, stored: Stored, always_rescale: bool, rescale_type: str) -> None:
@@ -119,7 +123,8 @@ def window_of(image: Image) -> tuple[float, float] | None:
     if window is None and image.unit == "HU":
         window = 40.0, 400.0
     if window is None:
-        low, high = (float(v) for v in np.percentile(image.data, (0.5, 99.5)))
+        stride = image.data.size // _SAMPLE | 1  # odd: never the same few columns of every row
+        low, high = (float(v) for v in np.percentile(image.data.reshape(-1)[::stride], (0.5, 99.5)))
         window = (low + high) / 2, high - low
     return window if window[1] >= 1 else None  # PS3.3 C.11.2.1.2: a linear window is at least 1 wide
 
@@ -128,3 +133,9 @@ def set_window(dataset: Dataset, window: tuple[float, float] | None) -> None:
     """Write the first VOI window, if there is one."""
     if window is not None:
         dataset.WindowCenter, dataset.WindowWidth = number(window[0]), number(window[1])
+
+
+def _whole(data: Float32) -> bool:
+    """Whether all values are whole numbers; slice by slice, for the sake of memory."""
+    slices = (data[index] for index in np.ndindex(data.shape[: data.ndim - 2]))
+    return all(np.array_equal(values, np.rint(values)) for values in slices)

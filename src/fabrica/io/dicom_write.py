@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Float32, Image
 from fabrica.io.atomic import atomic
 from fabrica.io.dicom_file import one_line
-from fabrica.io.dicom_objects import copyable, derived, new, series
+from fabrica.io.dicom_new import new
+from fabrica.io.dicom_objects import copyable, derived, series
 from fabrica.io.dicom_provenance import Maker
-from fabrica.io.dicom_stored import Grid, Stored, grids, source_grid, store, store_colour
+from fabrica.io.dicom_stored import Grid, fitting, fitting_colour, grids, source_grid, store
 
 
 def write_dicom(
@@ -24,6 +27,7 @@ def write_dicom(
     path: Path | str,
     *,
     synthetic: bool,
+    translated: bool = False,
     software: str = "Fabrica",
     version: str = "",
     model: str = "",
@@ -34,15 +38,17 @@ def write_dicom(
 ) -> list[Path]:
     """Write an image (C, H, W) as one file, or a volume (1, D, H, W) as a folder of 0001.dcm, 0002.dcm ...
 
-    An image read from DICOM and not `synthetic` becomes a derived object of the same kind: patient and study
-    kept, new series and instances, derivation, sources and equipment on record. `synthetic` gives a new
-    patient, study and series marked SyntheticData = YES; CT as CT, MR as MR, radiographs as CR, others as
-    secondary capture. UIDs are the same for the same pixels whenever `uid_seed`, `model_hash` or `seed` is
-    given; the same `uid_seed` puts several images into one synthetic patient and study.
+    An image read from DICOM and not `synthetic` becomes a derived object: patient, study and place kept, new
+    series and instances, derivation, sources and equipment on record. Of the same modality it is a copy of its
+    source; of another (origin["modality"]) a new object of that one's class: CT as CT, MR as MR, radiographs as
+    CR, others as secondary capture. `translated` marks it SyntheticData = YES. `synthetic` gives a new patient,
+    study and series with that mark. UIDs are the same for the same pixels (and if `translated`, sources) whenever
+    `uid_seed`, `model_hash` or `seed` is given; the same `uid_seed` puts several images into one synthetic
+    patient and study.
 
     Values are kept to half a step of the source's rescale where they fit it, else of a 16-bit one.
-    Returns the files written, in order. Raises UsageError for what DICOM cannot hold, FabricaError where the
-    disk refuses; each file is whole or not there.
+    Returns the files written, in order. Raises UsageError for what DICOM cannot hold, before anything is written,
+    FabricaError where the disk refuses; each file is whole or not there. One slice is in memory at a time.
     """
     path = Path(path)
     maker = Maker(software, version, model, model_hash, seed, description, uid_seed)
@@ -50,15 +56,16 @@ def write_dicom(
     sources = () if synthetic else tuple(image.origin.get("dicom", ()))
     with warnings.catch_warnings():  # pydicom warns of every irregular value in the source's header
         warnings.simplefilter("ignore")
-        shared = series(image, maker, sources, synthetic)
-        one_source_each = copyable(image, sources)
-        grids_to_try = grids(image)
-        stored = [_store(data, grids_to_try, sources[k] if one_source_each else None) for k, data in enumerate(slices)]
-        datasets = derived(shared, stored) if one_source_each else new(shared, stored)
+        copied = copyable(image, sources)
+        chosen = _chosen_grids(image, slices, sources if copied else ())
+        shared = series(image, maker, sources, synthetic, translated)
+        make = derived if copied else new
+        datasets = (make(shared, k, store(data, chosen[k])) for k, data in enumerate(slices))
+        first = next(datasets)  # what is wrong with the geometry is wrong with all: known before a file is written
         if image.data.ndim == 3:
-            return [_save(datasets[0], path)]
+            return [_save(first, path)]
         _make_folder(path)
-        return [_save(dataset, path / f"{k + 1:04d}.dcm") for k, dataset in enumerate(datasets)]
+        return [_save(dataset, path / f"{k + 1:04d}.dcm") for k, dataset in enumerate(chain([first], datasets))]
 
 
 def _slices(image: Image) -> list[Float32]:
@@ -69,16 +76,22 @@ def _slices(image: Image) -> list[Float32]:
         )
     if max(image.data.shape[-2:]) > 65535 or min(image.data.shape) < 1:
         raise UsageError(f"cannot write data of shape {image.data.shape} as DICOM; a side is 1 to 65535 pixels")
-    if not np.isfinite(image.data).all():
-        raise UsageError("cannot write NaN or infinite values as DICOM; replace them first")
     return [image.data] if image.data.ndim == 3 else [image.data[:, k] for k in range(image.data.shape[1])]
 
 
-def _store(data: Float32, others: list[Grid], source: Dataset | None) -> Stored:
-    if len(data) == 3:
-        return store_colour(data)
-    kept = None if source is None else source_grid(source)
-    return store(data, [*([kept] if kept else []), *others])
+def _chosen_grids(image: Image, slices: Sequence[Float32], sources: Sequence[Dataset]) -> list[Grid]:
+    """The grid of each slice: its source's if that holds its values. Refuses values that DICOM cannot hold.
+
+    Rounding keeps order, so the lowest and highest value of a slice tell whether all fit.
+    """
+    ends = [(float(data.min()), float(data.max())) for data in slices]
+    if not np.isfinite(ends).all():
+        raise UsageError("cannot write NaN or infinite values as DICOM; replace them first")
+    if image.channels == 3:
+        return [fitting_colour(*pair) for pair in ends]
+    others = grids(image, min(low for low, _ in ends), max(high for _, high in ends))
+    own = [source_grid(source) for source in sources] or [None] * len(slices)
+    return [fitting(*pair, [kept, *others] if kept else others) for pair, kept in zip(ends, own, strict=True)]
 
 
 def _make_folder(path: Path) -> None:

@@ -36,9 +36,10 @@ def is_synthetic(image: Image) -> bool:
     return any(str(source.get("SyntheticData", "")) == "YES" for source in image.origin.get("dicom", ()))
 
 
-def marks(image: Image, synthetic: bool, provenance: Mapping[str, Any]) -> dict[str, str]:
+def marks(image: Image, synthetic: bool, provenance: Mapping[str, Any], translated: bool = False) -> dict[str, str]:
     """Keyword -> value of everything to write beside the pixels.
 
+    translated  synthetic, but of a patient: without this mark a DICOM copy would be given to nobody.
     provenance  software, version, model, model_hash, seed, description: what `write` was given.
     Raises UsageError for a name that no writer knows.
     """
@@ -48,6 +49,8 @@ def marks(image: Image, synthetic: bool, provenance: Mapping[str, Any]) -> dict[
     found: dict[str, str] = {}
     if synthetic:
         found |= {"SyntheticData": "YES", "Software": "Fabrica"}
+    if translated:
+        found["Translated"] = "YES"
     for name, keyword in _KEYWORDS.items():
         if provenance.get(name) not in (None, ""):
             found[keyword] = _plain(provenance[name])
@@ -67,10 +70,12 @@ def from_text(text: str) -> dict[str, str]:
 
 
 def origin_from(found: Mapping[str, str]) -> dict[str, Any]:
-    """The keys of Image.origin that marks give back: synthetic, model, seed, window, modality."""
+    """The keys of Image.origin that marks give back: synthetic, translated, model, seed, window, modality."""
     origin: dict[str, Any] = {}
     if found.get("SyntheticData") == "YES":
         origin["synthetic"] = True
+        if found.get("Translated") == "YES":
+            origin["translated"] = True
         origin |= {name: found[_KEYWORDS[name]] for name in ("model", "model_hash") if _KEYWORDS[name] in found}
         if found.get("Seed", "").isdecimal():
             origin["seed"] = int(found["Seed"])

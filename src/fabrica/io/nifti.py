@@ -18,13 +18,13 @@ from fabrica.io.atomic import atomic
 from fabrica.io.budget import DEFAULT_BUDGET, check
 from fabrica.io.guard import decoding
 from fabrica.io.marks import from_text, origin_from, place_from, to_text
+from fabrica.io.nifti_voxels import make_finite, read_voxels
 
 _LABEL_INTENT = 1002
 _COMMENT = 6  # extension code
 _LARGEST_EXTENSION = 16 * 2**20
 _LARGEST_TAIL = 2**24  # bytes after the voxels, where some programs pad
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the space part of xyzt_units: metre, mm, micron
-_EXACT = 2**24  # beyond this float32 skips whole numbers
 
 
 def is_nifti(head: bytes) -> bool:
@@ -38,6 +38,7 @@ def read_nifti(path: str | Path, budget: int = DEFAULT_BUDGET) -> Image:
     The array is transposed, (X, Y, Z, T) -> (T, Z, Y, X), and the affine kept as it stands: sform, else qform. The
     scale factor is applied. The format does not say what values mean: unit is "arbitrary", or "label" for label
     intent, or what Fabrica's own mark says. No "range" is declared, since the number type says nothing of values.
+    NaN and infinite voxels are set to the lowest value and counted in origin["nan"].
     Raises ReadError for damage, complex or too many dimensions, and more than `budget` bytes.
     """
     path = Path(path)
@@ -91,22 +92,20 @@ def _read(stream: BinaryIO, path: Path, budget: int) -> Image:
     voxels = int(np.prod(shape, dtype=object))
     check(voxels * max(4 * colours, dtype.itemsize), budget, f"{' x '.join(map(str, shape))} voxels", path)
     text = _read_extension(stream, offset - stream.tell(), header.endianness)
-    raw = stream.read(voxels * dtype.itemsize)
-    if len(raw) < voxels * dtype.itemsize:
-        raise ValueError(f"{len(raw)} bytes of voxels, expected {voxels * dtype.itemsize}: the file is cut short")
-    for _ in range(_LARGEST_TAIL >> 16):  # gzip verifies its checksum at the very end
-        if not stream.read(1 << 16):
-            break
-    stored = np.frombuffer(raw, dtype).reshape(shape)
-    if dtype.names:
-        if shape[0] != 1:
-            raise ReadError(f"{path}: colour voxels in {shape[0]} channels; expected one or the other")
-        stored = np.stack([stored[0][name] for name in dtype.names])
+    if dtype.names and shape[0] != 1:
+        raise ReadError(f"{path}: colour voxels in {shape[0]} channels; expected one or the other")
     notes: list[str] = []
     slope, inter = header.get_slope_inter()
     slope, inter = (1.0, 0.0) if slope is None or dtype.names else (float(slope), float(inter or 0.0))
-    data = _scaled(stored, slope, inter, notes)
-    origin = _origin(header, path, text, stored.dtype, slope, inter)
+    data = np.empty((colours if dtype.names else shape[0], *shape[1:]), np.float32)
+    read_voxels(stream, dtype, slope, inter, data, notes)
+    for _ in range(_LARGEST_TAIL >> 16):  # gzip verifies its checksum at the very end
+        if not stream.read(1 << 16):
+            break
+    replaced = make_finite(data, notes)
+    origin = _origin(header, path, text, dtype[0] if dtype.names else dtype, slope, inter)
+    if replaced:
+        origin["nan"] = replaced
     affine = _affine(header, notes)
     if notes:
         origin["notes"] = tuple(notes)
@@ -146,28 +145,6 @@ def _channels_first(dims: tuple[int, ...], path: Path) -> tuple[int, ...]:
     depth = dims[2] if len(dims) > 2 else 1
     space = (dims[1], dims[0]) if depth == 1 else (depth, dims[1], dims[0])
     return (channels[0] if channels else 1, *(int(n) for n in space))
-
-
-def _scaled(stored: Array, slope: float, inter: float, notes: list[str]) -> Float32:
-    """stored * slope + inter, computed in float64 one slab at a time; NaN and infinity replaced, and noted."""
-    data = np.empty(stored.shape, np.float32)
-    scaled = (slope, inter) != (1.0, 0.0)
-    for index in np.ndindex(stored.shape[: stored.ndim - 2]):
-        with np.errstate(over="ignore", invalid="ignore"):
-            data[index] = stored[index].astype(np.float64) * slope + inter if scaled else stored[index]
-    sound = np.isfinite(data)
-    if not sound.all():
-        if not sound.any():
-            raise ValueError("not one voxel is a finite number")
-        notes.append(f"{int((~sound).sum())} voxels were NaN, infinite or beyond float32: set to the lowest value")
-        data[~sound] = data[sound].min()
-    if (
-        stored.dtype.kind in "iu"
-        and stored.dtype.itemsize > 2
-        and max(abs(int(stored.max())), abs(int(stored.min()))) > _EXACT
-    ):
-        notes.append("integers beyond 16,777,216 are rounded by float32")
-    return data
 
 
 def _origin(
@@ -235,7 +212,6 @@ def _read_extension(stream: BinaryIO, room: int, endianness: str) -> dict[str, s
 def _storage(image: Image) -> tuple[np.dtype[Any], float, float]:
     """Number type, slope and intercept to store the image with."""
     low, high = float(image.data.min()), float(image.data.max())
-    whole = low == round(low) if image.data.size else True
     source = image.origin.get("nifti")
     if source is not None and np.dtype(source["dtype"]).kind in "iu":
         dtype, slope, inter = np.dtype(source["dtype"]), source["slope"], source["inter"]
@@ -245,7 +221,13 @@ def _storage(image: Image) -> tuple[np.dtype[Any], float, float]:
         # A copy rescaled to [0, 1], say, must not be rounded to the source's whole numbers.
         if fits and (ends[1] - ends[0] >= 255 or _on_steps(image.data, slope, inter)):
             return dtype, slope, inter
-    if image.unit == "label" and whole and _on_steps(image.data, 1.0, 0.0) and low >= -(2**31) and high < 2**31:
+    if (
+        image.unit == "label"
+        and low.is_integer()
+        and _on_steps(image.data, 1.0, 0.0)
+        and low >= -(2**31)
+        and high < 2**31
+    ):
         smallest = np.result_type(np.min_scalar_type(int(high)), np.min_scalar_type(int(low)))
         return np.dtype(smallest), 1.0, 0.0
     return np.dtype(np.float32), 1.0, 0.0
@@ -253,7 +235,8 @@ def _storage(image: Image) -> tuple[np.dtype[Any], float, float]:
 
 def _on_steps(data: Float32, slope: float, inter: float) -> bool:
     """Whether every value is a stored integer's, to float32's precision."""
-    tolerance = 1e-3 + 2.0**-23 * float(np.abs(data).max(initial=0.0)) / abs(slope)
+    largest = max(abs(float(data.min())), abs(float(data.max())))
+    tolerance = 1e-3 + 2.0**-23 * largest / abs(slope)
     for index in np.ndindex(data.shape[: data.ndim - 2]):
         stored = (data[index].astype(np.float64) - inter) / slope
         if np.abs(stored - np.rint(stored)).max(initial=0.0) > tolerance:
