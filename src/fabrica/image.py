@@ -29,7 +29,9 @@ class Image:
             letters: CT, MR, DX, CR, PT, ...), "patient", "range" ((lowest, highest) storable value),
             "step" (the difference between two neighbouring stored values), "window" (centre, width),
             "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "notes" (tuple of strings:
-            what the reader had to repair or assume).
+            what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
+            "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
+            model, the latter of a patient). Absent: none.
     """
 
     data: Float32

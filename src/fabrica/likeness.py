@@ -9,14 +9,15 @@ import numpy as np
 from fabrica.codec import Codec
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset
-from fabrica.data.standardise import fitted_to, is_placed
+from fabrica.data.standardise import is_placed
 from fabrica.image import Float32, Float64, Image
 from fabrica.recipe import SeenConfig
 from fabrica.translation import Way, turned, turned_spacing
 
-LEVELS = np.linspace(0.02, 0.98, 33)
+LEVELS = np.linspace(0.02, 0.98, 9)
+FLOOR = 1e-6  # variance added to each quantile's: what training never varied may differ by a thousandth of the range
 LOOKED = 512  # training images, or slices of one that is asked about
-BEYOND = 1.5  # times the largest distance among training images
+BEYOND = 1.25  # times the largest distance among training images
 FIELD = 0.35  # of the field of view, smaller or larger than any in training
 
 
@@ -26,10 +27,11 @@ def seen(data: Dataset, codec: Codec) -> SeenConfig:
     if codec.kind == "label":
         return found
     chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(int))
-    each = np.stack([_quantiles(data.read([k])[0]) for k in chosen])
-    mean = each.mean(0)
-    found.quantiles = [round(float(q), 4) for q in mean]
-    found.distance = round(float(np.abs(each - mean).mean(1).max()), 4)
+    each = np.stack([_quantiles(data.read([k])[0], codec) for k in chosen])
+    covariance = np.atleast_2d(np.cov(each.T)) + FLOOR * np.eye(len(LEVELS)) if len(each) > 1 else np.eye(len(LEVELS))
+    found.quantiles = [float(f"{q:.6g}") for q in each.mean(0)]
+    found.covariance = [[float(f"{v:.6g}") for v in row] for row in covariance]
+    found.distance = round(max(_distance(one, found) for one in each), 3)
     return found
 
 
@@ -46,10 +48,10 @@ def unlike(image: Image, way: Way, known: SeenConfig) -> list[str]:
         if not low <= extent <= high:
             usual = f"{known.extent[0]:.0f} to {known.extent[1]:.0f} mm"
             reasons.append(f"its field of view is {extent:.0f} mm, and {usual} in training")
-    if known.quantiles and (distance := _distance(image, way, known)) > BEYOND * known.distance:
+    if known.quantiles and (distance := _median_distance(image, way, known)) > BEYOND * known.distance:
         reasons.append(
-            f"its grey values are spread otherwise: {distance:.2f} from the mean of training, where no image was "
-            f"farther than {known.distance:.2f}"
+            f"its grey values are spread otherwise: {distance:.1f} standard deviations from the mean of training, "
+            f"where no image was farther than {known.distance:.1f}"
         )
     return reasons
 
@@ -63,26 +65,27 @@ def doubt(answers: Iterable[tuple[Float32, Float32]], target: Codec) -> float:
     return total / max(count, 1)
 
 
-def _distance(image: Image, way: Way, known: SeenConfig) -> float:
-    """The median over slices (of a volume for a network of volumes, the whole) of the distance of the quantiles."""
+def _median_distance(image: Image, way: Way, known: SeenConfig) -> float:
+    """The median over slices; of a volume for a network of volumes, the distance of the whole."""
     limits = way.source.limits(image.data)
     volume = turned(image.data, image, way)
     if len(way.data.size) == 3:
-        return _deviation(way.source.scaled(volume[:, ::2, ::2, ::2], limits), known)
+        return _distance(_quantiles(way.source.scaled(volume[:, ::2, ::2, ::2], limits), way.source), known)
     depth = volume.shape[1]
     low, high = (depth // 3, max(depth - depth // 3, depth // 3 + 1)) if way.data.slices == "middle" else (0, depth)
     slices = np.unique(np.linspace(low, high - 1, min(LOOKED, high - low)).astype(int))
-    spacing = turned_spacing(image, way)[1:]
-    planes = (
-        fitted_to(way.source.scaled(volume[:, k], limits), way.data.size, way.data.fit, spacing)[0] for k in slices
-    )
-    return float(np.median([_deviation(plane, known) for plane in planes]))
+    planes = (way.source.scaled(volume[:, k], limits) for k in slices)
+    return float(np.median([_distance(_quantiles(plane, way.source), known) for plane in planes]))
 
 
-def _deviation(values: Float32, known: SeenConfig) -> float:
-    return float(np.abs(_quantiles(values) - np.array(known.quantiles)).mean())
+def _distance(quantiles: Float64, known: SeenConfig) -> float:
+    """How many standard deviations these quantiles lie from the mean, whatever the direction."""
+    gap = quantiles - np.array(known.quantiles)
+    return float(np.sqrt(gap @ np.linalg.solve(np.array(known.covariance), gap) / len(gap)))
 
 
-def _quantiles(values: Float32) -> Float64:
-    found: Float64 = np.quantile(values, LEVELS).astype(np.float64)
+def _quantiles(values: Float32, codec: Codec) -> Float64:
+    """Of network values (C, *S), those in the body; of neighbouring slices, those of the middle one."""
+    values = values[len(values) // 2 : len(values) // 2 + 1]
+    found: Float64 = np.quantile(values[0][body(values, threshold(codec))], LEVELS).astype(np.float64)
     return found

@@ -136,8 +136,8 @@ class SeenConfig:
 
     modality   DICOM's letters; spacing mm between pixel centres in array order, median; empty: not known.
     extent     smallest and largest field of view in mm (the longer side of a slice); empty: not known.
-    quantiles  of network values in [-1, 1], the mean over images, and `distance`: the largest mean absolute deviation
-               of one image's quantiles from these.
+    quantiles  of network values in the body, the mean over images, their `covariance`, and `distance`: the largest
+               distance (Mahalanobis) of one image's quantiles from the mean.
     doubt      mean uncertainty in the body that held-out images had at most, in network values; 0: not measured.
     """
 
@@ -145,6 +145,7 @@ class SeenConfig:
     spacing: list[float] = field(default_factory=list)
     extent: list[float] = field(default_factory=list)
     quantiles: list[float] = field(default_factory=list)
+    covariance: list[list[float]] = field(default_factory=list)
     distance: float = 0.0
     doubt: float = 0.0
 

@@ -23,8 +23,8 @@ from fabrica.recipe import DataConfig
 Progress = Callable[[int, int], None]
 
 MOVED = 2  # voxels
-BRIGHTER = 0.03  # of the range's half
-NOISE = 0.02
+BRIGHTER = 0.03
+NOISE = 0.005  # of the range's half
 ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training's are left at theirs
 
 
@@ -215,8 +215,8 @@ def with_doubt(net: Net) -> Net:
         answers = [plain, net(windows[..., ::-1])[..., ::-1]]
         for axis, by in itertools.product(range(2, windows.ndim), (-MOVED, MOVED)):
             answers.append(_moved(net(_moved(windows, axis, by)), axis, -by))
-        for brighter in (-BRIGHTER, BRIGHTER):
-            answers.append(net(np.clip(windows + np.float32(brighter), -1, 1)))
+        for gain in (1 - BRIGHTER, 1 + BRIGHTER):  # air stays air
+            answers.append(net(np.clip((windows + 1) * np.float32(gain) - 1, -1, 1)))
         noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
         answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -1, 1)))
         spread: Float32 = np.std(np.stack(answers), axis=0)

@@ -113,7 +113,9 @@ def _group(paths: list[Path], found: Found) -> None:
         except ReadError as error:
             found.rejected.append((path, reason(error, path)))
             continue
-        series = folders[path.parent][header["series"] or path.name]
+        # de-identification often blanks the series: slices without one are taken as one, as `io.read` does
+        uid = header["series"] or ("" if header["modality"] in SERIES else path.name)
+        series = folders[path.parent][uid]
         if header["frames"] == "0":
             found.rejected.append((path, f"holds no image (modality {header['modality'] or 'unknown'})"))
             continue

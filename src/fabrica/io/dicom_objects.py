@@ -107,6 +107,7 @@ def copyable(image: Image, sources: Sequence[Dataset]) -> bool:
     modality = str(image.origin.get("modality") or "").upper()
     return len(sources) == slices and all(
         modality in ("", modality_of(source))
+        and source.get("SOPClassUID")  # some de-identification leaves none
         and int(source.get("NumberOfFrames") or 1) == 1
         and "PerFrameFunctionalGroupsSequence" not in source
         and source.get("BitsAllocated") in (8, 16)

@@ -61,7 +61,7 @@ class CUT(nn.Module):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = batch["a"], batch["b"]
-        made = self.generator(torch.cat([a, b]) if self.config.identity else a)
+        made, *seen = self.generator(torch.cat([a, b]) if self.config.identity else a, self.taps)
         fake = made[: len(a)]
         on_real, on_fake = self.critic(b), self.critic(fake.detach())
         loss = 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0))
@@ -69,8 +69,7 @@ class CUT(nn.Module):
 
         with frozen(self.critic):
             fooled = least_squares(self.critic(fake), 1.0)
-        shown = torch.cat([a, b]) if self.config.identity else a
-        contrast = self._contrast(shown, made, rng)  # the mean of both parts: eq. 6 with equal weights
+        contrast = self._contrast(seen, made, rng)  # the mean of both parts: eq. 6 with equal weights
         yield Turn("generator", fooled + self.config.nce * contrast, {"nce": float(contrast.detach())})
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
@@ -78,14 +77,19 @@ class CUT(nn.Module):
         found: Tensor = self.generator(images)
         return found
 
-    def _contrast(self, source: Tensor, made: Tensor, rng: torch.Generator) -> Tensor:
-        """Patches of the translation against the same and other places of its source, layer by layer (eq. 4)."""
-        layers = [self.generator(images, self.taps) for images in (source, made)]
+    def _contrast(self, source: list[Tensor], made: Tensor, rng: torch.Generator) -> Tensor:
+        """Patches of the translation against the same and other places of its source, layer by layer (eq. 4).
+
+        source   what the encoder made of the source on the way to the translation; no gradient flows there (eq. 3).
+        """
         places = [
-            torch.randperm(layer.shape[2] * layer.shape[3], generator=rng)[: self.config.patches].to(source.device)
-            for layer in layers[0]
+            torch.randperm(layer.shape[2] * layer.shape[3], generator=rng)[: self.config.patches].to(made.device)
+            for layer in source
         ]
-        keys, queries = (self.projection([_at(f, p) for f, p in zip(found, places, strict=True)]) for found in layers)
+        with torch.no_grad():
+            keys = self.projection([_at(layer, p) for layer, p in zip(source, places, strict=True)])
+        again = self.generator(made, self.taps, decode=False)
+        queries = self.projection([_at(layer, p) for layer, p in zip(again, places, strict=True)])
         losses = [patch_nce(query, key) for query, key in zip(queries, keys, strict=True)]
         return torch.stack(losses).mean()
 
@@ -105,8 +109,8 @@ class Projection(nn.Module):
 
 def patch_nce(queries: Tensor, keys: Tensor) -> Tensor:
     """Cross-entropy of finding, for each patch of a translation (B, P, F), its own place among the patches of the
-    source (B, P, F), both unit vectors (eq. 3); no gradient flows into the source."""
-    alike = torch.einsum("bpf,bqf->bpq", queries, keys.detach()) / TEMPERATURE
+    source (B, P, F), both unit vectors (eq. 3)."""
+    alike = torch.einsum("bpf,bqf->bpq", queries, keys) / TEMPERATURE
     own = torch.arange(alike.shape[1], device=alike.device).expand(len(alike), -1)
     return cross_entropy(alike.flatten(0, 1), own.flatten())
 

@@ -50,17 +50,19 @@ class ResNetGenerator(nn.Module):
         self.decode = nn.Sequential(*up, last, nn.Tanh())
         self.apply(initialise)
 
-    def forward(self, x: Tensor, taps: Sequence[int] = ()) -> Tensor | list[Tensor]:
-        """The translated image; with taps, instead of it, what these layers of the encoder give, in their order."""
+    def forward(self, x: Tensor, taps: Sequence[int] = (), decode: bool = True) -> Tensor | list[Tensor]:
+        """The translated image; with taps, [image, what these layers of the encoder give ...]; these alone without
+        `decode`."""
         y = padded_to(x, 4)
-        if not taps:
-            return cropped_to(self.decode(self.encode(y)), x)
         found = []
-        for k, layer in enumerate(list(self.encode)[: max(taps) + 1]):
+        for k, layer in enumerate(list(self.encode)[: None if decode else max(taps) + 1]):
             y = layer(y)
             if k in taps:
                 found.append(y)
-        return found
+        if not decode:
+            return found
+        image = cropped_to(self.decode(y), x)
+        return [image, *found] if taps else image
 
 
 class ResidualBlock(nn.Module):
@@ -102,9 +104,10 @@ class UNetGenerator(nn.Module):
             self.down.append(nn.Sequential(*entry, convolution(before, after, 4, stride=2, padding=1), *last))
         for k in range(levels - 1, -1, -1):
             before = widths[k] * (1 if k == levels - 1 else 2)
-            after = widths[k - 1] if k else out_channels
-            layers = [nn.ReLU(), nn.Upsample(scale_factor=2), convolution(before, after, 3, padding=1)]
-            layers += [norm(after)] if k else [nn.Tanh()]
+            after = widths[max(k - 1, 0)]
+            layers = [nn.ReLU(), nn.Upsample(scale_factor=2), convolution(before, after, 3, padding=1), norm(after)]
+            if k == 0:  # one more at full resolution, without which the repeated pixels stay visible as a plaid
+                layers += [nn.ReLU(), convolution(after, out_channels, 3, padding=1), nn.Tanh()]
             layers += [nn.Dropout(dropout)] if dropout and max(1, levels - 4) <= k < levels - 1 else []
             self.up.append(nn.Sequential(*layers))
         self.apply(initialise)

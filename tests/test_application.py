@@ -1,0 +1,156 @@
+"""From files to files: what goes in comes out on its own grid, with its maps; what should not be translated is not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from fabrica import io
+from fabrica.application import apply
+from fabrica.codec import Codec
+from fabrica.errors import UsageError
+from fabrica.image import Image
+from fabrica.model import Model
+from fabrica.phantoms.head import head
+from fabrica.recipe import SeenConfig
+
+Made = Callable[..., Model]
+DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[1] / "../shared/data"))
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    """A volume of a head in HU as a DICOM series."""
+    io.write(head(3, 48, 6, contrasts=["CT"]).images["CT"], tmp_path / "series", as_="dicom")
+    return tmp_path / "series"
+
+
+def test_every_voxel_of_a_dicom_series_comes_back_within_one_hu(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    (outcome,) = apply(unchanged(), ct, tmp_path / "out")
+    before, after = io.read(ct), io.read(tmp_path / "out" / outcome.output)
+    assert outcome.output == "series" and after.unit == "HU"
+    assert float(np.abs(after.data - before.data).max()) <= 1.0
+    assert np.allclose(after.affine, before.affine)
+    source = [pydicom.dcmread(path) for path in sorted(ct.iterdir())]
+    result = [pydicom.dcmread(path) for path in sorted((tmp_path / "out" / "series").iterdir())]
+    for old, new in zip(source, result, strict=True):
+        assert new.FrameOfReferenceUID == old.FrameOfReferenceUID and new.StudyInstanceUID == old.StudyInstanceUID
+        assert new.SeriesInstanceUID != old.SeriesInstanceUID and new.ImageType[0] == "DERIVED"
+        assert [item.ReferencedSOPInstanceUID for item in new.SourceImageSequence] == [old.SOPInstanceUID]
+        assert new.SyntheticData == "YES" and "MR to CT" in new.DerivationDescription
+
+
+def test_every_voxel_of_a_nifti_comes_back_within_one_hu(unchanged: Made, tmp_path: Path) -> None:
+    image = head(3, 48, 6, contrasts=["CT"]).images["CT"]
+    io.write(image, tmp_path / "ct.nii.gz")
+    apply(unchanged(), tmp_path / "ct.nii.gz", tmp_path / "sct.nii.gz")
+    after = io.read(tmp_path / "sct.nii.gz")
+    assert float(np.abs(after.data - image.data).max()) <= 1.0
+    assert np.allclose(after.affine, image.affine, atol=1e-4)
+    assert json.loads((tmp_path / "sct.json").read_text())["results"][0]["output"] == "sct.nii.gz"
+    assert (tmp_path / "sct-preview.png").is_file()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images at {DATA}; set FABRICA_DATA to run this test")
+def test_every_voxel_of_a_real_ct_comes_back_within_one_hu(unchanged: Made, tmp_path: Path) -> None:
+    wide = Codec("window", -1024.0, 3071.0, "HU")
+    for source in (
+        DATA / "ct_mr_totalsegmentator" / "example_ct_dicom",
+        DATA / "ct_mr_totalsegmentator/example_ct.nii.gz",
+    ):
+        before = io.read(source)
+        inside = np.clip(before.data, -1024, 3071)
+        (outcome,) = apply(unchanged(wide, wide, size=[256, 256]), source, tmp_path / source.name, overlap=0.25)
+        after = io.read(tmp_path / source.name / outcome.output)
+        assert float(np.abs(after.data - inside).max()) <= 1.0
+        assert np.allclose(after.affine, before.affine, atol=1e-3)
+
+
+def test_maps_and_flags_stand_beside_the_result(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    trusting = unchanged()
+    trusting.recipe.seen_a.doubt = 1e-9  # held-out images were certain to the last digit
+    (outcome,) = apply(trusting, ct, tmp_path / "out", uncertainty=True)
+    told = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert told["model"] == "unchanged" and told["direction"] == "a2b"
+    (result,) = told["results"]
+    assert result["uncertain"] is True and result["uncertainty"] > 0
+    spread = io.read(tmp_path / "out" / outcome.uncertainty_map)
+    assert spread.size == io.read(ct).size and float(spread.data.min()) >= 0
+    trusting.recipe.seen_a.doubt = 1.0
+    assert apply(trusting, ct, tmp_path / "again", uncertainty=True)[0].uncertain is False
+
+
+def test_a_folder_of_several_kinds_gives_each_its_own_kind(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    image = io.read(ct)
+    folder = tmp_path / "many"
+    io.write(image, folder.joinpath("volume.nii.gz") if folder.mkdir() is None else folder)
+    io.write(image, folder / "series", as_="dicom")
+    io.write(Image(image.data[:, 2], image.affine, "HU", {"modality": "CT"}), folder / "slice.dcm")
+    outcomes = apply(unchanged(), folder, tmp_path / "out")
+    assert sorted(outcome.output for outcome in outcomes) == ["series", "slice.dcm", "volume.nii.gz"]
+    for outcome in outcomes:
+        after = io.read(tmp_path / "out" / outcome.output)
+        assert float(np.abs(after.data - io.read(Path(outcome.input)).data).max()) <= 1.0
+
+
+def test_what_is_unlike_training_is_refused_and_nothing_is_written(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    picky = unchanged(seen=SeenConfig("MR", [], [100.0, 120.0]))
+    with pytest.raises(UsageError, match=r"its modality is CT, and MR in training; its field of view is 2\d\d mm"):
+        apply(picky, ct, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (outcome,) = apply(picky, ct, tmp_path / "out", force=True)
+    assert outcome.overridden[0] == "its modality is CT, and MR in training"
+
+
+def test_of_several_images_the_others_are_made(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    image = io.read(ct)
+    for name, modality in (("one", "CT"), ("two", "MR")):
+        io.write(image.with_data(image.data, origin={"modality": modality}), tmp_path / "in" / name, as_="dicom")
+    outcomes = apply(unchanged(seen=SeenConfig("CT")), tmp_path / "in", tmp_path / "out")
+    assert [bool(outcome.refused) for outcome in outcomes] == [False, True]
+    assert "its modality is MR" in outcomes[1].refused and not (tmp_path / "out" / "two").exists()
+
+
+def test_a_series_with_a_missing_slice_and_values_that_are_no_numbers_are_refused(
+    unchanged: Made, ct: Path, tmp_path: Path
+) -> None:
+    (ct / "0003.dcm").unlink()
+    with pytest.raises(UsageError, match="1 of its slices are missing"):
+        apply(unchanged(), ct, tmp_path / "out")
+    broken = np.zeros((32, 32), np.float32)
+    broken[2, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(broken[..., None], np.eye(4)), tmp_path / "broken.nii")  # type: ignore[attr-defined]
+    np.savez(tmp_path / "broken.npz", images=broken[None])
+    for name in ("broken.nii", "broken.npz"):
+        with pytest.raises(UsageError, match="1 of its values are no numbers"):
+            apply(unchanged(), tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_never_mixed(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    apply(unchanged(), ct, tmp_path / "out")
+    with pytest.raises(UsageError, match="already holds results"):
+        apply(unchanged(), ct, tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    with pytest.raises(UsageError, match="already holds files"):
+        apply(unchanged(), ct, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("nowhere", "nothing at"), ("empty", "no image in"), ("text", "no image in")],
+)
+def test_nothing_to_translate_is_said_in_one_line(unchanged: Made, tmp_path: Path, source: str, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("no image")
+    with pytest.raises(UsageError, match=words) as caught:
+        apply(unchanged(), tmp_path / source, tmp_path / "out")
+    assert "\n" not in str(caught.value)
