@@ -67,8 +67,8 @@ def test_every_voxel_of_a_real_ct_comes_back_within_one_hu(unchanged: Made, tmp_
     ):
         before = io.read(source)
         inside = np.clip(before.data, -1024, 3071)
-        (outcome,) = apply(unchanged(wide, wide, size=[256, 256]), source, tmp_path / source.name, overlap=0.25)
-        after = io.read(tmp_path / source.name / outcome.output)
+        (outcome,) = apply(unchanged(wide, wide, size=[256, 256]), source, tmp_path / source.stem, overlap=0.25)
+        after = io.read(tmp_path / source.stem / outcome.output)
         assert float(np.abs(after.data - inside).max()) <= 1.0
         assert np.allclose(after.affine, before.affine, atol=1e-3)
 
