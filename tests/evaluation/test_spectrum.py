@@ -1,0 +1,36 @@
+"""A pattern of the stride's period is found where there is one, and only there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fabrica.errors import UsageError
+from fabrica.evaluation.spectrum import stride_peak
+from fabrica.image import Float32
+from fabrica.phantoms.head import head
+
+
+@pytest.fixture(scope="module")
+def heads() -> Float32:
+    return np.stack([head(seed, 64, contrasts=["CT"]).images["CT"].data for seed in range(6)])
+
+
+def test_images_without_a_pattern_have_no_peak(heads: Float32) -> None:
+    noise = np.random.default_rng(0).standard_normal((16, 1, 64, 64)).astype(np.float32)
+    assert stride_peak(noise, 4) < 2
+    assert stride_peak(heads, 4) < 4
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_faint_pattern_is_found(heads: Float32, stride: int, axis: int) -> None:
+    along = (np.arange(64) % stride == 0).astype(np.float32) * 20  # HU, in images of some 2500
+    shape = [1, 1, 1, 1]
+    shape[axis] = 64
+    assert stride_peak(heads + along.reshape(shape), stride) > 8
+
+
+def test_tiny_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="too small"):
+        stride_peak(np.zeros((1, 1, 16, 16), np.float32), 2)
