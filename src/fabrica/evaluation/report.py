@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from fabrica.pictures import image_grid
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "report.html.jinja"
+BESIDE = {"identity": "source as it is", "mean": "mean image", "real": "real images"}  # what scores stand beside
 
 
 @dataclass(frozen=True)
 class Row:
     """One score. `real` is the same score of real images put in the place of the synthetic ones, at the same N.
 
-    better   "lower", "higher" or "near real".
-    percent  shares that a person reads as per cent; value, low, high and real stay 0 to 1.
+    better     "lower", "higher" or "near real".
+    percent    shares that a person reads as per cent; value, low, high and real stay 0 to 1.
+    baselines  the same score of what should be worse: "identity", "mean".
+    group      the heading that rows stand under; "" where there is one table.
     """
 
     key: str
@@ -43,6 +46,8 @@ class Row:
     explanation: str
     real: float | None = None
     percent: bool = False
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
 
     def text(self, value: float | None) -> str:
         """A value of this row as the page and the terminal show it."""
@@ -57,16 +62,56 @@ class Row:
         low, high = self.text(self.low).removesuffix(" %"), self.text(self.high)
         return f"[{low}, {high}]"
 
+    @property
+    def beside(self) -> dict[str, float]:
+        """What the value is to be compared with, by the keys of BESIDE."""
+        return {**self.baselines, **({} if self.real is None else {"real": self.real})}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score of two models over the same patients: both means, one less two with its 95 % interval, and Wilcoxon's p.
+
+    key, name, better, group   as in Row.
+    """
+
+    key: str
+    name: str
+    one: float
+    two: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    better: str
+    group: str = ""
+
 
 @dataclass(frozen=True)
 class Report:
-    """What `evaluate` found. `scores` is what stands in scores.json; `page` is report.html."""
+    """What `evaluate` found. `scores` is what stands in scores.json; `page` is report.html.
+
+    judged        what the column of values is called.
+    comparisons   to the model `rival`; () without one.
+    """
 
     scores: dict[str, Any]
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
     page: Path
     verdict: str
+    judged: str = "synthetic"
+    comparisons: tuple[Comparison, ...] = ()
+    rival: str = ""
+
+    @property
+    def groups(self) -> list[tuple[str, list[Row], list[str]]]:
+        """(heading, its rows, the keys of BESIDE that they have) in order."""
+        found = []
+        for group in dict.fromkeys(row.group for row in self.rows):
+            rows = [row for row in self.rows if row.group == group]
+            found.append((group, rows, [key for key in BESIDE if any(key in row.beside for row in rows)]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -136,19 +181,39 @@ def write_report(
              What is not a finite number becomes null.
     Raises FabricaError if the folder cannot be written.
     """
-    numbers = {r.key: {"value": r.value, "low": r.low, "high": r.high, "real": r.real} for r in rows}
-    everything = finite({**scores, **numbers, "verdict": verdict, "warnings": list(warnings)})
-    text = json.dumps(everything, indent=2, ensure_ascii=False, allow_nan=False)
-    report = Report(everything, tuple(rows), tuple(warnings), out / "report.html", verdict)
-    page = render(report, show)
+    everything = {**scores, **numbers(rows), "verdict": verdict, "warnings": list(warnings)}
+    report = Report(finite(everything), tuple(rows), tuple(warnings), out / "report.html", verdict)
+    keep(report, lambda: render(report, show))
+    return report
+
+
+def numbers(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as they stand in scores.json."""
+    return {
+        r.key: {"value": r.value, "low": r.low, "high": r.high, "real": r.real}
+        | ({"baselines": dict(r.baselines)} if r.baselines else {})
+        for r in rows
+    }
+
+
+def keep(report: Report, page: Callable[[], str], **more: str) -> None:
+    """Write scores.json, report.html and `more` (name -> text, e.g. scores_csv) into the folder of report.page, each
+    whole or not at all. Raises FabricaError if the folder cannot be written."""
+    out = report.page.parent
+    contents = {"scores.json": as_json(report) + "\n", report.page.name: page()}
+    contents |= {name.replace("_", "."): text for name, text in more.items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FabricaError(f"{out} cannot be the report's folder ({error.strerror}); choose another with -o") from error
-    for path, content in ((out / "scores.json", text + "\n"), (report.page, page)):
-        with atomic(path) as temporary:
+    for name, content in contents.items():
+        with atomic(out / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    return report
+
+
+def as_json(report: Report) -> str:
+    """What stands in scores.json."""
+    return json.dumps(report.scores, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
@@ -161,14 +226,7 @@ def finite(value: Any) -> Any:
 
 
 def render(report: Report, show: Exhibits) -> str:
-    """The whole page. Every text is escaped: names and labels come from files that anybody may have written."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The whole page."""
     volumes = show.real.ndim == 5
     count = GRID_VOLUMES if volumes else GRID_IMAGES
     columns = 1 if volumes else 6
@@ -179,7 +237,10 @@ def render(report: Report, show: Exhibits) -> str:
     def picture(pair: Pair) -> str:
         return png_uri(triptych(pair.image, pair.nearest), widest=900)
 
-    return environment.get_template(TEMPLATE).render(
+    return filled(
+        TEMPLATE,
+        title=show.title,
+        subject=show.subject,
         report=report,
         show=show,
         shown=shown,
@@ -190,8 +251,21 @@ def render(report: Report, show: Exhibits) -> str:
         grid_count=(min(count, len(show.real)), min(count, len(show.synthetic))),
         volumes=volumes,
         charts=_charts(report, show),
-        numbers=json.dumps(report.scores, indent=2, ensure_ascii=False, allow_nan=False),
+        numbers=as_json(report),
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this package, filled. Every text is escaped: names and labels come from files that anybody may have
+    written."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _strip(row: Row) -> dict[str, float] | None:
@@ -241,15 +315,34 @@ def _curve_chart(report: Report, show: Exhibits) -> Chart:
 
 def scores_table(report: Report) -> str:
     """Verdict, warnings and scores as plain aligned text for a terminal."""
-    cells = [("score", "synthetic", "95 % interval", "real images", "better")]
-    cells += [(r.name, r.text(r.value), r.interval, r.text(r.real), r.better) for r in report.rows]
-    widths = [max(len(row[k]) for row in cells) for k in range(5)]
-    lines = [textwrap.fill(report.verdict, 100), ""]
-    for name, value, interval, real, better in cells:
-        numbers = f"{value:>{widths[1]}}  {interval:<{widths[2]}}  {real:>{widths[3]}}"
-        lines.append(f"{name:<{widths[0]}}  {numbers}  {better}".rstrip())
-    lines.insert(3, "-" * max(len(line) for line in lines[2:]))
+    lines = [textwrap.fill(report.verdict, 100)]
+    for group, rows, keys in report.groups:
+        head = ["score", report.judged, "95 % interval", *(BESIDE[key] for key in keys), "better"]
+        body = [
+            [r.name, r.text(r.value), r.interval, *(r.text(r.beside.get(key)) for key in keys), r.better] for r in rows
+        ]
+        lines += ["", *([group] if group else []), *_aligned([head, *body], left=(0, 2, 3 + len(keys)))]
+    if report.comparisons:
+        head = ["score", "this", "other", "difference", "95 % interval", "p"]
+        body = [
+            [c.name, shown(c.one), shown(c.two), shown(c.mean), f"[{shown(c.low)}, {shown(c.high)}]", shown(c.p)]
+            for c in report.comparisons
+        ]
+        lines += ["", f"against {report.rival}, the same patients", *_aligned([head, *body], left=(0, 4))]
     if report.warnings:
         lines.append("")
         lines += [textwrap.fill(f"warning: {w}", 100, subsequent_indent="  ") for w in report.warnings]
     return "\n".join(lines)
+
+
+def _aligned(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Lines of a table, a rule under its first; the columns `left` start at the left, the others end at the right."""
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            f"{text:<{width}}" if k in left else f"{text:>{width}}"
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
