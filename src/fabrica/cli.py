@@ -340,13 +340,20 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder, or a folder of synthetic images.")],
     against: Annotated[Path | None, typer.Option(help="Manifest of real images; none: the model's own.")] = None,
     out: Out = Path("report"),
+    versus: Annotated[
+        Path | None, typer.Option(help="A second model that translates, on the same test images, by paired tests.")
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", help="How many images to judge.")] = None,
     extractor: Annotated[str, typer.Option(help="radiomic, or a network: a name or a file.")] = "radiomic",
     curve: Annotated[str | None, typer.Option(help="Sampler steps to compare, as 2,5,10,20; '' for none.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Score synthetic images against held-out real ones: distances, diversity, memorisation; one HTML page."""
+    """Score a model against held-out real images, and write one HTML page.
+
+    What it synthesises: distances, diversity, memorisation. What it translates: the error in the body beside baselines,
+    distances between sets, uncertainty, pictures.
+    """
     from fabrica.evaluation import evaluate as judge
     from fabrica.evaluation.report import scores_table
 
@@ -355,8 +362,8 @@ def evaluate(
     except ValueError as error:
         raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
     with named_bars() as progress:
-        choices = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
-        report = judge(model, against, out, progress=progress, **choices)
+        choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
+        report = judge(model, against, out, versus=versus, progress=progress, **choices)
     if as_json:
         _print_json(report.scores)
         return

@@ -1,18 +1,75 @@
-"""Judge synthetic images: features, distances, diversity, memorisation, and one page that says it all."""
+"""Judge models and synthetic images: scores with intervals, what stands beside them, and one page that says it all."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fabrica.evaluation.report import Report
+    from fabrica.model import Model
 
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {
-    "evaluate": "fabrica.evaluation.synthesis",
     "Report": "fabrica.evaluation.report",
     "Row": "fabrica.evaluation.report",
     "scores_table": "fabrica.evaluation.report",
 }
 __all__ = ["Report", "Row", "evaluate", "scores_table"]
+
+
+def evaluate(
+    model: Model | Path | str,
+    against: str | Path | None = None,
+    out: str | Path = "report",
+    *,
+    versus: Model | Path | str | None = None,
+    n: int | None = None,
+    split: str = "test",
+    extractor: str = "radiomic",
+    seed: int = 0,
+    steps_curve: Sequence[int] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Score a model, or synthetic images, against held-out real ones; write out/report.html and out/scores.json.
+
+    model      a Model, a model folder, or a folder or manifest of synthetic images.
+    against    a manifest, folder or phantom source of real images; None: what the model was trained on.
+    versus     of models that translate: a second one, judged on the same test images by paired tests.
+    n          how many images: to synthesise, or to translate. None: see the two modules below.
+    split      the real images to compare with; val stands in, with a warning, where test is empty.
+    extractor  what distances between sets are measured on: see `fabrica.evaluation.extractors.extractor`.
+    steps_curve  of diffusion: also measure at these numbers of sampler steps.
+    progress   called with (what, done, total).
+
+    What makes images of noise is judged by `fabrica.evaluation.synthesis`, what translates by
+    `fabrica.evaluation.translation`. Raises UsageError.
+    """
+    from fabrica.errors import UsageError
+    from fabrica.evaluation import synthesis, translation
+    from fabrica.evaluation.sources import opened
+
+    model = opened(model)
+    if translation.translates(model):
+        if steps_curve:
+            raise UsageError("a model that translates has no sampler steps; leave the steps curve (--curve) out")
+        choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}
+        return translation.evaluate(model, against, out, versus=versus, **choices)
+    if versus is not None:
+        raise UsageError("versus (--versus) compares two models that translate; judge other models one by one")
+    return synthesis.evaluate(
+        model,
+        against,
+        out,
+        n=n,
+        split=split,
+        extractor=extractor,
+        seed=seed,
+        steps_curve=steps_curve,
+        progress=progress,
+    )
 
 
 def __getattr__(name: str) -> Any:

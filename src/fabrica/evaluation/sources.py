@@ -163,16 +163,23 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
     Raises UsageError for images without `against`, and for anything that is none of these.
     """
     from fabrica.folder import RECIPE
-    from fabrica.model import Model, load
+    from fabrica.model import Model
 
+    model = opened(model)
     if isinstance(model, Model):
         return _of_model(model, against)
     path = Path(model)
-    if (path / RECIPE).exists():
-        return _of_model(load(path), against)
     if against is None:
         raise UsageError(f"{path} holds images, not a model (no {RECIPE}); name the real ones: --against MANIFEST")
     return _of_images(path, str(against), tell)
+
+
+def opened(model: Model | Path | str) -> Model | Path | str:
+    """The model in a folder; what is a Model, or no model's folder, as it is."""
+    from fabrica.folder import RECIPE
+    from fabrica.model import Model, load
+
+    return model if isinstance(model, Model) or not (Path(model) / RECIPE).exists() else load(model)
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
@@ -198,7 +205,7 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         config=config,
         codec=model.codec,
         facts=[(name, value) for name, value in facts if value],
-        notes=_alarms(model.folder / ALARMS),
+        notes=alarms(model.folder / ALARMS),
         model=model,
         log=read_log(model.folder / "log.csv"),
     )
@@ -215,7 +222,7 @@ def _sampling(model: Model) -> str:
     return said
 
 
-def _alarms(path: Path) -> list[str]:
+def alarms(path: Path) -> list[str]:
     """What training warned of, a line each, e.g. "step 450: the generator has collapsed"."""
     if not path.is_file():
         return []
@@ -284,7 +291,7 @@ def _all_images(config: DataConfig, codec: Codec, manifest: Manifest, classes: S
     splits = [split for split in SPLITS if manifest.select(split=split).rows]
     parts = [_cached(config, codec, split, tell) for split in splits]
     images, names = [], []
-    share = _room(parts[0].shape) / sum(len(part) for part in parts)
+    share = room(parts[0].shape) / sum(len(part) for part in parts)
     for part in parts:
         kept = _some(len(part), int(share * len(part)) + 1, np.random.default_rng(0))
         images.append(part.read(kept))
@@ -301,7 +308,7 @@ def _some(count: int, most: int, rng: np.random.Generator) -> Int:
     return np.sort(rng.permutation(count)[:most])
 
 
-def _room(shape: Sequence[int]) -> int:
+def room(shape: Sequence[int]) -> int:
     """How many images (C, *S) may be in memory at once."""
     return max(64, MOST_BYTES // (4 * int(np.prod(shape))))
 
@@ -323,7 +330,7 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         )
     heldout = _cached(config, subject.codec, used, tell)
     rng = np.random.default_rng(seed)
-    kept = _some(len(heldout), _room(heldout.shape), rng)
+    kept = _some(len(heldout), room(heldout.shape), rng)
     if len(kept) < len(heldout):
         notes.append(f"{len(kept)} of {len(heldout)} held-out images are used, drawn at random, to fit in memory")
     train = _cached(config, subject.codec, "train", tell) if _has(config, "train") else None

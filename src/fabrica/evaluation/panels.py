@@ -1,0 +1,204 @@
+"""One translated image drawn for the page: greys in windows that are said, errors and doubts in fixed colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from scipy.ndimage import binary_erosion
+
+from fabrica.codec import Codec
+from fabrica.data.standardise import oriented
+from fabrica.evaluation.cases import Case, directions
+from fabrica.evaluation.charts import png_uri, shown
+from fabrica.image import Float32, Float64, Image
+from fabrica.model import Model
+
+Bytes = npt.NDArray[np.uint8]
+
+SIDE = 320  # pixels of a picture's longer side
+WIDE, SOFT = (-1000.0, 1500.0), (-160.0, 240.0)  # HU: bone with air, soft tissue
+ERROR_HU, DOUBT_HU = 500.0, 250.0
+ERROR_PART, DOUBT_PART = 1 / 8, 1 / 16  # of the range, for other units
+ERROR_COLOURS, DOUBT_COLOURS = (
+    "berlin",
+    "inferno",
+)  # black where there is nothing to see, told apart by the colour-blind
+OUTLINE = (120, 120, 120)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A data: URI, what it shows, and its column (1 to 4) on the page."""
+
+    uri: str
+    caption: str
+    column: int
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A colour scale: data: URI of the gradient, and the values at its ends."""
+
+    name: str
+    uri: str
+    low: str
+    high: str
+
+
+@dataclass(frozen=True, eq=False)
+class Show:
+    """What is drawn of one test image."""
+
+    model: Model
+    direction: str
+    case: Case
+    result: Image
+    doubt: Image | None
+
+    @property
+    def units(self) -> tuple[str, str]:
+        """Of source and target, " HU" or nothing."""
+        way = self.model.way(self.direction)
+        source, target = (" HU" if codec.unit == "HU" else "" for codec in (way.source, way.target))
+        return source, target
+
+    def top(self) -> list[Picture]:
+        given, truth = self.case.images[self.direction[0]], self.case.images.get(self.direction[-1])
+        source, target = side_name(self.model, self.direction[0]), side_name(self.model, self.direction[-1])
+        found = [self._grey(given, given, f"{source}, the source", 1, WIDE)]
+        if truth is None:
+            found.append(self._grey(self.result, self.result, f"{target}, translated", 2, WIDE))
+            if (back := self._back()) is not None:
+                found.append(self._grey(back, given, f"{source}, there and back", 3, WIDE))
+            return [*found, *self._doubt()]
+        found.append(self._grey(truth, truth, f"{target}, the truth", 2, WIDE))
+        found.append(self._grey(self.result, truth, f"{target}, translated", 3, WIDE))
+        if self.result.unit != "label":
+            found.append(self._error(truth))
+        return found
+
+    def below(self) -> list[Picture]:
+        truth = self.case.images.get(self.direction[-1])
+        target, found = side_name(self.model, self.direction[-1]), []
+        if self.result.unit == "HU":
+            if truth is not None:
+                found.append(self._grey(truth, truth, f"{target}, the truth, soft tissue", 2, SOFT))
+            column = 2 if truth is None else 3
+            found.append(self._grey(self.result, self.result, f"{target}, translated, soft tissue", column, SOFT))
+        return found if truth is None else [*found, *self._doubt()]
+
+    def _back(self) -> Image | None:
+        other = [way for way in directions(self.model) if way != self.direction]
+        return self.model.apply(self.result, direction=other[0]).result if other else None
+
+    def _grey(self, image: Image, like: Image, caption: str, column: int, window: tuple[float, float]) -> Picture:
+        """A picture on the scale of another image: the window for HU, else its percentiles 0.5 and 99.5."""
+        low, high = window if image.unit == "HU" else _percentiles(like)
+        plane = middle_plane(image)
+        values = np.clip((plane.data - low) / (high - low), 0, 1)
+        tile = np.round(255 * values).astype(np.uint8)
+        return Picture(
+            png_uri(_enlarged(tile[0] if len(tile) != 3 else np.moveaxis(tile, 0, -1), plane)), caption, column
+        )
+
+    def _error(self, truth: Image) -> Picture:
+        target = self.model.way(self.direction).target
+        most = error_scale(target)
+        gap = self.result.with_data((self.result.data - truth.data).mean(0, keepdims=True))
+        plane = middle_plane(gap)
+        pixels = _coloured(plane.data[0] / (2 * most) + 0.5, ERROR_COLOURS)
+        inside = middle_plane(gap.with_data(self.case.body[None].astype(np.float32))).data[0] > 0
+        pixels[inside & ~binary_erosion(inside)] = OUTLINE
+        return Picture(png_uri(_enlarged(pixels, plane)), "translated less truth; grey line: the body", 4)
+
+    def _doubt(self) -> list[Picture]:
+        if self.doubt is None:
+            return []
+        most = doubt_scale(self.model.way(self.direction).target)
+        plane = middle_plane(self.doubt.with_data(self.doubt.data.mean(0, keepdims=True)))
+        return [Picture(png_uri(_enlarged(_coloured(plane.data[0] / most, DOUBT_COLOURS), plane)), "uncertainty", 4)]
+
+
+def middle_plane(image: Image) -> Image:
+    """The middle axial slice as a radiologist sees it, (C, H, W); a 2-D image as it is."""
+    if len(image.size) == 2:
+        return image
+    turned = oriented(image, "LPS")
+    affine = np.diag([*turned.spacing[:0:-1], 1.0, 1.0])
+    return Image(np.ascontiguousarray(turned.data[:, turned.size[0] // 2]), affine, image.unit)
+
+
+def _enlarged(pixels: Bytes, plane: Image) -> Bytes:
+    """Pixels (H, W[, 3]) with the proportions that the image has in mm, SIDE on the longer side, no smoothing."""
+    height, width = (n * mm for n, mm in zip(plane.size, plane.spacing, strict=True))
+    scale = SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    smaller = size[0] < plane.size[1]
+    picture = Pillow.fromarray(pixels).resize(size, Pillow.Resampling.BOX if smaller else Pillow.Resampling.NEAREST)
+    return np.asarray(picture)
+
+
+def _coloured(values: Float64 | Float32, colours: str) -> Bytes:
+    """(H, W) in [0, 1], beyond which the ends stand, as uint8 (H, W, 3)."""
+    mapped: Bytes = matplotlib.colormaps[colours](np.clip(values, 0, 1), bytes=True)[..., :3].copy()
+    return mapped
+
+
+def _percentiles(image: Image) -> tuple[float, float]:
+    if image.unit == "label":
+        return 0.0, max(1.0, float(image.data.max()))
+    low, high = (float(v) for v in np.percentile(image.data, [0.5, 99.5]))
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def error_scale(codec: Codec) -> float:
+    """The error at the ends of the colours, in the codec's unit."""
+    return ERROR_HU if codec.unit == "HU" else ERROR_PART * _span(codec)
+
+
+def doubt_scale(codec: Codec) -> float:
+    """The uncertainty at the end of the colours, in the codec's unit."""
+    return DOUBT_HU if codec.unit == "HU" else DOUBT_PART * _span(codec)
+
+
+def _span(codec: Codec) -> float:
+    low, high = codec.default_limits or (codec.low, codec.high)
+    return high - low
+
+
+def side_name(model: Model, side: str) -> str:
+    return {"a": model.recipe.data.a, "b": model.recipe.data.b}[side]
+
+
+def legends(model: Model, direction: str, with_error: bool) -> list[Legend]:
+    target = model.way(direction).target
+    if target.kind == "label":
+        return []
+    unit = " HU" if target.unit == "HU" else ""
+    ramp = np.linspace(0, 1, 256)[None].repeat(12, 0)
+    most = shown(doubt_scale(target))
+    found = [Legend("uncertainty", png_uri(_coloured(ramp, DOUBT_COLOURS)), f"0{unit}", f"{most}{unit} and more")]
+    if with_error:
+        most = shown(error_scale(target))
+        ends = f"−{most}{unit}: too low", f"+{most}{unit}: too high"
+        found.insert(0, Legend("translated less truth", png_uri(_coloured(ramp, ERROR_COLOURS)), *ends))
+    return found
+
+
+def how(model: Model, direction: str, volumes: bool) -> str:
+    """What the greys mean."""
+    way, said = model.way(direction), []
+    for side, codec in ((direction[0], way.source), (direction[-1], way.target)):
+        name = side_name(model, side)
+        if codec.unit == "HU":
+            said.append(
+                f"{name}: black is −{-WIDE[0]:g} HU, white is {WIDE[1]:g} HU"
+                + (f"; soft tissue: −{-SOFT[0]:g} to {SOFT[1]:g} HU" * (side == direction[-1]))
+            )
+        elif codec.kind != "label":
+            said.append(f"{name}: black and white are percentiles 0.5 and 99.5 of the (true) image")
+    return ". ".join([*said, *(["Of volumes the middle axial slice is shown"] if volumes else [])]) + "."
