@@ -20,7 +20,7 @@ from fabrica.recipe import DataConfig, Recipe, SeenConfig
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FABRICA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))  # more threads than cores wait for one another
 
 
 class Middle(nn.Module):

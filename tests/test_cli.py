@@ -13,8 +13,10 @@ import pytest
 from PIL import Image as Pillow
 
 import fabrica
+from fabrica import io
 from fabrica.cli import app
 from fabrica.errors import UsageError
+from fabrica.phantoms.head import head
 from fabrica.pictures import image_grid
 from fabrica.progress import training_bar
 from fabrica.recipe import load_recipe
@@ -234,6 +236,56 @@ def test_ctrl_c_says_that_it_stopped_and_fails(tmp_path: Path) -> None:
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     complains(call("phantom", "chest", "-n", 1, "--size", 16, "-o", tmp_path / "data"), 1, "data/images cannot be used")
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CycleGAN of heads that has hardly learned anything."""
+    folder = tmp_path_factory.mktemp("runs") / "translator"
+    tiny = ["data.count=8", "data.size=32", "method.width=4", "method.blocks=1", "method.critic_width=4"]
+    short = ["train.steps=2", "train.minutes=0", "train.validate_every=2", "train.precision=fp32"]
+    train(load_recipe("cyclegan-head", [*tiny, *short]), folder)
+    return folder
+
+
+def test_a_head_goes_from_dicom_to_dicom_and_back(translator: Path, tmp_path: Path) -> None:
+    io.write(head(9, 32, 4, contrasts=["T1"]).images["T1"], tmp_path / "mr", as_="dicom")
+    done = call(
+        "apply",
+        translator,
+        tmp_path / "mr",
+        "-o",
+        tmp_path / "ct",
+        "--uncertainty",
+        "--round-trip",
+        "--json",
+        "--force",
+    )
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)
+    made = fabrica.read(tmp_path / "ct" / told["output"])
+    assert made.unit == "HU" and made.origin["modality"] == "CT" and made.size == (4, 32, 32)
+    assert {path.name for path in (tmp_path / "ct").iterdir()} == {
+        "mr",
+        "mr-preview.png",
+        "mr-uncertainty.nii.gz",
+        "mr-round-trip.nii.gz",
+        "result.json",
+    }
+    back = call("apply", translator, tmp_path / "ct" / "mr", "-o", tmp_path / "back", "--direction", "b2a", "--force")
+    assert back.returncode == 0 and "fabrica" not in back.stderr, back.stderr
+    assert fabrica.read(tmp_path / "back" / "mr").origin["modality"] == "MR"
+
+
+def test_models_are_used_for_what_they_are(translator: Path, gan: Path, tmp_path: Path) -> None:
+    io.write(head(9, 32, contrasts=["CT"]).images["CT"], tmp_path / "ct.nii.gz")
+    complains(call("sample", translator, "-o", tmp_path / "a"), 2, "translates images", "fabrica apply")
+    complains(call("apply", gan, tmp_path / "ct.nii.gz", "-o", tmp_path / "b"), 2, "makes images of noise")
+    complains(call("apply", translator, tmp_path / "ct.nii.gz", "-o", tmp_path / "c"), 2, "its modality is CT, and MR")
+    complains(call("apply", translator, tmp_path / "ct.nii.gz", "-o", tmp_path / "c", "--direction", "a2c"), 2, "a2c")
+    complains(call("train", "cut-head", "data.a=T1", "data.b=T1"), 2, "from what to what")
+    complains(call("train", "pix2pix-head", "data.paired=false"), 2, "learns from pairs")
+    assert not list(tmp_path.glob("[abc]"))
 
 
 def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path) -> None:

@@ -17,22 +17,28 @@ from fabrica.translation import Way, turned, turned_spacing
 LEVELS = np.linspace(0.02, 0.98, 9)
 FLOOR = 1e-6  # variance added to each quantile's: what training never varied may differ by a thousandth of the range
 LOOKED = 512  # training images, or slices of one that is asked about
-BEYOND = 1.25  # times the largest distance among training images
+BEYOND = 1.25  # times the largest distance among training and held-out images
+FEWEST = 32  # images, to know how grey values spread; of fewer, any other is far from them
 FIELD = 0.35  # of the field of view, smaller or larger than any in training
 
 
-def seen(data: Dataset, codec: Codec) -> SeenConfig:
-    """What the training images of one side have in common."""
+def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
+    """What the training images of one side have in common; held-out ones say how far others may lie from them."""
     found = SeenConfig(data.modality, list(data.spacing), list(data.meta.extent))
-    if codec.kind == "label":
+    if codec.kind == "label" or len(data) < FEWEST:
         return found
-    chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(int))
-    each = np.stack([_quantiles(data.read([k])[0], codec) for k in chosen])
-    covariance = np.atleast_2d(np.cov(each.T)) + FLOOR * np.eye(len(LEVELS)) if len(each) > 1 else np.eye(len(LEVELS))
+    each, others = (_each(images, codec) for images in (data, heldout))
+    covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
     found.quantiles = [float(f"{q:.6g}") for q in each.mean(0)]
     found.covariance = [[float(f"{v:.6g}") for v in row] for row in covariance]
-    found.distance = round(max(_distance(one, found) for one in each), 3)
+    found.distance = round(max(_distance(one, found) for one in (*each, *others)), 3)
     return found
+
+
+def _each(data: Dataset, codec: Codec) -> Float64:
+    """The quantiles (N, 9) of up to LOOKED images, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(int))
+    return np.stack([_quantiles(data.read([k])[0], codec) for k in chosen])
 
 
 def unlike(image: Image, way: Way, known: SeenConfig) -> list[str]:

@@ -175,7 +175,7 @@ def _sides(recipe: Recipe, progress: Progress | None) -> tuple[Pairs, Pairs]:
     """Both sides of a translation; fills in what they have in common, too."""
     of_a, of_b = (_splits(recipe, key, side, progress) for key, side in (("codec", "a"), ("codec_b", "b")))
     codec_b = codec_of(recipe.codec_b)
-    recipe.seen_a, recipe.seen_b = seen(of_a[0], codec_of(recipe.codec)), seen(of_b[0], codec_b)
+    recipe.seen_a, recipe.seen_b = seen(*of_a, codec_of(recipe.codec)), seen(*of_b, codec_b)
     _fill_output(recipe, of_b[0])
     with_body = "body" in getattr(build(copy.deepcopy(recipe)), "needs", ())
     train, val = (Pairs(a, b, recipe.data.paired, codec_b, with_body) for a, b in zip(of_a, of_b, strict=True))
@@ -184,8 +184,9 @@ def _sides(recipe: Recipe, progress: Progress | None) -> tuple[Pairs, Pairs]:
 
 def _splits(recipe: Recipe, codec_key: str, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
     """The train and the val split, of one side of a translation, in the codec of this section, which is resolved."""
-    if getattr(recipe, codec_key).kind == "auto":
-        setattr(recipe, codec_key, codec_config(resolve_codec(recipe.data, getattr(recipe, codec_key), side)))
+    chosen = getattr(recipe, codec_key)
+    if chosen.kind == "auto" or (chosen.kind == "percentile" and not chosen.default_limits):
+        setattr(recipe, codec_key, codec_config(resolve_codec(recipe.data, chosen, side)))
     codec, of = codec_of(getattr(recipe, codec_key)), f" of {side}" if side else ""
     open_source(recipe.data, "val", side)  # a data set without held-out images is refused before train images are read
     data, heldout = (

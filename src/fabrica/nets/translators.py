@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from monai.networks.nets import BasicUNetPlusPlus
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -184,6 +183,8 @@ class UNetPlusPlus(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, width: int = 32, dims: int = 2) -> None:
         super().__init__()
+        from monai.networks.nets import BasicUNetPlusPlus  # seconds that the other networks need not wait
+
         self.net = BasicUNetPlusPlus(
             spatial_dims=dims,
             in_channels=channels,
@@ -192,6 +193,8 @@ class UNetPlusPlus(nn.Module):
             norm="batch",
             upsample="nontrainable",
         )
+        for k in (1, 2, 3):  # heads that only deep supervision asks for: without gradients they stop several processes
+            setattr(self.net, f"final_conv_0_{k}", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
         return cropped_to(cast(Tensor, self.net(padded_to(x, 16))[0]), x)
