@@ -19,11 +19,13 @@ from fabrica.evaluation.extractors import Extractor
 from fabrica.evaluation.measure import DISTANCES, LEAST_JUDGED, RESAMPLES
 from fabrica.evaluation.report import Row
 from fabrica.evaluation.sources import Progress, room
+from fabrica.evaluation.spectrum import stride_peak
 from fabrica.image import Float32, Float64
 from fabrica.model import Model, middle
 
 MOST = 1000  # images a set
 BATCH = 16
+STRIDE = 4  # of the generators' strided layers, and their halves
 SHOWN = DISTANCES[:2]  # Fréchet distance and KID
 
 
@@ -86,7 +88,34 @@ def rows(
             )
     prefix = "" if direction == "a2b" else f"{direction}_"
     found = _rows(extractor, features, fake, identity, reference, group, prefix, exam.paired, seed)
-    return found, [note for note in notes if note]
+    return [*found, *_pattern(made, real, group, prefix)], [note for note in notes if note]
+
+
+def _pattern(made: Float32, real: Float32, group: str, prefix: str) -> list[Row]:
+    """The row on the pattern that strides leave; none of volumes, and of images too small to show it."""
+    if made.ndim != 4:
+        return []
+    try:
+        value, usual = stride_peak(made, STRIDE), stride_peak(real, STRIDE)
+    except UsageError:
+        return []
+    explanation = (
+        f"Power at the frequencies of a pattern of {STRIDE} pixels against that around them: 1 no pattern; well above "
+        "real: a checkerboard."
+    )
+    return [
+        Row(
+            prefix + "stride_peak",
+            "Pattern of strides",
+            value,
+            None,
+            None,
+            "near real",
+            explanation,
+            usual,
+            group=group,
+        )
+    ]
 
 
 def _too_few(count: int) -> str:
