@@ -318,3 +318,58 @@ def test_unreadable_images_are_named(pictures: DataConfig, tmp_path: Path) -> No
     with pytest.raises(FabricaError, match=r"5\.png"):
         build_cache(pictures, BYTE, "train", tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("high", "suffix", "expected"),
+    [
+        (1, ".png", Codec("label", classes=2, unit="label")),
+        (3, ".nii.gz", Codec("label", classes=4, unit="label")),
+        (255, ".nii.gz", Codec("window", 0, 255)),
+    ],
+)
+def test_masks_of_few_integers_are_labels_and_others_windows(
+    tmp_path: Path, high: int, suffix: str, expected: Codec
+) -> None:
+    values = np.random.default_rng(0).integers(0, min(high, 3) + 1, (5, 1, 16, 16)).astype(np.float32)
+    values *= high / values.max()
+    rows = []
+    for k, mask in enumerate(np.rint(values)):
+        io.write(Image(mask, np.eye(4), origin={"range": (0.0, 255.0), "step": 1.0}), tmp_path / f"{k}-mask{suffix}")
+        io.write(images(200, declared=255)[0], tmp_path / f"{k}.png")
+        rows.append(Row(f"{k}", f"{k}", f"{k}.png", split="train", mask=f"{k}-mask{suffix}"))
+    Manifest(rows, tmp_path).save(tmp_path / "m.csv")
+    config = DataConfig(str(tmp_path / "m.csv"), a="mask", b="image", size=[16, 16])
+    assert resolve_codec(config, side="a") == expected
+    assert resolve_codec(config, side="b") == Codec("window", 0, 255)
+    assert resolve_codec(config, CodecConfig("window", 0, 9), side="a") == Codec("window", 0, 9)
+
+
+def test_the_sides_of_one_recipe_are_two_caches_with_what_was_left_out(pictures: DataConfig, tmp_path: Path) -> None:
+    manifest = Manifest.load(pictures.source)
+    for k, row in enumerate(manifest.rows):  # i0 and i1 of domain a, i6 and i7 of b, ... are of one patient each
+        row.patient, row.split = f"p{k % 6}", "train"
+    manifest.rows[11].split = ""
+    manifest.save(pictures.source)
+    config = replace(pictures, a="a", b="b", paired=True)
+    a, b = (build_cache(config, BYTE, "train", tmp_path / "cache", side=side) for side in "ab")
+    assert list(a.ids) == [f"i{k}" for k in range(5)] and list(b.ids) == [f"i{k + 6}" for k in range(5)]
+    assert a.meta.notes == b.meta.notes == ("1 of 6 images of 'a' have no pair in 'b': left out",)
+    heap = build_cache(replace(config, paired=False), BYTE, "train", tmp_path / "cache", side="a")
+    assert len(heap) == 6 and heap.folder != a.folder and heap.meta.notes == ()
+
+
+def test_a_cache_knows_the_field_of_view(tmp_path: Path) -> None:
+    rows = []
+    for k, mm in enumerate((1.0, 1.5, 2.0)):
+        io.write(Image(np.ones((1, 3, 16, 20), np.float32), np.diag([mm, mm, 5, 1.0])), tmp_path / f"{k}.nii.gz")
+        rows.append(Row(f"{k}", f"{k}", f"{k}.nii.gz", split="train"))
+    Manifest(rows, tmp_path).save(tmp_path / "m.csv")
+    data = build_cache(DataConfig(str(tmp_path / "m.csv"), size=[16, 16]), BYTE, "train", tmp_path / "cache")
+    assert data.meta.extent == pytest.approx((20.0, 40.0)) and len(data) == 3
+    sagittal = np.zeros((4, 4))
+    sagittal[[1, 2, 0, 3], [0, 1, 2, 3]] = 1, 1, 2, 1  # stored as (x, z, y): 10 slices of 2 mm, 300 mm high, 30 long
+    io.write(Image(np.ones((1, 10, 300, 30), np.float32), sagittal), tmp_path / "0.nii.gz")
+    Manifest(rows[:1], tmp_path).save(tmp_path / "m.csv")
+    data = build_cache(DataConfig(str(tmp_path / "m.csv"), size=[16, 16]), BYTE, "train", tmp_path / "cache")
+    assert data.meta.extent == pytest.approx((30.0, 30.0))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fabrica.codec import Codec, Limits
+from fabrica.data import sides
 from fabrica.data import standardise as standard
 from fabrica.data.dataset import META, Dataset, Meta, Writer
 from fabrica.data.sources import PHANTOM, Source, cache_home, check_labels, classes_of, open_source
@@ -30,6 +31,7 @@ SAMPLE = 64  # images looked at to choose a codec
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
 HOUNSFIELD = (-1024.0, 3071.0)
 PERCENTILES = (0.5, 99.5)
+CLASSES = 64  # masks whose values are integers below this hold labels
 
 
 def build_cache(
@@ -75,7 +77,8 @@ def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: s
 
     kind "auto": CT in HU -> window [-1024, 3071] HU. Images of 8 bits, and phantoms -> window at the declared
     range. Images of 16 bits -> window at the bits in use (12-bit values in a 16-bit PNG: [0, 4095]). Anything else
-    has no common scale -> percentiles 0.5 and 99.5 of each image. Label maps -> one-hot.
+    has no common scale -> percentiles 0.5 and 99.5 of each image. Label maps, and masks of few integers -> one-hot;
+    other masks (0 and 255) -> window from 0 to their highest value.
     """
     chosen = chosen or CodecConfig()
     if chosen.kind == "label":
@@ -87,8 +90,11 @@ def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: s
         raise UsageError(f"codec.kind is {chosen.kind!r}; expected auto, window, percentile or label")
     percentiles = PERCENTILES if chosen.low is None or chosen.high is None else (chosen.low, chosen.high)
     looked = _look(config, percentiles, side)
-    if looked.units == {"label"} and chosen.kind == "auto":
+    is_mask = {"a": config.a, "b": config.b}.get(side) == "mask"
+    if chosen.kind == "auto" and (looked.units == {"label"} or (is_mask and looked.whole and looked.top < CLASSES)):
         return Codec("label", classes=max(2, int(looked.top) + 1), unit="label")
+    if chosen.kind == "auto" and is_mask:
+        return Codec("window", 0.0, looked.top)
     unit = "HU" if looked.units == {"HU"} else "arbitrary"
     window = looked.window()
     if chosen.kind == "window" or (chosen.kind == "auto" and window):
@@ -113,6 +119,7 @@ class Looked:
     ranges: set[Limits | None]
     limits: list[Limits]
     top: float = 0.0
+    whole: bool = True
 
     def add(self, image: Image) -> None:
         self.units.add(image.unit)
@@ -122,6 +129,7 @@ class Looked:
         low, high = (float(v) for v in np.percentile(image.data, self.percentiles))
         self.limits.append((low, high))
         self.top = max(self.top, float(image.data.max()))
+        self.whole = self.whole and bool((image.data == np.rint(image.data)).all() and image.data.min() >= 0)
 
     def window(self) -> Limits | None:
         """One physical range for all images, if there is one."""
@@ -157,7 +165,7 @@ def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
     config = source.config
     told = {
         "format": FORMAT,
-        "code": hashlib.sha256(Path(standard.__file__).read_bytes()).hexdigest(),
+        "code": hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, sides))).hexdigest(),
         "source": source.fingerprint(),
         "split": source.split,
         "size": list(config.size),
@@ -206,7 +214,7 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
     config = source.config
     modalities: Counter[str] = Counter()
     spacings, extents = array("d"), array("d")
-    seen = [0] * len(classes)
+    seen, resampled = [0] * len(classes), 0
     content = [0] * len(config.size)
     step = max(1, source.count // 200)
     with Writer(folder) as writer:
@@ -225,10 +233,9 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
                 spacings.extend(spacing)
             content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
             modalities[sample.modality] += 1
+            resampled += bool(sample.image.origin.get("resampled"))
             if standard.is_placed(sample.image):
-                extents.append(
-                    max(n * mm for n, mm in zip(sample.image.size[-2:], sample.image.spacing[-2:], strict=True))
-                )
+                extents.append(_extent(sample.image))
             if progress and (done % step == 0 or done == source.count):
                 progress(done, source.count)
         if source.split == "train" and 0 in seen:
@@ -239,12 +246,21 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
         middle = np.median(np.array(spacings).reshape(-1, len(config.size)), axis=0) if spacings else np.empty(0)
         spacing = tuple(float(mm) for mm in middle)
         extent = (min(extents), max(extents)) if extents else ()
-        notes = tuple(source.notes)
+        other = (
+            f"{resampled} of {source.count} images of {source.which!r} lay on other voxels than their pairs: resampled"
+        )
+        notes = (*source.notes, *([other] if resampled else []))
         writer.finish(Meta(writer.count, writer.shape, classes, common, spacing, tuple(content), extent, notes))
 
 
 def _context(source: Source) -> int:
     return source.config.context if source.side == "a" else 0
+
+
+def _extent(image: Image) -> float:
+    """The longer side of an image, or of the axial slices of a volume however it is stored, in mm."""
+    axes = standard.turn(image.affine, "RAS")[0][1:] if len(image.size) == 3 else (1, 2)
+    return max(image.size[axis - 1] * image.spacing[axis - 1] for axis in axes)
 
 
 def _content(image: Image, config: DataConfig) -> list[int]:

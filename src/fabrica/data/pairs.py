@@ -61,5 +61,6 @@ class Pairs:
         found = {"a": changed(self.a.read(of_a), seed, positions, flip, jitter), "b": b}
         if self.with_body:
             limit = threshold(self.codec_b)
-            found["body"] = torch.from_numpy(np.stack([body(image, limit)[None] for image in b.numpy()]))
+            shown = -b.numpy() if self.codec_b.kind == "label" else b.numpy()  # the first label is the background
+            found["body"] = torch.from_numpy(np.stack([body(image, limit)[None] for image in shown]))
         return found | {"index": torch.from_numpy(of_a)}

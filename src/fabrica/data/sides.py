@@ -10,31 +10,34 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
+import numpy.typing as npt
 from scipy.ndimage import affine_transform
 
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.standardise import is_placed, name
 from fabrica.data.tables import stem
 from fabrica.errors import UsageError, did_you_mean
-from fabrica.image import Image
+from fabrica.image import Float64, Image
 
-SAME = 1e-3  # mm: affines that differ less are of the same grid
+SAME = 1e-3  # mm, or voxels: what differs less is the same place
 AIR = -1024.0  # HU, where an image does not reach
 
 
 def side(manifest: Manifest, which: str, source: str) -> list[Row]:
-    """The rows of this side, those that have a split. Raises UsageError for a side without rows."""
+    """The rows of this side, those that have a split; a mask's pair is its own image. Raises UsageError for a side
+    without rows."""
     rows = [row for row in manifest.rows if row.split]
     if which == "mask":
-        found = [replace(row, path=row.mask, frame="") for row in rows if row.mask]
+        found = [replace(row, path=row.mask, frame="", pair=row.path, modality="SEG") for row in rows if row.mask]
     else:
         found = rows if which == "image" else [row for row in rows if row.domain == which]
     if found:
         return found
     domains = sorted({row.domain for row in rows if row.domain})
     there = f"domains {', '.join(domains)}" if domains else "no domains"
+    near = did_you_mean(which, domains) if domains and which != "mask" else ""
     raise UsageError(
-        f"{source} has no image of {which!r}{did_you_mean(which, domains)}; it has {there}"
+        f"{source} has no image of {which!r}{near}; it has {there}"
         f"{' and masks' if any(row.mask for row in rows) else ' and no masks'}"
     )
 
@@ -45,8 +48,7 @@ def matched(a: Sequence[Row], b: Sequence[Row]) -> list[tuple[Row, Row]]:
     They belong together when one names the other in its `pair` column, else when ids are the same, else when patient
     and file name are, else when they are the only ones of their patient.
     """
-    by_path = {row.path: row for row in b}
-    pointing = {row.pair: row for row in b if row.pair}
+    by_path, pointing = _unique(b, lambda row: row.path), _unique(b, lambda row: row.pair or None)
     keys: tuple[Callable[[Row], Hashable], ...] = (
         lambda row: row.id,
         lambda row: (row.patient, stem(PurePosixPath(row.path).name), row.frame) if row.patient else None,
@@ -75,7 +77,8 @@ def _unique(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> dict[Hashabl
 
 def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
     """The image on the voxels of another of the same patient: as it is where they agree, else resampled in mm
-    (linear, `labels` to the nearest); beyond its borders it is air, or its lowest value.
+    (linear, `labels` to the nearest), which origin["resampled"] tells; beyond its borders it is air, or its lowest
+    value.
 
     Raises UsageError for grids that cannot be compared, and for images that lie apart.
     """
@@ -83,7 +86,8 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
         return image
     both_placed = is_placed(image) and is_placed(grid)
     if image.size == grid.size and not both_placed:
-        return image
+        steps = np.linalg.norm(image.affine[:3, :3], axis=0)  # stored alike, so they must be turned alike
+        return image.with_data(image.data, affine=grid.affine if is_placed(grid) else np.diag([*steps, 1.0]))
     if not both_placed or len(image.size) != 3 or len(grid.size) != 3:
         raise UsageError(
             f"{name(image)} is {_shape(image)} and its pair {name(grid)} is {_shape(grid)}: without positions in mm "
@@ -97,11 +101,21 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
     if (reached.max(1) < 0).any() or (reached.min(1) > np.array(image.size) - 1).any():
         raise UsageError(f"{name(image)} and its pair {name(grid)} lie apart in the patient; they are no pair")
     outside = AIR if image.unit == "HU" else 0.0 if labels else float(image.data.min())
-    moved = [
-        affine_transform(channel, matrix[:3], output_shape=grid.size, order=0 if labels else 1, cval=outside)
-        for channel in image.data
-    ]
-    return image.with_data(np.stack(moved), affine=grid.affine)
+    order, inside = 0 if labels else 1, _inside(matrix, image.size, grid.size)
+    moved = [affine_transform(c, matrix[:3], output_shape=grid.size, order=order, mode="nearest") for c in image.data]
+    values, origin = np.where(inside, np.stack(moved), np.float32(outside)), {**image.origin, "resampled": True}
+    return image.with_data(values, affine=grid.affine, origin=origin)
+
+
+def _inside(matrix: Float64, size: Sequence[int], out: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which voxels of a grid (*out) the matrix maps into an image (*size), whose voxels reach half a voxel around their
+    centres."""
+    found = np.ones(out, dtype=np.bool_)
+    places = np.ogrid[tuple(slice(n) for n in out)]
+    for row, n in zip(matrix.astype(np.float32), size, strict=False):
+        at = sum((step * place.astype(np.float32) for step, place in zip(row, places, strict=False)), row[3])
+        found &= (at > -0.5 - SAME) & (at < n - 0.5 + SAME)
+    return found
 
 
 def _shape(image: Image) -> str:

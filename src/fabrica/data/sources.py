@@ -78,7 +78,7 @@ class Source:
         if self.manifest is None:
             drawn = f"{self.which} {self.config.depth} {self._first()}" if self.side else str(self.config.depth)
             return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()}"
-        digest = hashlib.sha256(str(self.manifest.root.absolute()).encode())
+        digest = hashlib.sha256(f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'}".encode())
         stamps: dict[str, tuple[int, int]] = {}
         for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
@@ -142,8 +142,10 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             found[each] = sides.side(chosen, which, f"split {split} of {config.source}")
         except UsageError as error:
             raise UsageError(f"{error}; scan more patients, or split anew") from error
+        if which == "mask":
+            Manifest(found[each], whole.root).check()  # `load_manifest` has looked for the images only
     if not config.paired:
-        rows = found[side]
+        rows = list({(row.path, row.frame): row for row in found[side]}.values())  # several images may share a mask
         return Source(config, split, Manifest(rows, whole.root), len(rows), side)
     pairs = sides.matched(found["a"], found["b"])
     if not pairs:
@@ -151,10 +153,9 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             f"no image of {config.a!r} in split {split} of {config.source} has a partner among {config.b!r}: give both "
             "the same id, or name the other's path in a column `pair`"
         )
-    alone = len(found["a"]) - len(pairs)
-    notes = [f"{alone} of {len(found['a'])} images of {config.a!r} have no pair in {config.b!r}: left out"] * (
-        alone > 0
-    )
+    every, used = ({(row.path, row.frame) for row in rows} for rows in (found["a"], [a for a, _ in pairs]))
+    alone = len(every - used)
+    notes = [f"{alone} of {len(every)} images of {config.a!r} have no pair in {config.b!r}: left out"] * (alone > 0)
     rows = [pair["ab".index(side)] for pair in pairs]
     grid = [a for a, _ in pairs] if side == "b" else []
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, grid, notes)
