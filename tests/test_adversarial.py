@@ -10,11 +10,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fabrica.adversarial import (
     SIDES,
+    History,
     accuracy,
     critic_loss,
     frozen,
     generator_loss,
+    least_squares,
     mixed_accuracy,
+    refuse_volumes,
     relativistic,
     slopes,
     square_side,
@@ -155,3 +158,70 @@ def test_other_sides_are_refused_with_one_that_fits(sides: tuple[int, ...], near
 def test_volumes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"data\.size \[64, 64, 64\] does not fit"):
         square_side((1, 64, 64, 64))
+
+
+def frames(*values: float) -> torch.Tensor:
+    """(B, 1, 2, 2), each filled with one value."""
+    return torch.tensor(values).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+
+
+def test_the_first_images_fill_the_history_and_are_shown_themselves() -> None:
+    past, rng = History(3, (1, 2, 2)), torch.Generator().manual_seed(0)
+    assert torch.equal(past(frames(1, 2), rng), frames(1, 2)) and int(past.count) == 2
+    assert torch.equal(past(frames(3), rng), frames(3)) and int(past.count) == 3
+    assert torch.equal(past.past, frames(1, 2, 3))
+
+
+def test_half_of_the_images_shown_are_older_and_none_is_shown_twice() -> None:
+    """An older one makes room for the new: every image is shown once at most, and lost only in the buffer."""
+    past, rng = History(20, (1, 2, 2)), torch.Generator().manual_seed(0)
+    shown = torch.cat([past(frames(*range(4 * k, 4 * k + 4)), rng) for k in range(500)])[:, 0, 0, 0]
+    new = torch.arange(2000.0)
+    older = (shown != new)[20:].float().mean()
+    assert float(older) == pytest.approx(0.5, abs=4 * 0.5 / 1980**0.5)  # four standard errors
+    assert bool((shown <= new).all())
+    later = shown[20:]
+    assert len(later.unique()) == len(later)
+    held = past.past[:, 0, 0, 0]
+    assert not set(held.tolist()) & set(later.tolist())
+    gap = float((new - shown)[20:].mean())  # ten older ones of mean age 40 in twenty
+    assert 10 < gap < 30
+
+
+def test_the_images_shown_are_no_view_of_the_history() -> None:
+    past, rng = History(1, (1, 2, 2)), torch.Generator().manual_seed(0)
+    given = frames(1)
+    past(given, rng).fill_(9)
+    assert torch.equal(past.past, frames(1)) and torch.equal(given, frames(1))
+
+
+def test_a_history_of_none_shows_every_image_as_it_comes() -> None:
+    past, rng = History(0, (1, 2, 2)), torch.Generator().manual_seed(0)
+    assert all(torch.equal(past(frames(k, k + 1), rng), frames(k, k + 1)) for k in range(50))
+
+
+def test_a_restored_history_goes_on_where_it_stood() -> None:
+    one, other = History(5, (1, 2, 2)), History(5, (1, 2, 2))
+    for k in range(6):
+        one(frames(2 * k, 2 * k + 1), torch.Generator().manual_seed(k))
+    other.load_state_dict(one.state_dict())
+    for k in range(6, 12):
+        new = frames(2 * k, 2 * k + 1)
+        assert torch.equal(*(past(new, torch.Generator().manual_seed(k)) for past in (one, other)))
+
+
+def test_least_squares_is_the_mean_square_from_what_is_wanted() -> None:
+    assert float(least_squares(torch.tensor([[1.0, 3.0], [0.0, -1.0]]), 1.0)) == (0 + 4 + 1 + 4) / 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 32, 32, 32), r"^cut sees slices; give data\.size as \[H, W\], or take method\.name=pix2pix for volumes$"),
+        ((1, 64, 23), r"^data\.size is \[64, 23\]; the critic of cut takes 24 or more along each axis$"),
+    ],
+)
+def test_translators_of_slices_refuse_volumes_and_what_is_too_small(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        refuse_volumes("cut", shape)
+    refuse_volumes("cut", (3, 24, 24))

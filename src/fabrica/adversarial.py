@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 from fabrica.errors import UsageError
 
 SIDES = (32, 64, 128, 256)
+PATCH = 24  # the shortest side that a critic of patches takes
 
 
 def critic_loss(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -142,9 +143,16 @@ def refuse_labels(name: str, classes: int) -> None:
 
 
 def refuse_volumes(name: str, shape: tuple[int, ...]) -> None:
-    """UsageError for a translator of slices (C, H, W) that is given volumes."""
+    """UsageError for a translator of slices (C, H, W) that is given volumes, or slices too small for its critic."""
     if len(shape) != 3:
         raise UsageError(f"{name} sees slices; give data.size as [H, W], or take method.name=pix2pix for volumes")
+    refuse_small(name, shape)
+
+
+def refuse_small(name: str, shape: tuple[int, ...]) -> None:
+    """UsageError for images (C, *S) that a critic of patches cannot see."""
+    if min(shape[1:]) < PATCH:
+        raise UsageError(f"data.size is {list(shape[1:])}; the critic of {name} takes {PATCH} or more along each axis")
 
 
 def square_side(shape: tuple[int, ...]) -> int:

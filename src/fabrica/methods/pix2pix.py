@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, refuse_small
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets.registration import Registration, roughness, warped
@@ -52,9 +52,13 @@ class Pix2Pix(nn.Module):
             raise unknown("network", config.network, NETWORKS)
         if min(config.l1, config.adversarial, config.registration) < 0 or config.l1 + config.adversarial == 0:
             raise UsageError("method.l1, adversarial and registration are weights: 0 or more, and not all 0")
+        if config.adversarial:
+            refuse_small("pix2pix", a)
         self.config = config
         self.needs = ("body",) if config.masked else ()
         dims = len(a) - 1
+        # batch norm needs two values: of one image there is only one where the network has shrunk it to a voxel
+        self.least_batch = 2 if max(a[1:]) <= _shrinks(config) else 1
         self.generator: nn.Module = _generator(config, a[0], b[0], dims)
         self.players: dict[str, tuple[str, ...]] = {"generator": ("generator",)}
         if config.registration:
@@ -101,6 +105,12 @@ class Pix2Pix(nn.Module):
             return distance.mean(1)
         weight = torch.where(body.flatten(1), 1.0, OUTSIDE)
         return (distance * weight).sum(1) / weight.sum(1)
+
+
+def _shrinks(config: Pix2Pix.Config) -> int:
+    """How many times smaller the layers with batch norm get than the image."""
+    most: int = {"unet": 0, "residual": 2 ** (config.levels - 1), "unet++": 16}[config.network]
+    return max(most, 8 if config.registration else 0)
 
 
 def _generator(config: Pix2Pix.Config, channels: int, out_channels: int, dims: int) -> nn.Module:
