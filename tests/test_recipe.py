@@ -22,6 +22,11 @@ def test_overrides_win_and_one_number_is_a_square(minimal: Path) -> None:
     assert recipe.data.size == [48, 48]
 
 
+def test_a_text_can_be_emptied_as_a_shell_hands_it_over(minimal: Path) -> None:
+    recipe = load_recipe(minimal, ["data.source=", "data.condition=", "track="])
+    assert recipe.data.source == recipe.data.condition == recipe.track == "" and recipe.codec.low is None
+
+
 def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
     recipe = load_recipe(minimal)
     recipe.save(tmp_path / "saved.yaml")
@@ -37,6 +42,12 @@ def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
         ("train.steps=0", "give the run a budget"),
         ("data.size=[1,2,3,4]", r"expected \[H, W\]"),
         ("data.batch=0", "data.batch is 0"),
+        ("data.context=-1", "data.context is -1; expected 0 or more"),
+        ("data.jitter=-1", "data.jitter is -1; expected 0 or more"),
+        ("data.depth=-2", "data.depth is -2; expected 0 or more"),
+        ("data.slices=some", "data.slices is 'some'; expected middle or all"),
+        ("data.paired=perhaps", "data.paired"),
+        ("train.decay=steps", "train.decay is 'steps'; expected cosine, linear or constant"),
         ("about=${oc.env:HOME}", "only plain values"),
         ("method.channels=${oc.env:HOME}", "only plain values"),
         ("nonsense", "is not key=value"),
@@ -51,6 +62,12 @@ def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
 def test_wrong_values_are_named(minimal: Path, override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_recipe(minimal, [override])
+
+
+def test_neighbouring_slices_are_for_networks_of_slices(minimal: Path) -> None:
+    with pytest.raises(UsageError, match=r"data\.context is for slices; leave it 0 with a 3-D data\.size"):
+        load_recipe(minimal, ["data.context=1", "data.size=[8,32,32]"])
+    assert load_recipe(minimal, ["data.context=1"]).data.context == 1
 
 
 def test_unknown_names_get_a_suggestion(minimal: Path) -> None:
@@ -79,7 +96,8 @@ def test_shipped_recipes_are_complete(name: str) -> None:
     assert recipe.name == name
     assert recipe.about and recipe.cost and recipe.score
     first = recipe_text(name).splitlines()[0]
-    assert first.startswith(f"# fabrica train {name}")
+    assert first.startswith("# fabrica ") and f"fabrica train {name} " in first
+    assert (recipe.task == "translate") == bool(recipe.data.a) == bool(recipe.data.b)
     build(recipe)
 
 

@@ -273,6 +273,8 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
             if not isinstance(value, dict):
                 raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
             value = _check_keys(hints[key], value, f"{where}{key}.")
+        if value is None and hints[key] is str:  # `key=''`, of which a shell leaves `key=`
+            value = ""
         if key == "size" and isinstance(value, int):
             value = [value, value]
         clean[key] = value
