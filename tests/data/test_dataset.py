@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabrica.data.augment import coins, flip_left_right
+from fabrica.data.augment import coins, flip_left_right, shifted
 from fabrica.data.dataset import Dataset, Meta, Writer, batch_at, order, prefetch
 from fabrica.errors import FabricaError
 
@@ -149,3 +149,29 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         )
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 16, f"peak MB: {peaks}"
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 11), (1, 6, 9, 11)])
+def test_shifts_are_whole_pixels_with_the_border_repeated(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).normal(size=(60, *shape)).astype(np.float32)
+    moved = shifted(images.copy(), 3, np.arange(60), 2)
+    steps = []
+    for image, found in zip(images, moved, strict=True):
+        fits = []
+        for by in itertools.product(range(-2, 3), repeat=len(shape) - 1):
+            wanted = image
+            for axis, (step, side) in enumerate(zip(by, shape[1:], strict=True), start=1):
+                wanted = wanted.take(np.clip(np.arange(side) + step, 0, side - 1), axis)
+            fits += [by] if np.array_equal(wanted, found) else []
+        assert len(fits) == 1
+        steps += fits
+    for axis in range(len(shape) - 1):
+        assert {by[axis] for by in steps} == {-2, -1, 0, 1, 2}
+
+
+def test_a_shift_belongs_to_its_position_whatever_the_batch() -> None:
+    images = np.random.default_rng(0).normal(size=(6, 1, 8, 8)).astype(np.float32)
+    whole = shifted(images.copy(), 3, np.arange(6), 3)
+    assert np.array_equal(shifted(images[4:].copy(), 3, np.arange(4, 6), 3), whole[4:])
+    assert not np.array_equal(shifted(images.copy(), 4, np.arange(6), 3), whole)
+    assert np.array_equal(shifted(images.copy(), 3, np.arange(6), 0), images)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica.codec import Codec
-from fabrica.data.standardise import fitted_to, oriented, resample, standardise
+from fabrica.data.standardise import as_seen, fitted_to, neighbours, oriented, resample, standardise
 from fabrica.errors import UsageError
 from fabrica.image import Image
 
@@ -156,3 +156,45 @@ def test_what_does_not_fit_is_named() -> None:
         list(standardise(picture, WINDOW, (8, 8), 1, "pad"))
     with pytest.raises(UsageError, match=r"photo\.png is 2-D"):
         list(standardise(picture, WINDOW, (8, 8, 8), 3, "pad"))
+
+
+def test_the_last_slice_stands_in_beyond_the_ends() -> None:
+    assert neighbours(2, 1, 5) == [1, 2, 3]
+    assert neighbours(0, 2, 5) == [0, 0, 0, 1, 2] and neighbours(4, 2, 5) == [2, 3, 4, 4, 4]
+    assert neighbours(0, 1, 1) == [0, 0, 0] and neighbours(3, 0, 5) == [3]
+
+
+@pytest.mark.parametrize("slices", ["middle", "all"])
+def test_neighbours_are_channels_even_where_they_are_not_learned(slices: str) -> None:
+    data = np.arange(9, dtype=np.float32)[None, :, None, None] * np.ones((1, 9, 8, 8), np.float32) * 10
+    image = Image(data, np.diag([-1.5, -1.5, 4.0, 1.0]))
+    found = [values for values, _ in standardise(image, WINDOW, (8, 8), 1, "pad", slices, context=2)]
+    levels = [np.rint((values.mean(axis=(1, 2)) + 1) * 5).astype(int).tolist() for values in found]
+    numbers = range(3, 6) if slices == "middle" else range(9)
+    assert levels == [[min(max(n, 0), 8) for n in range(k - 2, k + 3)] for k in numbers]
+
+
+def test_neighbours_of_label_maps_are_one_hot_each() -> None:
+    labels = np.arange(3, dtype=np.float32)[None, :, None, None] * np.ones((1, 3, 4, 4), np.float32)
+    codec = Codec("label", classes=3, unit="label")
+    found = [
+        values for values, _ in standardise(Image(labels, unit="label"), codec, (4, 4), 1, "pad", "all", context=1)
+    ]
+    shown = np.stack(found)[..., 0, 0].reshape(3, 3, 3)  # slice, neighbour, class
+    assert np.array_equal(shown.argmax(axis=2), [[0, 0, 1], [0, 1, 2], [1, 2, 2]])
+    assert (np.sort(shown, axis=2) == [-1, -1, 1]).all()
+
+
+def test_neighbours_of_a_single_slice_are_asked_for_in_vain() -> None:
+    with pytest.raises(
+        UsageError, match=r"one\.png is one slice, and data\.context=1 needs its neighbours; give volumes"
+    ):
+        list(standardise(Image(noise(1, 8, 8), origin={"path": "one.png"}), WINDOW, (8, 8), 1, "pad", context=1))
+
+
+def test_what_is_seen_is_a_view_that_writes_into_the_volume() -> None:
+    data, affine = np.zeros((1, 3, 4, 5), np.float32), np.diag([1.0, -1.0, 1.0, 1.0])
+    view = as_seen(data, affine, "RAS")
+    view[0, 0, 0, 0] = 7
+    assert data[0, 0, 3, 0] == 7 and np.shares_memory(view, data)
+    assert np.array_equal(as_seen(data, affine, "RAS"), oriented(Image(data, affine), "RAS").data)
