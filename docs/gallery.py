@@ -2,6 +2,7 @@
 
 python docs/gallery.py [MODEL_FOLDER ...]
 python docs/gallery.py --rows NAME MODEL_FOLDER ...   one picture, NAME.png: real held-out images, then a row a model
+python docs/gallery.py --translated NAME MODEL_FOLDER ...   held-out sources, the truth of pairs, then a row a model
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import numpy as np
 
 import fabrica
 from fabrica.data.cache import build_cache
+from fabrica.data.sources import open_source
+from fabrica.data.standardise import fitted_to
 from fabrica.phantoms import chest, head
 from fabrica.pictures import image_grid, save_picture
 
 COLUMNS = 10
+CT = (-1000.0, 1500.0)  # HU: air to dense bone
 PICTURES = Path(__file__).parent / "pictures"
 CONTRASTS = ("T1", "T2", "FLAIR", "PD", "CT", "PET")
 FINDINGS = ((), ("cardiomegaly",), ("left_effusion",), ("right_effusion",), ("nodule",), ("pacemaker",))
@@ -51,10 +55,27 @@ def rows(name: str, folders: list[str]) -> None:
     save_picture(image_grid(np.concatenate(pictures), columns=COLUMNS), PICTURES / f"{name}.png")
 
 
+def translated(name: str, folders: list[str]) -> None:
+    """Images of the largest model's size, in the other models' hands, too; models of one task."""
+    models = [fabrica.load(folder) for folder in folders]
+    first = max(models, key=lambda model: model.size)
+    paired = first.recipe.data.paired
+    sides = [open_source(first.recipe.data, "test", side) for side in ("a", "b")[: 2 if paired else 1]]
+    sources, *truth = [[sample.image for sample in side.samples(list(range(COLUMNS)))] for side in sides]
+    results = [[model.apply(image).result for image in sources] for model in models]
+    limits = CT if first.codec_b.unit == "HU" else first.codec_b.span
+    shown = [[first.codec.encode(image) for image in sources]]
+    shown += [[in_range(image, *limits) for image in row] for row in (*truth, *results)]
+    tiles = [fitted_to(tile, first.size, "pad")[0] for row in shown for tile in row]
+    save_picture(image_grid(np.stack(tiles), columns=COLUMNS), PICTURES / f"{name}.png")
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     if sys.argv[1:2] == ["--rows"]:
         sys.exit(rows(sys.argv[2], sys.argv[3:]))
+    if sys.argv[1:2] == ["--translated"]:
+        sys.exit(translated(sys.argv[2], sys.argv[3:]))
     phantoms()
     for model_folder in sys.argv[1:]:
         samples(model_folder)
