@@ -207,8 +207,8 @@ def two_steps(name: str) -> Recipe:
     return small
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_takes_two_steps(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).task == "synthesise"])
+def test_every_recipe_of_synthesis_takes_two_steps(name: str, tmp_path: Path) -> None:
     recipe = two_steps(name)
     folder = train(recipe, tmp_path / name)
     assert fabrica.load(folder, device="cpu").sample_array(1).shape == (1, 1, *recipe.data.size)

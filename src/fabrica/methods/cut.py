@@ -47,7 +47,7 @@ class CUT(nn.Module):
         refuse_volumes("cut", a)
         if a[0] != b[0]:
             raise UsageError(
-                f"the sides have {a[0]} and {b[0]} channels; cut looks at both with one encoder: take cyclegan"
+                f"the sides have {a[0]} and {b[0]} channels; cut has one encoder for both: take pix2pix or cyclegan"
             )
         self.config = config
         generator = ResNetGenerator(a[0], b[0], config.width, config.blocks)

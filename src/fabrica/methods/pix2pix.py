@@ -92,7 +92,7 @@ class Pix2Pix(nn.Module):
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The L1 distance (B,) of held-out pairs, inside the body where training counts it there."""
-        return self._l1(self.generator(batch["a"]), batch["b"], batch.get("body"))
+        return self._l1(self.translate(batch["a"], "a2b"), batch["b"], batch.get("body"))
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]."""

@@ -40,5 +40,6 @@ def warped(images: Tensor, displacements: Tensor) -> Tensor:
 
 def roughness(displacements: Tensor) -> Tensor:
     """The mean squared gradient of displacements (B, dims, *S), in voxels per voxel (eq. 6)."""
-    slopes = [torch.diff(displacements, dim=axis).square().mean() for axis in range(2, displacements.ndim)]
+    long = [axis for axis in range(2, displacements.ndim) if displacements.shape[axis] > 1]
+    slopes = [torch.diff(displacements, dim=axis).square().mean() for axis in long]
     return torch.stack(slopes).sum()
