@@ -57,7 +57,6 @@ class CUT(nn.Module):
         self.projection: nn.Module = Projection([generator.widths[k] for k in self.taps])
         self.generator: nn.Module = generator
         self.critic: nn.Module = PatchCritic(b[0], config.critic_width)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = batch["a"], batch["b"]

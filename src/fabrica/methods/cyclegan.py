@@ -54,7 +54,6 @@ class CycleGAN(nn.Module):
         self.critic_a: nn.Module = PatchCritic(a[0], config.critic_width)
         self.critic_b: nn.Module = PatchCritic(b[0], config.critic_width)
         self.past_a, self.past_b = History(config.history, a), History(config.history, b)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = batch["a"], batch["b"]
