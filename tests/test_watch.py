@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fabrica.model import ALARMS
+from fabrica.folder import ALARMS
 from fabrica.recipe import Recipe, load_recipe
 from fabrica.track import read_log
 from fabrica.training import train
