@@ -420,7 +420,7 @@ def test_a_single_image_is_enough_where_batch_norm_has_two_voxels(
             ["codec_b.kind=label", "codec_b.classes=3", "method.identity=0.5"],
             "the sides have 1 and 3 channels; set method.identity=0",
         ),
-        ("cut-head", ["codec.kind=label", "codec.classes=3"], "the sides have 3 and 1 channels; cut looks at both"),
+        ("cut-head", ["codec.kind=label", "codec.classes=3"], "the sides have 3 and 1 channels; cut has one encoder"),
         ("cut-head", ["data.context=1"], "the sides have 3 and 1 channels"),
         ("pix2pix-head", ["data.a="], "pix2pix translates; say from what to what by data.a and data.b"),
         ("cyclegan-head", ["data.b="], "cyclegan translates; say from what to what"),
