@@ -17,11 +17,11 @@ import fabrica
 from fabrica.data.cache import build_cache
 from fabrica.data.sources import open_source
 from fabrica.data.standardise import fitted_to
+from fabrica.evaluation.panels import WIDE
 from fabrica.phantoms import chest, head
 from fabrica.pictures import image_grid, save_picture
 
 COLUMNS = 10
-CT = (-1000.0, 1500.0)  # HU: air to dense bone
 PICTURES = Path(__file__).parent / "pictures"
 CONTRASTS = ("T1", "T2", "FLAIR", "PD", "CT", "PET")
 FINDINGS = ((), ("cardiomegaly",), ("left_effusion",), ("right_effusion",), ("nodule",), ("pacemaker",))
@@ -63,7 +63,7 @@ def translated(name: str, folders: list[str]) -> None:
     sides = [open_source(first.recipe.data, "test", side) for side in ("a", "b")[: 2 if paired else 1]]
     sources, *truth = [[sample.image for sample in side.samples(list(range(COLUMNS)))] for side in sides]
     results = [[model.apply(image).result for image in sources] for model in models]
-    limits = CT if first.codec_b.unit == "HU" else first.codec_b.span
+    limits = WIDE if first.codec_b.unit == "HU" else first.codec_b.span
     shown = [[first.codec.encode(image) for image in sources]]
     shown += [[in_range(image, *limits) for image in row] for row in (*truth, *results)]
     tiles = [fitted_to(tile, first.size, "pad")[0] for row in shown for tile in row]

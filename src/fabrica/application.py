@@ -227,10 +227,10 @@ def _write(
     io.write(found.result, target, as_=kind, translated=True, description=f"{which}, translated", **made_by)
     outcome.output = target.name
     if found.uncertainty is not None:
-        seen = model.recipe.seen_a if direction == "a2b" else model.recipe.seen_b
-        doubted, half = _doubt(found.result, found.uncertainty, model.way(direction).target)
+        way = model.way(direction)
+        doubted, half = _doubt(found.result, found.uncertainty, way.target)
         outcome.uncertainty = doubted * half
-        outcome.uncertain = bool(seen.doubt) and doubted > BEYOND * seen.doubt
+        outcome.uncertain = bool(way.seen.doubt) and doubted > BEYOND * way.seen.doubt
         outcome.uncertainty_map = f"{name}-uncertainty.nii.gz"
         _write_map(found.uncertainty, place.folder / outcome.uncertainty_map, f"{which}, uncertainty", made_by)
     if found.round_trip is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from fabrica.codec import Codec
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset
-from fabrica.data.standardise import is_placed
+from fabrica.data.standardise import is_placed, learned
 from fabrica.image import Float32, Float64, Image
 from fabrica.recipe import SeenConfig
 from fabrica.translation import Way, turned, turned_spacing
@@ -41,9 +41,9 @@ def _each(data: Dataset, codec: Codec) -> Float64:
     return np.stack([_quantiles(data.read([k])[0], codec) for k in chosen])
 
 
-def unlike(image: Image, way: Way, known: SeenConfig) -> list[str]:
+def unlike(image: Image, way: Way) -> list[str]:
     """What tells the image from those in training, a phrase each; [] where nothing does."""
-    reasons = []
+    known, reasons = way.seen, []
     modality = str(image.origin.get("modality", ""))
     if known.modality and modality and "OT" not in (modality, known.modality) and modality != known.modality:
         reasons.append(f"its modality is {modality}, and {known.modality} in training")
@@ -77,9 +77,8 @@ def _median_distance(image: Image, way: Way, known: SeenConfig) -> float:
     volume = turned(image.data, image, way)
     if len(way.data.size) == 3:
         return _distance(_quantiles(way.source.scaled(volume[:, ::2, ::2, ::2], limits), way.source), known)
-    depth = volume.shape[1]
-    low, high = (depth // 3, max(depth - depth // 3, depth // 3 + 1)) if way.data.slices == "middle" else (0, depth)
-    slices = np.unique(np.linspace(low, high - 1, min(LOOKED, high - low)).astype(int))
+    those = learned(volume.shape[1], way.data.slices)
+    slices = np.unique(np.linspace(those[0], those[-1], min(LOOKED, len(those))).astype(int))
     planes = (way.source.scaled(volume[:, k], limits) for k in slices)
     return float(np.median([_distance(_quantiles(plane, way.source), known) for plane in planes]))
 

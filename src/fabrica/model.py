@@ -221,7 +221,7 @@ class Model:
 
     def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
         """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
-        return unlike(image, self.way(direction), self.recipe.seen_a if direction == "a2b" else self.recipe.seen_b)
+        return unlike(image, self.way(direction))
 
     def way(self, direction: str) -> Way:
         """One direction of a translator, for `fabrica.translation`; UsageError for one that it does not ship."""
@@ -243,7 +243,7 @@ class Model:
         recipe, codecs = self.recipe, (self.codec, self.codec_b)
         sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
         (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
-        return Way(net, from_codec, to_codec, recipe.data, source.spacing, target.modality)
+        return Way(net, from_codec, to_codec, recipe.data, source, target.modality)
 
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.span

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,8 +75,9 @@ class Run:
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
-    build(copy.deepcopy(recipe))  # what the method cannot take is refused before images are read, not an hour later
-    data, heldout = _data(recipe, progress)
+    # what the method cannot take is refused before images are read, not an hour later
+    needs = getattr(build(copy.deepcopy(recipe)), "needs", ())
+    data, heldout = _data(recipe, needs, progress)
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
             warn(note)
@@ -155,7 +156,7 @@ def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
     return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
 
 
-def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset | Pairs, Dataset | Pairs]:
+def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Dataset | Pairs, Dataset | Pairs]:
     """The train split, and the val split that decides which weights are kept.
 
     Fills in what the recipe left to the data: codecs, classes, modality and spacing of what is written.
@@ -163,7 +164,7 @@ def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset | Pairs, D
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     if recipe.data.a:
-        return _sides(recipe, progress)
+        return _sides(recipe, needs, progress)
     data, heldout = _splits(recipe, "codec", "", progress)
     if recipe.data.condition == "label":
         recipe.data.classes = list(data.classes)
@@ -171,14 +172,13 @@ def _data(recipe: Recipe, progress: Progress | None) -> tuple[Dataset | Pairs, D
     return data, heldout
 
 
-def _sides(recipe: Recipe, progress: Progress | None) -> tuple[Pairs, Pairs]:
+def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
     """Both sides of a translation; fills in what they have in common, too."""
     of_a, of_b = (_splits(recipe, key, side, progress) for key, side in (("codec", "a"), ("codec_b", "b")))
     codec_b = codec_of(recipe.codec_b)
     recipe.seen_a, recipe.seen_b = seen(*of_a, codec_of(recipe.codec)), seen(*of_b, codec_b)
     _fill_output(recipe, of_b[0])
-    with_body = "body" in getattr(build(copy.deepcopy(recipe)), "needs", ())
-    train, val = (Pairs(a, b, recipe.data.paired, codec_b, with_body) for a, b in zip(of_a, of_b, strict=True))
+    train, val = (Pairs(a, b, recipe.data.paired, codec_b, "body" in needs) for a, b in zip(of_a, of_b, strict=True))
     return train, val
 
 

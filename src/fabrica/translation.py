@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fabrica.codec import Codec, Limits
-from fabrica.data.standardise import as_seen, is_placed, name, neighbours, resample, turn
+from fabrica.data.standardise import as_seen, inner_size, is_placed, name, neighbours, resample, turn
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.infer import Net, whole, windowed
-from fabrica.recipe import DataConfig
+from fabrica.recipe import DataConfig, SeenConfig
 
 Progress = Callable[[int, int], None]
 
@@ -36,7 +36,7 @@ class Way:
                in the same network units (of the result's range, or of the source's).
     source     how the image's values become the network's; target: how the result's become physical.
     data       size, fit and context as in training.
-    spacing    training's mm a voxel, (H, W) or (D, H, W); empty: not known.
+    seen       what training's images of the source had in common, their mm a voxel among it.
     modality   of the result, DICOM's letters.
     maps       for each map beside the result, the codec whose range it is measured in.
     """
@@ -45,7 +45,7 @@ class Way:
     source: Codec
     target: Codec
     data: DataConfig
-    spacing: Sequence[float]
+    seen: SeenConfig
     modality: str
     maps: Sequence[Codec] = ()
 
@@ -171,16 +171,10 @@ def working_size(size: Sequence[int], spacing: Sequence[float], way: Way) -> lis
     As in training: with fit "exact" as it is; where mm are known, at training's; else scaled into `data.size`.
     """
     data = way.data
-    if data.fit == "exact":
-        return list(size)
-    if spacing and way.spacing:
-        ratios = [mm / trained for mm, trained in zip(spacing, way.spacing, strict=True)]
+    if data.fit != "exact" and spacing and way.seen.spacing:
+        ratios = [mm / trained for mm, trained in zip(spacing, way.seen.spacing, strict=True)]
         return [n if abs(r - 1) <= ALIKE else max(1, round(n * r)) for n, r in zip(size, ratios, strict=True)]
-    if data.fit == "stretch":
-        return list(data.size)
-    scales = [want / n for n, want in zip(size, data.size, strict=True)]
-    scale = min(scales) if data.fit == "pad" else max(scales)
-    return [max(1, round(n * scale)) for n in size]
+    return list(inner_size(size, data.size, data.fit))
 
 
 def turned_spacing(image: Image, way: Way) -> tuple[float, ...]:

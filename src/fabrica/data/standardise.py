@@ -57,10 +57,14 @@ def standardise(
         yield _fitted(values, codec, size, fit, spacing)
         return
     depth = image.size[0]
-    middle = range(depth // 3, max(depth - depth // 3, depth // 3 + 1))
-    for k in middle if slices == "middle" else range(depth):
+    for k in learned(depth, slices):
         near = [_fitted(values[:, n], codec, size, fit, spacing[1:]) for n in neighbours(k, context, depth)]
         yield np.concatenate([plane for plane, _ in near]), near[0][1]
+
+
+def learned(depth: int, slices: str) -> range:
+    """Which slices of a volume a network for slices learns from: the "middle" third, or "all"."""
+    return range(depth // 3, max(depth - depth // 3, depth // 3 + 1)) if slices == "middle" else range(depth)
 
 
 def neighbours(k: int, context: int, depth: int) -> list[int]:
@@ -122,18 +126,22 @@ def fitted_to(
     labels   values are label numbers: the nearest is taken, and padding is 0 instead of -1.
     """
     source = values.shape[1:]
-    if fit == "exact":
-        inner = tuple(source)
-    elif fit == "stretch":
-        inner = tuple(size)
-    else:
-        extent = [n * mm for n, mm in zip(source, spacing or (1.0,) * len(source), strict=True)]
-        ratios = [want / length for want, length in zip(size, extent, strict=True)]
-        scale = min(ratios) if fit == "pad" else max(ratios)
-        inner = tuple(max(1, round(length * scale)) for length in extent)
+    inner = inner_size(source, size, fit, spacing)
     resized = resample(values, inner, nearest=labels)
     mm = tuple(s * n / m for s, n, m in zip(spacing, source, inner, strict=True)) if spacing else ()
     return _centred(resized, size, 0.0 if labels else -1.0), mm
+
+
+def inner_size(source: Sequence[int], size: Sequence[int], fit: str, spacing: Spacing = ()) -> tuple[int, ...]:
+    """The size to which `fit` resamples an array of this size on its way to `size`, before it is padded or cropped."""
+    if fit == "exact":
+        return tuple(source)
+    if fit == "stretch":
+        return tuple(size)
+    extent = [n * mm for n, mm in zip(source, spacing or (1.0,) * len(source), strict=True)]
+    ratios = [want / length for want, length in zip(size, extent, strict=True)]
+    scale = min(ratios) if fit == "pad" else max(ratios)
+    return tuple(max(1, round(length * scale)) for length in extent)
 
 
 def resample(values: Float32, size: Sequence[int], nearest: bool = False) -> Float32:
