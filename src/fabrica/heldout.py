@@ -38,7 +38,7 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
     Call the judge under the run's autocast. Every time it sees the same images and the same noise.
     Raises UsageError where the recipe's choice is not possible.
     """
-    keep = method.keep if recipe.train.keep == "auto" else recipe.train.keep
+    keep = method.keep if recipe.train.keep in ("auto", "last") else recipe.train.keep
     if keep == "loss":
         if not isinstance(method, Validated) or (isinstance(heldout, Pairs) and not heldout.paired):
             raise UsageError(

@@ -15,7 +15,7 @@ from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
-KEEPS = ("auto", "loss", "frd", "kid")
+KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
 @dataclass
@@ -90,7 +90,8 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm; 0: none
     accumulate: int = 1
     ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
-    keep: str = "auto"  # the weights that are best on held-out images by loss, frd or kid; auto: as the method says
+    keep: str = "auto"  # the weights that are best on held-out images by loss, frd or kid (auto: as the method says);
+    # last: those at the end
     precision: str = "auto"
     devices: int = 1
     checkpoint_every: int = 500

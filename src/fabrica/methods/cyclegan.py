@@ -73,7 +73,7 @@ class CycleGAN(nn.Module):
             (self.critic_a, self.past_a, a, fake_a.detach()),
             (self.critic_b, self.past_b, b, fake_b.detach()),
         ):
-            on_real, on_fake = critic(real), critic(past(fake, rng))
+            on_real, on_fake = critic(torch.cat([real, past(fake, rng)])).chunk(2)
             losses.append(0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)))  # halved: section 4
             right.append(accuracy(on_real, on_fake, threshold=0.5))
         told = {key: sum(getattr(one, key) for one in right) / 2 for key in right[0]._fields}

@@ -22,6 +22,7 @@ from fabrica.diffaugment import KINDS, augmented
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets import dcgan
+from fabrica.nets.convolutions import Doubling
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
@@ -91,8 +92,8 @@ class ModernGAN(nn.Module):
 class Generator(nn.Module):
     """z (B, latent) and labels (B,) -> images (B, C, side, side): drawn at 4 x 4, then doubled again and again.
 
-    Doubled by repeating pixels before a convolution (Odena et al. 2016), and drawn by one more convolution at full
-    resolution, without which the repeated pixels stay visible as a plaid. Bilinear interpolation left no grain,
+    Doubled by repeating pixels (`Doubling`), and drawn by one more convolution at full resolution, without which the
+    repeated pixels stay visible as a plaid. Bilinear interpolation left no grain,
     transposed convolutions a checkerboard. The paper's generator is residual and does without normalisation; on chest
     radiographs residual blocks here cost variety and speed in the minutes that a processor has, and batch norm gained
     both.
@@ -105,8 +106,7 @@ class Generator(nn.Module):
         entry = config.latent * (2 if classes else 1)
         layers: list[nn.Module] = [nn.ConvTranspose2d(entry, widths[0], dcgan.COARSEST, bias=False)]
         for before, after in pairwise(widths):
-            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.Upsample(scale_factor=2)]
-            layers.append(nn.Conv2d(before, after, 3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True), Doubling(before, after, bias=False)]
         layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), nn.Conv2d(widths[-1], channels, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
         self.apply(dcgan.initialise)

@@ -1,8 +1,7 @@
 """Generators that turn an image into another of the same size, and the critic of their patches.
 
 The networks of pix2pix (Isola et al. 2017) and CycleGAN (Zhu et al. 2017), and a residual U-Net. Any size will do:
-images are padded to what strides need and cropped back. Resolution is doubled by repeating pixels before a convolution
-instead of by transposed ones, which leave a checkerboard (Odena et al. 2016).
+images are padded to what strides need and cropped back. Resolution is doubled without a checkerboard (`Doubling`).
 
 Shapes are (B, C, *S) with S = H, W or D, H, W where a network takes `dims`, else H, W; values are in [-1, 1].
 """
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fabrica.errors import UsageError
+from fabrica.nets.convolutions import CONVOLUTIONS, Doubling, Narrowing
 
 SLOPE = 0.2
 WIDEST = 8  # times the first layer's width, of U-Nets and critic
-CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 INSTANCE_NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -42,9 +41,8 @@ class ResNetGenerator(nn.Module):
         self.widths += [4 * width] * blocks
         up: list[nn.Module] = []
         for k in (2, 1):
-            up += [nn.Upsample(scale_factor=2), nn.Conv2d(width * 2 * k, width * k, 3, padding=1, bias=False)]
-            up += _normed(width * k)
-        last = nn.Conv2d(width, out_channels, 7, padding=3, padding_mode="reflect")
+            up += [Doubling(width * 2 * k, width * k, bias=False), *_normed(width * k)]
+        last = Narrowing(width, out_channels, 7)
         self.encode = nn.Sequential(*down, *(ResidualBlock(4 * width) for _ in range(blocks)))
         self.decode = nn.Sequential(*up, last, nn.Tanh())
         self.apply(initialise)
@@ -104,7 +102,7 @@ class UNetGenerator(nn.Module):
         for k in range(levels - 1, -1, -1):
             before = widths[k] * (1 if k == levels - 1 else 2)
             after = widths[max(k - 1, 0)]
-            layers = [nn.ReLU(), nn.Upsample(scale_factor=2), convolution(before, after, 3, padding=1), norm(after)]
+            layers = [nn.ReLU(), Doubling(before, after, dims), norm(after)]
             if k == 0:  # one more at full resolution, without which the repeated pixels stay visible as a plaid
                 layers += [nn.ReLU(), convolution(after, out_channels, 3, padding=1), nn.Tanh()]
             layers += [nn.Dropout(dropout)] if dropout and max(1, levels - 4) <= k < levels - 1 else []
@@ -141,7 +139,7 @@ class ResidualUNet(nn.Module):
         for before, after in pairwise(widths):
             self.down.append(_Block(before, before, dims))
             self.shrink.append(convolution(before, after, 3, stride=2, padding=1))
-            self.grow.append(nn.Sequential(nn.Upsample(scale_factor=2), convolution(after, before, 3, padding=1)))
+            self.grow.append(Doubling(after, before, dims))
             self.up.append(_Block(2 * before, before, dims))
         self.bottom = nn.Sequential(_Block(widths[-1], widths[-1], dims), _Block(widths[-1], widths[-1], dims))
         self.leave = convolution(width, out_channels, 3, padding=1)
