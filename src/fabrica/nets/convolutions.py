@@ -64,4 +64,7 @@ class Narrowing(nn.Module):
         each = weight.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1, 1)  # `fold` shifts the other way
         products = pad(conv2d(x, each), [side // 2] * 4, mode="reflect").flatten(2).float()
         added = fold(products, (height + 2 * side - 2, width + 2 * side - 2), side)
-        return added[:, :, side - 1 : 1 - side, side - 1 : 1 - side] + self.convolution.get_parameter("bias")[:, None, None]
+        return (
+            added[:, :, side - 1 : 1 - side, side - 1 : 1 - side]
+            + self.convolution.get_parameter("bias")[:, None, None]
+        )
