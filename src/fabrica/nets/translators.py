@@ -80,7 +80,8 @@ class ResidualBlock(nn.Module):
 
 class UNetGenerator(nn.Module):
     """images (B, C, *S) -> (B, C2, *S): an encoder of strided convolutions of side 4 and a decoder that sees each of
-    its resolutions again (Isola et al. 2017, section 6.1.1; 8 levels for 256 pixels).
+    its resolutions again (Isola et al. 2017, section 6.1.1; 8 levels for 256 pixels), here the image itself, too: the
+    paper draws pixels from half the resolution, and what was doubled last stays visible as a plaid of two pixels.
 
     dropout  in the three innermost levels of the decoder: the paper's only noise; 0: none.
     """
@@ -103,22 +104,27 @@ class UNetGenerator(nn.Module):
             before = widths[k] * (1 if k == levels - 1 else 2)
             after = widths[max(k - 1, 0)]
             layers = [nn.ReLU(), Doubling(before, after, dims), norm(after)]
-            if k == 0:  # one more at full resolution, without which the repeated pixels stay visible as a plaid
-                layers += [nn.ReLU(), convolution(after, out_channels, 3, padding=1), nn.Tanh()]
             layers += [nn.Dropout(dropout)] if dropout and max(1, levels - 4) <= k < levels - 1 else []
+            layers += [nn.ReLU()] if k == 0 else []
             self.up.append(nn.Sequential(*layers))
+        self.leave = nn.Sequential(
+            convolution(width + channels, width, 3, padding=1),
+            nn.ReLU(),
+            convolution(width, out_channels, 3, padding=1),
+            nn.Tanh(),
+        )
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         y = padded_to(x, 2 ** len(self.down))
-        seen: list[Tensor] = []
+        seen = [y]
         for level in self.down:
             y = level(y)
             seen.append(y)
-        y = self.up[0](seen.pop())
-        for level in self.up[1:]:
-            y = level(torch.cat([y, seen.pop()], dim=1))
-        return cropped_to(y, x)
+        y = seen.pop()
+        for level in self.up:
+            y = torch.cat([level(y), seen.pop()], dim=1)
+        return cropped_to(self.leave(y), x)
 
 
 class ResidualUNet(nn.Module):
