@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError
+from fabrica.nets.framing import cropped_to, padded_to
 from fabrica.nets.translators import (
     PatchCritic,
     ResidualUNet,
     ResNetGenerator,
     UNetGenerator,
     UNetPlusPlus,
-    cropped_to,
-    padded_to,
 )
 
 GENERATORS = {

@@ -14,15 +14,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from fabrica.errors import UsageError
-from fabrica.nets.convolutions import CONVOLUTIONS, Doubling, Narrowing
+from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS, Doubling, Narrowing
+from fabrica.nets.framing import cropped_to, padded_to
 
 SLOPE = 0.2
 WIDEST = 8  # times the first layer's width, of U-Nets and critic
 INSTANCE_NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class ResNetGenerator(nn.Module):
@@ -225,21 +224,6 @@ class PatchCritic(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.layers(images)
         return scores
-
-
-def padded_to(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, *S) with sides padded to multiples, half at each end, by repeating the border's pixels."""
-    after = [-side % multiple for side in x.shape[:1:-1]]  # last axis first: the order of `pad`
-    if not any(after):
-        return x
-    return pad(x, [part for more in after for part in (more // 2, more - more // 2)], mode="replicate")
-
-
-def cropped_to(y: Tensor, x: Tensor) -> Tensor:
-    """The middle of y (B, C2, *T) that `padded_to` left of x (B, C, *S)."""
-    starts = [(large - small) // 2 for large, small in zip(y.shape[2:], x.shape[2:], strict=True)]
-    inner = [slice(k, k + side) for k, side in zip(starts, x.shape[2:], strict=True)]
-    return y[(slice(None), slice(None), *inner)]
 
 
 def initialise(layer: nn.Module) -> None:

@@ -1,0 +1,32 @@
+"""What stands around a network: sides that its strides need, and the image that it corrects."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fabrica.errors import UsageError
+
+
+def padded_to(x: Tensor, multiple: int) -> Tensor:
+    """(B, C, *S) with sides padded to multiples, half at each end, by repeating the border's pixels."""
+    after = [-side % multiple for side in x.shape[:1:-1]]  # last axis first: the order of `pad`
+    if not any(after):
+        return x
+    return pad(x, [part for more in after for part in (more // 2, more - more // 2)], mode="replicate")
+
+
+def cropped_to(y: Tensor, x: Tensor) -> Tensor:
+    """The middle of y (B, C2, *T) that `padded_to` left of x (B, C, *S)."""
+    starts = [(large - small) // 2 for large, small in zip(y.shape[2:], x.shape[2:], strict=True)]
+    inner = [slice(k, k + side) for k, side in zip(starts, x.shape[2:], strict=True)]
+    return y[(slice(None), slice(None), *inner)]
+
+
+def refuse_more(name: str, channels: int, out_channels: int) -> None:
+    """UsageError for a network that corrects its input and shall give more channels than it sees."""
+    if out_channels > channels:
+        raise UsageError(
+            f"{name} corrects the images it sees, {channels} channel(s), and cannot give {out_channels}; "
+            "take a translator, e.g. method.name=pix2pix"
+        )
