@@ -23,6 +23,12 @@ def cropped_to(y: Tensor, x: Tensor) -> Tensor:
     return y[(slice(None), slice(None), *inner)]
 
 
+def middle_of(x: Tensor, like: Tensor) -> Tensor:
+    """The middle C2 channels of x (B, C, *S), as many as `like` has: of 3 neighbouring slices the second one."""
+    before = (x.shape[1] - like.shape[1]) // 2
+    return x[:, before : before + like.shape[1]]
+
+
 def refuse_more(name: str, channels: int, out_channels: int) -> None:
     """UsageError for a network that corrects its input and shall give more channels than it sees."""
     if out_channels > channels:
