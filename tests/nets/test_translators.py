@@ -13,8 +13,8 @@ from fabrica.nets.translators import (
     ResidualUNet,
     ResNetGenerator,
     UNetGenerator,
-    UNetPlusPlus,
 )
+from fabrica.nets.unetpp import UNetPlusPlus
 
 GENERATORS = {
     "resnet": lambda c, c2: ResNetGenerator(c, c2, width=8, blocks=2),
@@ -97,7 +97,7 @@ def test_too_few_levels_are_refused() -> None:
 U_NETS = {
     "unet": lambda c, c2, dims: UNetGenerator(c, c2, width=4, levels=3, dims=dims),
     "residual": lambda c, c2, dims: ResidualUNet(c, c2, width=4, levels=3, dims=dims),
-    "unet++": lambda c, c2, dims: UNetPlusPlus(c, c2, width=4, dims=dims),
+    "unet++": lambda c, c2, dims: UNetPlusPlus(c, c2, width=4, residual=False, dims=dims),
 }
 
 

@@ -19,7 +19,8 @@ from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, r
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets.registration import Registration, roughness, warped
-from fabrica.nets.translators import PatchCritic, ResidualUNet, UNetGenerator, UNetPlusPlus
+from fabrica.nets.translators import PatchCritic, ResidualUNet, UNetGenerator
+from fabrica.nets.unetpp import UNetPlusPlus
 
 NETWORKS = ("unet", "residual", "unet++")
 OUTSIDE = 0.1  # weight of voxels outside the body: air must stay air, and is easy
@@ -118,4 +119,4 @@ def _generator(config: Pix2Pix.Config, channels: int, out_channels: int, dims: i
         return UNetGenerator(channels, out_channels, config.width, config.levels, config.dropout, dims)
     if config.network == "residual":
         return ResidualUNet(channels, out_channels, config.width, config.levels, dims)
-    return UNetPlusPlus(channels, out_channels, config.width, dims)
+    return UNetPlusPlus(channels, out_channels, config.width, residual=False, dims=dims)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from fabrica.errors import UsageError
 
@@ -18,7 +19,8 @@ class SRResNet(nn.Module):
     """images (B, C, H, W) on the fine grid -> (B, C, H, W), finer (figure 4).
 
     The images are pixels repeated `scale` times along both axes; the network sees every scale-th one of them, so that
-    what goes in and what comes out lie on one grid. scale is 2 or 4.
+    what goes in and what comes out lie on one grid. scale is 2 or 4. Unlike the paper's, it corrects the bicubic image
+    and starts as that: to learn the image itself takes it hours.
     """
 
     def __init__(self, channels: int, scale: int, width: int = 64, blocks: int = 16) -> None:
@@ -33,13 +35,16 @@ class SRResNet(nn.Module):
         self.after = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         finer: list[nn.Module] = []
         for _ in range(scale // 2):
-            finer += [nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()]
-            repeat_pixels(finer[-3].get_parameter("weight"))
+            finer += [_repeating(width), nn.PixelShuffle(2), nn.PReLU()]
         self.leave = nn.Sequential(*finer, nn.Conv2d(width, channels, 9, padding=4))
+        nn.init.zeros_(self.leave[-1].get_parameter("weight"))
+        nn.init.zeros_(self.leave[-1].get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = self.enter(x[..., :: self.scale, :: self.scale])
-        fine: Tensor = self.leave(low + self.after(self.blocks(low)))
+        coarse = x[..., :: self.scale, :: self.scale]
+        low = self.enter(coarse)
+        correction = self.leave(low + self.after(self.blocks(low)))
+        fine = interpolate(coarse, scale_factor=self.scale, mode="bicubic") + correction
         return fine[..., : x.shape[2], : x.shape[3]]
 
 
@@ -75,24 +80,24 @@ class SRCritic(nn.Module):
             before = after
         self.judge = nn.Sequential(nn.Linear(before, 16 * width), nn.LeakyReLU(SLOPE), nn.Linear(16 * width, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.judge(self.features(images)[-1].mean((2, 3)))
-        return scores.flatten()
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """What the eight layers find, (B, C_k, H_k, W_k) each: distances between them are a perceptual loss that needs
-        no network of photographs. At work (`eval`), else batch norm compares batches."""
+    def forward(self, images: Tensor, features: bool = False) -> Tensor | list[Tensor]:
+        """The scores; with `features` a list of them and of what the eight layers find, (B, C_k, H_k, W_k) each:
+        distances between them are a perceptual loss that needs no network of photographs."""
         if min(images.shape[2:]) < 32:
             raise UsageError(f"images are {list(images.shape[2:])}; the critic of SRGAN takes 32 or more a side")
         found = []
         for layer in self.layers:
             images = layer(images)
             found.append(images)
-        return found
+        scores: Tensor = self.judge(images.mean((2, 3))).flatten()
+        return [scores, *found] if features else scores
 
 
 @torch.no_grad()
-def repeat_pixels(weight: Tensor) -> None:
-    """Make a sub-pixel convolution (4 C, C2, k, k) start as one that repeats pixels: what it would give the four
-    pixels of a square by chance is the checkerboard of early training (ICNR, Aitken et al. 2017)."""
-    weight.copy_(weight[::4].repeat_interleave(4, dim=0))
+def _repeating(width: int) -> nn.Conv2d:
+    """A sub-pixel convolution that starts as one that repeats pixels: what it would give the four pixels of a square by
+    chance is the checkerboard of early training (ICNR, Aitken et al. 2017)."""
+    convolution = nn.Conv2d(width, 4 * width, 3, padding=1)
+    convolution.weight.copy_(convolution.weight[::4].repeat_interleave(4, dim=0))
+    nn.init.zeros_(convolution.get_parameter("bias"))
+    return convolution

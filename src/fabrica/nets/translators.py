@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -178,29 +177,6 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu_(self.past(x) + self.layers(x))
-
-
-class UNetPlusPlus(nn.Module):
-    """images (B, C, *S) -> (B, C2, *S): MONAI's U-Net++ (Zhou et al. 2018), nested skip connections, with batch norm
-    and interpolation for upsampling; width channels at full resolution, five levels."""
-
-    def __init__(self, channels: int, out_channels: int, width: int = 32, dims: int = 2) -> None:
-        super().__init__()
-        from monai.networks.nets import BasicUNetPlusPlus  # seconds that the other networks need not wait
-
-        self.net = BasicUNetPlusPlus(
-            spatial_dims=dims,
-            in_channels=channels,
-            out_channels=out_channels,
-            features=(width, width, 2 * width, 4 * width, 8 * width, width),
-            norm="batch",
-            upsample="nontrainable",
-        )
-        for k in (1, 2, 3):  # heads that only deep supervision asks for: without gradients they stop several processes
-            setattr(self.net, f"final_conv_0_{k}", nn.Identity())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cropped_to(cast(Tensor, self.net(padded_to(x, 16))[0]), x)
 
 
 class PatchCritic(nn.Module):
