@@ -44,7 +44,7 @@ class SRResNet(nn.Module):
         coarse = x[..., :: self.scale, :: self.scale]
         low = self.enter(coarse)
         correction = self.leave(low + self.after(self.blocks(low)))
-        fine = interpolate(coarse, scale_factor=self.scale, mode="bicubic") + correction
+        fine: Tensor = interpolate(coarse, scale_factor=self.scale, mode="bicubic") + correction
         return fine[..., : x.shape[2], : x.shape[3]]
 
 
