@@ -113,7 +113,7 @@ def sides(batch: int) -> Pairs:
     codec_b = Codec("window", -1024.0, 3071.0, "HU")
     codecs = {"a": Codec("percentile", 0.5, 99.5, default_limits=(0.0, 1.0)), "b": codec_b}
     a, b = (build_cache(chosen.data, codec, "train", side=side) for side, codec in codecs.items())
-    return Pairs(a, b, False, codec_b)
+    return Pairs(a, b, False, (codecs["a"], codec_b))
 
 
 def main(rounds: int = ROUNDS, steps: int = STEPS) -> dict[str, str]:

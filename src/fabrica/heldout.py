@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fabrica import noise
+from fabrica.data.augment import Changes
 from fabrica.data.dataset import Dataset, batch_at
 from fabrica.data.pairs import Pairs
 from fabrica.errors import UsageError
@@ -68,9 +69,9 @@ def _loss(averaged: Method, recipe: Recipe, heldout: Dataset | Pairs, device: to
     assert isinstance(averaged, Validated)  # see judge
     count = min(len(heldout), MOST)
     size = min(recipe.data.batch, count)
-    total = 0.0
+    total, cut = 0.0, Changes(recipe.data.crop)
     for k in range(count // size):
-        batch = {key: v.to(device) for key, v in batch_at(heldout, k, size, seed=0).items()}
+        batch = {key: v.to(device) for key, v in batch_at(heldout, k, size, seed=0, changes=cut).items()}
         total += float(averaged.validation(batch, torch.Generator().manual_seed(k)).mean())
     return total / (count // size)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fabrica import io, noise
 from fabrica.codec import Codec
+from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
@@ -26,7 +27,7 @@ from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Method, Synthesiser, Translator, build, networks
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
-from fabrica.translation import Way, translated, with_doubt, with_way_back
+from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
@@ -197,7 +198,8 @@ class Model:
         batch: int = 4,
         progress: Callable[[int, int], None] | None = None,
     ) -> Applied:
-        """The image (C, H, W) or (C, D, H, W) translated, on its own grid and in physical units.
+        """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model
+        that adds resolution, on one as much finer.
 
         direction    "a2b", or "b2a" for a model that goes both ways.
         uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's
@@ -207,6 +209,9 @@ class Model:
 
         Whether the image is like those in training is not asked here: see `unlike`. Raises UsageError.
         """
+        finer = scale(self.recipe.data.degrade)
+        if finer > 1 and not image.origin.get("degraded"):
+            image = enlarged(image, finer)
         way = self.way(direction)
         net, maps = way.net, []
         if uncertainty:
@@ -243,7 +248,9 @@ class Model:
         recipe, codecs = self.recipe, (self.codec, self.codec_b)
         sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
         (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
-        return Way(net, from_codec, to_codec, recipe.data, source, target.modality)
+        restores, local = recipe.data.restores, getattr(method, "local", False)
+        modality = target.modality
+        return Way(net, from_codec, to_codec, recipe.data, source, modality, restores=restores, local=local)
 
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.span

@@ -15,6 +15,7 @@ from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
+DEGRADED = "degraded"
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
@@ -26,7 +27,9 @@ class DataConfig:
                "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET); to translate, "phantom:head".
     a, b       to translate: from what to what. A domain of the manifest ("T1", "CT", "trainA" is "a"), a contrast of
                the phantom, "mask" (the label map beside each image, a phantom's tissues), or "image" (every row).
+               To restore, a is "degraded": b after the steps of `degrade`.
     paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
+    degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].
     context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
     count      how many training images a phantom source draws (a tenth of it again for val and for test).
     size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.
@@ -37,8 +40,9 @@ class DataConfig:
     condition  "" or "label": what the network is told about each image.
     classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
     where      manifest column -> value: only these rows are used.
-    flip       random left-right flips (never for anatomy whose side matters).
-    jitter     shifts of up to so many pixels along each axis, at random; the same for both sides of a pair.
+    crop       the network learns from squares (cubes) of so many pixels a side, cut out of `size` at random; 0: whole.
+    flip, jitter, turn, bend, gamma    random changes of training images, the same for both sides of a pair: see
+               `fabrica.data.augment.Changes`.
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
     depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
     """
@@ -47,6 +51,7 @@ class DataConfig:
     a: str = ""
     b: str = ""
     paired: bool = False
+    degrade: list[dict[str, Any]] = field(default_factory=list)
     context: int = 0
     count: int = 2000
     size: list[int] = field(default_factory=lambda: [64, 64])
@@ -56,10 +61,19 @@ class DataConfig:
     condition: str = ""
     classes: list[str] = field(default_factory=list)
     where: dict[str, str] = field(default_factory=dict)
+    crop: int = 0
     flip: bool = False
     jitter: int = 0
+    turn: float = 0.0
+    bend: float = 0.0
+    gamma: float = 0.0
     slices: str = "middle"
     depth: int = 0
+
+    @property
+    def restores(self) -> bool:
+        """Whether a is b made worse."""
+        return self.a == DEGRADED
 
 
 @dataclass
@@ -220,6 +234,15 @@ def _check(recipe: Recipe) -> None:
             f"data.fit is {data.fit!r}; expected pad, crop, stretch or exact",
         ),
         (data.slices in ("middle", "all"), f"data.slices is {data.slices!r}; expected middle or all"),
+        (
+            data.crop <= min(data.size),
+            f"data.crop is {data.crop} and data.size {data.size}; a crop must fit into the image",
+        ),
+        (
+            data.restores == bool(data.degrade),
+            "data.a=degraded and data.degrade belong together: what is restored, and from what",
+        ),
+        (not data.restores or data.paired, "data.a is degraded, so each image has its own: set data.paired=true"),
         (data.context == 0 or len(data.size) == 2, "data.context is for slices; leave it 0 with a 3-D data.size"),
         (
             train.steps > 0 or train.minutes > 0,
@@ -238,7 +261,7 @@ def _check(recipe: Recipe) -> None:
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
-    for key in ("context", "jitter", "depth"):
+    for key in ("context", "crop", "jitter", "turn", "bend", "gamma", "depth"):
         found = getattr(data, key)
         expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
     counts = ("accumulate", "devices")

@@ -174,11 +174,13 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
 
 def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
     """Both sides of a translation; fills in what they have in common, too."""
+    if recipe.data.restores:  # both sides have one scale, that of clean images
+        recipe.codec = recipe.codec_b = codec_config(resolve_codec(recipe.data, recipe.codec, "b"))
     of_a, of_b = (_splits(recipe, key, side, progress) for key, side in (("codec", "a"), ("codec_b", "b")))
-    codec_b = codec_of(recipe.codec_b)
-    recipe.seen_a, recipe.seen_b = seen(*of_a, codec_of(recipe.codec)), seen(*of_b, codec_b)
+    codecs = codec_of(recipe.codec), codec_of(recipe.codec_b)
+    recipe.seen_a, recipe.seen_b = (seen(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     _fill_output(recipe, of_b[0])
-    train, val = (Pairs(a, b, recipe.data.paired, codec_b, "body" in needs) for a, b in zip(of_a, of_b, strict=True))
+    train, val = (Pairs(a, b, recipe.data.paired, codecs, "body" in needs) for a, b in zip(of_a, of_b, strict=True))
     return train, val
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fabrica import ema
 from fabrica.checkpoint import has_checkpoint
+from fabrica.data.augment import changes_of
 from fabrica.data.dataset import prefetch
 from fabrica.data.pairs import Pairs
 from fabrica.device import uses_bf16
@@ -195,8 +196,7 @@ def _batches(run: Run) -> Iterator[Batch]:
         seed=run.recipe.seed,
         rank=fabric.global_rank,
         world=fabric.world_size,
-        flip=run.recipe.data.flip,
-        jitter=run.recipe.data.jitter,
+        changes=changes_of(run.recipe.data),
     ):
         yield {key: value.to(fabric.device, non_blocking=True) for key, value in batch.items()}
 

@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 MOVED = 2  # voxels
 BRIGHTER = 0.03
 NOISE = 0.005  # of the range's half
+WIDEST = 2048  # pixels
 ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training's are left at theirs
 
 
@@ -38,6 +39,8 @@ class Way:
     data       size, fit and context as in training.
     seen       what training's images of the source had in common, their mm a voxel among it.
     modality   of the result, DICOM's letters.
+    restores   the result is the image itself made better: it keeps scale and display, of percentiles its own.
+    local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
     maps       for each map beside the result, the codec whose range it is measured in.
     """
 
@@ -48,6 +51,8 @@ class Way:
     seen: SeenConfig
     modality: str
     maps: Sequence[Codec] = ()
+    restores: bool = False
+    local: bool = False
 
 
 def translated(
@@ -67,8 +72,8 @@ def translated(
         raise UsageError(
             f"{name(image)} is one slice and this model sees {way.data.context} slices on each side; give the series"
         )
-    results = _Results(image, way)
     limits = way.source.limits(image.data)
+    results = _Results(image, way, limits)
     if flat:
         _slice_by_slice(image, way, limits, results, overlap, batch, progress)
     else:
@@ -79,18 +84,19 @@ def translated(
 class _Results:
     """Where slices of the results go, in physical units: arrays on the image's grid, filled through turned views."""
 
-    def __init__(self, image: Image, way: Way) -> None:
-        self.image, self.way = image, way
+    def __init__(self, image: Image, way: Way, limits: Limits) -> None:
+        self.image, self.way, self.limits = image, way, limits if way.restores else None
         codecs = [way.target, *way.maps]
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
         self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
         self.views = [turned(array, image, way) for array in self.arrays]
-        self.halves = [np.float32((codec.span[1] - codec.span[0]) / 2) for codec in way.maps]
+        ranges = [self.limits or codec.span for codec in way.maps]
+        self.halves = [np.float32((high - low) / 2) for low, high in ranges]
 
     def put(self, planes: slice, values: Float32) -> None:
         """Network values (n * C2, d, H, W) of these planes of the turned volume."""
         made, *maps = np.split(values, np.cumsum(self._widths())[:-1])
-        self.views[0][:, planes] = self.way.target.decode(made)
+        self.views[0][:, planes] = self.way.target.decode(made, self.limits)
         for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
             view[:, planes] = differences * half
 
@@ -104,6 +110,18 @@ class _Results:
         plain = {key: value for key, value in origin.items() if key not in ("range", "window", "step")}
         maps = zip(self.arrays[1:], self.way.maps, strict=True)
         return [made, *(self.image.with_data(array, unit=codec.unit, origin=plain) for array, codec in maps)]
+
+
+def enlarged(image: Image, factor: int) -> Image:
+    """The image with its pixels, a volume's in the axial plane, repeated `factor` times along each axis: the grid on
+    which a network that adds resolution works. Every new voxel lies within its old one."""
+    axes = [1, 2] if len(image.size) == 2 else sorted(turn(image.affine, "LPS")[0][1:])
+    data, affine = image.data, image.affine.copy()
+    for axis in axes:
+        data, column = data.repeat(factor, axis), data.ndim - 1 - axis
+        affine[:, column] /= factor
+        affine[:, 3] -= affine[:, column] * (factor - 1) / 2
+    return image.with_data(data, affine=affine)
 
 
 def turned(data: Float32, image: Image, way: Way) -> Float32:
@@ -124,9 +142,10 @@ def _slice_by_slice(
     seen = turned(image.data, image, way)
     depth, *plane = seen.shape[1:]
     size = working_size(plane, turned_spacing(image, way)[1:], way)
+    window = [min(n, WIDEST) for n in size] if way.local else way.data.size
     for k in range(depth):
         near = [resample(way.source.scaled(seen[:, n], limits), size) for n in neighbours(k, way.data.context, depth)]
-        made = whole(way.net, np.concatenate(near), way.data.size, overlap=overlap, batch=batch)
+        made = whole(way.net, np.concatenate(near), window, overlap=overlap, batch=batch)
         results.put(slice(k, k + 1), resample(made, plane)[:, None])
         if progress:
             progress(k + 1, depth)
@@ -188,6 +207,8 @@ def turned_spacing(image: Image, way: Way) -> tuple[float, ...]:
 
 def _origin(image: Image, way: Way) -> dict[str, object]:
     """The source's, with what the target's values are."""
+    if way.restores:
+        return dict(image.origin)
     kept = {key: value for key, value in image.origin.items() if key not in ("range", "window", "step")}
     if way.target.kind == "label":
         return {**kept, "modality": "SEG", "step": 1.0}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabrica.data.augment import coins, flip_left_right, shifted
+from fabrica.data.augment import Changes, coins, flip_left_right, shifted
 from fabrica.data.dataset import Dataset, Meta, Writer, batch_at, order, prefetch
 from fabrica.errors import FabricaError
 
@@ -93,15 +93,15 @@ def test_a_batch_is_what_its_keys_say(data: Dataset) -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_two_processes_see_what_one_would(data: Dataset, flip: bool) -> None:
-    whole = batch_at(data, 2, 6, seed=3, flip=flip)
-    parts = [batch_at(data, 2, 3, seed=3, rank=rank, world=2, flip=flip) for rank in range(2)]
+    whole = batch_at(data, 2, 6, seed=3, changes=Changes(flip=flip))
+    parts = [batch_at(data, 2, 3, seed=3, rank=rank, world=2, changes=Changes(flip=flip)) for rank in range(2)]
     for key, value in whole.items():
         assert torch.equal(torch.cat([part[key] for part in parts]), value)
 
 
 def test_prefetch_resumes_exactly(data: Dataset) -> None:
-    straight = list(itertools.islice(prefetch(data, start=0, batch=3, seed=2, flip=True), 8))
-    resumed = list(itertools.islice(prefetch(data, start=5, batch=3, seed=2, flip=True), 3))
+    straight = list(itertools.islice(prefetch(data, start=0, batch=3, seed=2, changes=Changes(flip=True)), 8))
+    resumed = list(itertools.islice(prefetch(data, start=5, batch=3, seed=2, changes=Changes(flip=True)), 3))
     for a, b in zip(straight[5:], resumed, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -126,7 +126,7 @@ def test_flips_are_fair_independent_and_left_right() -> None:
 
 
 def test_negative_seeds_are_seeds_too(data: Dataset) -> None:
-    assert sorted(batch_at(data, 0, 10, seed=-1, flip=True)["index"].tolist()) == list(range(10))
+    assert sorted(batch_at(data, 0, 10, seed=-1, changes=Changes(flip=True))["index"].tolist()) == list(range(10))
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from fabrica import io
 from fabrica.codec import Codec
+from fabrica.data.augment import AS_THEY_ARE, Changes
 from fabrica.data.cache import build_cache
 from fabrica.data.dataset import SCALE, Dataset, Meta, Writer, batch_at
 from fabrica.data.manifest import Manifest, Row
@@ -46,8 +47,10 @@ def numbered(count: int) -> Float32:
 @pytest.mark.parametrize("shape", [(1, 12, 12), (1, 4, 12, 12)])
 def test_both_images_of_a_pair_are_flipped_and_moved_alike(tmp_path: Path, shape: tuple[int, ...]) -> None:
     images = noise(10, *shape)
-    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", -images), True, BYTE)
-    plain, changed = (batch_at(pairs, 3, 16, seed=5, flip=flip, jitter=jitter) for flip, jitter in ((0, 0), (1, 3)))
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", -images), True, (BYTE, BYTE))
+    plain, changed = (
+        batch_at(pairs, 3, 16, seed=5, changes=changes) for changes in (AS_THEY_ARE, Changes(flip=True, jitter=3))
+    )
     for batch in (plain, changed):
         assert torch.equal(batch["b"], -batch["a"]) and set(batch) == {"a", "b", "index"}
     assert torch.equal(plain["index"], changed["index"])
@@ -59,12 +62,18 @@ def test_both_images_of_a_pair_are_flipped_and_moved_alike(tmp_path: Path, shape
 def test_more_slices_than_one_move_alike_as_channels(tmp_path: Path) -> None:
     images = noise(10, 1, 12, 12)
     three = written(tmp_path / "a", np.repeat(images, 3, axis=1))
-    batch = batch_at(Pairs(three, written(tmp_path / "b", images), True, BYTE), 0, 10, seed=1, flip=True, jitter=2)
+    batch = batch_at(
+        Pairs(three, written(tmp_path / "b", images), True, (BYTE, BYTE)),
+        0,
+        10,
+        seed=1,
+        changes=Changes(flip=True, jitter=2),
+    )
     assert torch.equal(batch["a"], batch["b"].expand(-1, 3, -1, -1))
 
 
 def test_heaps_meet_in_another_order_every_epoch(tmp_path: Path) -> None:
-    pairs = Pairs(written(tmp_path / "a", numbered(10)), written(tmp_path / "b", numbered(7)), False, BYTE)
+    pairs = Pairs(written(tmp_path / "a", numbered(10)), written(tmp_path / "b", numbered(7)), False, (BYTE, BYTE))
     batch = batch_at(pairs, 0, 70, seed=0)
     a, b = ((batch[key][:, 0, 0, 0] * 100).round().int() for key in ("a", "b"))
     assert torch.equal(a, batch["index"].int())
@@ -77,15 +86,15 @@ def test_heaps_meet_in_another_order_every_epoch(tmp_path: Path) -> None:
 
 
 def test_equal_heaps_do_not_pair_off(tmp_path: Path) -> None:
-    pairs = Pairs(written(tmp_path / "a", numbered(10)), written(tmp_path / "b", numbered(10)), False, BYTE)
+    pairs = Pairs(written(tmp_path / "a", numbered(10)), written(tmp_path / "b", numbered(10)), False, (BYTE, BYTE))
     batch = batch_at(pairs, 0, 100, seed=0)
     assert 0 < int((batch["a"] == batch["b"]).flatten(1).all(1).sum()) < 30  # ten of a hundred by chance
 
 
 def test_heaps_are_changed_each_in_its_own_way(tmp_path: Path) -> None:
     images = np.repeat(noise(1, 1, 8, 8), 40, axis=0)
-    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), False, BYTE)
-    batch = batch_at(pairs, 0, 40, seed=0, flip=True)
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), False, (BYTE, BYTE))
+    batch = batch_at(pairs, 0, 40, seed=0, changes=Changes(flip=True))
     same = int((batch["a"] == batch["b"]).flatten(1).all(1).sum())
     assert 10 <= same <= 30  # two coins an image
 
@@ -93,13 +102,13 @@ def test_heaps_are_changed_each_in_its_own_way(tmp_path: Path) -> None:
 def test_pairs_of_other_numbers_are_refused(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a", numbered(3)), written(tmp_path / "b", numbered(4))
     with pytest.raises(UsageError, match="pairs give 3 slices of a and 4 of b; expected as many") as refused:
-        Pairs(a, b, True, BYTE)
-    assert "\n" not in str(refused.value) and len(Pairs(a, b, False, BYTE)) == 3
+        Pairs(a, b, True, (BYTE, BYTE))
+    assert "\n" not in str(refused.value) and len(Pairs(a, b, False, (BYTE, BYTE))) == 3
 
 
 def test_ids_are_those_of_a_and_notes_of_both_are_said_once(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a", numbered(2), "one", "two"), written(tmp_path / "b", numbered(2), "two", "three")
-    pairs = Pairs(a, b, True, BYTE)
+    pairs = Pairs(a, b, True, (BYTE, BYTE))
     assert list(pairs.ids) == ["a-0", "a-1"] and pairs.notes == ("one", "two", "three")
 
 
@@ -115,17 +124,17 @@ def test_the_body_is_found_in_b_where_it_is_asked_for(tmp_path: Path, codec: Cod
     images[..., 2:14, 2:14] = levels[1]
     images[..., 4:10, 4:9] = levels[2]
     a, b = written(tmp_path / "a", np.ones_like(images)), written(tmp_path / "b", images)
-    batch = batch_at(Pairs(a, b, True, codec, with_body=True), 0, 2, seed=0)
+    batch = batch_at(Pairs(a, b, True, (BYTE, codec), with_body=True), 0, 2, seed=0)
     assert batch["body"].shape == (2, 1, 16, 16) and batch["body"].dtype == torch.bool
     assert torch.equal(batch["body"], batch["b"] > levels[2] - 0.01)
-    assert "body" not in batch_at(Pairs(a, b, True, codec), 0, 2, seed=0)
+    assert "body" not in batch_at(Pairs(a, b, True, (BYTE, codec)), 0, 2, seed=0)
 
 
 def test_the_body_moves_with_its_image(tmp_path: Path) -> None:
     images = np.full((4, 1, 16, 16), -1, np.float32)
     images[..., 3:11, 4:9] = 0.5
-    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, BYTE, with_body=True)
-    batch = batch_at(pairs, 0, 8, seed=0, flip=True, jitter=3)
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, (BYTE, BYTE), with_body=True)
+    batch = batch_at(pairs, 0, 8, seed=0, changes=Changes(flip=True, jitter=3))
     assert torch.equal(batch["body"], batch["b"] > 0) and len(batch["body"].flatten(1).unique(dim=0)) > 2
 
 
@@ -135,7 +144,7 @@ def test_the_body_of_label_maps_is_all_but_the_background(tmp_path: Path) -> Non
     labels[:, 6:8, 6:8] = 2
     codec = Codec("label", classes=3, unit="label")
     images = codec.encode(Image(labels, unit="label"))[None]
-    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, codec, with_body=True)
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, (BYTE, codec), with_body=True)
     assert np.array_equal(batch_at(pairs, 0, 1, seed=0)["body"][0, 0].numpy(), labels[0] > 0)
 
 
@@ -175,7 +184,7 @@ def test_neighbouring_slices_are_channels_of_a_alone(tmp_path: Path) -> None:
 def test_volumes_stay_volumes_on_both_sides(tmp_path: Path) -> None:
     a, b = heads(replace(HEADS, count=1, size=[6, 32, 32], fit="stretch"), tmp_path)
     assert a.shape == b.shape == (1, 6, 32, 32)
-    batch = batch_at(Pairs(a, b, True, HU, with_body=True), 0, 1, seed=0)
+    batch = batch_at(Pairs(a, b, True, (MR, HU), with_body=True), 0, 1, seed=0)
     assert batch["body"].shape == (1, 1, 6, 32, 32) and 0.1 < float(batch["body"].float().mean()) < 0.9
 
 
@@ -197,7 +206,7 @@ def test_four_thousand_grey_values_survive(tmp_path: Path, suffix: str) -> None:
     config = DataConfig(str(tmp_path / "m.csv"), a="a", b="b", paired=True, size=[50, 80])
     codec = Codec("window", -shift, 4095 - shift)
     a, b = (build_cache(config, codec, "train", tmp_path / "cache", side=side) for side in "ab")
-    batch = batch_at(Pairs(a, b, True, codec), 0, 1, seed=0)
+    batch = batch_at(Pairs(a, b, True, (BYTE, codec)), 0, 1, seed=0)
     for side in ("a", "b"):
         assert np.abs(codec.decode(batch[side][0].numpy()) - (ramp - shift)).max() < 0.1
 

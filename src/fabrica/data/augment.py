@@ -2,12 +2,100 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates, zoom
 
-from fabrica.image import Float32
+from fabrica.image import Float32, Float64
+from fabrica.recipe import DataConfig
 
 Int64 = npt.NDArray[np.int64]
+STEP = 4  # pixels from one crop to the next: squares of up to 4 x 4 stay whole (super-resolution, pixel unshuffling)
+KNOT = 16  # pixels between the knots of an elastic deformation
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is changed at random, by the same amount on both sides of a pair.
+
+    crop     a part of so many pixels along each axis; 0: the whole image.
+    flip     mirrored left to right (never for anatomy whose side matters).
+    jitter   moved by up to so many whole pixels along each axis.
+    turn     turned in the plane by up to so many degrees either way.
+    bend     elastic deformation: displacements with this standard deviation in pixels, smooth over KNOT pixels
+             (Simard et al. 2003). Turning and bending interpolate: linearly, labels to the nearest. That smooths noise,
+             so a network that learns to take noise away should not have them.
+    gamma    grey values, from 0 to 1, to a power between 1 / (1 + gamma) and 1 + gamma; never for HU.
+    """
+
+    crop: int = 0
+    flip: bool = False
+    jitter: int = 0
+    turn: float = 0.0
+    bend: float = 0.0
+    gamma: float = 0.0
+
+
+AS_THEY_ARE = Changes()
+
+
+def changes_of(data: DataConfig) -> Changes:
+    """What a recipe asks for."""
+    return Changes(data.crop, data.flip, data.jitter, data.turn, data.bend, data.gamma)
+
+
+def changed(images: Float32, seed: int, positions: Int64, changes: Changes, labels: bool = False) -> Float32:
+    """Images (B, C, *S) in [-1, 1] after the random changes that belong to their positions (B,) in the endless stream
+    of training images; labels: they are one-hot."""
+    if changes.jitter:
+        images = shifted(images, seed, positions, changes.jitter)
+    if changes.crop or changes.turn or changes.bend:
+        images = np.stack(
+            [_cut(one, _stream(seed, at, 1), changes, labels) for one, at in zip(images, positions, strict=True)]
+        )
+    if changes.flip:
+        images = flip_left_right(images, seed, positions)
+    if changes.gamma and not labels:
+        for image, position in zip(images, positions, strict=True):
+            power = (1 + changes.gamma) ** _stream(seed, position, 2).uniform(-1, 1)
+            image[:] = ((image + 1) / 2) ** np.float32(power) * 2 - 1
+    return images
+
+
+def _cut(image: Float32, draw: np.random.Generator, changes: Changes, labels: bool) -> Float32:
+    """A part of the image (C, *S), turned and bent; beyond the borders their pixels are repeated."""
+    sides = image.shape[1:]
+    wanted = [changes.crop or n for n in sides]
+    corner = [STEP * int(draw.integers((n - w) // STEP + 1)) for n, w in zip(sides, wanted, strict=True)]
+    if not (changes.turn or changes.bend):
+        return image[(slice(None), *(slice(k, k + w) for k, w in zip(corner, wanted, strict=True)))]
+    starts = zip(corner, wanted, strict=True)
+    places: Float64 = np.stack(np.meshgrid(*(k + np.arange(w, dtype=float) for k, w in starts), indexing="ij"))
+    if changes.bend:
+        places = places + changes.bend * np.stack([_smooth(draw, wanted) for _ in sides])
+    middle = (np.array(sides[-2:]) - 1)[:, None, None] / 2
+    angle = np.deg2rad(changes.turn) * draw.uniform(-1, 1)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    away = places[-2:].reshape(2, -1) - middle.reshape(2, 1)
+    places[-2:] = (rotation @ away + middle.reshape(2, 1)).reshape(places[-2:].shape)
+    order = 0 if labels else 1
+    return np.stack([map_coordinates(plane, places, order=order, mode="nearest") for plane in image])
+
+
+def _smooth(draw: np.random.Generator, size: list[int]) -> Float64:
+    """A smooth random field of this size with standard deviation 1."""
+    knots = draw.standard_normal([-(-n // KNOT) + 3 for n in size])
+    field = zoom(knots, [(n + 2 * KNOT) / k for n, k in zip(size, knots.shape, strict=True)], order=3)
+    inner = field[tuple(slice((have - n) // 2, (have - n) // 2 + n) for have, n in zip(field.shape, size, strict=True))]
+    smooth: Float64 = inner / max(float(field.std()), 1e-9)
+    return smooth
+
+
+def _stream(seed: int, position: int, which: int = 0) -> np.random.Generator:
+    """Random numbers that belong to a position; of several, each its own."""
+    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, int(position), *([which] if which else [])])
 
 
 def coins(seed: int, positions: Int64) -> npt.NDArray[np.bool_]:
@@ -35,7 +123,7 @@ def shifted(images: Float32, seed: int, positions: Int64, most: int) -> Float32:
     Whole pixels: no value is interpolated, and two sides of a pair that get the same arguments move alike.
     """
     for image, position in zip(images, positions, strict=True):
-        steps = np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, int(position)])
+        steps = _stream(seed, position)
         for axis, side in enumerate(image.shape[1:], start=1):
             by = int(steps.integers(-most, most + 1))
             image[:] = image.take(np.clip(np.arange(side) + by, 0, side - 1), axis)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import shutil
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -218,14 +219,14 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
     content = [0] * len(config.size)
     step = max(1, source.count // 200)
     with Writer(folder) as writer:
-        for done, sample in enumerate(source.samples(), start=1):
+        for done, (sample, limits) in enumerate(zip(source.samples(), _limits(source, codec), strict=False), start=1):
             label = -1
             if classes:
                 check_labels({(sample.label, sample.id)}, classes)
                 label = classes.index(sample.label)
                 seen[label] += 1
             parts = standard.standardise(
-                sample.image, codec, config.size, config.channels, config.fit, config.slices, _context(source)
+                sample.image, codec, config.size, config.channels, config.fit, config.slices, _context(source), limits
             )
             sliced = len(sample.image.size) > len(config.size)
             for k, (values, spacing) in enumerate(parts):
@@ -251,6 +252,13 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
         )
         notes = (*source.notes, *([other] if resampled else []))
         writer.finish(Meta(writer.count, writer.shape, classes, common, spacing, tuple(content), extent, notes))
+
+
+def _limits(source: Source, codec: Codec) -> Iterator[Limits | None]:
+    """To restore, percentiles are those of the degraded image, all that is known at work, for both sides."""
+    if codec.kind != "percentile" or not (source.config.restores and source.side == "b"):
+        return itertools.repeat(None)
+    return (codec.limits(given.image.data) for given in replace(source, side="a").samples())
 
 
 def _context(source: Source) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fabrica.data.augment import Int64, flip_left_right, shifted
+from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
@@ -130,10 +130,10 @@ class Dataset:
                 raise FabricaError(f"{self.folder} has been cut short; delete it, and it is built again")
         return np.multiply(raw, np.float32(1 / SCALE), dtype=np.float32)
 
-    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
         """The images at these positions of the endless stream: see `batch_at`."""
         indices = order(len(self), seed, positions)
-        images = changed(self.read(indices), seed, positions, flip, jitter)
+        images = torch.from_numpy(changed(self.read(indices), seed, positions, changes))
         found = {"image": images, "index": torch.from_numpy(indices)}
         if self.labels is not None:
             found["label"] = torch.from_numpy(self.labels[indices])
@@ -190,7 +190,7 @@ class Batches(Protocol):
     """Images in a numbered row: a Dataset, or the two sides of a translation."""
 
     def __len__(self) -> int: ...
-    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]: ...
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]: ...
 
 
 def batch_at(
@@ -200,8 +200,7 @@ def batch_at(
     seed: int,
     rank: int = 0,
     world: int = 1,
-    flip: bool = False,
-    jitter: int = 0,
+    changes: Changes = AS_THEY_ARE,
 ) -> dict[str, torch.Tensor]:
     """The batch that process `rank` of `world` sees at `step`: a pure function of its arguments.
 
@@ -213,16 +212,7 @@ def batch_at(
     translation see `fabrica.data.pairs`.
     """
     first = (step * world + rank) * batch
-    return data.batch(seed, np.arange(first, first + batch), flip, jitter)
-
-
-def changed(images: Float32, seed: int, positions: Int64, flip: bool, jitter: int) -> torch.Tensor:
-    """Images (B, C, *S) after the random changes that belong to their positions."""
-    if flip:
-        images = flip_left_right(images, seed, positions)
-    if jitter:
-        images = shifted(images, seed, positions, jitter)
-    return torch.from_numpy(images)
+    return data.batch(seed, np.arange(first, first + batch), changes)
 
 
 def order(count: int, seed: int, positions: Int64) -> Int64:
@@ -248,14 +238,13 @@ def prefetch(
     seed: int,
     rank: int = 0,
     world: int = 1,
-    flip: bool = False,
-    jitter: int = 0,
+    changes: Changes = AS_THEY_ARE,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """`batch_at` for start, start + 1, ... without end; a thread reads one batch ahead."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
         step = start
-        coming = pool.submit(batch_at, data, step, batch, seed, rank, world, flip, jitter)
+        coming = pool.submit(batch_at, data, step, batch, seed, rank, world, changes)
         while True:
             step += 1
-            ready, coming = coming, pool.submit(batch_at, data, step, batch, seed, rank, world, flip, jitter)
+            ready, coming = coming, pool.submit(batch_at, data, step, batch, seed, rank, world, changes)
             yield ready.result()

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fabrica.codec import Codec
-from fabrica.data.augment import Int64
+from fabrica.data.augment import Changes, Int64, changed
 from fabrica.data.body import body, threshold
-from fabrica.data.dataset import Dataset, Strings, changed, order
+from fabrica.data.dataset import Dataset, Strings, order
 from fabrica.errors import UsageError
 
 OTHER = 1  # added to the seed for side b where there are no pairs, so that no image meets the same one every epoch
@@ -21,13 +21,14 @@ OTHER = 1  # added to the seed for side b where there are no pairs, so that no i
 class Pairs:
     """Side a and side b; where `paired`, image k of one belongs to image k of the other.
 
-    codec_b   of b, to find the body in it. with_body: whether batches hold "body".
+    codecs    of a and of b: labels are changed otherwise than grey values, and the body is found in b.
+    with_body: whether batches hold "body".
     """
 
     a: Dataset
     b: Dataset
     paired: bool
-    codec_b: Codec
+    codecs: tuple[Codec, Codec]
     with_body: bool = False
 
     def __post_init__(self) -> None:
@@ -50,17 +51,19 @@ class Pairs:
         """What was left out or changed on either side, each said once."""
         return tuple(dict.fromkeys((*self.a.meta.notes, *self.b.meta.notes)))
 
-    def batch(self, seed: int, positions: Int64, flip: bool, jitter: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
         """ "a" float32 (B, C, *S) and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if wanted.
 
         Pairs are changed alike; sides without pairs each in their own way.
         """
         own = seed if self.paired else seed + OTHER
         of_a, of_b = order(len(self.a), seed, positions), order(len(self.b), own, positions)
-        b = changed(self.b.read(of_b), own, positions, flip, jitter)
-        found = {"a": changed(self.a.read(of_a), seed, positions, flip, jitter), "b": b}
+        labels = [codec.kind == "label" for codec in self.codecs]
+        a = changed(self.a.read(of_a), seed, positions, changes, labels[0])
+        b = changed(self.b.read(of_b), own, positions, changes, labels[1])
+        found = {"a": torch.from_numpy(a), "b": torch.from_numpy(b)}
         if self.with_body:
-            limit = threshold(self.codec_b)
-            shown = -b.numpy() if self.codec_b.kind == "label" else b.numpy()  # the first label is the background
+            limit = threshold(self.codecs[1])
+            shown = -b if labels[1] else b  # the first label is the background
             found["body"] = torch.from_numpy(np.stack([body(image, limit)[None] for image in shown]))
         return found | {"index": torch.from_numpy(of_a)}

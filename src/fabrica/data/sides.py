@@ -1,6 +1,7 @@
 """The two sides of a translation: which rows of a manifest are a and b, and which belong together.
 
 A side is a domain of the manifest, or "mask" (the label map beside each image), or "image" (every row as it is).
+"degraded" is no side of its own: it is side b made worse.
 """
 
 from __future__ import annotations

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from fabrica import io
-from fabrica.data import find, layouts, sides, tables
+from fabrica import io, kspace, radiography, tomography
+from fabrica.data import degradations, degrade, find, layouts, sides, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
+from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import on_grid
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Image
+from fabrica.phantoms import mri
 from fabrica.recipe import DataConfig
 
 PHANTOM = "phantom:"
+PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 # far from the seeds of phantoms written to a folder, and from one another
 FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_000}
 
@@ -40,7 +43,8 @@ class Sample:
 class Source:
     """The images of one split: rows of a manifest, or `count` phantoms; of a translation, those of one side.
 
-    side   "a", "b", or "" where nothing is translated.
+    side   "a", "b", or "" where nothing is translated. To restore, a is b after `config.degrade`, with noise that
+           depends on the split and the image's number alone.
     grid   b of pairs: the rows of a, on whose voxels the images are laid.
     notes  what had to be left out.
     """
@@ -59,26 +63,34 @@ class Source:
         Raises ReadError for files that cannot be read."""
         numbers = range(self.count) if chosen is None else chosen
         for k in numbers:
-            if self.manifest is None:
-                yield self._draw(k)
-                continue
-            sample = _read(self.manifest, self.manifest.rows[k])
-            if self.grid:
-                image = on_grid(sample.image, _read(self.manifest, self.grid[k]).image, self.which == "mask")
-                sample = replace(sample, image=image)
+            sample = self._draw(k) if self.manifest is None else self._read(self.manifest, k)
+            if self.side == "a" and self.config.restores:
+                worse = degraded(sample.image, self.config.degrade, FIRST_SEED[self.split] + k)
+                sample = replace(sample, image=worse)
             yield sample
 
     @property
     def which(self) -> str:
-        """What the recipe calls this side: a domain, "mask", "image"; "" where nothing is translated."""
-        return {"a": self.config.a, "b": self.config.b}.get(self.side, "")
+        """What the recipe calls this side: a domain, "mask", "image"; "" where nothing is translated. To restore, both
+        sides are b."""
+        a = self.config.b if self.config.restores else self.config.a
+        return {"a": a, "b": self.config.b}.get(self.side, "")
+
+    def _read(self, manifest: Manifest, k: int) -> Sample:
+        sample = _read(manifest, manifest.rows[k])
+        if not self.grid:
+            return sample
+        grid = _read(manifest, self.grid[k]).image
+        return replace(sample, image=on_grid(sample.image, grid, self.which == "mask"))
 
     def fingerprint(self) -> str:
         """Changes when any image would."""
+        worse = f"{self.config.degrade} {_physics_code()}" if self.side == "a" and self.config.restores else ""
         if self.manifest is None:
             drawn = f"{self.which} {self.config.depth} {self._first()}" if self.side else str(self.config.depth)
-            return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()}"
-        digest = hashlib.sha256(f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'}".encode())
+            return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()} {worse}"
+        told = f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'} {worse}"
+        digest = hashlib.sha256(told.encode())
         stamps: dict[str, tuple[int, int]] = {}
         for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
@@ -113,6 +125,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
+    degrade.check(config.degrade)
     if config.source.startswith(PHANTOM):
         _check_phantom(config)
         count = config.count if split == "train" else max(64, config.count // 10)
@@ -136,7 +149,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
 def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str, side: str) -> Source:
     """One side of a translation. Pairs come in the order of a; what has no partner is left out with a note."""
     found = {}
-    for each, which in (("a", config.a), ("b", config.b)):
+    for each, which in (("a", config.b if config.restores else config.a), ("b", config.b)):
         sides.side(whole, which, config.source)  # a side that is nowhere is told from one that has none in this split
         try:
             found[each] = sides.side(chosen, which, f"split {split} of {config.source}")
@@ -144,6 +157,8 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             raise UsageError(f"{error}; scan more patients, or split anew") from error
         if which == "mask":
             Manifest(found[each], whole.root).check()  # `load_manifest` has looked for the images only
+    if config.restores:
+        return Source(config, split, Manifest(found[side], whole.root), len(found[side]), side)
     if not config.paired:
         rows = list({(row.path, row.frame): row for row in found[side]}.values())  # several images may share a mask
         return Source(config, split, Manifest(rows, whole.root), len(rows), side)
@@ -248,9 +263,13 @@ def _check_phantom(config: DataConfig) -> None:
 def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> None:
     from fabrica.phantoms.head_scan import CONTRASTS
 
+    if kind == "chest" and config.restores:
+        if config.b != "image":
+            raise UsageError(f"data.b is {config.b!r}; of chest phantoms it is image")
+        return
     if kind != "head" or contrast:
         raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
-    for which in (config.a, config.b):
+    for which in (config.b,) if config.restores else (config.a, config.b):
         if which not in (*CONTRASTS, "mask"):
             raise unknown("contrast", which, (*CONTRASTS, "mask"))
 
@@ -291,7 +310,17 @@ def _phantom_code() -> str:
     """A hash of the code that draws phantoms: when it changes, so do the images."""
     from fabrica import phantoms
 
+    return _hashed(Path(str(phantoms.__file__)).parent.glob("*.py"))
+
+
+@lru_cache(maxsize=1)
+def _physics_code() -> str:
+    """The same of the code that makes images worse."""
+    return _hashed(Path(str(module.__file__)) for module in PHYSICS)
+
+
+def _hashed(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(str(phantoms.__file__)).parent.glob("*.py")):
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()

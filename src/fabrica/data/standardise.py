@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from fabrica.codec import Codec
+from fabrica.codec import Codec, Limits
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
 
@@ -24,6 +24,7 @@ def standardise(
     fit: str,
     slices: str = "middle",
     context: int = 0,
+    limits: Limits | None = None,
 ) -> Iterator[tuple[Float32, Spacing]]:
     """Yield (values, spacing) for every network image that `image` gives.
 
@@ -34,8 +35,9 @@ def standardise(
     A volume for a 3-D size gives one array, turned to the nearest RAS+ order: W runs to the patient's right, H to
     anterior, D to superior. A volume for a 2-D size gives the middle third of its axial slices (or all of them), each
     as a radiologist sees it: row 0 anterior, column 0 the patient's right. An image that is 2-D stays as it stands.
-    Percentile limits are those of the whole volume. `fit` is that of `fabrica.recipe.DataConfig`; "pad" and
-    "crop" keep the proportions in mm where the spacing is known. Padding is the codec's low value (label 0).
+    Percentile limits are those of the whole volume, unless `limits` are given. `fit` is that of
+    `fabrica.recipe.DataConfig`; "pad" and "crop" keep the proportions in mm where the spacing is known. Padding is the
+    codec's low value (label 0).
 
     Raises UsageError for other channels than expected, and for a 2-D image where a volume is.
     """
@@ -51,7 +53,7 @@ def standardise(
         image = oriented(image, "RAS" if len(size) == 3 else "LPS")
     if context and len(image.size) == len(size):
         raise UsageError(f"{name(image)} is one slice, and data.context={context} needs its neighbours; give volumes")
-    values = image.data if codec.kind == "label" else codec.encode(image)
+    values = image.data if codec.kind == "label" else codec.scaled(image.data, limits or codec.limits(image.data))
     spacing = image.spacing if is_placed(image) else ()
     if len(image.size) == len(size):
         yield _fitted(values, codec, size, fit, spacing)

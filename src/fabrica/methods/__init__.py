@@ -47,6 +47,8 @@ METHODS = {
     "cyclegan": "fabrica.methods.cyclegan:CycleGAN",
     "pix2pix": "fabrica.methods.pix2pix:Pix2Pix",
     "cut": "fabrica.methods.cut:CUT",
+    "restore": "fabrica.methods.restore:Restore",
+    "srgan": "fabrica.methods.srgan:SRGAN",
 }
 
 
@@ -127,7 +129,8 @@ def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
     """(C, *S) of what a translator's network sees of side "a", or "b"."""
     data, codec = recipe.data, recipe.codec if side == "a" else recipe.codec_b
     channels = codec.classes if codec.kind == "label" else data.channels
-    return (channels * (2 * data.context + 1) if side == "a" else channels, *data.size)
+    size = [data.crop] * len(data.size) if data.crop else data.size
+    return (channels * (2 * data.context + 1) if side == "a" else channels, *size)
 
 
 def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:

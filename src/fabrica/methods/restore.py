@@ -1,0 +1,185 @@
+"""Restoration: a network learns to undo what made images worse, from pairs, from few pairs, or from none.
+
+Losses are sums with the weights of a preset: L1 and structural similarity as in Zhao et al. 2017 (Loss functions for
+image restoration with neural networks, IEEE TCI), to which a critic of patches may be added. Without clean images the
+network learns from neighbouring pixels: Huang et al., Neighbor2Neighbor: self-supervised denoising from single noisy
+images (CVPR 2021), which holds for noise that is independent from pixel to pixel: of detectors, of MR, not of
+reconstructed CT, whose noise has a texture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
+
+from fabrica import losses
+from fabrica.adversarial import accuracy, frozen, least_squares, refuse_small
+from fabrica.errors import UsageError, unknown
+from fabrica.methods import Turn
+from fabrica.nets.framing import middle_of
+from fabrica.nets.nafnet import NAFNet
+from fabrica.nets.redcnn import REDCNN
+from fabrica.nets.translators import PatchCritic
+from fabrica.nets.unetpp import UNetPlusPlus
+
+PRESETS: dict[str, dict[str, float]] = {
+    "l1": {"l1": 1.0},
+    "l1+ssim": {"l1": 0.7, "ssim": 0.3},
+    "l1+ssim+critic": {"l1": 0.5, "ssim": 0.3, "critic": 0.2},
+}
+NETWORKS = ("nafnet", "redcnn", "unet++")
+TARGETS = ("clean", "self")
+CONSISTENCY = 1.0  # weight of Neighbor2Neighbor's regularisation (gamma in eq. 6)
+NEIGHBOURS = ((0, 1), (1, 0), (0, 2), (2, 0), (1, 3), (3, 1), (2, 3), (3, 2))  # in a square of 0 1 / 2 3
+GOLDEN = (5**0.5 - 1) / 2
+TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, C, H, W) made and wanted -> (B,)
+    "l1": lambda made, wanted: (made - wanted).abs().flatten(1).mean(1),
+    "ssim": lambda made, wanted: 1 - losses.ssim(made, wanted),
+    "ms_ssim": lambda made, wanted: 1 - losses.ms_ssim(made, wanted),
+    "gradient": losses.gradient_similarity_deviation,
+    "frequency": losses.frequency_distance,
+}
+
+
+class Restore(nn.Module):
+    """The network sees a (B, C, H, W), the worse image, and gives b, the better one, both in [-1, 1]."""
+
+    @dataclass
+    class Config:
+        network: str = "nafnet"  # nafnet, redcnn or unet++
+        size: str = "small"  # of nafnet: tiny, small, base
+        unshuffle: int = 4  # of nafnet: pixels along the side of what it makes one
+        width: int = 0  # channels of redcnn (0: 96) and of unet++ at full resolution (0: 32)
+        encoder: str = "plain"  # of unet++: plain, resnet34
+        supervised: bool = True  # unet++ learns at each of its depths (deep supervision)
+        loss: str = "l1"  # l1, l1+ssim, l1+ssim+critic
+        weights: dict[str, float] = field(default_factory=dict)  # laid over the preset's: ms_ssim, gradient, frequency
+        target: str = "clean"  # self: b is never looked at
+        clean: float = 1.0  # the share of training images whose clean one is looked at; the others are their own target
+        critic_width: int = 64
+
+    directions: ClassVar[tuple[str, ...]] = ("a2b",)
+    pairs: ClassVar[bool] = True
+    ships: ClassVar[tuple[str, ...]] = ("network",)
+    keep: ClassVar[str] = "loss"
+    local: ClassVar[bool] = True
+
+    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+        """a, b: (C, H, W) of the two sides."""
+        super().__init__()
+        if len(a) != 3:
+            raise UsageError("restore sees slices; give data.size as [H, W], and neighbours by data.context")
+        self.weights = _weights(config)
+        if config.target not in TARGETS:
+            raise unknown("target", config.target, TARGETS)
+        if not 0 < config.clean <= 1:
+            raise UsageError(f"method.clean is {config.clean}; expected a share above 0, at most 1 (none: target=self)")
+        self.config = config
+        self.network: nn.Module = _network(config, a[0], b[0])
+        self.players: dict[str, tuple[str, ...]] = {"network": ("network",)}
+        if self.weights.get("critic"):
+            refuse_small("restore", b)
+            self.critic: nn.Module = PatchCritic(b[0], config.critic_width)
+            self.players = {"critic": ("critic",), **self.players}
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        a, b = batch["a"], batch["b"]
+        known = self._known(batch["index"])
+        if not known.any():
+            yield Turn("network", self._from_neighbours(a, rng).mean(), {})
+            return
+        made = self._depths(a[known])
+        if "critic" in self.players:
+            on_real, on_fake = self.critic(torch.cat([b[known], made[-1].detach()])).chunk(2)
+            told = accuracy(on_real, on_fake, threshold=0.5)._asdict()
+            yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), told)
+        loss = torch.stack([self._distance(one, b[known]) for one in made]).mean(0).sum()
+        if not known.all():
+            loss = loss + self._from_neighbours(a[~known], rng).sum()
+        loss = loss / len(a)
+        if "critic" in self.players:
+            with frozen(self.critic):
+                loss = loss + self.weights["critic"] * least_squares(self.critic(made[-1]), 1.0)
+        yield Turn("network", loss, {})
+
+    def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+        """The loss (B,) on held-out images, without the critic; without clean ones, that of neighbours."""
+        if self.config.target == "self":
+            return self._from_neighbours(batch["a"], rng)
+        return self._distance(self.translate(batch["a"], "a2b"), batch["b"])
+
+    def translate(self, images: Tensor, direction: str) -> Tensor:
+        """a (B, C, H, W) in [-1, 1] -> b (B, C2, H, W) in [-1, 1]."""
+        found: Tensor = self.network(images)
+        return found.clamp(-1, 1)
+
+    def _known(self, index: Tensor) -> Tensor:
+        """Of which training images (B,) the clean one is looked at: the same ones every time, evenly spread."""
+        if self.config.target == "self":
+            return torch.zeros_like(index, dtype=torch.bool)
+        return (index.double() * GOLDEN) % 1.0 < self.config.clean
+
+    def _depths(self, images: Tensor) -> list[Tensor]:
+        """The answer, after those of a network's lesser depths where it learns at each of them."""
+        made = self.network(images)
+        return made if isinstance(made, list) else [made]
+
+    def _distance(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """(B,): the preset's terms, weighted."""
+        found = [
+            TERMS[name](made, wanted) * weight for name, weight in self.weights.items() if name in TERMS and weight
+        ]
+        return torch.stack(found).sum(0)
+
+    def _from_neighbours(self, a: Tensor, rng: torch.Generator) -> Tensor:
+        """(B,): Neighbor2Neighbor's loss (eq. 6). Of every square of 2 x 2 pixels one goes into an image of half the
+        size and a neighbour of it into another: the same anatomy, other noise."""
+        places = torch.randint(len(NEIGHBOURS), (len(a), 1, a.shape[2] // 2, a.shape[3] // 2), generator=rng)
+        one, other = torch.tensor(NEIGHBOURS).T[:, places].to(a.device)
+        with torch.no_grad():
+            whole = self._depths(a)[-1]
+        wanted = _picked(middle_of(a, whole), other)
+        gap = _picked(whole, one) - _picked(whole, other)
+        found = []
+        for made in self._depths(_picked(a, one)):
+            off = made - wanted
+            found.append((off.square() + CONSISTENCY * (off - gap).square()).flatten(1).mean(1))
+        return torch.stack(found).mean(0)
+
+
+def _picked(images: Tensor, which: Tensor) -> Tensor:
+    """One pixel of each square of images (B, C, H, W), 0 to 3 row by row: `which` (B, 1, h, w) -> (B, C, h, w)."""
+    height, width = which.shape[2:]
+    squares = pixel_unshuffle(images[..., : 2 * height, : 2 * width], 2).reshape(len(images), -1, 4, height, width)
+    picked: Tensor = squares.gather(2, which[:, None].expand(-1, squares.shape[1], -1, -1, -1)).squeeze(2)
+    return picked
+
+
+def _weights(config: Restore.Config) -> dict[str, float]:
+    if config.loss not in PRESETS:
+        raise unknown("loss", config.loss, PRESETS)
+    for name, weight in config.weights.items():
+        if name not in (*TERMS, "critic"):
+            raise unknown("weight", name, (*TERMS, "critic"))
+        if weight < 0:
+            raise UsageError(f"method.weights.{name} is {weight}; expected 0 or more")
+    found = PRESETS[config.loss] | config.weights
+    if not any(weight for name, weight in found.items() if name in TERMS):
+        raise UsageError("method.weights are all 0: nothing says what a restored image should be like")
+    return found
+
+
+def _network(config: Restore.Config, channels: int, out_channels: int) -> nn.Module:
+    if config.network == "nafnet":
+        return NAFNet(channels, out_channels, config.size, config.unshuffle)
+    if config.network == "redcnn":
+        return REDCNN(channels, out_channels, config.width or 96)
+    if config.network == "unet++":
+        return UNetPlusPlus(channels, out_channels, config.width or 32, config.encoder, config.supervised)
+    raise unknown("network", config.network, NETWORKS)

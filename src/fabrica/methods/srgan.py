@@ -1,0 +1,127 @@
+"""SRGAN: finer images whose texture a critic believes, after a training by distance alone (SRResNet).
+
+Ledig, Theis, Huszar et al.: Photo-realistic single image super-resolution using a generative adversarial network
+(CVPR 2017). The paper compares features of a network trained on photographs; here they are those of a network file,
+or of the critic, which has seen nothing but radiology.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss
+
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
+from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.nets.srresnet import SRCritic, SRResNet
+
+SMALLEST = 32  # pixels a side that the critic sees
+
+
+class SRGAN(nn.Module):
+    """Networks see a (B, C, H, W), pixels repeated `scale` times, and b (B, C, H, W), both in [-1, 1]."""
+
+    @dataclass
+    class Config:
+        scale: int = 2  # 2 or 4, as `data.degrade` made images smaller
+        width: int = 64
+        blocks: int = 16
+        critic_width: int = 64
+        pretrain: int = 0  # steps by L1 alone before the critic begins (SRResNet); -1: all of them
+        l1: float = 1.0
+        features: float = 1.0  # weight of the distance of features, the perceptual loss
+        adversarial: float = 1e-3  # section 2.2
+        network: str = ""  # TorchScript file, images (B, C, H, W) in [-1, 1] -> features; empty: those of the critic
+
+    directions: ClassVar[tuple[str, ...]] = ("a2b",)
+    pairs: ClassVar[bool] = True
+    ships: ClassVar[tuple[str, ...]] = ("generator",)
+    players: ClassVar[dict[str, tuple[str, ...]]] = {"generator": ("generator",), "critic": ("critic",)}
+    keep: ClassVar[str] = "loss"
+    local: ClassVar[bool] = True
+
+    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+        """a, b: (C, H, W) of the two sides."""
+        super().__init__()
+        if len(a) != 3 or a[0] != b[0]:
+            raise UsageError(f"srgan makes slices finer; found images {list(a)} and {list(b)}: no volumes, no context")
+        if config.pretrain >= 0 and min(b[1:]) < SMALLEST:
+            raise UsageError(f"images are {list(b[1:])}; the critic of srgan takes {SMALLEST} or more along each axis")
+        self.config = config
+        self.generator: nn.Module = SRResNet(a[0], config.scale, config.width, config.blocks)
+        self.critic: nn.Module = SRCritic(b[0], config.critic_width)
+        self.past = _Steps()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        a, b = batch["a"], batch["b"]
+        made = self.generator(a)
+        distance = l1_loss(made, b)
+        if self.past.count_to(self.config.pretrain):
+            yield Turn("generator", distance, {"l1": float(distance.detach())})
+            return
+        config = self.config
+        with frozen(self.critic):
+            scores, *features = self.critic(made, features=True)
+            if config.network:
+                perceptual = _seen_otherwise(config.network, made, b)
+            else:
+                with torch.no_grad():
+                    _, *wanted = self.critic(b, features=True)
+                perceptual = torch.stack([l1_loss(*pair) for pair in zip(features, wanted, strict=True)]).mean()
+        loss = config.l1 * distance + config.features * perceptual + config.adversarial * generator_loss(scores)
+        yield Turn("generator", loss, {"l1": float(distance.detach()), "features": float(perceptual.detach())})
+
+        on_real, on_fake = self.critic(b), self.critic(made.detach())  # apart: each set has its own statistics
+        yield Turn("critic", critic_loss(on_real, on_fake), accuracy(on_real, on_fake)._asdict())
+
+    def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+        """The L1 distance (B,) of held-out images: what SRResNet is good at, and SRGAN pays with."""
+        return (self.translate(batch["a"], "a2b") - batch["b"]).abs().flatten(1).mean(1)
+
+    def translate(self, images: Tensor, direction: str) -> Tensor:
+        """a (B, C, H, W) in [-1, 1] -> b (B, C, H, W) in [-1, 1]."""
+        found: Tensor = self.generator(images)
+        return found.clamp(-1, 1)
+
+
+class _Steps(nn.Module):
+    """How many steps have been made, kept in checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.count: Tensor
+
+    def count_to(self, most: int) -> bool:
+        """Whether this is one of the first so many steps; -1: always."""
+        self.count += 1
+        return most < 0 or int(self.count) <= most
+
+
+def _seen_otherwise(network: str, made: Tensor, wanted: Tensor) -> Tensor:
+    """The squared distance of what a network file finds in two batches of images (eq. 5)."""
+    seer = _opened(network, made.device)
+    distance: Tensor = (seer(made) - seer(wanted)).square().mean()
+    return distance
+
+
+@lru_cache(maxsize=2)
+def _opened(network: str, device: torch.device) -> nn.Module:
+    """A TorchScript file, its weights fixed; UsageError if it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the format most published feature networks come in
+            seer: nn.Module = torch.jit.load(network, map_location=device)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(f"method.network {network} is no TorchScript file: {str(error).splitlines()[0]}") from error
+    for weight in seer.parameters():
+        weight.requires_grad_(False)
+    return seer.eval()

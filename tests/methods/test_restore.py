@@ -1,0 +1,239 @@
+"""Restoration: the losses are what they say, noise goes away with clean images, with few, and with none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from fabrica.errors import UsageError
+from fabrica.losses import ssim
+from fabrica.methods.restore import Restore
+from fabrica.methods.srgan import SRGAN
+
+GREY = (1, 32, 32)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small(a: tuple[int, ...] = GREY, b: tuple[int, ...] = GREY, **config: Any) -> Restore:
+    torch.manual_seed(0)
+    return Restore(Restore.Config(**{"network": "redcnn", "width": 8, "critic_width": 8, **config}), a, b)
+
+
+def clean(n: int, seed: int = 0, side: int = 32) -> Tensor:
+    """Discs and ramps (n, 1, side, side), with edges that smoothing would lose."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    draw = torch.rand(n, 4, 1, 1, generator=rng(seed + 10_000))
+    disc = (y - side * draw[:, 0]) ** 2 + (x - side * draw[:, 1]) ** 2 < (side * (0.15 + 0.25 * draw[:, 2])) ** 2
+    return (0.8 * disc + 0.5 * (x / side - 0.5) * draw[:, 3] - 0.4)[:, None].float()
+
+
+def noisy(images: Tensor, seed: int, sigma: float = 0.25) -> Tensor:
+    return images + sigma * torch.randn(images.shape, generator=rng(seed))
+
+
+def batch(step: int, n: int = 4) -> dict[str, Tensor]:
+    wanted = clean(n, step)
+    return {"a": noisy(wanted, step), "b": wanted, "index": torch.arange(step * n, step * n + n)}
+
+
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    return float(10 * torch.log10(4 / (made - wanted).square().mean()))
+
+
+def trained(method: Any, steps: int, lr: float = 3e-3) -> Any:
+    optimisers = {
+        player: torch.optim.Adam([p for n in names for p in getattr(method, n).parameters()], lr)
+        for player, names in method.players.items()
+    }
+    for step in range(steps):
+        for turn in method.turns(batch(step % 50), rng(step)):
+            optimisers[turn.player].zero_grad()
+            turn.loss.backward()
+            optimisers[turn.player].step()
+    return method.eval()
+
+
+@torch.no_grad()
+def gain(method: Restore) -> float:
+    """dB over the noisy images, on images that training never saw."""
+    wanted = clean(32, 999)
+    given = noisy(wanted, 999)
+    return psnr(method.translate(given, "a2b"), wanted) - psnr(given, wanted)
+
+
+def test_without_clean_images_most_of_the_gain_remains() -> None:
+    supervised, alone = (gain(trained(small(target=target), 100)) for target in ("clean", "self"))
+    assert supervised > 5
+    assert alone > 0.7 * supervised
+
+
+def test_few_clean_images_and_the_noisy_rest_are_better_than_few() -> None:
+    method = small(clean=0.25)
+    known = method._known(torch.arange(4000))
+    assert float(known.double().mean()) == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(method._known(torch.arange(100, 200)), known[100:200])
+    assert gain(trained(method, 100)) > 4
+
+
+def test_of_unknown_images_the_clean_one_is_never_looked_at() -> None:
+    for config in ({"target": "self"}, {"clean": 0.3}):
+        method = small(**config)
+        given = batch(0)
+        spoilt = dict(given)
+        spoilt["b"] = torch.where(method._known(given["index"])[:, None, None, None], given["b"], torch.nan)
+        (one,), (other,) = (list(method.turns(some, rng())) for some in (given, spoilt))
+        assert float(one.loss.detach()) == float(other.loss.detach())
+
+
+def test_neighbours_are_two_different_pixels_side_by_side_of_each_square() -> None:
+    method = small(target="self")
+    shown: list[Tensor] = []
+
+    class Seen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(x)
+            return x
+
+    method.network = Seen()
+    image = torch.arange(16 * 16, dtype=torch.float32).reshape(1, 1, 16, 16)
+    loss = method._from_neighbours(image, rng(3))
+    whole, one = shown
+    assert torch.equal(whole, image) and one.shape == (1, 1, 8, 8)
+    y, x = one.long() // 16, one.long() % 16
+    squares = torch.stack([y // 2, x // 2])[:, 0, 0]
+    assert torch.equal(squares, torch.stack(torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")))
+    # neighbours differ by 1 or by 16; an identity network is consistent, so that only their difference counts:
+    # off = d, gap = d, off - gap = 0
+    share = (float(loss) - 1) / 255  # of vertical neighbours
+    assert 0.25 < share < 0.75
+
+
+def test_presets_and_weights_are_sums_of_their_terms() -> None:
+    made, wanted = noisy(clean(4), 1), clean(4)
+    l1, structure = (made - wanted).abs().mean((1, 2, 3)), 1 - ssim(made, wanted)
+    torch.testing.assert_close(small(loss="l1+ssim")._distance(made, wanted), 0.7 * l1 + 0.3 * structure)
+    torch.testing.assert_close(small(loss="l1+ssim+critic")._distance(made, wanted), 0.5 * l1 + 0.3 * structure)
+    assert small(loss="l1+ssim+critic").weights["critic"] == 0.2 and "critic" not in small().players
+    many = small(weights={"ms_ssim": 0.5, "gradient": 0.1, "frequency": 0.1})
+    assert (many._distance(made, wanted) > l1).all()
+    flat = torch.zeros(2, *GREY)
+    assert torch.isfinite(many._distance(flat.requires_grad_(), flat.detach())).all()
+
+
+@pytest.mark.parametrize("network", ["nafnet", "redcnn", "unet++"])
+@pytest.mark.parametrize("loss", ["l1", "l1+ssim+critic"])
+def test_every_network_learns_every_loss_and_each_player_in_its_own_turn(network: str, loss: str) -> None:
+    torch.manual_seed(0)
+    config = Restore.Config(network=network, size="tiny", width=4, loss=loss, critic_width=4, unshuffle=2)
+    method = Restore(config, (3, 32, 32), GREY)  # the middle one of three slices is restored
+    wanted = clean(4)
+    given = {"a": torch.cat([noisy(wanted, k) for k in range(3)], 1), "b": wanted, "index": torch.arange(4)}
+    for turn in method.turns(given, rng()):
+        method.zero_grad()
+        turn.loss.backward()
+        moved = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+        assert moved == set(method.players[turn.player])
+    assert method.eval().translate(given["a"], "a2b").shape == (4, *GREY)
+    assert method.validation(given, rng()).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"network": "nafnt"}, "did you mean nafnet?"),
+        ({"loss": "l2"}, "no loss 'l2'"),
+        ({"weights": {"ssm": 1.0}}, "did you mean ssim?"),
+        ({"weights": {"l1": -1.0}}, "method.weights.l1 is -1.0; expected 0 or more"),
+        ({"weights": {"l1": 0.0}}, "are all 0"),
+        ({"target": "none"}, "no target 'none'"),
+        ({"clean": 0.0}, "method.clean is 0.0"),
+    ],
+)
+def test_what_cannot_be_is_one_line(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        small(**config)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_volumes_and_crops_too_small_for_the_critic_are_refused() -> None:
+    with pytest.raises(UsageError, match="restore sees slices"):
+        small((1, 8, 32, 32), (1, 8, 32, 32))
+    with pytest.raises(UsageError, match="takes 24 or more"):
+        small((1, 16, 16), (1, 16, 16), loss="l1+ssim+critic")
+
+
+class TestSRGAN:
+    @staticmethod
+    def small(**config: Any) -> SRGAN:
+        torch.manual_seed(0)
+        return SRGAN(SRGAN.Config(**{"width": 8, "blocks": 1, "critic_width": 8, **config}), GREY, GREY)
+
+    @staticmethod
+    def batch(step: int = 0) -> dict[str, Tensor]:
+        wanted = clean(4, step)
+        low = interpolate(avg_pool2d(wanted, 2), scale_factor=2)
+        return {"a": low, "b": wanted, "index": torch.arange(4)}
+
+    def test_the_critic_begins_after_the_training_by_distance(self) -> None:
+        method = self.small(pretrain=2)
+        players = [[turn.player for turn in method.turns(self.batch(), rng())] for _ in range(4)]
+        assert players == [["generator"], ["generator"], ["generator", "critic"], ["generator", "critic"]]
+        assert [t.player for t in self.small(pretrain=-1).turns(self.batch(), rng())] == ["generator"]
+        again = self.small(pretrain=2)
+        again.load_state_dict(method.state_dict())  # a resumed run does not begin anew
+        assert len(list(again.turns(self.batch(), rng()))) == 2
+
+    def test_each_player_learns_in_its_own_turn(self) -> None:
+        method = self.small()
+        for turn in method.turns(self.batch(), rng()):
+            method.zero_grad()
+            turn.loss.backward()
+            moved = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+            assert moved == {turn.player}
+
+    def test_it_starts_as_the_bicubic_image_and_learns(self) -> None:
+        method = self.small(pretrain=-1)
+        optimiser = torch.optim.Adam(method.generator.parameters(), 2e-3)
+        held = self.batch()
+        with torch.no_grad():
+            bicubic = method.eval().translate(held["a"], "a2b")
+        expected = interpolate(held["a"][..., ::2, ::2], scale_factor=2, mode="bicubic").clamp(-1, 1)
+        torch.testing.assert_close(bicubic, expected)
+        method.train()
+        for _ in range(150):
+            (turn,) = method.turns(held, rng())
+            optimiser.zero_grad()
+            turn.loss.backward()
+            optimiser.step()
+        with torch.no_grad():
+            assert psnr(method.eval().translate(held["a"], "a2b"), held["b"]) > psnr(bicubic, held["b"]) + 0.05
+
+    def test_a_network_file_sees_in_the_critics_place(self, tmp_path: Path) -> None:
+        with pytest.warns(DeprecationWarning):
+            seer = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))  # type: ignore[no-untyped-call]
+        seer.save(str(tmp_path / "seer.pt"))
+        method = self.small(network=str(tmp_path / "seer.pt"), l1=0.0, adversarial=0.0)
+        given = self.batch()
+        generator, _ = method.turns(given, rng())
+        made = method.generator(given["a"])
+        wanted = (seer(made) - seer(given["b"])).square().mean()
+        assert float(generator.loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
+        (tmp_path / "no.pt").write_text("weights")
+        with pytest.raises(UsageError, match=r"no\.pt is no TorchScript file"):
+            list(self.small(network=str(tmp_path / "no.pt")).turns(given, rng()))
+
+    def test_what_cannot_be_is_one_line(self) -> None:
+        with pytest.raises(UsageError, match="expected 2 or 4"):
+            self.small(scale=3)
+        with pytest.raises(UsageError, match="makes slices finer"):
+            SRGAN(SRGAN.Config(), (3, 32, 32), GREY)
+        with pytest.raises(UsageError, match="takes 32 or more"):
+            SRGAN(SRGAN.Config(), (1, 24, 24), (1, 24, 24))
