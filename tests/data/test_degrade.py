@@ -94,6 +94,14 @@ def test_noise_falls_as_the_missing_dose() -> None:
     np.testing.assert_allclose(one(image, name="low-dose", dose=1.0), image.data, atol=1e-3)
 
 
+def test_inserted_noise_is_the_missing_part_of_a_whole_scans() -> None:
+    image = water()
+    missing = one(image, name="low-dose", dose=0.5) - image.data
+    whole = one(image, name="low-dose", dose=0.5, full=True) - one(image, 1, name="low-dose", dose=0.5, full=True)
+    middle = np.s_[0, 20:76, 20:76]
+    assert missing[middle].var() / (whole[middle].var() / 2) == pytest.approx(0.5, rel=0.15)
+
+
 def test_noise_of_an_abdomen_is_that_of_the_defaults() -> None:
     at = np.arange(256) - 127.5  # 350 x 260 mm of water, as an abdomen in 512 x 512 pixels of 0.75 mm, half the rows
     ellipse = np.hypot(at[:, None] * 1.5 / 130, at * 1.5 / 175) < 1
