@@ -1,14 +1,15 @@
 """How near translated images are to the true ones, patient by patient, beside what knows nothing of the patient.
 
-Two baselines are scored on the same images in the same way: "identity", the source as it is, its network values read on
-the target's scale; and "mean", the mean training image of the target side. A translator that is no better is useless.
+Baselines are scored on the same images in the same way. Those of translation: "identity", the source as it is, its
+network values read on the target's scale; and "mean", the mean training image of the target side. Those of restoration
+are in `classics`. A model that is no better is useless.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,14 @@ NAMES = {
     "nmi": ("NMI", "Shared information, whatever the grey scale; 2 is equal, 1 unrelated."),
 }
 Scores = Mapping[str, Float64]
+Answers = Callable[[Image], Mapping[str, Float32]]
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
     """Scores of all test images in one direction.
 
-    of          who made the result ("result", "identity", "mean", "versus") -> metric -> (N,); {} without pairs.
+    of          who made the result ("result", "versus", a baseline's name) -> metric -> (N,); {} without pairs.
     round_trip  mean absolute error of there and back in the body, in the source's unit, (N,); None for one way.
     declared    images whose body is a mask of the manifest.
     """
@@ -52,16 +54,25 @@ class Scored:
     round_trip: Float64 | None
     declared: int
 
+    @property
+    def baselines(self) -> list[str]:
+        return [who for who in self.of if who not in ("result", "versus")]
+
     def by_patient(self, who: str, metric: str) -> Float64:
         return pairs.by_patient(self.of[who][metric], self.patients)
 
+    def mean(self, who: str, metric: str) -> float:
+        """Over patients; NaN of nobody."""
+        values = self.by_patient(who, metric)
+        return float(np.mean(there)) if len(there := values[np.isfinite(values)]) else float("nan")
+
 
 def score(
-    model: Model, cases: Cases, direction: str, mean: Float32 | None, versus: Model | None, tell: Progress
+    model: Model, cases: Cases, direction: str, baselines: Answers, versus: Model | None, tell: Progress
 ) -> Scored:
     """Translate every test image and compare it with the true one, where there is one.
 
-    mean   the mean training image of the target side, network values (C, *S); None: not known.
+    baselines   what they answer to an image: by name, (C, *S) in the target's unit.
     """
     way = model.way(direction)
     back = len(directions(model)) == 2 and way.source.kind != "label"
@@ -72,7 +83,7 @@ def score(
         if applied.round_trip is not None:
             trips.append(float(applied.round_trip.data[:, case.body].mean()))
         if truth is not None and way.target.kind != "label":
-            made = {"result": applied.result.data, **baselines(given, way, mean)}
+            made = {"result": applied.result.data, **baselines(given)}
             if versus:
                 made["versus"] = versus.apply(given, direction=direction).result.data
             found.append({who: compared(data, truth, way.target, case.body) for who, data in made.items()})
@@ -94,8 +105,11 @@ def compared(result: Float32, truth: Image, codec: Codec, inside: Mask) -> dict[
     return {metric: float(np.mean([scores[metric] for scores in each])) for metric in pairs.METRICS}
 
 
-def baselines(given: Image, way: Way, mean: Float32 | None) -> dict[str, Float32]:
-    """What the baselines answer to this image, (C, *S) in the target's unit."""
+def simplest(given: Image, way: Way, mean: Float32 | None) -> dict[str, Float32]:
+    """What the baselines of translation answer to this image, (C, *S) in the target's unit.
+
+    mean   the mean training image of the target side, network values (C, *S); None: not known.
+    """
     found = {}
     if way.source.kind != "label":
         found["identity"] = way.target.decode(way.source.encode(given))
@@ -147,11 +161,7 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
     for metric in pairs.METRICS if scored.of else ():
         name, explanation = NAMES[metric]
         at = pairs.interval(scored.by_patient("result", metric), seed)
-        beside = {
-            who: pairs.interval(scored.by_patient(who, metric), seed).mean
-            for who in ("identity", "mean")
-            if who in scored.of
-        }
+        beside = {who: scored.mean(who, metric) for who in scored.baselines}
         name = f"{name}, {units[1]}" if metric == "mae" and units[1] else name
         better = "higher" if metric in pairs.HIGHER_IS_BETTER else "lower"
         low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
@@ -167,11 +177,26 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
     return found
 
 
-def comparisons(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: int) -> list[Comparison]:
-    """The paired difference to the second model, a metric each, over the patients."""
+def gain(scored: Scored, group: str, seed: int) -> Row:
+    """By how much PSNR is higher than what came in scores, patient by patient; beside it that of the classics."""
+    before = scored.by_patient("identity", "psnr")
+    at = pairs.interval(scored.by_patient("result", "psnr") - before, seed)
+    others = {who: pairs.interval(scored.by_patient(who, "psnr") - before, seed).mean for who in scored.baselines}
+    explanation = "PSNR less that of the degraded image itself, in decibels: 3 dB halve the squared error."
+    low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
+    return Row("psnr_gain", "PSNR gained, dB", at.mean, low, high, "higher", explanation, baselines=others, group=group)
+
+
+def comparisons(
+    scored: Scored, other: str, rival: str, group: str, prefix: str, units: tuple[str, str], seed: int
+) -> list[Comparison]:
+    """The paired difference to another, a metric each, over the patients.
+
+    other   its name in `scored.of`; rival: its name on the page.
+    """
     found = []
     for metric in pairs.METRICS:
-        one, two = scored.by_patient("result", metric), scored.by_patient("versus", metric)
+        one, two = scored.by_patient("result", metric), scored.by_patient(other, metric)
         both = np.isfinite(one) & np.isfinite(two)
         if not both.any():
             continue
@@ -179,7 +204,8 @@ def comparisons(scored: Scored, group: str, prefix: str, units: tuple[str, str],
         name = f"MAE, {units[1]}" if metric == "mae" and units[1] else NAMES[metric][0]
         better = "higher" if metric in pairs.HIGHER_IS_BETTER else "lower"
         means = float(one[both].mean()), float(two[both].mean())
-        found.append(Comparison(prefix + metric, name, *means, gap.mean, gap.low, gap.high, gap.p, better, group))
+        values = (*means, gap.mean, gap.low, gap.high, gap.p)
+        found.append(Comparison(prefix + metric, name, *values, better, group, other, rival))
     return found
 
 

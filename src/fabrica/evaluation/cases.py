@@ -100,6 +100,20 @@ def directions(model: Model) -> tuple[str, ...]:
     return found
 
 
+def restores(model: Model, direction: str = "a2b") -> bool:
+    """Whether this direction makes degraded images what they were."""
+    return direction == "a2b" and model.recipe.data.restores
+
+
+def learnt(model: Model, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:
+    """At most n pairs that are not judged, and their split: val, else train; the judged ones where neither has any."""
+    for split in ("val", "train"):
+        if split != exam.split and has_sides(exam.config, split) and (pair := _pairs(model, exam.config, split)[0]):
+            return Cases(model, pair, _some(pair["a"].count, n, seed)), split
+    judged = exam.cases["a2b"]
+    return replace(judged, chosen=judged.chosen[:n]), exam.split
+
+
 def open_exam(model: Model, against: str, split: str, n: int | None, seed: int) -> Exam:
     """The images of `split`, or of val with a note where test has none; at most n of them, drawn at random.
 

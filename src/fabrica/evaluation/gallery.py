@@ -9,12 +9,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 from fabrica.data.body import Mask
-from fabrica.evaluation import pairs
+from fabrica.evaluation import pairs, restored
 from fabrica.evaluation.accuracy import Scored
 from fabrica.evaluation.cases import Cases
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.panels import Legend, Picture, Show, how, legends, side_name
 from fabrica.evaluation.report import Row
+from fabrica.evaluation.restored import Restoring
 from fabrica.evaluation.sources import Progress
 from fabrica.image import Float32
 from fabrica.model import Model
@@ -36,7 +37,10 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Gallery:
-    """One direction's pictures, how to read them, and the row that says whether the doubt is where the error is."""
+    """One direction's pictures, how to read them, and the row that says whether the doubt is where the error is.
+
+    columns   of the pictures.
+    """
 
     title: str
     how: str
@@ -44,15 +48,26 @@ class Gallery:
     legends: Sequence[Legend]
     row: Row | None
     doubted: int
+    columns: int = 4
 
 
 def gallery(
-    model: Model, cases: Cases, scored: Scored, direction: str, group: str, seed: int, tell: Progress
+    model: Model,
+    cases: Cases,
+    scored: Scored,
+    direction: str,
+    group: str,
+    seed: int,
+    tell: Progress,
+    beside: Restoring | None = None,
 ) -> Gallery:
     """Pictures of at most six test images (three volumes) by error, or evenly spread where there are no pairs; the
-    uncertainty is measured on these, and with pairs of slices on DOUBTED in all."""
+    uncertainty is measured on these, and with pairs of slices on DOUBTED in all.
+
+    beside   of restoration: the classics, which make many pictures of an image, so that three are shown.
+    """
     volumes = len(next(cases.read([0])).body.shape) == 3
-    titles, places = _chosen(scored, len(cases), 3 if volumes else 6)
+    titles, places = _chosen(scored, len(cases), 3 if volumes or beside else 6)
     doubted = places if volumes or not scored.of else _ranked(scored, len(cases), places)
     exhibits: dict[int, Exhibit] = {}
     agreement: list[tuple[str, float]] = []
@@ -62,20 +77,25 @@ def gallery(
         if truth is not None and applied.uncertainty is not None:
             error = np.abs(applied.result.data - truth.data)
             agreement.append((case.patient, _spearman(applied.uncertainty.data, error, case.body)))
-        if place in titles:
+        if place in titles and beside:
+            drawn = restored.pictures(case, applied.result, applied.uncertainty, beside)
+            exhibits[place] = Exhibit(titles[place], case.id, restored.facts(scored, place, beside), drawn, ())
+        elif place in titles:
             show = Show(model, direction, case, applied.result, applied.uncertainty)
             facts = _facts(scored, place, show.units)
             exhibits[place] = Exhibit(titles[place], case.id, facts, show.top(), show.below())
         tell("uncertainty", done, len(doubted))
     title = f"{side_name(model, direction[0])} → {side_name(model, direction[-1])}"
+    target = model.way(direction).target
     row = _row(agreement, group, "" if direction == "a2b" else f"{direction}_", seed)
     return Gallery(
         title,
-        how(model, direction, volumes),
+        restored.how(target, volumes) if beside else how(model, direction, volumes),
         [exhibits[place] for place in titles],
-        legends(model, direction, bool(scored.of)),
+        restored.legends(target) if beside else legends(model, direction, bool(scored.of)),
         row,
         len(agreement),
+        len(beside.shown) + 3 if beside else 4,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import matplotlib
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from scipy.ndimage import binary_erosion
 
-from fabrica.codec import Codec
+from fabrica.codec import Codec, Limits
+from fabrica.data.body import Mask
 from fabrica.data.standardise import oriented
 from fabrica.evaluation.cases import Case, directions
 from fabrica.evaluation.charts import png_uri, shown
@@ -32,7 +34,7 @@ OUTLINE = (120, 120, 120)
 
 @dataclass(frozen=True)
 class Picture:
-    """A data: URI, what it shows, and its column (1 to 4) on the page."""
+    """A data: URI, what it shows, and its column on the page, from 1."""
 
     uri: str
     caption: str
@@ -69,14 +71,14 @@ class Show:
     def top(self) -> list[Picture]:
         given, truth = self.case.images[self.direction[0]], self.case.images.get(self.direction[-1])
         source, target = side_name(self.model, self.direction[0]), side_name(self.model, self.direction[-1])
-        found = [self._grey(given, given, f"{source}, the source", 1, WIDE)]
+        found = [grey(given, given, f"{source}, the source", 1, WIDE)]
         if truth is None:
-            found.append(self._grey(self.result, self.result, f"{target}, translated", 2, WIDE))
+            found.append(grey(self.result, self.result, f"{target}, translated", 2, WIDE))
             if (back := self._back()) is not None:
-                found.append(self._grey(back, given, f"{source}, there and back", 3, WIDE))
+                found.append(grey(back, given, f"{source}, there and back", 3, WIDE))
             return [*found, *self._doubt()]
-        found.append(self._grey(truth, truth, f"{target}, the truth", 2, WIDE))
-        found.append(self._grey(self.result, truth, f"{target}, translated", 3, WIDE))
+        found.append(grey(truth, truth, f"{target}, the truth", 2, WIDE))
+        found.append(grey(self.result, truth, f"{target}, translated", 3, WIDE))
         if self.result.unit != "label":
             found.append(self._error(truth))
         return found
@@ -86,41 +88,59 @@ class Show:
         target, found = side_name(self.model, self.direction[-1]), []
         if self.result.unit == "HU":
             if truth is not None:
-                found.append(self._grey(truth, truth, f"{target}, the truth, soft tissue", 2, SOFT))
+                found.append(grey(truth, truth, f"{target}, the truth, soft tissue", 2, SOFT))
             column = 2 if truth is None else 3
-            found.append(self._grey(self.result, self.result, f"{target}, translated, soft tissue", column, SOFT))
+            found.append(grey(self.result, self.result, f"{target}, translated, soft tissue", column, SOFT))
         return found if truth is None else [*found, *self._doubt()]
 
     def _back(self) -> Image | None:
         other = [way for way in directions(self.model) if way != self.direction]
         return self.model.apply(self.result, direction=other[0]).result if other else None
 
-    def _grey(self, image: Image, like: Image, caption: str, column: int, window: tuple[float, float]) -> Picture:
-        """A picture on the scale of another image: the window for HU, else its percentiles 0.5 and 99.5."""
-        low, high = window if image.unit == "HU" else _percentiles(like)
-        plane = middle_plane(image)
-        values = np.clip((plane.data - low) / (high - low), 0, 1)
-        tile = np.round(255 * values).astype(np.uint8)
-        return Picture(
-            png_uri(_enlarged(tile[0] if len(tile) != 3 else np.moveaxis(tile, 0, -1), plane)), caption, column
-        )
-
     def _error(self, truth: Image) -> Picture:
-        target = self.model.way(self.direction).target
-        most = error_scale(target)
-        gap = self.result.with_data((self.result.data - truth.data).mean(0, keepdims=True))
-        plane = middle_plane(gap)
-        pixels = _coloured(plane.data[0] / (2 * most) + 0.5, ERROR_COLOURS)
-        inside = middle_plane(gap.with_data(self.case.body[None].astype(np.float32))).data[0] > 0
-        pixels[inside & ~binary_erosion(inside)] = OUTLINE
-        return Picture(png_uri(_enlarged(pixels, plane)), "translated less truth; grey line: the body", 4)
+        most = error_scale(self.model.way(self.direction).target)
+        return error(self.result, truth, self.case.body, most, "translated less truth; grey line: the body", 4)
 
     def _doubt(self) -> list[Picture]:
-        if self.doubt is None:
-            return []
         most = doubt_scale(self.model.way(self.direction).target)
-        plane = middle_plane(self.doubt.with_data(self.doubt.data.mean(0, keepdims=True)))
-        return [Picture(png_uri(_enlarged(_coloured(plane.data[0] / most, DOUBT_COLOURS), plane)), "uncertainty", 4)]
+        return [] if self.doubt is None else [uncertainty(self.doubt, most, 4)]
+
+
+def grey(image: Image, like: Image, caption: str, column: int, window: Limits) -> Picture:
+    """A picture on the scale of another image: see `shades`."""
+    plane = middle_plane(image)
+    return Picture(png_uri(enlarged(tones(plane.data, shades(like, window)), plane)), caption, column)
+
+
+def tones(values: Float32, limits: Limits) -> Bytes:
+    """Values (C, H, W) from black to white as uint8 (H, W), of three channels (H, W, 3)."""
+    low, high = limits
+    tile = np.round(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
+    return tile[0] if len(tile) != 3 else np.moveaxis(tile, 0, -1)
+
+
+def shades(image: Image, window: Limits) -> Limits:
+    """What is black and what is white: the window for HU, else percentiles 0.5 and 99.5."""
+    return window if image.unit == "HU" else _percentiles(image)
+
+
+def error(
+    result: Image, truth: Image, body: Mask, most: float, caption: str, column: int, whole: bool = False
+) -> Picture:
+    """The result less the truth in colours that end at this difference, and the rim of the body."""
+    gap = result.with_data((result.data - truth.data).mean(0, keepdims=True))
+    plane = middle_plane(gap)
+    pixels = _coloured(plane.data[0] / (2 * most) + 0.5, ERROR_COLOURS)
+    inside = middle_plane(gap.with_data(body[None].astype(np.float32))).data[0] > 0
+    pixels[inside & ~binary_erosion(inside)] = OUTLINE
+    return Picture(png_uri(enlarged(pixels, plane, whole)), caption, column)
+
+
+def uncertainty(doubt: Image, most: float, column: int, whole: bool = False) -> Picture:
+    """The doubt in colours that end at this one."""
+    plane = middle_plane(doubt.with_data(doubt.data.mean(0, keepdims=True)))
+    pixels = _coloured(plane.data[0] / most, DOUBT_COLOURS)
+    return Picture(png_uri(enlarged(pixels, plane, whole)), "uncertainty", column)
 
 
 def middle_plane(image: Image) -> Image:
@@ -132,10 +152,14 @@ def middle_plane(image: Image) -> Image:
     return Image(np.ascontiguousarray(turned.data[:, turned.size[0] // 2]), affine, image.unit)
 
 
-def _enlarged(pixels: Bytes, plane: Image) -> Bytes:
-    """Pixels (H, W[, 3]) with the proportions that the image has in mm, SIDE on the longer side, no smoothing."""
+def enlarged(pixels: Bytes, plane: Image, whole: bool = False) -> Bytes:
+    """Pixels (H, W[, 3]) with the proportions that the image has in mm, no smoothing: SIDE on the longer side, or, with
+    `whole`, the next whole multiple, so that all pixels are alike."""
     height, width = (n * mm for n, mm in zip(plane.size, plane.spacing, strict=True))
     scale = SIDE / max(height, width)
+    if whole:
+        finest = min(plane.spacing)
+        scale = max(1, math.ceil(scale * finest)) / finest
     size = max(1, round(width * scale)), max(1, round(height * scale))
     smaller = size[0] < plane.size[1]
     picture = Pillow.fromarray(pixels).resize(size, Pillow.Resampling.BOX if smaller else Pillow.Resampling.NEAREST)
@@ -157,15 +181,16 @@ def _percentiles(image: Image) -> tuple[float, float]:
 
 def error_scale(codec: Codec) -> float:
     """The error at the ends of the colours, in the codec's unit."""
-    return ERROR_HU if codec.unit == "HU" else ERROR_PART * _span(codec)
+    return ERROR_HU if codec.unit == "HU" else ERROR_PART * span(codec)
 
 
 def doubt_scale(codec: Codec) -> float:
     """The uncertainty at the end of the colours, in the codec's unit."""
-    return DOUBT_HU if codec.unit == "HU" else DOUBT_PART * _span(codec)
+    return DOUBT_HU if codec.unit == "HU" else DOUBT_PART * span(codec)
 
 
-def _span(codec: Codec) -> float:
+def span(codec: Codec) -> float:
+    """The range of values, in the codec's unit."""
     low, high = codec.default_limits or (codec.low, codec.high)
     return high - low
 
@@ -178,15 +203,22 @@ def legends(model: Model, direction: str, with_error: bool) -> list[Legend]:
     target = model.way(direction).target
     if target.kind == "label":
         return []
+    found = [error_legend("translated less truth", target, error_scale(target))] if with_error else []
+    return [*found, doubt_legend(target, doubt_scale(target))]
+
+
+def error_legend(name: str, target: Codec, most: float) -> Legend:
+    text = f"{shown(most)}{' HU' if target.unit == 'HU' else ''}"
+    return Legend(name, _ramp(ERROR_COLOURS), f"−{text}: too low", f"+{text}: too high")
+
+
+def doubt_legend(target: Codec, most: float) -> Legend:
     unit = " HU" if target.unit == "HU" else ""
-    ramp = np.linspace(0, 1, 256)[None].repeat(12, 0)
-    most = shown(doubt_scale(target))
-    found = [Legend("uncertainty", png_uri(_coloured(ramp, DOUBT_COLOURS)), f"0{unit}", f"{most}{unit} and more")]
-    if with_error:
-        most = shown(error_scale(target))
-        ends = f"−{most}{unit}: too low", f"+{most}{unit}: too high"
-        found.insert(0, Legend("translated less truth", png_uri(_coloured(ramp, ERROR_COLOURS)), *ends))
-    return found
+    return Legend("uncertainty", _ramp(DOUBT_COLOURS), f"0{unit}", f"{shown(most)}{unit} and more")
+
+
+def _ramp(colours: str) -> str:
+    return png_uri(_coloured(np.linspace(0, 1, 256)[None].repeat(12, 0), colours))
 
 
 def how(model: Model, direction: str, volumes: bool) -> str:

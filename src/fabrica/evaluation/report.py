@@ -24,7 +24,16 @@ from fabrica.pictures import image_grid
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "report.html.jinja"
-BESIDE = {"identity": "source as it is", "mean": "mean image", "real": "real images"}  # what scores stand beside
+BESIDE = {  # what scores stand beside
+    "identity": "source as it is",
+    "mean": "mean image",
+    "bilateral": "bilateral filter",
+    "nlm": "non-local means",
+    "tv": "total variation",
+    "wiener": "Wiener's filter",
+    "bicubic": "bicubic",
+    "real": "real images",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Row:
 
     better     "lower", "higher" or "near real".
     percent    shares that a person reads as per cent; value, low, high and real stay 0 to 1.
-    baselines  the same score of what should be worse: "identity", "mean".
+    baselines  the same score of what should be worse, by the keys of BESIDE.
     group      the heading that rows stand under; "" where there is one table.
     """
 
@@ -70,9 +79,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A score of two models over the same patients: both means, one less two with its 95 % interval, and Wilcoxon's p.
+    """A score of a model and another over the same patients: both means, one less two with its 95 % interval, and
+    Wilcoxon's p.
 
     key, name, better, group   as in Row.
+    other   "versus" for a second model, else a key of BESIDE; rival: its name on the page.
     """
 
     key: str
@@ -85,6 +96,8 @@ class Comparison:
     p: float
     better: str
     group: str = ""
+    other: str = "versus"
+    rival: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Report:
     """What `evaluate` found. `scores` is what stands in scores.json; `page` is report.html.
 
     judged        what the column of values is called.
-    comparisons   to the model `rival`; () without one.
+    comparisons   to other models or baselines; () without any.
     """
 
     scores: dict[str, Any]
@@ -102,7 +115,12 @@ class Report:
     verdict: str
     judged: str = "synthetic"
     comparisons: tuple[Comparison, ...] = ()
-    rival: str = ""
+
+    @property
+    def rivals(self) -> list[tuple[str, list[Comparison]]]:
+        """(whom the model is compared with, in words, and how) in order."""
+        names = dict.fromkeys((c.other, c.rival) for c in self.comparisons)
+        return [(name[1], [c for c in self.comparisons if (c.other, c.rival) == name]) for name in names]
 
     @property
     def groups(self) -> list[tuple[str, list[Row], list[str]]]:
@@ -322,13 +340,13 @@ def scores_table(report: Report) -> str:
             [r.name, r.text(r.value), r.interval, *(r.text(r.beside.get(key)) for key in keys), r.better] for r in rows
         ]
         lines += ["", *([group] if group else []), *_aligned([head, *body], left=(0, 2, 3 + len(keys)))]
-    if report.comparisons:
+    for rival, compared in report.rivals:
         head = ["score", "this", "other", "difference", "95 % interval", "p"]
         body = [
             [c.name, shown(c.one), shown(c.two), shown(c.mean), f"[{shown(c.low)}, {shown(c.high)}]", shown(c.p)]
-            for c in report.comparisons
+            for c in compared
         ]
-        lines += ["", f"against {report.rival}, the same patients", *_aligned([head, *body], left=(0, 4))]
+        lines += ["", f"against {rival}, the same patients", *_aligned([head, *body], left=(0, 4))]
     if report.warnings:
         lines.append("")
         lines += [textwrap.fill(f"warning: {w}", 100, subsequent_indent="  ") for w in report.warnings]

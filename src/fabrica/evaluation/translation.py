@@ -1,12 +1,14 @@
 """Judge a model that translates: each result beside the true image, and all of them beside real ones as a set.
 
 Scores of pairs are those of the SynthRAD challenges, inside the body, by patient. No score stands alone: beside it are
-the source as it is, the mean training image, and, for sets, real images of other patients.
+the source as it is, the mean training image, and, for sets, real images of other patients. Restoration is judged alike,
+beside classics that learn nothing (`classics`) instead of the mean image.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.evaluation import accuracy, extractors, heaps
-from fabrica.evaluation.cases import directions, open_exam
+from fabrica.evaluation.cases import directions, learnt, open_exam, restores
 from fabrica.evaluation.charts import Chart, shown, training_charts
+from fabrica.evaluation.classics import TUNED, Classics, tuned
 from fabrica.evaluation.gallery import gallery
 from fabrica.evaluation.report import BESIDE, Report, as_json, filled, finite, keep, numbers
+from fabrica.evaluation.restored import Restoring
 from fabrica.evaluation.sources import Progress, opened
 from fabrica.evaluation.told import OneWay, Trial, about, measured, verdict, warnings
 from fabrica.methods import Translator
@@ -71,18 +75,52 @@ def _one_way(trial: Trial, way: str, tell: Progress) -> OneWay:
     prefix = "" if way == "a2b" else f"{way}_"
     grey = model.way(way).target.kind != "label"
     train = heaps.training(model, exam, way[-1], tell)
-    mean = accuracy.mean_image(train) if train and grey else None
+    classics = _classics(trial, tell) if restores(model, way) and exam.paired else None
+    mean = accuracy.mean_image(train) if train and grey and not classics else None
+    simplest = partial(accuracy.simplest, way=model.way(way), mean=mean)
     rival = trial.versus if trial.versus and way in directions(trial.versus) else None
-    scored = accuracy.score(model, exam.cases[way], way, mean, rival, tell)
-    pictures = gallery(model, exam.cases[way], scored, way, one, seed, tell)
-    rows = accuracy.rows(scored, one, prefix, units, seed) + ([pictures.row] if pictures.row else [])
+    scored = accuracy.score(model, exam.cases[way], way, classics.answers if classics else simplest, rival, tell)
+    best = Restoring(classics, _best(scored, classics)) if classics else None
+    pictures = gallery(model, exam.cases[way], scored, way, one, seed, tell, best)
+    rows = [accuracy.gain(scored, one, seed)] if best else []
+    rows += accuracy.rows(scored, one, prefix, units, seed) + ([pictures.row] if pictures.row else [])
     notes = [] if train else ["the training images are not there: neither their mean nor real ones stand beside"]
-    comparisons = accuracy.comparisons(scored, one, prefix, units, seed) if "versus" in scored.of else []
+    notes += [best.classics.note] if best and best.classics.note else []
+    comparisons = [
+        item
+        for other, name in _rivals(scored, best, rival).items()
+        for item in accuracy.comparisons(scored, other, name, one, prefix, units, seed)
+    ]
     if grey:
         asked = {"n": trial.asked, "seed": seed, "tell": tell}
         sets, said = heaps.rows(model, exam, way, train, trial.extractor, as_set, **asked)  # type: ignore[arg-type]
         rows, notes = [*rows, *sets], [*notes, *said]
-    return OneWay(scored, pictures, rows, comparisons, notes)
+    return OneWay(scored, pictures, rows, comparisons, notes, best)
+
+
+def _classics(trial: Trial, tell: Progress) -> Classics:
+    """The classics, tuned on pairs that are not judged where there are any."""
+    model, exam = trial.model, trial.exam
+    cases, split = learnt(model, exam, trial.seed, TUNED)
+    found = tuned(model.way("a2b"), model.recipe.data.degrade, cases, split, tell)
+    if split != exam.split:
+        return found
+    return replace(found, note="the classics are tuned on the very images that are judged, which flatters them")
+
+
+def _rivals(scored: accuracy.Scored, best: Restoring | None, versus: Model | None) -> dict[str, str]:
+    """Whom the model is compared with by paired tests: the name in `scored.of` -> that on the page."""
+    found = {}
+    if best:
+        found = {"identity": "what came in", best.best: f"the best classic, {BESIDE[best.best]}"}
+    if versus and "versus" in scored.of:
+        found["versus"] = versus.name
+    return found
+
+
+def _best(scored: accuracy.Scored, classics: Classics) -> str:
+    """The classic with the highest mean PSNR on the very test images: no choice is kinder to the classics."""
+    return max(classics.chosen, key=lambda key: scored.mean(key, "psnr"))
 
 
 def _translator(model: Model | Path | str) -> Model:
@@ -127,9 +165,8 @@ def _written(trial: Trial, out: Path) -> Report:
         tuple(said),
         out / "report.html",
         told,
-        "translated",
+        "restored" if restores(trial.model) else "translated",
         tuple(trial.comparisons),
-        trial.versus.name if trial.versus else "",
     )
     keep(
         report,
@@ -158,19 +195,32 @@ def _facts(trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
     }
     if trial.versus:
-        found = {
-            item.key: {k: v for k, v in asdict(item).items() if k not in ("key", "group")} for item in trial.comparisons
-        }
-        facts["versus"] = {"subject": trial.versus.name, "model_hash": trial.versus.hash, **found}
+        facts["versus"] = {"subject": trial.versus.name, "model_hash": trial.versus.hash, **_compared(trial, "versus")}
+    if beside := trial.ways["a2b"].beside:
+        facts["gain"] = _compared(trial, "identity")
+        facts["best_classic"] = {"name": beside.best, **_compared(trial, beside.best)}
+        facts["classics"] = {key: classic.said for key, classic in beside.classics.chosen.items()}
     return facts
+
+
+def _compared(trial: Trial, other: str) -> dict[str, Any]:
+    """The comparisons with one other as they stand in scores.json, by metric."""
+    said = ("key", "group", "other", "rival")
+    return {
+        item.key: {k: v for k, v in asdict(item).items() if k not in said}
+        for item in trial.comparisons
+        if item.other == other
+    }
 
 
 def _page(trial: Trial, report: Report) -> str:
     data = trial.model.recipe.data
+    task = "restores degraded images" if restores(trial.model) else f"translates {data.a} to {data.b}"
     return filled(
         TEMPLATE,
         title=trial.model.name,
-        subject=f"A model that translates {data.a} to {data.b}, on held-out images of {trial.exam.config.source}",
+        subject=f"A model that {task}, on held-out images of {trial.exam.config.source}",
+        restores=restores(trial.model),
         report=report,
         galleries=[way.gallery for way in trial.ways.values()],
         paired=trial.exam.paired,
