@@ -97,7 +97,8 @@ def test_shipped_recipes_are_complete(name: str) -> None:
     assert recipe.about and recipe.cost and recipe.score
     first = recipe_text(name).splitlines()[0]
     assert first.startswith("# fabrica ") and f"fabrica train {name} " in first
-    assert (recipe.task == "translate") == bool(recipe.data.a) == bool(recipe.data.b)
+    assert (recipe.task in ("translate", "restore")) == bool(recipe.data.a) == bool(recipe.data.b)
+    assert (recipe.task == "restore") == recipe.data.restores
     build(recipe)
 
 

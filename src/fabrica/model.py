@@ -26,6 +26,7 @@ from fabrica.folder import RECIPE, WEIGHTS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Method, Synthesiser, Translator, build, networks
+from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
@@ -311,6 +312,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
+    for name, network in zip(method.ships, networks(method, method.ships), strict=True):
+        setattr(method, name, folded(network))
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)

@@ -106,6 +106,7 @@ class TrainConfig:
     ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
     keep: str = "auto"  # the weights that are best on held-out images by loss, frd or kid (auto: as the method says);
     # last: those at the end
+    patience: int = 0  # validations without a better score after which a run ends (early stopping); 0: never
     precision: str = "auto"
     devices: int = 1
     checkpoint_every: int = 500
@@ -264,6 +265,7 @@ def _check(recipe: Recipe) -> None:
     for key in ("context", "crop", "jitter", "turn", "bend", "gamma", "depth"):
         found = getattr(data, key)
         expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
+    expectations.append((train.patience >= 0, f"train.patience is {train.patience}; expected 0 or more"))
     counts = ("accumulate", "devices")
     periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "watch_every")
     for key in (*counts, *periods):

@@ -22,6 +22,7 @@ from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
+from fabrica.data.degrade import scale
 from fabrica.data.pairs import Pairs
 from fabrica.data.sources import open_source
 from fabrica.device import default_device, uses_bf16
@@ -76,7 +77,9 @@ class Run:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
-    needs = getattr(build(copy.deepcopy(recipe)), "needs", ())
+    method = build(copy.deepcopy(recipe))
+    _check_scale(recipe, method)
+    needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
@@ -147,6 +150,16 @@ def _check(recipe: Recipe, method: Method, processes: int) -> None:
         raise UsageError(
             f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
             f"and needs {least}: take data.batch={recipe.data.batch * -(-least // share)} or more"
+        )
+
+
+def _check_scale(recipe: Recipe, method: Method) -> None:
+    """UsageError for a network that makes images finer by another factor than the data were made coarser."""
+    finer, coarser = getattr(method.config, "scale", None), scale(recipe.data.degrade)
+    if finer not in (None, coarser):
+        raise UsageError(
+            f"method.scale is {finer} and data.degrade makes images {coarser} times smaller; both must be the same, "
+            f"e.g. data.degrade=[{{name: downsample, factor: {finer}}}]"
         )
 
 

@@ -202,8 +202,10 @@ def _batches(run: Run) -> Iterator[Batch]:
 
 
 def _done(run: Run) -> float:
-    """How much of the budget is spent, 0 to 1: of the steps or the minutes, whichever ends first."""
+    """How much of the budget is spent, 0 to 1: of the steps or the minutes, whichever ends first; 1 without patience."""
     config, state = run.recipe.train, run.state
+    if config.patience and state.best_step and state.step - state.best_step > config.patience * config.validate_every:
+        return 1.0
     by_steps = state.step / config.steps if config.steps else 0.0
     by_time = state.seconds / (60 * config.minutes) if config.minutes else 0.0
     done = min(max(by_steps, by_time), 1.0)
