@@ -154,12 +154,11 @@ def middle_plane(image: Image) -> Image:
 
 def enlarged(pixels: Bytes, plane: Image, whole: bool = False) -> Bytes:
     """Pixels (H, W[, 3]) with the proportions that the image has in mm, no smoothing: SIDE on the longer side, or, with
-    `whole`, the next whole multiple, so that all pixels are alike."""
+    `whole`, the next whole multiple, so that all pixels are alike. Larger images are shrunk by means."""
     height, width = (n * mm for n, mm in zip(plane.size, plane.spacing, strict=True))
     scale = SIDE / max(height, width)
-    if whole:
-        finest = min(plane.spacing)
-        scale = max(1, math.ceil(scale * finest)) / finest
+    if whole and scale * min(plane.spacing) > 1:
+        scale = math.ceil(scale * min(plane.spacing)) / min(plane.spacing)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     smaller = size[0] < plane.size[1]
     picture = Pillow.fromarray(pixels).resize(size, Pillow.Resampling.BOX if smaller else Pillow.Resampling.NEAREST)

@@ -1,6 +1,6 @@
 """A restored image drawn for the page: before, after, the best classic, the truth; where each errs; and a part near.
 
-Pixels are enlarged by whole numbers, without smoothing: blur and noise on the page are those of the images.
+Pixels are enlarged by whole numbers, without smoothing: blur and noise of what is near are those of the image.
 """
 
 from __future__ import annotations
@@ -36,14 +36,11 @@ from fabrica.evaluation.panels import (
 from fabrica.evaluation.report import BESIDE
 from fabrica.image import Image
 
-ERROR_HU, ERROR_PART = (
-    100.0,
-    1 / 20,
-)  # ends of the colours, HU or of the range: what restores errs less than translation
+ERROR_HU, ERROR_PART = 100.0, 1 / 10  # ends of the colours, in HU or of the range: closer than for translation
 NEAR = (48, 96)  # pixels a side of what is shown near
 RIM = 4  # pixels: the skin is the sharpest edge of all, and tells little
 FINE, COARSE = 1.0, 2.0  # pixels: structure is what lies between two blurs; finer is noise
-FRAME = (255, 176, 0)
+FRAME, THIN = (255, 176, 0), 200  # the frame's colour, and how many times its width the picture is wide
 Box = tuple[slice, slice]
 
 
@@ -95,10 +92,11 @@ def _row(versions: Mapping[str, Image], limits: Limits, said: str, box: Box | No
 
 def _framed(pixels: Bytes, box: Box) -> Bytes:
     colour = pixels.copy() if pixels.ndim == 3 else pixels[..., None].repeat(3, -1)
-    rows, columns = box
-    kept = colour[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1].copy()
+    width = 1 + max(pixels.shape) // THIN
+    inner = tuple(slice(side.start + width, side.stop - width) for side in box)
+    kept = colour[inner].copy()
     colour[box] = FRAME
-    colour[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1] = kept
+    colour[inner] = kept
     return colour
 
 
@@ -142,7 +140,10 @@ def how(target: Codec, volumes: bool) -> str:
         )
     else:
         said = "Black and white are percentiles 0.5 and 99.5 of the true image, for all versions of it"
-    near = "Near: the square with the most structure in the body, framed in the truth; no pixel is smoothed"
+    near = (
+        "Near: the square with the most structure in the body, framed in the truth, pixel by pixel; whole images are "
+        "shrunk to the page, which hides noise"
+    )
     return ". ".join([said, near, *(["Of volumes the middle axial slice is shown"] if volumes else [])]) + "."
 
 
