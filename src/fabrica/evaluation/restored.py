@@ -153,5 +153,7 @@ def facts(scored: Scored, place: int, beside: Restoring) -> Sequence[tuple[str, 
     for key in ("identity", "result", *beside.shown):
         psnr, ssim = (float(scored.of[key][metric][place]) for metric in ("psnr", "ssim"))
         name = {"identity": "before", "result": "after"}.get(key) or BESIDE[key]
-        found.append((name, f"{shown(psnr)} dB, SSIM {shown(ssim)}"))
+        # thin volumes have no SSIM, and what equals the truth no finite PSNR
+        said = [f"{shown(psnr)} dB"] * bool(np.isfinite(psnr)) + [f"SSIM {shown(ssim)}"] * bool(np.isfinite(ssim))
+        found.append((name, ", ".join(said) or "equal"))
     return found
