@@ -1,7 +1,7 @@
 """Networks without their norms, for work: what a norm does to each channel goes into the convolution beside it.
 
-Batch norm at work multiplies each channel by a number and adds one; so does a `Scale`. A convolution before it, or a
-1 x 1 convolution behind it, can do so itself: fewer passes over memory, and only operators that INT8 knows.
+Batch norm at work multiplies each channel by a number and adds another. A convolution before it, or a 1 x 1 convolution
+behind it, can do so itself: fewer passes over memory, and only operators that INT8 knows.
 """
 
 from __future__ import annotations
@@ -16,26 +16,12 @@ from fabrica.nets.convolutions import Doubling
 
 N = TypeVar("N", bound=nn.Module)
 Convolution = nn.Conv2d | nn.Conv3d
-
-
-class Scale(nn.Module):
-    """x (B, C, *S) times a learned number for each channel, 0 at the start of training."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = x * self.weight.view(-1, *[1] * (x.ndim - 2))
-        return scaled
-
-
-Factor = nn.BatchNorm2d | nn.BatchNorm3d | Scale
+Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @torch.no_grad()
 def folded(net: N) -> N:
-    """A copy of the network for work, equal to rounding, whose norms and scales are part of its convolutions.
+    """A copy of the network for work, equal to rounding, whose norms are part of its convolutions.
 
     Folded is what stands side by side in an nn.Sequential: a norm behind a convolution, or before one of side 1 (a
     larger one pads with zeros that the norm would have moved).
@@ -46,10 +32,14 @@ def folded(net: N) -> N:
         k = 0
         while k + 1 < len(layers):
             first, second = layers[k], layers[k + 1]
-            if isinstance(second, Factor) and (convolution := _convolution(first)):
+            if isinstance(second, nn.BatchNorm2d | nn.BatchNorm3d) and (convolution := _convolution(first)):
                 _behind(convolution, *_numbers(second))
                 del layers[k + 1]
-            elif isinstance(first, Factor) and (convolution := _convolution(second)) and _pointwise(convolution):
+            elif (
+                isinstance(first, nn.BatchNorm2d | nn.BatchNorm3d)
+                and (convolution := _convolution(second))
+                and _pointwise(convolution)
+            ):
                 _before(convolution, *_numbers(first))
                 del layers[k]
             else:
@@ -68,13 +58,11 @@ def _pointwise(convolution: Convolution) -> bool:
     return max(convolution.kernel_size) == 1 and convolution.groups == 1
 
 
-def _numbers(layer: Factor) -> tuple[Tensor, Tensor]:
+def _numbers(norm: Norm) -> tuple[Tensor, Tensor]:
     """What a channel is multiplied by, and what is then added, each (C,)."""
-    if isinstance(layer, Scale):
-        return layer.weight, torch.zeros_like(layer.weight)
-    mean, variance = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
-    factor = layer.weight * torch.rsqrt(variance + layer.eps)
-    return factor, layer.bias - factor * mean
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    return factor, norm.bias - factor * mean
 
 
 def _behind(convolution: Convolution, factor: Tensor, added: Tensor) -> None:

@@ -4,7 +4,8 @@ Chen, Chu, Zhang, Sun: Simple baselines for image restoration (ECCV 2022). What 
 pixels of a square are first made channels (`unshuffle`, as in FFDNet, Zhang et al. 2018), so that 1024 x 1024 pixels
 cost what 256 x 256 do; batch norm, which folds into the 1 x 1 convolution behind it, takes the place of layer norm; and
 there is no channel attention: its mean over the whole image differs between a window and the image it is cut from, so
-that seams would show, whereas here an output depends on what lies within `reach` pixels alone.
+that seams would show, whereas here an output depends on what lies within `reach` pixels alone. That branches start as
+zeros is left to their last convolution; the paper's factors beta and gamma cost a pass over memory each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from fabrica.errors import UsageError, unknown
-from fabrica.nets.folding import Scale
 from fabrica.nets.framing import middle_of, refuse_more
 
 
@@ -29,10 +29,11 @@ class Size(NamedTuple):
     up: tuple[int, ...]
 
 
+# The finest width holds the pixels of a square: 64 rather than 32 gained 0.7 dB in the same time of training.
 SIZES = {
-    "tiny": Size((24, 48, 96), (1, 1, 2), (1, 1)),
-    "small": Size((32, 64, 128, 256), (1, 1, 2, 3), (1, 1, 1)),
-    "base": Size((64, 128, 256, 512), (2, 2, 4, 6), (2, 2, 2)),
+    "tiny": Size((32, 64, 96), (1, 1, 2), (1, 1)),
+    "small": Size((64, 64, 128, 192), (0, 1, 2, 2), (1, 1, 1)),
+    "base": Size((96, 128, 256, 384), (1, 2, 3, 4), (2, 2, 2)),
 }
 
 
@@ -60,10 +61,7 @@ class NAFNet(nn.Module):
         for fine, coarse in pairwise(widths):
             self.shrink.append(nn.Conv2d(fine, coarse, 2, stride=2))
             self.grow.append(nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1, bias=False), nn.PixelShuffle(2)))
-        self.leave = nn.Conv2d(widths[0], out_channels * unshuffle**2, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)  # at the start the image itself
-        assert self.leave.bias is not None
-        nn.init.zeros_(self.leave.bias)
+        self.leave = _starting_at_zero(nn.Conv2d(widths[0], out_channels * unshuffle**2, 3, padding=1))
 
     @property
     def reach(self) -> int:
@@ -110,11 +108,13 @@ class _Block(nn.Module):
             nn.Conv2d(width, 2 * width, 1),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width),
             _Gate(),
-            nn.Conv2d(width, width, 1),
-            Scale(width),
+            _starting_at_zero(nn.Conv2d(width, width, 1)),
         )
         self.within = nn.Sequential(
-            nn.BatchNorm2d(width), nn.Conv2d(width, 2 * width, 1), _Gate(), nn.Conv2d(width, width, 1), Scale(width)
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, 2 * width, 1),
+            _Gate(),
+            _starting_at_zero(nn.Conv2d(width, width, 1)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,3 +125,9 @@ class _Block(nn.Module):
 
 def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(_Block(width) for _ in range(count)))
+
+
+def _starting_at_zero(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(convolution.weight)
+    nn.init.zeros_(convolution.get_parameter("bias"))
+    return convolution
