@@ -61,13 +61,14 @@ def translated(name: str, folders: list[str]) -> None:
     first = max(models, key=lambda model: model.size)
     paired = first.recipe.data.paired
     sides = [open_source(first.recipe.data, "test", side) for side in ("a", "b")[: 2 if paired else 1]]
-    sources, *truth = [[sample.image for sample in side.samples(list(range(COLUMNS)))] for side in sides]
+    columns = min(COLUMNS, sides[0].count)
+    sources, *truth = [[sample.image for sample in side.samples(list(range(columns)))] for side in sides]
     results = [[model.apply(image).result for image in sources] for model in models]
     limits = WIDE if first.codec_b.unit == "HU" else first.codec_b.span
     shown = [[first.codec.encode(image) for image in sources]]
     shown += [[in_range(image, *limits) for image in row] for row in (*truth, *results)]
     tiles = [fitted_to(tile, first.size, "pad")[0] for row in shown for tile in row]
-    save_picture(image_grid(np.stack(tiles), columns=COLUMNS), PICTURES / f"{name}.png")
+    save_picture(image_grid(np.stack(tiles), columns=columns), PICTURES / f"{name}.png")
 
 
 if __name__ == "__main__":

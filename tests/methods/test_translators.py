@@ -447,3 +447,22 @@ def test_what_a_translator_cannot_do_is_one_line(recipe: str, overrides: list[st
 def test_without_a_critic_volumes_may_be_thin() -> None:
     method = build(load_recipe("pix2pix-head", ["data.size=[8,32,32]", "method.adversarial=0", "method.levels=3"]))
     assert list(method.players) == ["generator"]
+
+
+def test_pix2pix_draws_what_a_mask_leaves_open_from_noise() -> None:
+    method = small(Pix2Pix, noise=2).eval()
+    flat_mask = torch.zeros(2, *GREY)
+    with torch.no_grad():
+        found = method.translate(flat_mask, "a2b")
+        assert torch.equal(found, method.translate(flat_mask, "a2b"))
+        torch.testing.assert_close(method.translate(flat_mask[:1], "a2b"), found[:1])
+        plain = small(Pix2Pix).eval().translate(flat_mask, "a2b")
+    inner = (..., slice(8, 24), slice(8, 24))
+    assert float(found[inner].std()) > 3 * float(plain[inner].std())
+    shown: list[Tensor] = []
+    method.generator.register_forward_hook(lambda net, given, made: shown.append(given[0]))
+    for seed in (0, 0, 1):
+        list(method.turns({"a": flat_mask, "b": flat_mask}, rng(seed)))
+    assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
+    with pytest.raises(UsageError, match="method.noise is -1"):
+        small(Pix2Pix, noise=-1)

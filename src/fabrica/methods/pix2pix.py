@@ -35,6 +35,7 @@ class Pix2Pix(nn.Module):
         width: int = 64  # channels at full resolution
         levels: int = 7  # of resolution; unet++ has five
         dropout: float = 0.5  # of unet
+        noise: int = 0  # channels of noise beside a: what a mask leaves open is drawn from them; 0: none
         critic_width: int = 64
         l1: float = 100.0  # lambda
         adversarial: float = 1.0  # weight of the critic; 0: no critic at all
@@ -51,6 +52,8 @@ class Pix2Pix(nn.Module):
         super().__init__()
         if config.network not in NETWORKS:
             raise unknown("network", config.network, NETWORKS)
+        if config.noise < 0:
+            raise UsageError(f"method.noise is {config.noise}; expected 0 channels or more")
         if min(config.l1, config.adversarial, config.registration) < 0 or config.l1 + config.adversarial == 0:
             raise UsageError("method.l1, adversarial and registration are weights: 0 or more, and not all 0")
         if config.adversarial:
@@ -60,7 +63,7 @@ class Pix2Pix(nn.Module):
         dims = len(a) - 1
         # batch norm needs two values: of one image there is only one where the network has shrunk it to a voxel
         self.least_batch = 2 if max(a[1:]) <= _shrinks(config) else 1
-        self.generator: nn.Module = _generator(config, a[0], b[0], dims)
+        self.generator: nn.Module = _generator(config, a[0] + config.noise, b[0], dims)
         self.players: dict[str, tuple[str, ...]] = {"generator": ("generator",)}
         if config.registration:
             self.registrar: nn.Module = Registration(b[0], dims)
@@ -73,7 +76,7 @@ class Pix2Pix(nn.Module):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = batch["a"], batch["b"]
-        fake = self.generator(a)
+        fake = self.generator(torch.cat([a, self._noise(a, rng)], 1))
         if self.config.adversarial:
             on_real, on_fake = self.critic(torch.cat([a, b], 1)), self.critic(torch.cat([a, fake.detach()], 1))
             told = accuracy(on_real, on_fake)._asdict()
@@ -96,9 +99,14 @@ class Pix2Pix(nn.Module):
         return self._l1(self.translate(batch["a"], "a2b"), batch["b"], batch.get("body"))
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]."""
-        found: Tensor = self.generator(images)
+        """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]; with noise, that of seed 0."""
+        one = self._noise(images[:1], torch.Generator().manual_seed(0))  # the same beside each, whatever the batch
+        found: Tensor = self.generator(torch.cat([images, one.expand(len(images), *one.shape[1:])], 1))
         return found.clamp(-1, 1)
+
+    def _noise(self, like: Tensor, rng: torch.Generator) -> Tensor:
+        """Standard normal (B, noise, *S)."""
+        return torch.randn(len(like), self.config.noise, *like.shape[2:], generator=rng).to(like.device)
 
     def _l1(self, made: Tensor, wanted: Tensor, body: Tensor | None) -> Tensor:
         distance = (made - wanted).abs().mean(1).flatten(1)
