@@ -464,5 +464,5 @@ def test_pix2pix_draws_what_a_mask_leaves_open_from_noise() -> None:
     for seed in (0, 0, 1):
         list(method.turns({"a": flat_mask, "b": flat_mask}, rng(seed)))
     assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
-    with pytest.raises(UsageError, match="method.noise is -1"):
+    with pytest.raises(UsageError, match=r"method\.noise is -1"):
         small(Pix2Pix, noise=-1)
