@@ -202,7 +202,7 @@ def _batches(run: Run) -> Iterator[Batch]:
 
 
 def _done(run: Run) -> float:
-    """How much of the budget is spent, 0 to 1: of the steps or the minutes, whichever ends first; 1 without patience."""
+    """How much of the budget is spent, 0 to 1: of steps or minutes, whichever ends first; 1 where patience has."""
     config, state = run.recipe.train, run.state
     if config.patience and state.best_step and state.step - state.best_step > config.patience * config.validate_every:
         return 1.0
