@@ -1,4 +1,5 @@
-"""python -m benchmarks [NAME ...]: training, sampling, loading, memory, synthesis, translation; without a name all.
+"""python -m benchmarks [NAME ...]: training, sampling, loading, memory, synthesis, translation, restoration; without a
+name all.
 
 Ratios are medians of interleaved measurements in one run, so that the machine's mood cancels out. Nothing here
 needs files from outside: the images are phantoms.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-ALL = ("loading", "training", "memory", "sampling", "synthesis", "translation")
+ALL = ("loading", "training", "memory", "sampling", "synthesis", "translation", "restoration")
 
 
 def main() -> None:

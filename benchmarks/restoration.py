@@ -1,7 +1,8 @@
-"""python -m benchmarks.restoration [ROUNDS]: milliseconds a slice of the networks of restoration, and images/s of
-training the smallest that matters.
+"""python -m benchmarks.restoration [ROUNDS]: milliseconds a slice of the networks of restoration, of a radiograph from
+DICOM file to DICOM file, and images/s of training the smallest that matters.
 
-At work norms are folded away, channels are last, and bf16 is used where the processor has it. Training is NAFNet
+At work norms are folded away, channels are last, and bf16 is used where the processor has it. From file to file one
+model is kept warm, and every file is read, restored and written anew. Training is NAFNet
 "small" on eight crops of 128 x 128 pixels, ours (bf16, channels last, a fused AdamW) against the plain loop in fp32;
 rounds of the two alternate in one process, so that the machine's mood cancels out.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +21,17 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss
 
+from fabrica import io
 from fabrica.device import autocast
+from fabrica.model import load
 from fabrica.nets.folding import folded
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRResNet
 from fabrica.nets.unetpp import UNetPlusPlus
+from fabrica.phantoms import chest
+from fabrica.recipe import load_recipe
+from fabrica.training import train
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "NAFNet tiny": lambda: NAFNet(1, 1, "tiny"),
@@ -56,6 +63,23 @@ def at_work(name: str, side: int) -> float:
     return median(seconds[WARM:])
 
 
+def file_to_file(side: int) -> float:
+    """Median seconds of a radiograph of so many pixels a side: DICOM in, NAFNet small, derived DICOM out."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.dcm", Path(folder) / "made.dcm"
+        few = ["data.count=8", "data.size=64", "data.crop=64", "train.minutes=0", "train.steps=1"]
+        train(load_recipe("nafnet-xray", [*few, "method.unshuffle=4"]), Path(folder) / "run")
+        model = load(Path(folder) / "run", device=PROCESSOR)
+        io.write(chest(0, side).image, given, synthetic=True)
+        seconds: list[float] = []
+        for _ in range(WARM + 11):
+            began = time.perf_counter()
+            io.write(model.apply(io.read(given)).result, made, translated=True)
+            seconds.append(time.perf_counter() - began)
+            made.unlink()
+    return median(seconds[WARM:])
+
+
 def training(quick: bool) -> float:
     """Median images/s."""
     torch.manual_seed(0)
@@ -78,8 +102,8 @@ def training(quick: bool) -> float:
 
 
 def main(rounds: int = ROUNDS) -> dict[str, str]:
-    """Score by name, as `python -m benchmarks` keeps them. The goals: NAFNet small at 1024 in 100 ms and in a third of
-    RED-CNN's time; twice the rate of the plain loop."""
+    """Score by name, as `python -m benchmarks` keeps them. The goals: NAFNet small at 1024 in 100 ms, from file to file
+    in 200, and in a third of RED-CNN's time; twice the rate of the plain loop."""
     scores = {}
     for side in SIZES:
         found = {name: at_work(name, side) for name in NETWORKS}
@@ -87,6 +111,7 @@ def main(rounds: int = ROUNDS) -> dict[str, str]:
             scores[f"{name}, {side} x {side}"] = f"{1000 * seconds:.0f} ms"
         ratio = found["RED-CNN"] / found["NAFNet small"]
         scores[f"RED-CNN / NAFNet small, {side} x {side}"] = f"{ratio:.0f} x"
+    scores["NAFNet small, 1024 x 1024, DICOM to DICOM"] = f"{1000 * file_to_file(1024):.0f} ms"
     pairs = [(training(True), training(False)) for _ in range(rounds)]
     ratio = median(a / b for a, b in pairs)
     ours, plain = median(a for a, _ in pairs), median(b for _, b in pairs)
