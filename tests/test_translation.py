@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.model import Model
 from fabrica.phantoms.head import head
 from fabrica.recipe import SeenConfig
-from fabrica.translation import with_doubt, with_way_back
+from fabrica.translation import enlarged, with_doubt, with_way_back
 
 Made = Callable[..., Model]
 
@@ -124,3 +125,42 @@ def test_a_trained_looking_network_has_no_seams(unchanged: Made, overlap: float)
         assert float(gap.mean()) < 1e-4 and float(np.quantile(gap, 0.99)) < 1e-3
     else:
         assert float(np.quantile(gap, 0.99)) > 1e-3  # the test can fail: without overlap the borders show
+
+
+@pytest.mark.parametrize("turn", AFFINES)
+def test_enlarged_volumes_lie_where_they_did_and_keep_their_slices(turn: str) -> None:
+    image = placed(hounsfield(3, 4, 5), AFFINES[turn])
+    fine = enlarged(image, 2)
+    thick = {"RAS": 0, "LPS": 0, "sagittal": 1}[turn]  # the array axis of the slices
+    assert [n for axis, n in enumerate(fine.size) if axis == thick] == [image.size[thick]]
+    assert sorted(fine.size) == sorted(n if axis == thick else 2 * n for axis, n in enumerate(image.size))
+    # each old voxel is the mean of the places of its new ones, whose values it has
+    for corner in np.ndindex(3, 4, 5):
+        steps = [range(1) if axis == thick else range(2) for axis in range(3)]
+        inside = [
+            tuple(k if axis == thick else 2 * k + step[axis] for axis, k in enumerate(corner))
+            for step in itertools.product(*steps)
+        ]
+        places = [fine.affine @ [*place[::-1], 1] for place in inside]
+        np.testing.assert_allclose(np.mean(places, axis=0), image.affine @ [*corner[::-1], 1], atol=1e-9)
+        assert {float(fine.data[(0, *place)]) for place in inside} == {float(image.data[(0, *corner)])}
+
+
+def test_a_network_that_is_local_sees_slices_whole(unchanged: Made) -> None:
+    model = unchanged(size=[32, 32])
+    seen: list[tuple[int, ...]] = []
+    model.method.generator.register_forward_hook(lambda net, given, made: seen.append(tuple(given[0].shape)))  # type: ignore[attr-defined]
+    image = placed(hounsfield(50, 70), np.eye(4))
+    model.method.local = True  # type: ignore[attr-defined]
+    assert float(np.abs(model.apply(image).result.data - image.data).max()) < 0.01
+    assert seen == [(1, 1, 50, 70)]
+
+
+def test_a_restored_image_keeps_its_own_scale_and_display(unchanged: Made) -> None:
+    percentiles = Codec("percentile", 0, 100, default_limits=(0.0, 1.0))
+    model = unchanged(percentiles, percentiles, a="degraded", b="T1", degrade=[{"name": "rician"}])
+    image = placed(hounsfield(40, 40) + 5000, np.eye(4))
+    image = image.with_data(image.data, unit="arbitrary", origin={"modality": "MR", "window": (1.0, 2.0), "step": 1.0})
+    found = model.apply(image, uncertainty=True)
+    assert float(np.abs(found.result.data - image.data).max()) < 0.01 and found.result.origin == image.origin
+    assert found.uncertainty is not None and float(found.uncertainty.data.max()) > 10  # in the image's unit, not of 1
