@@ -63,7 +63,7 @@ class Source:
         Raises ReadError for files that cannot be read."""
         numbers = range(self.count) if chosen is None else chosen
         for k in numbers:
-            sample = self._draw(k) if self.manifest is None else self._read(self.manifest, k)
+            sample = self._draw(k) if self.manifest is None else self._row(self.manifest, k)
             if self.side == "a" and self.config.restores:
                 worse = degraded(sample.image, self.config.degrade, FIRST_SEED[self.split] + k)
                 sample = replace(sample, image=worse)
@@ -76,7 +76,7 @@ class Source:
         a = self.config.b if self.config.restores else self.config.a
         return {"a": a, "b": self.config.b}.get(self.side, "")
 
-    def _read(self, manifest: Manifest, k: int) -> Sample:
+    def _row(self, manifest: Manifest, k: int) -> Sample:
         sample = _read(manifest, manifest.rows[k])
         if not self.grid:
             return sample
