@@ -79,7 +79,7 @@ def small(method: str, *overrides: str) -> Recipe:
     [
         ("mlp-gan", []),
         ("dcgan", ["method.width=16"]),
-        ("modern-gan", ["method.width=16", "train.betas=[0.5,0.99]"]),
+        pytest.param("modern-gan", ["method.width=16", "train.betas=[0.5,0.99]"], marks=pytest.mark.slow),
     ],
 )
 def test_a_healthy_run_raises_no_alarm(method: str, overrides: list[str], tmp_path: Path) -> None:
