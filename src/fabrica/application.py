@@ -6,7 +6,7 @@ What is not like the training images, or is incomplete, is refused with the reas
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Outcome:
                  images of the training data, and so a reason not to rely on the result.
     refused      why nothing was made; "" where something was.
     overridden   what would have been a reason, without force.
+    beside       contrast -> the file of what was seen beside the input.
     """
 
     input: str
@@ -61,6 +62,7 @@ class Outcome:
     round_trip: float | None = None
     refused: str = ""
     overridden: list[str] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 def apply(
@@ -68,6 +70,7 @@ def apply(
     source: str | Path,
     out: str | Path,
     *,
+    beside: Mapping[str, str | Path] | None = None,
     direction: str = "a2b",
     uncertainty: bool = False,
     round_trip: bool = False,
@@ -79,6 +82,8 @@ def apply(
     """Translate what lies at `source` into the folder `out`, with result.json and a preview of each image.
 
     source       a file, a DICOM series, a folder of any of these, or a manifest.
+    beside       contrast -> a file or DICOM series of the same patient, for a model that sees some beside the image;
+                 for one image only.
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
     as_          "dicom", "nifti", "png", "tiff" or "npz"; "": as the source.
@@ -88,12 +93,15 @@ def apply(
     Raises ReadError for what cannot be read, UsageError for an output folder that holds results already.
     """
     model.way(direction)  # what the model cannot do is refused before files are opened
+    model.check_beside(beside or {})
     inputs = _inputs(Path(source))
     place = _Place.of(Path(out), as_, len(inputs))
-    choices = {"direction": direction, "uncertainty": uncertainty, "round_trip": round_trip, "overlap": overlap}
+    choices: dict[str, Any] = {"direction": direction, "uncertainty": uncertainty, "round_trip": round_trip}
+    choices |= {"overlap": overlap, "beside": _beside(beside or {}, Path(source), len(inputs))}
     outcomes = []
     for done, each in enumerate(inputs, start=1):
         outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
+        outcomes[-1].beside = {name: str(path) for name, path in (beside or {}).items()}
         try:
             _translate(model, each, place, outcomes[-1], force, choices, progress)
         except (ReadError, UsageError) as error:
@@ -117,6 +125,8 @@ def _translate(
 ) -> None:
     image = io.read(each.path, each.frame)
     outcome.overridden = _reasons(model, image, choices["direction"])
+    for name, other in choices["beside"].items():
+        outcome.overridden += [f"of {name} beside it, {flaw}" for flaw in _flaws(other)]
     if outcome.overridden and not force:
         why = "; ".join(outcome.overridden)
         raise UsageError(f"{outcome.input} is not for model {model.name}: {why}; --force translates it anyway")
@@ -146,6 +156,22 @@ def _inputs(source: Path) -> list[Input]:
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found]
 
 
+def _beside(given: Mapping[str, str | Path], source: Path, count: int) -> dict[str, Image]:
+    """What stands beside the one input, read."""
+    if given and (count != 1 or source.suffix.lower() in (".csv", ".parquet")):
+        raise UsageError(
+            f"{source} holds {count} image{'s' * (count != 1)}, and beside (--beside) says what belongs to a single "
+            "one; give an image or a DICOM series"
+        )
+    images = {}
+    for name, path in given.items():
+        found = _inputs(Path(path))
+        if len(found) != 1:
+            raise UsageError(f"{path} holds {len(found)} images; expected one, the {name} of {source}")
+        images[name] = io.read(found[0].path, found[0].frame)
+    return images
+
+
 def _name(path: Path, frame: str, home: Path) -> str:
     where = path.relative_to(home).as_posix()
     bare = path.resolve().name if where == "." else stem(where)
@@ -154,12 +180,17 @@ def _name(path: Path, frame: str, home: Path) -> str:
 
 def _reasons(model: Model, image: Image, direction: str) -> list[str]:
     """Why this image should not be translated."""
+    return _flaws(image) or model.unlike(image, direction)
+
+
+def _flaws(image: Image) -> list[str]:
+    """What the image lacks, a phrase each."""
     reasons = []
     if missing := int(image.origin.get("missing", 0)):
         reasons.append(f"{missing} of its slices are missing")
     if strange := int(image.origin.get("nan", 0)) or int((~np.isfinite(image.data.sum(axis=-1))).sum()):
         reasons.append(f"{strange} of its values are no numbers")
-    return reasons or model.unlike(image, direction)
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,10 @@ def apply(
     model: Annotated[Path, typer.Argument(help="A model folder: a translator.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a DICOM series, a folder, or a manifest.")],
     out: Out = Path("translated"),
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Another contrast of the patient, e.g. T2=t2.nii.gz; for each one."),
+    ] = None,
     direction: Annotated[str, typer.Option(help="a2b, or b2a where the model goes both ways.")] = "a2b",
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of where the model guesses.")] = False,
     round_trip: Annotated[bool, typer.Option("--round-trip", help="Also a map of the error there and back.")] = False,
@@ -276,12 +280,14 @@ def apply(
     from fabrica.application import apply as apply_model
     from fabrica.model import load
 
+    others = _beside(beside or [])
     loaded = load(model)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,
             source,
             out,
+            beside=others,
             direction=direction,
             uncertainty=uncertainty,
             round_trip=round_trip,
@@ -306,6 +312,19 @@ def apply(
         f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
         file=sys.stderr if as_json else sys.stdout,
     )
+
+
+def _beside(given: list[str]) -> dict[str, Path]:
+    """NAME=FILE, each name once."""
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--beside {each}; expected NAME=FILE, e.g. --beside T2=t2.nii.gz")
+        if name in found:
+            raise UsageError(f"--beside gives {name} twice, {found[name]} and {path}; leave one out")
+        found[name] = Path(path)
+    return found
 
 
 def _refuse(why: str, **given: Any) -> None:

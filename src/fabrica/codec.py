@@ -13,6 +13,7 @@ from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 
 KINDS = ("window", "percentile", "label")
+ABSENT = -1.0  # the network values of a contrast that is not there
 Limits = tuple[float, float]
 SAMPLED = 2**26  # values: a volume of 512 x 512 x 256
 

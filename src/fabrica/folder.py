@@ -72,7 +72,10 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
             f"{size}: {recipe.data.a} ({_values(recipe.codec)}) to {recipe.data.b} ({_values(recipe.codec_b)})"
         )
         rows["conditions"] = f"directions {', '.join(method.directions)}"
-        use, warning = "fabrica apply FOLDER IN -o OUT --uncertainty", TRANSLATED
+        beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
+        use, warning = f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty", TRANSLATED
+        if recipe.beside:
+            rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}
 

@@ -87,7 +87,7 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch
 
     def made(method: Method) -> Float32:
         if isinstance(heldout, Pairs):
-            return translated(method, heldout.a.read(range(min(MOST, len(heldout.a)))), device)
+            return translated(method, heldout.read_a(range(min(MOST, len(heldout.a)))), device)
         return drawn(method, recipe, labels, len(chosen), device)
 
     def features(method: Method) -> Float64:
@@ -133,7 +133,7 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
     assert isinstance(method, Translator)  # see above
     chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
     source = heldout.a.read(chosen)
-    columns = [source, translated(method, source, device)]
+    columns = [source, translated(method, heldout.read_a(chosen), device)]
     if heldout.paired:
         columns.append(heldout.b.read(chosen))
     elif "b2a" in method.directions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,8 @@ Labels = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Model:
     """A trained model, ready to use. `hash` is the start of the SHA-256 of its weights; `codec` that of the images it
-    makes of noise, or of side a; `codec_b` that of side b."""
+    makes of noise, or of side a; `codec_b` that of side b; `codecs_beside` those of the contrasts that it sees beside
+    a."""
 
     folder: Path
     recipe: Recipe
@@ -47,6 +48,7 @@ class Model:
     method: Method
     device: torch.device
     hash: str
+    codecs_beside: tuple[Codec, ...] = ()
 
     @property
     def name(self) -> str:
@@ -192,6 +194,7 @@ class Model:
         self,
         image: Image,
         *,
+        beside: Mapping[str, Image] | None = None,
         direction: str = "a2b",
         uncertainty: bool = False,
         round_trip: bool = False,
@@ -202,6 +205,8 @@ class Model:
         """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model
         that adds resolution, on one as much finer.
 
+        beside       other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the
+                     image; laid on its grid. Those that are not there it does without.
         direction    "a2b", or "b2a" for a model that goes both ways.
         uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's
                      unit: see `fabrica.translation.with_doubt`.
@@ -210,6 +215,8 @@ class Model:
 
         Whether the image is like those in training is not asked here: see `unlike`. Raises UsageError.
         """
+        self.check_beside(beside or {})
+        others = [(beside or {}).get(name) for name in self.recipe.data.beside]
         finer = scale(self.recipe.data.degrade)
         if finer > 1 and not image.origin.get("degraded"):
             image = enlarged(image, finer)
@@ -220,10 +227,18 @@ class Model:
         if round_trip:
             back = {"a2b": "b2a", "b2a": "a2b"}[direction]
             net, maps = with_way_back(net, self.way(back).net), [*maps, way.source]
-        found = iter(
-            translated(image, replace(way, net=net, maps=maps), overlap=overlap, batch=batch, progress=progress)
-        )
+        way = replace(way, net=net, maps=maps)
+        found = iter(translated(image, way, beside=others, overlap=overlap, batch=batch, progress=progress))
         return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
+
+    def check_beside(self, names: Iterable[str]) -> None:
+        """UsageError for a contrast that this model does not see beside the image."""
+        known = self.recipe.data.beside
+        for name in names:
+            if not known:
+                raise UsageError(f"model {self.name} sees one image, and nothing beside it; leave {name!r} out")
+            if name not in known:
+                raise UsageError(f"model {self.name} sees no {name!r} beside the image{did_you_mean(name, known)}")
 
     def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
         """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
@@ -251,7 +266,8 @@ class Model:
         (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
         restores, local = recipe.data.restores, getattr(method, "local", False)
         modality = target.modality
-        return Way(net, from_codec, to_codec, recipe.data, source, modality, restores=restores, local=local)
+        beside = self.codecs_beside
+        return Way(net, from_codec, to_codec, recipe.data, source, modality, (), restores, local, beside)
 
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.span
@@ -317,7 +333,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
-    return Model(folder, recipe, *codecs, method, chosen, digest)
+    beside = tuple(codec_of(codec) for _, codec in recipe.beside)
+    return Model(folder, recipe, *codecs, method, chosen, digest, beside)
 
 
 def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:

@@ -30,6 +30,8 @@ class DataConfig:
                To restore, a is "degraded": b after the steps of `degrade`.
     paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
     degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].
+    beside     to restore: other contrasts of the same patient that the network sees beside a, in this order, domains of
+               the manifest or contrasts of the phantom. They lie on b's grid, are not degraded, and may be missing.
     context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
     count      how many training images a phantom source draws (a tenth of it again for val and for test).
     size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.
@@ -52,6 +54,7 @@ class DataConfig:
     b: str = ""
     paired: bool = False
     degrade: list[dict[str, Any]] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
     context: int = 0
     count: int = 2000
     size: list[int] = field(default_factory=lambda: [64, 64])
@@ -181,11 +184,18 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
+    codecs_beside: list[CodecConfig] = field(default_factory=list)  # as data.beside; empty: "auto" for all
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     seen_a: SeenConfig = field(default_factory=SeenConfig)
     seen_b: SeenConfig = field(default_factory=SeenConfig)
+
+    @property
+    def beside(self) -> list[tuple[str, CodecConfig]]:
+        """The contrasts beside a, each with its codec."""
+        codecs = self.codecs_beside or [CodecConfig() for _ in self.data.beside]
+        return list(zip(self.data.beside, codecs, strict=True))
 
     @property
     def made_size(self) -> list[int]:
@@ -276,6 +286,26 @@ def _check(recipe: Recipe) -> None:
     for holds, message in expectations:
         if not holds:
             raise UsageError(message)
+    _check_beside(recipe)
+
+
+def _check_beside(recipe: Recipe) -> None:
+    beside, codecs = recipe.data.beside, recipe.codecs_beside
+    if beside and not recipe.data.restores:
+        raise UsageError("data.beside is for restoration; set data.a=degraded and data.degrade, or leave it empty")
+    for name in beside:
+        if name in ("", "mask", "image", DEGRADED, recipe.data.b) or beside.count(name) > 1:
+            raise UsageError(
+                f"data.beside is {beside}; expected contrasts other than {recipe.data.b} (data.b), each once: "
+                f"take {name!r} out"
+            )
+    if len(codecs) not in (0, len(beside)):
+        raise UsageError(
+            f"codecs_beside holds {len(codecs)} codecs for {len(beside)} contrasts of data.beside; "
+            "expected one each, or none: then the images decide"
+        )
+    if any(codec.kind == "label" for codec in codecs):
+        raise UsageError("codecs_beside: kind is label; what stands beside a has grey values: take auto")
 
 
 def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:

@@ -24,14 +24,14 @@ from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import open_source
+from fabrica.data.sources import BESIDE, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, networks
-from fabrica.recipe import Recipe, TrainConfig
+from fabrica.recipe import CodecConfig, Recipe, TrainConfig
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
 
@@ -178,7 +178,8 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     if recipe.data.a:
         return _sides(recipe, needs, progress)
-    data, heldout = _splits(recipe, "codec", "", progress)
+    recipe.codec = _resolved(recipe, recipe.codec, "")
+    data, heldout = _splits(recipe, recipe.codec, "", progress)
     if recipe.data.condition == "label":
         recipe.data.classes = list(data.classes)
     _fill_output(recipe, data)
@@ -186,23 +187,44 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
 
 
 def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
-    """Both sides of a translation; fills in what they have in common, too."""
+    """Both sides of a translation and what is beside a; fills in what images have in common, too."""
     if recipe.data.restores:  # both sides have one scale, that of clean images
         recipe.codec = recipe.codec_b = codec_config(resolve_codec(recipe.data, recipe.codec, "b"))
-    of_a, of_b = (_splits(recipe, key, side, progress) for key, side in (("codec", "a"), ("codec_b", "b")))
+    recipe.codec, recipe.codec_b = _resolved(recipe, recipe.codec, "a"), _resolved(recipe, recipe.codec_b, "b")
+    recipe.codecs_beside = [_resolved(recipe, chosen, BESIDE + name) for name, chosen in recipe.beside]
+    of_a, of_b, *beside = (
+        _splits(recipe, codec, side, progress)
+        for side, codec in (
+            ("a", recipe.codec),
+            ("b", recipe.codec_b),
+            *((BESIDE + name, codec) for name, codec in recipe.beside),
+        )
+    )
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b)
     recipe.seen_a, recipe.seen_b = (seen(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     _fill_output(recipe, of_b[0])
-    train, val = (Pairs(a, b, recipe.data.paired, codecs, "body" in needs) for a, b in zip(of_a, of_b, strict=True))
+    train, val = (
+        Pairs(a, b, recipe.data.paired, codecs, "body" in needs, others)
+        for a, b, *others in zip(of_a, of_b, *beside, strict=True)
+    )
     return train, val
 
 
-def _splits(recipe: Recipe, codec_key: str, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
-    """The train and the val split, of one side of a translation, in the codec of this section, which is resolved."""
-    chosen = getattr(recipe, codec_key)
-    if chosen.kind == "auto" or (chosen.kind == "percentile" and not chosen.default_limits):
-        setattr(recipe, codec_key, codec_config(resolve_codec(recipe.data, chosen, side)))
-    codec, of = codec_of(getattr(recipe, codec_key)), f" of {side}" if side else ""
+def _resolved(recipe: Recipe, chosen: CodecConfig, side: str) -> CodecConfig:
+    """The codec of one side, with what the recipe left open decided from its training images."""
+    if chosen.kind != "auto" and (chosen.kind != "percentile" or chosen.default_limits):
+        return chosen
+    found = codec_config(resolve_codec(recipe.data, chosen, side))
+    if side.startswith(BESIDE) and found.kind == "label":
+        raise UsageError(
+            f"data.beside: {side.removeprefix(BESIDE)} holds labels; expected grey values, so leave it out"
+        )
+    return found
+
+
+def _splits(recipe: Recipe, resolved: CodecConfig, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The train and the val split, of one side of a translation, in this codec."""
+    codec, of = codec_of(resolved), f" of {side.removeprefix(BESIDE)}" if side else ""
     open_source(recipe.data, "val", side)  # a data set without held-out images is refused before train images are read
     data, heldout = (
         build_cache(recipe.data, codec, split, progress=_named(progress, f"caching {split} images{of}"), side=side)

@@ -177,10 +177,11 @@ def _picture(run: Run, path: Path) -> None:
 def _learn_doubt(run: Run, heldout: Pairs) -> None:
     """How uncertain the kept weights are at most of held-out images, so that more than that can be flagged."""
     model = load(run.folder, device=run.fabric.device)
-    for direction, data in (("a2b", heldout.a), ("b2a", heldout.b)):
+    sides = (("a2b", heldout.read_a, len(heldout.a)), ("b2a", heldout.b.read, len(heldout.b)))
+    for direction, read, count in sides:
         if direction in cast(Translator, model.method).directions:
             way = model.way(direction)
-            asked = (with_doubt(way.net)(data.read([k]))[0] for k in range(min(len(data), DOUBTED)))
+            asked = (with_doubt(way.net)(read([k]))[0] for k in range(min(count, DOUBTED)))
             answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
             way.seen.doubt = round(max(doubt([(made, spread)], way.target) for made, spread in answers), 5)
     model.recipe.save(run.folder / RECIPE)

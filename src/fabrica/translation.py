@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fabrica.codec import Codec, Limits
+from fabrica.codec import ABSENT, Codec, Limits
+from fabrica.data.sides import on_grid
 from fabrica.data.standardise import as_seen, inner_size, is_placed, name, neighbours, resample, turn
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
@@ -33,8 +34,9 @@ ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training'
 class Way:
     """One direction of a translator.
 
-    net        windows (B, C * (2 context + 1), *W) in [-1, 1] -> (B, n * C2, *W): the result, and n - 1 maps beside it
-               in the same network units (of the result's range, or of the source's).
+    net        windows (B, C * (2 context + 1), *W) in [-1, 1], and the channels of each contrast beside after them ->
+               (B, n * C2, *W): the result, and n - 1 maps beside it in the same network units (of the result's range,
+               or of the source's).
     source     how the image's values become the network's; target: how the result's become physical.
     data       size, fit and context as in training.
     seen       what training's images of the source had in common, their mm a voxel among it.
@@ -42,6 +44,7 @@ class Way:
     restores   the result is the image itself made better: it keeps scale and display, of percentiles its own.
     local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
     maps       for each map beside the result, the codec whose range it is measured in.
+    beside     the codec of each contrast that the network sees beside the image.
     """
 
     net: Net
@@ -53,19 +56,30 @@ class Way:
     maps: Sequence[Codec] = ()
     restores: bool = False
     local: bool = False
+    beside: Sequence[Codec] = ()
 
 
 def translated(
-    image: Image, way: Way, *, overlap: float = 0.5, batch: int = 4, progress: Progress | None = None
+    image: Image,
+    way: Way,
+    *,
+    beside: Sequence[Image | None] = (),
+    overlap: float = 0.5,
+    batch: int = 4,
+    progress: Progress | None = None,
 ) -> list[Image]:
     """The result and the maps beside it, each (C2, *S) on the grid of the image; maps hold differences in its unit.
 
-    Raises UsageError for images that this network cannot see: other channels, slices where it sees volumes.
+    beside   an image for each of `way.beside`, laid on the grid of the image; None where there is none; (): no image.
+
+    Raises UsageError for images that this network cannot see: other channels, slices where it sees volumes; and for
+    images beside that cannot be laid on the grid.
     """
     flat = len(way.data.size) == 2
     channels = 1 if way.source.kind == "label" else way.data.channels
-    if image.channels != channels:
-        raise UsageError(f"{name(image)} has {image.channels} channels; this model sees {channels}")
+    for each in (image, *beside):
+        if each and each.channels != channels:
+            raise UsageError(f"{name(each)} has {each.channels} channels; this model sees {channels}")
     if len(image.size) == 2 and not flat:
         raise UsageError(f"{name(image)} is a slice and this model sees volumes; give the whole series")
     if len(image.size) == 2 and way.data.context:
@@ -75,10 +89,38 @@ def translated(
     limits = way.source.limits(image.data)
     results = _Results(image, way, limits)
     if flat:
-        _slice_by_slice(image, way, limits, results, overlap, batch, progress)
+        others = [_laid(other, codec, image, way) for other, codec in _matched(beside, way)]
+        _slice_by_slice(image, way, limits, others, results, overlap, batch, progress)
     else:
         _volume(image, way, limits, results, overlap, batch, progress)
     return results.images()
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A contrast beside the image, on its grid: physical values (C, D, H, W) turned like it, or None for none."""
+
+    seen: Float32 | None
+    codec: Codec
+    limits: Limits
+    channels: int
+
+    def plane(self, k: int, size: Sequence[int]) -> Float32:
+        """Network values (C, *size) of slice k."""
+        if self.seen is None:
+            return np.full((self.channels, *size), ABSENT, dtype=np.float32)
+        return resample(self.codec.scaled(self.seen[:, k], self.limits), size)
+
+
+def _matched(beside: Sequence[Image | None], way: Way) -> list[tuple[Image | None, Codec]]:
+    return list(zip(beside or [None] * len(way.beside), way.beside, strict=True))
+
+
+def _laid(other: Image | None, codec: Codec, image: Image, way: Way) -> _Laid:
+    if other is None:
+        return _Laid(None, codec, codec.span, way.data.channels)
+    moved = on_grid(other, image)
+    return _Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), way.data.channels)
 
 
 class _Results:
@@ -137,7 +179,14 @@ def _order(way: Way) -> str:
 
 
 def _slice_by_slice(
-    image: Image, way: Way, limits: Limits, results: _Results, overlap: float, batch: int, progress: Progress | None
+    image: Image,
+    way: Way,
+    limits: Limits,
+    others: Sequence[_Laid],
+    results: _Results,
+    overlap: float,
+    batch: int,
+    progress: Progress | None,
 ) -> None:
     seen = turned(image.data, image, way)
     depth, *plane = seen.shape[1:]
@@ -145,6 +194,7 @@ def _slice_by_slice(
     window = [min(n, WIDEST) for n in size] if way.local else way.data.size
     for k in range(depth):
         near = [resample(way.source.scaled(seen[:, n], limits), size) for n in neighbours(k, way.data.context, depth)]
+        near += [other.plane(k, size) for other in others]
         made = whole(way.net, np.concatenate(near), window, overlap=overlap, batch=batch)
         results.put(slice(k, k + 1), resample(made, plane)[:, None])
         if progress:
@@ -222,7 +272,8 @@ def with_doubt(net: Net) -> Net:
     """The network, and after its result the standard deviation of its answers to slightly changed images.
 
     Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little
-    noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing.
+    noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing. A channel that is
+    empty (ABSENT) stays so.
     """
 
     def doubting(windows: Float32) -> Float32:
@@ -233,6 +284,7 @@ def with_doubt(net: Net) -> Net:
         for gain in (1 - BRIGHTER, 1 + BRIGHTER):  # air stays air
             answers.append(net(np.clip((windows + 1) * np.float32(gain) - 1, -1, 1)))
         noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
+        noise *= (windows > ABSENT).any(axis=tuple(range(2, windows.ndim)), keepdims=True)
         answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -1, 1)))
         spread: Float32 = np.std(np.stack(answers), axis=0)
         return np.concatenate([plain, spread], axis=1)

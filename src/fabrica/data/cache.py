@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fabrica.codec import Codec, Limits
+from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data import sides
 from fabrica.data import standardise as standard
 from fabrica.data.dataset import META, Dataset, Meta, Writer
@@ -51,7 +52,8 @@ def build_cache(
 
     folder    where caches lie; FABRICA_CACHE or ~/.cache/fabrica, with "datasets", when None.
     progress  called with (done, total) in source images.
-    side      "a" or "b" of a translation; only a has `config.context`.
+    side      "a" or "b" of a translation, or a contrast beside a (see `open_source`): where it has no image, all values
+              are ABSENT. Only a has `config.context`.
 
     The folder's name is a hash of manifest, files, config, codec and code, so a stale cache is never used; it
     takes that name only when it is whole, so neither is a half-built one. Of several processes that ask for the
@@ -152,9 +154,9 @@ def _look(config: DataConfig, percentiles: Limits, side: str) -> Looked:
     source = open_source(config, "train", side)
     looked = Looked(percentiles, set(), set(), set(), [])
     voxels = 0
-    for sample in source.samples(
-        [k * source.count // SAMPLE for k in range(SAMPLE)] if source.count > SAMPLE else None
-    ):
+    there = [k for k in range(source.count) if k not in source.absent] if source.absent else range(source.count)
+    chosen = [there[k * len(there) // SAMPLE] for k in range(SAMPLE)] if len(there) > SAMPLE else list(there)
+    for sample in source.samples(chosen):
         looked.add(sample.image)
         voxels += sample.image.data.size
         if voxels > VOXELS:
@@ -164,7 +166,7 @@ def _look(config: DataConfig, percentiles: Limits, side: str) -> Looked:
 
 def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
     config = source.config
-    told = {
+    told: dict[str, Any] = {
         "format": FORMAT,
         "code": hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, sides))).hexdigest(),
         "source": source.fingerprint(),
@@ -177,6 +179,8 @@ def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
         "classes": classes,
         "codec": asdict(codec),
     }
+    if given := _given(source, codec):
+        told["limits"] = given.fingerprint()
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -230,10 +234,11 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             )
             sliced = len(sample.image.size) > len(config.size)
             for k, (values, spacing) in enumerate(parts):
+                values = np.full_like(values, ABSENT) if sample.absent else values
                 writer.add(values, f"{sample.id}#{k}" if sliced else sample.id, sample.text, label)
                 spacings.extend(spacing)
             content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
-            modalities[sample.modality] += 1
+            modalities[sample.modality] += not sample.absent
             resampled += bool(sample.image.origin.get("resampled"))
             if standard.is_placed(sample.image):
                 extents.append(_extent(sample.image))
@@ -255,10 +260,15 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
 
 
 def _limits(source: Source, codec: Codec) -> Iterator[Limits | None]:
+    """The limits of each image; None: its own."""
+    given = _given(source, codec)
+    return (codec.limits(sample.image.data) for sample in given.samples()) if given else itertools.repeat(None)
+
+
+def _given(source: Source, codec: Codec) -> Source | None:
     """To restore, percentiles are those of the degraded image, all that is known at work, for both sides."""
-    if codec.kind != "percentile" or not (source.config.restores and source.side == "b"):
-        return itertools.repeat(None)
-    return (codec.limits(given.image.data) for given in replace(source, side="a").samples())
+    measured = codec.kind == "percentile" and source.config.restores and source.side == "b"
+    return replace(source, side="a") if measured else None
 
 
 def _context(source: Source) -> int:

@@ -1,4 +1,4 @@
-"""The two sides of a translation as batches: pair by pair, or each in an order of its own."""
+"""The two sides of a translation as batches: pair by pair, or each in an order of its own; and what is beside a."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fabrica.data.augment import Changes, Int64, changed
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset, Strings, order
 from fabrica.errors import UsageError
+from fabrica.image import Float32
 
 OTHER = 1  # added to the seed for side b where there are no pairs, so that no image meets the same one every epoch
 
@@ -23,6 +24,7 @@ class Pairs:
 
     codecs    of a and of b: labels are changed otherwise than grey values, and the body is found in b.
     with_body: whether batches hold "body".
+    beside    what the network sees beside a: image k of each belongs to image k of a.
     """
 
     a: Dataset
@@ -30,6 +32,7 @@ class Pairs:
     paired: bool
     codecs: tuple[Codec, Codec]
     with_body: bool = False
+    beside: Sequence[Dataset] = ()
 
     def __post_init__(self) -> None:
         if self.paired and len(self.a) != len(self.b):
@@ -49,17 +52,25 @@ class Pairs:
     @property
     def notes(self) -> Sequence[str]:
         """What was left out or changed on either side, each said once."""
-        return tuple(dict.fromkeys((*self.a.meta.notes, *self.b.meta.notes)))
+        sides = (self.a, self.b, *self.beside)
+        return tuple(dict.fromkeys(note for side in sides for note in side.meta.notes))
+
+    def read_a(self, indices: Sequence[int] | Int64) -> Float32:
+        """What the network sees: a at these indices and what is beside it, float32 (B, C + n * C2, *S) in [-1, 1]."""
+        return np.concatenate([side.read(indices) for side in (self.a, *self.beside)], axis=1)
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
-        """ "a" float32 (B, C, *S) and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if wanted.
+        """ "a" float32 (B, C, *S), as `read_a`, and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if
+        wanted.
 
         Pairs are changed alike; sides without pairs each in their own way.
         """
         own = seed if self.paired else seed + OTHER
         of_a, of_b = order(len(self.a), seed, positions), order(len(self.b), own, positions)
         labels = [codec.kind == "label" for codec in self.codecs]
-        a = changed(self.a.read(of_a), seed, positions, changes, labels[0])
+        sides = [changed(self.a.read(of_a), seed, positions, changes, labels[0])]
+        sides += [changed(side.read(of_a), seed, positions, changes) for side in self.beside]
+        a = np.concatenate(sides, axis=1)
         b = changed(self.b.read(of_b), own, positions, changes, labels[1])
         found = {"a": torch.from_numpy(a), "b": torch.from_numpy(b)}
         if self.with_body:

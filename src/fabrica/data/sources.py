@@ -10,6 +10,8 @@ from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from fabrica import io, kspace, radiography, tomography
 from fabrica.data import degradations, degrade, find, layouts, sides, tables
 from fabrica.data import scan as scanning
@@ -23,6 +25,7 @@ from fabrica.phantoms import mri
 from fabrica.recipe import DataConfig
 
 PHANTOM = "phantom:"
+BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 # far from the seeds of phantoms written to a folder, and from one another
 FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_000}
@@ -30,13 +33,15 @@ FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_00
 
 @dataclass(frozen=True)
 class Sample:
-    """One source image with what is said of it."""
+    """One source image with what is said of it. absent: there is none, and the image is empty, on the grid it would
+    have."""
 
     id: str
     image: Image
     label: str = ""
     text: str = ""
     modality: str = ""
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Source:
     """The images of one split: rows of a manifest, or `count` phantoms; of a translation, those of one side.
 
     side   "a", "b", or "" where nothing is translated. To restore, a is b after `config.degrade`, with noise that
-           depends on the split and the image's number alone.
-    grid   b of pairs: the rows of a, on whose voxels the images are laid.
+           depends on the split and the image's number alone; BESIDE and a name for a contrast beside a.
+    grid   b of pairs: the rows of a, on whose voxels the images are laid; beside a: those of b.
+    absent beside a: which images there are none of.
     notes  what had to be left out.
     """
 
@@ -56,6 +62,7 @@ class Source:
     side: str = ""
     grid: Sequence[Row] = ()
     notes: Sequence[str] = ()
+    absent: frozenset[int] = frozenset()
 
     def samples(self, chosen: range | list[int] | None = None) -> Iterator[Sample]:
         """Read or draw the images, one at a time; `chosen` picks some by number.
@@ -73,11 +80,16 @@ class Source:
     def which(self) -> str:
         """What the recipe calls this side: a domain, "mask", "image"; "" where nothing is translated. To restore, both
         sides are b."""
+        if self.side.startswith(BESIDE):
+            return self.side.removeprefix(BESIDE)
         a = self.config.b if self.config.restores else self.config.a
         return {"a": a, "b": self.config.b}.get(self.side, "")
 
     def _row(self, manifest: Manifest, k: int) -> Sample:
         sample = _read(manifest, manifest.rows[k])
+        if k in self.absent:
+            empty = sample.image.with_data(np.zeros_like(sample.image.data))
+            return replace(sample, image=empty, absent=True)
         if not self.grid:
             return sample
         grid = _read(manifest, self.grid[k]).image
@@ -90,6 +102,7 @@ class Source:
             drawn = f"{self.which} {self.config.depth} {self._first()}" if self.side else str(self.config.depth)
             return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()} {worse}"
         told = f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'} {worse}"
+        told += f" {sorted(self.absent)}" if self.absent else ""
         digest = hashlib.sha256(told.encode())
         stamps: dict[str, tuple[int, int]] = {}
         for row in (*self.manifest.rows, *self.grid):
@@ -121,7 +134,8 @@ class Source:
 
 
 def open_source(config: DataConfig, split: str, side: str = "") -> Source:
-    """The images of this split that the recipe asks for; of a translation, those of side "a" or "b".
+    """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or
+    of BESIDE and a contrast's name.
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
@@ -157,6 +171,8 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             raise UsageError(f"{error}; scan more patients, or split anew") from error
         if which == "mask":
             Manifest(found[each], whole.root).check()  # `load_manifest` has looked for the images only
+    if side.startswith(BESIDE):
+        return _open_beside(config, whole, found["b"], split, side)
     if config.restores:
         return Source(config, split, Manifest(found[side], whole.root), len(found[side]), side)
     if not config.paired:
@@ -174,6 +190,23 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
     rows = [pair["ab".index(side)] for pair in pairs]
     grid = [a for a, _ in pairs] if side == "b" else []
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, grid, notes)
+
+
+def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, side: str) -> Source:
+    """A contrast beside a, in the order of b. Images of b that have none are kept: the network learns to do without."""
+    name = side.removeprefix(BESIDE)
+    others = [row for row in sides.side(whole, name, config.source) if row.split == split]
+    own = {(row.path, row.frame): other for row, other in sides.matched(b, others)}
+    rows = [own.get((row.path, row.frame), row) for row in b]  # that of b stands in for none: it has the grid
+    absent = frozenset(k for k, row in enumerate(b) if (row.path, row.frame) not in own)
+    if split == "train" and not own:
+        raise UsageError(
+            f"no image of {config.b!r} in split train of {config.source} has one of {name!r} beside it: give both the "
+            "same patient or id, or name the other's path in a column `pair`; or leave it out of data.beside"
+        )
+    note = f"{len(absent)} of {len(b)} images of {config.b!r} have no {name!r} beside them: kept, without it"
+    notes = [note] * bool(absent)
+    return Source(config, split, Manifest(rows, whole.root), len(rows), side, b, notes, absent)
 
 
 def classes_of(config: DataConfig) -> tuple[str, ...]:
@@ -266,12 +299,17 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
     if kind == "chest" and config.restores:
         if config.b != "image":
             raise UsageError(f"data.b is {config.b!r}; of chest phantoms it is image")
+        if config.beside:
+            raise UsageError(f"data.beside is {config.beside}; chest phantoms have one contrast: leave it empty")
         return
     if kind != "head" or contrast:
         raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
     for which in (config.b,) if config.restores else (config.a, config.b):
         if which not in (*CONTRASTS, "mask"):
             raise unknown("contrast", which, (*CONTRASTS, "mask"))
+    for which in config.beside:
+        if which not in CONTRASTS:
+            raise unknown("contrast", which, CONTRASTS)
 
 
 @lru_cache(maxsize=8)

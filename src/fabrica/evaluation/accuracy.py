@@ -19,7 +19,7 @@ from fabrica.data.body import Mask
 from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import fitted_to, resample
 from fabrica.evaluation import pairs
-from fabrica.evaluation.cases import Cases, directions
+from fabrica.evaluation.cases import Case, Cases, directions
 from fabrica.evaluation.report import Comparison, Row
 from fabrica.evaluation.sources import Progress
 from fabrica.image import Float32, Float64, Image
@@ -27,6 +27,8 @@ from fabrica.model import Model
 from fabrica.translation import Way, turned, turned_spacing
 
 AVERAGED = 512  # training images in the mean one
+WITHOUT, ALL = "without_", "all"  # the contrasts beside
+BESIDE = "What stands beside the image, taken away"
 NAMES = {
     "mae": ("MAE", "Mean absolute error inside the body."),
     "psnr": ("PSNR, dB", "Signal to noise: the range over the mean squared error, in decibels."),
@@ -43,7 +45,8 @@ Answers = Callable[[Image], Mapping[str, Float32]]
 class Scored:
     """Scores of all test images in one direction.
 
-    of          who made the result ("result", "versus", a baseline's name) -> metric -> (N,); {} without pairs.
+    of          who made the result ("result", "versus", a baseline's name, or WITHOUT and the contrast beside that the
+                model had to do without) -> metric -> (N,); {} without pairs.
     round_trip  mean absolute error of there and back in the body, in the source's unit, (N,); None for one way.
     declared    images whose body is a mask of the manifest.
     """
@@ -56,7 +59,7 @@ class Scored:
 
     @property
     def baselines(self) -> list[str]:
-        return [who for who in self.of if who not in ("result", "versus")]
+        return [who for who in self.of if who not in ("result", "versus") and not who.startswith(WITHOUT)]
 
     def by_patient(self, who: str, metric: str) -> Float64:
         return pairs.by_patient(self.of[who][metric], self.patients)
@@ -79,13 +82,14 @@ def score(
     ids, patients, found, trips, declared = [], [], list[dict[str, dict[str, float]]](), [], 0
     for done, case in enumerate(cases.read(), start=1):
         given, truth = case.images[direction[0]], case.images.get(direction[-1])
-        applied = model.apply(given, direction=direction, round_trip=back)
+        applied = model.apply(given, beside=case.beside, direction=direction, round_trip=back)
         if applied.round_trip is not None:
             trips.append(float(applied.round_trip.data[:, case.body].mean()))
         if truth is not None and way.target.kind != "label":
             made = {"result": applied.result.data, **baselines(given)}
             if versus:
-                made["versus"] = versus.apply(given, direction=direction).result.data
+                made["versus"] = _answer(versus, case, direction, versus.recipe.data.beside)
+            made |= {WITHOUT + name: _answer(model, case, direction, kept) for name, kept in _kept(cases).items()}
             found.append({who: compared(data, truth, way.target, case.body) for who, data in made.items()})
         ids.append(case.id)
         patients.append(case.patient)
@@ -96,6 +100,19 @@ def score(
         for who in (found[0] if found else ())
     }
     return Scored(ids, patients, of, np.array(trips) if back else None, declared)
+
+
+def _kept(cases: Cases) -> dict[str, list[str]]:
+    """What is left beside when each contrast is taken away in turn, and at last all of them."""
+    names = [name for name, source in cases.beside.items() if len(source.absent) < source.count]
+    found = {name: [other for other in names if other != name] for name in names}
+    return found | ({ALL: []} if len(names) > 1 else {})
+
+
+def _answer(model: Model, case: Case, direction: str, kept: Sequence[str]) -> Float32:
+    """The result with these contrasts beside, as far as the patient has them."""
+    beside = {name: image for name, image in case.beside.items() if name in kept}
+    return model.apply(case.images[direction[0]], beside=beside, direction=direction).result.data
 
 
 def compared(result: Float32, truth: Image, codec: Codec, inside: Mask) -> dict[str, float]:
@@ -185,6 +202,25 @@ def gain(scored: Scored, group: str, seed: int) -> Row:
     explanation = "PSNR less that of the degraded image itself, in decibels: 3 dB halve the squared error."
     low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
     return Row("psnr_gain", "PSNR gained, dB", at.mean, low, high, "higher", explanation, baselines=others, group=group)
+
+
+def without(scored: Scored, seed: int) -> list[Row]:
+    """A row for each contrast beside: PSNR where the model has to do without it."""
+    found = []
+    for who in scored.of:
+        if not who.startswith(WITHOUT):
+            continue
+        at = pairs.interval(scored.by_patient(who, "psnr"), seed)
+        lost = pairs.interval(scored.by_patient("result", "psnr") - scored.by_patient(who, "psnr"), seed)
+        name = who.removeprefix(WITHOUT)
+        name = "anything beside" if name == ALL else name
+        explanation = (
+            f"PSNR of the same images, {name} taken away: {lost.mean:.2f} dB less [{lost.low:.2f}, {lost.high:.2f}]."
+        )
+        low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
+        title = f"PSNR without {name}, dB"
+        found.append(Row(f"psnr_{who}", title, at.mean, low, high, "higher", explanation, group=BESIDE))
+    return found
 
 
 def comparisons(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fabrica import io
 from fabrica.data.body import Mask, body, threshold
 from fabrica.data.sides import on_grid
-from fabrica.data.sources import PHANTOM, Sample, Source, open_source
+from fabrica.data.sources import BESIDE, PHANTOM, Sample, Source, open_source
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.model import Model
@@ -22,22 +22,25 @@ SIDES = ("a", "b")
 @dataclass(frozen=True, eq=False)
 class Case:
     """One test image: `images` by side, "a" and "b" on one grid in physical units, or one of them where there are no
-    pairs. body: bool (*S); declared: whether it is the manifest's mask, not what is brighter than air."""
+    pairs. body: bool (*S); declared: whether it is the manifest's mask, not what is brighter than air. beside: by
+    contrast, what the patient has of those that the model sees beside a."""
 
     id: str
     patient: str
     images: Mapping[str, Image]
     body: Mask
     declared: bool
+    beside: Mapping[str, Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Test images of a model: `sources` by side, and which of them are judged."""
+    """Test images of a model: `sources` by side, `beside` by contrast in the same order, and which are judged."""
 
     model: Model
     sources: Mapping[str, Source]
     chosen: Sequence[int]
+    beside: Mapping[str, Source] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -46,8 +49,11 @@ class Cases:
         """All of them, or those at these places, decoded one after the other."""
         wanted = [self.chosen[k] for k in (range(len(self)) if places is None else places)]
         samples = [source.samples(wanted) for source in self.sources.values()]
+        others = {name: source.samples(wanted) for name, source in self.beside.items()}
         for k, found in zip(wanted, zip(*samples, strict=True), strict=True):
-            yield self._case(k, dict(zip(self.sources, found, strict=True)))
+            case = self._case(k, dict(zip(self.sources, found, strict=True)))
+            beside = {name: next(stream) for name, stream in others.items()}
+            yield replace(case, beside={name: s.image for name, s in beside.items() if not s.absent})
 
     def _case(self, k: int, samples: Mapping[str, Sample]) -> Case:
         images = {side: sample.image for side, sample in samples.items()}
@@ -136,8 +142,9 @@ def open_exam(model: Model, against: str, split: str, n: int | None, seed: int) 
     pair, note = _pairs(model, config, used)
     notes += [note] if note else []
     if pair:
-        notes += pair["a"].notes
-        both = Cases(model, pair, _some(pair["a"].count, n, seed))
+        beside, said = _beside(config, used)
+        notes += [*pair["a"].notes, *said]
+        both = Cases(model, pair, _some(pair["a"].count, n, seed), beside)
         return Exam(config, used, dict.fromkeys(directions(model), both), True, notes)
     alone = replace(config, paired=False)
     cases = {}
@@ -153,6 +160,18 @@ def has_sides(config: DataConfig, split: str) -> bool:
         return all(open_source(replace(config, paired=False), split, side).count for side in SIDES)
     except UsageError:
         return False
+
+
+def _beside(config: DataConfig, split: str) -> tuple[dict[str, Source], list[str]]:
+    """What the model sees beside a, as far as it is there; and notes on what is not."""
+    found, notes = dict[str, Source](), list[str]()
+    for name in config.beside:
+        try:
+            found[name] = open_source(config, split, BESIDE + name)
+            notes += found[name].notes
+        except UsageError as error:
+            notes.append(f"{error}: the model does without")
+    return found, notes
 
 
 def _pairs(model: Model, config: DataConfig, split: str) -> tuple[dict[str, Source] | None, str]:

@@ -73,7 +73,8 @@ def gallery(
     agreement: list[tuple[str, float]] = []
     for done, (place, case) in enumerate(zip(doubted, cases.read(doubted), strict=True), start=1):
         given, truth = case.images[direction[0]], case.images.get(direction[-1])
-        applied = model.apply(given, direction=direction, uncertainty=model.way(direction).target.kind != "label")
+        doubting = model.way(direction).target.kind != "label"
+        applied = model.apply(given, beside=case.beside, direction=direction, uncertainty=doubting)
         if truth is not None and applied.uncertainty is not None:
             error = np.abs(applied.result.data - truth.data)
             agreement.append((case.patient, _spearman(applied.uncertainty.data, error, case.body)))

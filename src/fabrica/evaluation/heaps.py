@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from fabrica.codec import ABSENT
 from fabrica.data.cache import build_cache
 from fabrica.data.dataset import Dataset
+from fabrica.data.sources import BESIDE
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation import distribution
 from fabrica.evaluation.cases import Exam
@@ -33,7 +35,9 @@ def cached(model: Model, exam: Exam, split: str, side: str, tell: Progress, sour
     """The images of one side on the network's grid, those of the exam or of another source."""
     data = model.recipe.data
     config = replace(data, source=source or exam.config.source, paired=data.paired and exam.paired)
-    codec = model.codec if side == "a" else model.codec_b
+    codecs = {"a": model.codec, "b": model.codec_b}
+    codecs |= {BESIDE + name: codec for name, codec in zip(data.beside, model.codecs_beside, strict=True)}
+    codec = codecs[side]
     return build_cache(config, codec, split, None, lambda d, t: tell(f"caching {split} {side}", d, t), side)
 
 
@@ -67,7 +71,8 @@ def rows(
     if count < LEAST_JUDGED:
         return [], [_too_few(count)]
     source, real = _draw(given, count, seed), middle(_draw(target, count, seed), model.size)
-    made = middle(_translated(model, source, direction, tell), model.size)
+    whole = _with_beside(model, exam, source, count, seed, tell)
+    made = middle(_translated(model, whole, direction, tell), model.size)
     try:
         raw = extractor.features(real)
     except UsageError as error:
@@ -154,6 +159,16 @@ def _rows(
 def _draw(data: Dataset, count: int, seed: int) -> Float32:
     """At most `count` images; of two sides of pairs the same ones."""
     return data.read(np.sort(np.random.default_rng(seed).permutation(len(data))[:count]))
+
+
+def _with_beside(model: Model, exam: Exam, source: Float32, count: int, seed: int, tell: Progress) -> Float32:
+    """Images (N, C, *S), and after them the channels of what the model sees beside them."""
+    parts = [source]
+    for name in model.recipe.data.beside:
+        there = name in exam.cases["a2b"].beside
+        empty = np.full((len(source), model.recipe.data.channels, *source.shape[2:]), ABSENT, dtype=np.float32)
+        parts.append(_draw(cached(model, exam, exam.split, BESIDE + name, tell), count, seed) if there else empty)
+    return np.concatenate(parts, axis=1)
 
 
 def _translated(model: Model, images: Float32, direction: str, tell: Progress) -> Float32:

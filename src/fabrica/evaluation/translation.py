@@ -84,6 +84,7 @@ def _one_way(trial: Trial, way: str, tell: Progress) -> OneWay:
     pictures = gallery(model, exam.cases[way], scored, way, one, seed, tell, best)
     rows = [accuracy.gain(scored, one, seed)] if best else []
     rows += accuracy.rows(scored, one, prefix, units, seed) + ([pictures.row] if pictures.row else [])
+    rows += accuracy.without(scored, seed)
     notes = [] if train else ["the training images are not there: neither their mean nor real ones stand beside"]
     notes += [best.classics.note] if best and best.classics.note else []
     comparisons = [
@@ -138,6 +139,11 @@ def _rival(model: Model, versus: Model | Path | str) -> Model:
         raise UsageError(
             f"{model.name} translates {ours.a} to {ours.b} and {other.name} {theirs.a} to {theirs.b}; "
             "versus needs two models of the same task"
+        )
+    if strange := [name for name in theirs.beside if name not in ours.beside]:
+        raise UsageError(
+            f"{other.name} sees {', '.join(strange)} beside the image and {model.name} does not; "
+            f"judge {other.name}, versus {model.name}"
         )
     return other
 

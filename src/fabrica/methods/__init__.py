@@ -22,6 +22,8 @@ Optional:
 validation   (batch, rng) -> per-image losses on held-out images; lower is better
 least_batch  the fewest images a step and process; 1 without it
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
+multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
+             `beside`, their number
 """
 
 from __future__ import annotations
@@ -115,7 +117,8 @@ def build(recipe: Recipe) -> Method:
     data = recipe.data
     if hasattr(cls, "translate"):
         _check_sides(str(name), cls, data)
-        method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"))
+        beside = {"beside": len(data.beside)} if data.beside else {}
+        method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"), **beside)
     elif data.a or data.b:
         raise UsageError(f"{name} makes images of noise; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
@@ -126,7 +129,7 @@ def build(recipe: Recipe) -> Method:
 
 
 def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
-    """(C, *S) of what a translator's network sees of side "a", or "b"."""
+    """(C, *S) of what a translator's network sees of side "a" itself, or "b"."""
     data, codec = recipe.data, recipe.codec if side == "a" else recipe.codec_b
     channels = codec.classes if codec.kind == "label" else data.channels
     size = [data.crop] * len(data.size) if data.crop else data.size
@@ -143,6 +146,8 @@ def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:
         raise UsageError(f"{name} learns from pairs; set data.paired=true, or take method.name=cut or cyclegan")
     if data.context and "b2a" in cls.directions:
         raise UsageError(f"{name} goes both ways, and data.context is for one; take method.name=pix2pix")
+    if data.beside and not getattr(cls, "multimodal", False):
+        raise UsageError(f"{name} sees one contrast; leave data.beside empty, or take method.name=restore")
     if data.condition:
         raise UsageError(f"{name} takes no labels; set data.condition=''")
 

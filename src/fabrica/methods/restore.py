@@ -5,6 +5,9 @@ image restoration with neural networks, IEEE TCI), to which a critic of patches 
 network learns from neighbouring pixels: Huang et al., Neighbor2Neighbor: self-supervised denoising from single noisy
 images (CVPR 2021), which holds for noise that is independent from pixel to pixel: of detectors, of MR, not of
 reconstructed CT, whose noise has a texture.
+
+Other contrasts of the patient may stand beside the worse image. Each is left out of some of the training images
+(modality dropout: Neverova et al. 2016, ModDrop, IEEE TPAMI), so that a patient may lack it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from fabrica import losses
 from fabrica.adversarial import accuracy, frozen, least_squares, refuse_small
+from fabrica.codec import ABSENT
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets.framing import middle_of
@@ -47,7 +51,8 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, C, H, W) made an
 
 
 class Restore(nn.Module):
-    """The network sees a (B, C, H, W), the worse image, and gives b, the better one, both in [-1, 1]."""
+    """The network sees a (B, C, H, W), the worse image and what is beside it, and gives b, the better one, all in
+    [-1, 1]."""
 
     @dataclass
     class Config:
@@ -61,6 +66,7 @@ class Restore(nn.Module):
         weights: dict[str, float] = field(default_factory=dict)  # laid over the preset's: ms_ssim, gradient, frequency
         target: str = "clean"  # self: b is never looked at
         clean: float = 1.0  # the share of training images whose clean one is looked at; the others are their own target
+        drop: float = 0.0  # the share of training images that each contrast beside is left out of
         critic_width: int = 64
 
     directions: ClassVar[tuple[str, ...]] = ("a2b",)
@@ -68,9 +74,10 @@ class Restore(nn.Module):
     ships: ClassVar[tuple[str, ...]] = ("network",)
     keep: ClassVar[str] = "loss"
     local: ClassVar[bool] = True
+    multimodal: ClassVar[bool] = True
 
-    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
-        """a, b: (C, H, W) of the two sides."""
+    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], beside: int = 0) -> None:
+        """a, b: (C, H, W) of the two sides; beside: how many contrasts follow a, each with the channels of b."""
         super().__init__()
         if len(a) != 3:
             raise UsageError("restore sees slices; give data.size as [H, W], and neighbours by data.context")
@@ -79,8 +86,10 @@ class Restore(nn.Module):
             raise unknown("target", config.target, TARGETS)
         if not 0 < config.clean <= 1:
             raise UsageError(f"method.clean is {config.clean}; expected a share above 0, at most 1 (none: target=self)")
-        self.config = config
-        self.network: nn.Module = _network(config, a[0], b[0])
+        if not 0 <= config.drop < 1:
+            raise UsageError(f"method.drop is {config.drop}; expected a share from 0 to below 1")
+        self.config, self.contrasts, self.beside = config, beside, beside * b[0]
+        self.network: nn.Module = _network(config, a[0] + self.beside, b[0], self.beside)
         self.players: dict[str, tuple[str, ...]] = {"network": ("network",)}
         if self.weights.get("critic"):
             refuse_small("restore", b)
@@ -89,7 +98,7 @@ class Restore(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
-        a, b = batch["a"], batch["b"]
+        a, b = self._dropped(batch["a"], rng), batch["b"]
         known = self._known(batch["index"])
         if not known.any():
             yield Turn("network", self._from_neighbours(a, rng).mean(), {})
@@ -115,9 +124,18 @@ class Restore(nn.Module):
         return self._distance(self.translate(batch["a"], "a2b"), batch["b"])
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
-        """a (B, C, H, W) in [-1, 1] -> b (B, C2, H, W) in [-1, 1]."""
+        """a and what is beside it (B, C, H, W) in [-1, 1] -> b (B, C2, H, W) in [-1, 1]."""
         found: Tensor = self.network(images)
         return found.clamp(-1, 1)
+
+    def _dropped(self, a: Tensor, rng: torch.Generator) -> Tensor:
+        """a with each contrast beside absent in the share `drop` of images, drawn one by one; never the worse image."""
+        if not (self.contrasts and self.config.drop):
+            return a
+        left_out = torch.rand(len(a), self.contrasts, generator=rng) < self.config.drop
+        own, others = a.tensor_split([a.shape[1] - self.beside], dim=1)
+        channels = left_out.repeat_interleave(self.beside // self.contrasts, dim=1)[..., None, None].to(a.device)
+        return torch.cat([own, others.masked_fill(channels, ABSENT)], dim=1)
 
     def _known(self, index: Tensor) -> Tensor:
         """Of which training images (B,) the clean one is looked at: the same ones every time, evenly spread."""
@@ -144,7 +162,7 @@ class Restore(nn.Module):
         one, other = torch.tensor(NEIGHBOURS).T[:, places].to(a.device)
         with torch.no_grad():
             whole = self._depths(a)[-1]
-        wanted = _picked(middle_of(a, whole), other)
+        wanted = _picked(middle_of(a, whole, self.beside), other)
         gap = _picked(whole, one) - _picked(whole, other)
         found = []
         for made in self._depths(_picked(a, one)):
@@ -175,11 +193,12 @@ def _weights(config: Restore.Config) -> dict[str, float]:
     return found
 
 
-def _network(config: Restore.Config, channels: int, out_channels: int) -> nn.Module:
+def _network(config: Restore.Config, channels: int, out_channels: int, beside: int) -> nn.Module:
     if config.network == "nafnet":
-        return NAFNet(channels, out_channels, config.size, config.unshuffle)
+        return NAFNet(channels, out_channels, config.size, config.unshuffle, beside)
     if config.network == "redcnn":
-        return REDCNN(channels, out_channels, config.width or 96)
+        return REDCNN(channels, out_channels, config.width or 96, beside)
     if config.network == "unet++":
-        return UNetPlusPlus(channels, out_channels, config.width or 32, config.encoder, config.supervised)
+        width = config.width or 32
+        return UNetPlusPlus(channels, out_channels, width, config.encoder, config.supervised, beside=beside)
     raise unknown("network", config.network, NETWORKS)

@@ -23,9 +23,10 @@ def cropped_to(y: Tensor, x: Tensor) -> Tensor:
     return y[(slice(None), slice(None), *inner)]
 
 
-def middle_of(x: Tensor, like: Tensor) -> Tensor:
-    """The middle C2 channels of x (B, C, *S), as many as `like` has: of 3 neighbouring slices the second one."""
-    before = (x.shape[1] - like.shape[1]) // 2
+def middle_of(x: Tensor, like: Tensor, beside: int = 0) -> Tensor:
+    """The middle C2 channels of x (B, C, *S), as many as `like` has: of 3 neighbouring slices the second one. The last
+    `beside` channels show something else, and do not count."""
+    before = (x.shape[1] - beside - like.shape[1]) // 2
     return x[:, before : before + like.shape[1]]
 
 

@@ -42,17 +42,20 @@ class NAFNet(nn.Module):
 
     size       "tiny", "small" or "base".
     unshuffle  the side of the squares whose pixels become channels: 4, 2 or 1.
+    beside     the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
-    def __init__(self, channels: int, out_channels: int, size: str = "small", unshuffle: int = 4) -> None:
+    def __init__(
+        self, channels: int, out_channels: int, size: str = "small", unshuffle: int = 4, beside: int = 0
+    ) -> None:
         super().__init__()
         if size not in SIZES:
             raise unknown("size of NAFNet", size, SIZES)
         if unshuffle not in (1, 2, 4):
             raise UsageError(f"method.unshuffle is {unshuffle}; expected 4, 2 or 1")
-        refuse_more("NAFNet", channels, out_channels)
+        refuse_more("NAFNet", channels - beside, out_channels)
         widths, down, up = SIZES[size]
-        self.size, self.unshuffle = size, unshuffle
+        self.size, self.unshuffle, self.beside = size, unshuffle, beside
         self.stride = unshuffle * 2 ** (len(widths) - 1)
         self.enter = nn.Conv2d(channels * unshuffle**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_blocks(width, count) for width, count in zip(widths, down, strict=True))
@@ -85,7 +88,8 @@ class NAFNet(nn.Module):
         for grow, blocks in zip(reversed(self.grow), reversed(self.up), strict=True):
             y = blocks(grow(y).add_(seen.pop()))
         correction = pixel_shuffle(self.leave(y), self.unshuffle)
-        restored: Tensor = middle_of(x, correction) + correction[..., :height, :width]  # in the precision of x
+        corrected = middle_of(x, correction, self.beside)
+        restored: Tensor = corrected + correction[..., :height, :width]  # in the precision of x
         return restored
 
 

@@ -19,11 +19,14 @@ class REDCNN(nn.Module):
     A deconvolution of stride 1 is a convolution with its weights turned round, and stands here as one. The paper has no
     padding and patches of 55 pixels; here borders are padded with zeros, so that any size will do. The ReLU behind the
     last sum is left out: values are in [-1, 1].
+
+    beside   the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
-    def __init__(self, channels: int, out_channels: int, width: int = 96) -> None:
+    def __init__(self, channels: int, out_channels: int, width: int = 96, beside: int = 0) -> None:
         super().__init__()
-        refuse_more("RED-CNN", channels, out_channels)
+        refuse_more("RED-CNN", channels - beside, out_channels)
+        self.beside = beside
         ends = [channels, *[width] * (2 * LAYERS - 1), out_channels]
         layers = [nn.Conv2d(before, after, SIDE, padding=SIDE // 2) for before, after in pairwise(ends)]
         self.encode, self.decode = nn.ModuleList(layers[:LAYERS]), nn.ModuleList(layers[LAYERS:])
@@ -38,5 +41,5 @@ class REDCNN(nn.Module):
             y = layer(y)
             y = torch.relu(y + seen.pop() if k in (0, 2) else y)
         y = self.decode[-1](y)
-        restored: Tensor = middle_of(x, y) + y
+        restored: Tensor = middle_of(x, y, self.beside) + y
         return restored
