@@ -237,3 +237,54 @@ class TestSRGAN:
             SRGAN(SRGAN.Config(), (3, 32, 32), GREY)
         with pytest.raises(UsageError, match="takes 32 or more"):
             SRGAN(SRGAN.Config(), (1, 24, 24), (1, 24, 24))
+
+
+class Shown(nn.Module):
+    """Keeps what it sees, and gives its first channel back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        return x[:, :1] * self.gain
+
+
+@pytest.mark.parametrize("target", ["clean", "self"])
+def test_contrasts_beside_are_dropped_one_by_one_and_the_degraded_image_never(target: str) -> None:
+    method = Restore(Restore.Config(network="redcnn", width=8, drop=0.3, target=target), (3, 8, 8), GREY, 2)
+    method.network = Shown()
+    n = 2000
+    given = {"a": torch.rand(n, 5, 8, 8, generator=rng()), "b": torch.rand(n, 1, 8, 8), "index": torch.arange(n)}
+    before = given["a"].clone()
+    list(method.turns(given, rng(7)))
+    seen = method.network.seen[0]
+    assert torch.equal(given["a"], before)  # the batch itself is left as it is
+    assert torch.equal(seen[:, :3], before[:, :3])
+    gone = (seen[:, 3:] == -1).flatten(2).all(2)
+    assert torch.equal(seen[:, 3:][~gone], before[:, 3:][~gone])
+    both = (gone[:, 0] & gone[:, 1]).double().mean()
+    assert gone.double().mean(0).tolist() == pytest.approx([0.3, 0.3], abs=0.04)
+    assert float(both) == pytest.approx(0.09, abs=0.03)  # each of its own accord
+    list(method.turns(given, rng(7)))
+    assert torch.equal(method.network.seen[1 if target == "clean" else 2], seen)  # the seed decides
+    method.network.seen.clear()
+    method.validation(given, rng(7))
+    assert torch.equal(method.network.seen[0], before)  # held-out images keep all
+
+
+def test_colours_of_a_contrast_go_together() -> None:
+    method = Restore(Restore.Config(network="redcnn", width=8, drop=0.5), (3, 8, 8), (3, 8, 8), 2)
+    seen = method._dropped(torch.rand(200, 9, 8, 8, generator=rng()), rng(1))
+    gone = (seen == -1).flatten(2).all(2)
+    assert not gone[:, :3].any()
+    for first in (3, 6):
+        assert 60 < int(gone[:, first].sum()) < 140 and (gone[:, first : first + 3] == gone[:, first : first + 1]).all()
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.0, float("nan")])
+def test_a_share_to_drop_that_cannot_be_is_one_line(drop: float) -> None:
+    with pytest.raises(UsageError, match=r"method.drop is .*; expected a share from 0 to below 1"):
+        small(drop=drop)

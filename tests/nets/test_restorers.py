@@ -268,3 +268,29 @@ def test_sizes_grow() -> None:
 def test_values_that_cannot_be_are_refused(make: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+BESIDE: dict[str, Callable[[int], nn.Module]] = {
+    "nafnet": lambda beside: NAFNet(5, 1, size="tiny", beside=beside),
+    "redcnn": lambda beside: REDCNN(5, 1, width=16, beside=beside),
+    "unet++": lambda beside: UNetPlusPlus(5, 1, width=4, beside=beside),
+}
+
+
+@pytest.mark.parametrize(("beside", "corrected"), [(0, 2), (2, 1), (4, 0)])
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_is_beside_is_seen_and_not_corrected(kind: str, beside: int, corrected: int) -> None:
+    torch.manual_seed(0)
+    net = BESIDE[kind](beside).eval()
+    images = noise(1, 5, 48, 48).requires_grad_()
+    for name, weight in net.named_parameters():
+        if any(name.startswith(last) for last in ("leave", "decode.4", "heads")):
+            nn.init.zeros_(weight)
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), images[:, corrected : corrected + 1])
+        for weight in net.parameters():
+            weight.add_(0.05 * noise(*weight.shape))
+    net(images).sum().backward()
+    assert images.grad is not None and (images.grad.abs().amax((0, 2, 3)) > 0).all()  # every channel counts
+    with pytest.raises(UsageError, match="cannot give 1"):
+        BESIDE[kind](5)
