@@ -154,7 +154,7 @@ def test_what_cannot_stand_beside_is_one_line_and_nothing_is_written(patient: di
     io.write(head(5, 32, contrasts=["T2"]).images["T2"], tmp_path / "slice.png")
     broken = patient["T2"].data.copy()
     broken[0, 1, 2, 3] = np.nan
-    np.savez(tmp_path / "broken.npz", images=broken[0, :1])
+    np.savez(tmp_path / "broken.npz", images=broken[0, 1:2])
     moved = patient["T2"].affine.copy()
     moved[:3, 3] += 900
     io.write(patient["T2"].with_data(patient["T2"].data, affine=moved), tmp_path / "apart.nii.gz")

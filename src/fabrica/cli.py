@@ -303,6 +303,8 @@ def apply(
         doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
         if not outcome.refused:
             print(f"{outcome.input} -> {outcome.output}{doubt}")
+    if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
+        print(f"note: without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:
         print(f"left out {outcome.refused}", file=sys.stderr)

@@ -192,20 +192,15 @@ def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> t
         recipe.codec = recipe.codec_b = codec_config(resolve_codec(recipe.data, recipe.codec, "b"))
     recipe.codec, recipe.codec_b = _resolved(recipe, recipe.codec, "a"), _resolved(recipe, recipe.codec_b, "b")
     recipe.codecs_beside = [_resolved(recipe, chosen, BESIDE + name) for name, chosen in recipe.beside]
-    of_a, of_b, *beside = (
-        _splits(recipe, codec, side, progress)
-        for side, codec in (
-            ("a", recipe.codec),
-            ("b", recipe.codec_b),
-            *((BESIDE + name, codec) for name, codec in recipe.beside),
-        )
-    )
+    others = [(BESIDE + name, codec) for name, codec in recipe.beside]
+    sides = [("a", recipe.codec), ("b", recipe.codec_b), *others]
+    of_a, of_b, *beside = (_splits(recipe, codec, side, progress) for side, codec in sides)
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b)
     recipe.seen_a, recipe.seen_b = (seen(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     _fill_output(recipe, of_b[0])
     train, val = (
-        Pairs(a, b, recipe.data.paired, codecs, "body" in needs, others)
-        for a, b, *others in zip(of_a, of_b, *beside, strict=True)
+        Pairs(a, b, recipe.data.paired, codecs, "body" in needs, rest)
+        for a, b, *rest in zip(of_a, of_b, *beside, strict=True)
     )
     return train, val
 
@@ -216,9 +211,7 @@ def _resolved(recipe: Recipe, chosen: CodecConfig, side: str) -> CodecConfig:
         return chosen
     found = codec_config(resolve_codec(recipe.data, chosen, side))
     if side.startswith(BESIDE) and found.kind == "label":
-        raise UsageError(
-            f"data.beside: {side.removeprefix(BESIDE)} holds labels; expected grey values, so leave it out"
-        )
+        raise UsageError(f"data.beside: {side.removeprefix(BESIDE)} holds labels; leave it out, for grey values alone")
     return found
 
 

@@ -89,7 +89,8 @@ def translated(
     limits = way.source.limits(image.data)
     results = _Results(image, way, limits)
     if flat:
-        others = [_laid(other, codec, image, way) for other, codec in _matched(beside, way)]
+        given = beside or [None] * len(way.beside)
+        others = [_laid(other, codec, image, way) for other, codec in zip(given, way.beside, strict=True)]
         _slice_by_slice(image, way, limits, others, results, overlap, batch, progress)
     else:
         _volume(image, way, limits, results, overlap, batch, progress)
@@ -110,10 +111,6 @@ class _Laid:
         if self.seen is None:
             return np.full((self.channels, *size), ABSENT, dtype=np.float32)
         return resample(self.codec.scaled(self.seen[:, k], self.limits), size)
-
-
-def _matched(beside: Sequence[Image | None], way: Way) -> list[tuple[Image | None, Codec]]:
-    return list(zip(beside or [None] * len(way.beside), way.beside, strict=True))
 
 
 def _laid(other: Image | None, codec: Codec, image: Image, way: Way) -> _Laid:

@@ -28,7 +28,7 @@ from fabrica.translation import Way, turned, turned_spacing
 
 AVERAGED = 512  # training images in the mean one
 WITHOUT, ALL = "without_", "all"  # the contrasts beside
-BESIDE = "What stands beside the image, taken away"
+AWAY = "What stands beside the image, taken away"
 NAMES = {
     "mae": ("MAE", "Mean absolute error inside the body."),
     "psnr": ("PSNR, dB", "Signal to noise: the range over the mean squared error, in decibels."),
@@ -219,7 +219,7 @@ def without(scored: Scored, seed: int) -> list[Row]:
         )
         low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
         title = f"PSNR without {name}, dB"
-        found.append(Row(f"psnr_{who}", title, at.mean, low, high, "higher", explanation, group=BESIDE))
+        found.append(Row(f"psnr_{who}", title, at.mean, low, high, "higher", explanation, group=AWAY))
     return found
 
 

@@ -6,8 +6,7 @@ network learns from neighbouring pixels: Huang et al., Neighbor2Neighbor: self-s
 images (CVPR 2021), which holds for noise that is independent from pixel to pixel: of detectors, of MR, not of
 reconstructed CT, whose noise has a texture.
 
-Other contrasts of the patient may stand beside the worse image. Each is left out of some of the training images
-(modality dropout: Neverova et al. 2016, ModDrop, IEEE TPAMI), so that a patient may lack it.
+Other contrasts beside the worse image are left out now and then (Neverova et al. 2016, ModDrop, IEEE TPAMI).
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, C, H, W) made an
 
 
 class Restore(nn.Module):
-    """The network sees a (B, C, H, W), the worse image and what is beside it, and gives b, the better one, all in
-    [-1, 1]."""
+    """The network sees a (B, C, H, W), the worse image and what is beside it, and gives b, the better one; [-1, 1]."""
 
     @dataclass
     class Config:
@@ -199,6 +197,7 @@ def _network(config: Restore.Config, channels: int, out_channels: int, beside: i
     if config.network == "redcnn":
         return REDCNN(channels, out_channels, config.width or 96, beside)
     if config.network == "unet++":
-        width = config.width or 32
-        return UNetPlusPlus(channels, out_channels, width, config.encoder, config.supervised, beside=beside)
+        return UNetPlusPlus(
+            channels, out_channels, config.width or 32, config.encoder, config.supervised, beside=beside
+        )
     raise unknown("network", config.network, NETWORKS)
