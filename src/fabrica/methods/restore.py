@@ -4,9 +4,8 @@ Losses are sums with the weights of a preset: L1 and structural similarity as in
 image restoration with neural networks, IEEE TCI), to which a critic of patches may be added. Without clean images the
 network learns from neighbouring pixels: Huang et al., Neighbor2Neighbor: self-supervised denoising from single noisy
 images (CVPR 2021), which holds for noise that is independent from pixel to pixel: of detectors, of MR, not of
-reconstructed CT, whose noise has a texture.
-
-Other contrasts beside the worse image are left out now and then (Neverova et al. 2016, ModDrop, IEEE TPAMI).
+reconstructed CT, whose noise has a texture. Contrasts beside the image are left out now and then, so that it can do
+without (ModDrop: Neverova et al. 2016, IEEE TPAMI).
 """
 
 from __future__ import annotations
@@ -131,8 +130,8 @@ class Restore(nn.Module):
         if not (self.contrasts and self.config.drop):
             return a
         left_out = torch.rand(len(a), self.contrasts, generator=rng) < self.config.drop
-        own, others = a.tensor_split([a.shape[1] - self.beside], dim=1)
         channels = left_out.repeat_interleave(self.beside // self.contrasts, dim=1)[..., None, None].to(a.device)
+        own, others = a.tensor_split([a.shape[1] - self.beside], dim=1)
         return torch.cat([own, others.masked_fill(channels, ABSENT)], dim=1)
 
     def _known(self, index: Tensor) -> Tensor:
@@ -197,7 +196,6 @@ def _network(config: Restore.Config, channels: int, out_channels: int, beside: i
     if config.network == "redcnn":
         return REDCNN(channels, out_channels, config.width or 96, beside)
     if config.network == "unet++":
-        return UNetPlusPlus(
-            channels, out_channels, config.width or 32, config.encoder, config.supervised, beside=beside
-        )
+        width, encoder = config.width or 32, config.encoder
+        return UNetPlusPlus(channels, out_channels, width, encoder, config.supervised, beside=beside)
     raise unknown("network", config.network, NETWORKS)
