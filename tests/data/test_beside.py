@@ -91,6 +91,8 @@ def test_a_patient_without_a_contrast_is_kept_with_an_empty_channel(heads: DataC
     for k, name in ((0, "cleo"), (6, "anna")):
         np.testing.assert_allclose(whole[k : k + 3], volume(heads, name, "FLAIR"), atol=2 / SCALE)
     assert (whole[3:6] == ABSENT).all()
+    signed = Codec("window", -1000.0, 3095.0)  # a value of 0 is far from -1 in it
+    assert (build_cache(heads, signed, "train", tmp_path, side=BESIDE + "FLAIR").read([3, 4, 5]) == ABSENT).all()
     assert flair.meta.notes == ("1 of 3 images of 'T1' have no 'FLAIR' beside them: kept, without it",)
     assert not any("have no" in note for note in t2.meta.notes)
     assert flair.modality == "MR"

@@ -275,6 +275,15 @@ def test_contrasts_beside_are_dropped_one_by_one_and_the_degraded_image_never(ta
     assert torch.equal(method.network.seen[0], before)  # held-out images keep all
 
 
+def test_neighbours_are_those_of_the_degraded_image_whatever_stands_beside() -> None:
+    given, losses = torch.rand(2, 3, 16, 16, generator=rng()), []
+    for beside in (0, 2):
+        method = Restore(Restore.Config(network="redcnn", width=8, target="self"), GREY, GREY, beside)
+        method.network = Shown()
+        losses.append(method._from_neighbours(given[:, : 1 + beside], rng(3)))
+    assert torch.equal(*losses)
+
+
 def test_colours_of_a_contrast_go_together() -> None:
     method = Restore(Restore.Config(network="redcnn", width=8, drop=0.5), (3, 8, 8), (3, 8, 8), 2)
     seen = method._dropped(torch.rand(200, 9, 8, 8, generator=rng()), rng(1))
