@@ -53,9 +53,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(name: str, table: Path, *overrides: str) -> Recipe:
-    """A shipped recipe with its smallest network, on the table unless it restores CT."""
+    """A shipped recipe with its smallest network, on the table unless it restores heads."""
     recipe = load_recipe(name)
-    own = [] if recipe.data.b == "CT" else [f"data.source={table}"]
+    own = [] if recipe.data.source == "phantom:head" else [f"data.source={table}"]
     return load_recipe(name, [*TINY, *NETWORKS[recipe.method["name"]], *own, *overrides])
 
 
