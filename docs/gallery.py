@@ -17,7 +17,7 @@ import fabrica
 from fabrica.data.cache import build_cache
 from fabrica.data.sources import open_source
 from fabrica.data.standardise import fitted_to
-from fabrica.evaluation.panels import WIDE
+from fabrica.evaluation.panels import SOFT, WIDE
 from fabrica.phantoms import chest, head
 from fabrica.pictures import image_grid, save_picture
 
@@ -64,9 +64,11 @@ def translated(name: str, folders: list[str]) -> None:
     columns = min(COLUMNS, sides[0].count)
     sources, *truth = [[sample.image for sample in side.samples(list(range(columns)))] for side in sides]
     results = [[model.apply(image).result for image in sources] for model in models]
-    limits = WIDE if first.codec_b.unit == "HU" else first.codec_b.span
-    shown = [[first.codec.encode(image) for image in sources]]
-    shown += [[in_range(image, *limits) for image in row] for row in (*truth, *results)]
+    wide = SOFT if first.recipe.data.restores else WIDE  # noise does not show beside bone
+    limits = wide if first.codec_b.unit == "HU" else first.codec_b.span
+    alike = [sources] if first.recipe.data.restores else []  # one scale
+    shown = [] if alike else [[first.codec.encode(image) for image in sources]]
+    shown += [[in_range(image, *limits) for image in row] for row in (*alike, *truth, *results)]
     tiles = [fitted_to(tile, first.size, "pad")[0] for row in shown for tile in row]
     save_picture(image_grid(np.stack(tiles), columns=columns), PICTURES / f"{name}.png")
 
