@@ -198,3 +198,12 @@ def test_what_is_seen_is_a_view_that_writes_into_the_volume() -> None:
     view[0, 0, 0, 0] = 7
     assert data[0, 0, 3, 0] == 7 and np.shares_memory(view, data)
     assert np.array_equal(as_seen(data, affine, "RAS"), oriented(Image(data, affine), "RAS").data)
+
+
+@pytest.mark.parametrize("size", [(21, 30), (17, 11), (24, 9)])
+def test_repeated_pixels_stay_repeated_where_they_are_cropped_or_padded(size: tuple[int, int]) -> None:
+    coarse = np.random.default_rng(0).uniform(0, 255, (1, *size)).astype(np.float32)
+    fine = coarse.repeat(2, 1).repeat(2, 2)
+    ((values, _),) = standardise(Image(fine), Codec("window", 0, 255), (26, 28), 1, "exact", step=2)
+    assert values.shape == (1, 26, 28)
+    np.testing.assert_array_equal(values[:, ::2, ::2].repeat(2, 1).repeat(2, 2), values)

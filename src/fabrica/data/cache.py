@@ -21,6 +21,7 @@ from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data import sides
 from fabrica.data import standardise as standard
 from fabrica.data.dataset import META, Dataset, Meta, Writer
+from fabrica.data.degrade import scale
 from fabrica.data.sources import PHANTOM, Source, cache_home, check_labels, classes_of, open_source
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
@@ -229,9 +230,8 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
                 check_labels({(sample.label, sample.id)}, classes)
                 label = classes.index(sample.label)
                 seen[label] += 1
-            parts = standard.standardise(
-                sample.image, codec, config.size, config.channels, config.fit, config.slices, _context(source), limits
-            )
+            how = (config.size, config.channels, config.fit, config.slices, _context(source))
+            parts = standard.standardise(sample.image, codec, *how, limits, scale(config.degrade))
             sliced = len(sample.image.size) > len(config.size)
             for k, (values, spacing) in enumerate(parts):
                 values = np.full_like(values, ABSENT) if sample.absent else values

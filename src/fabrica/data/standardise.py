@@ -25,6 +25,7 @@ def standardise(
     slices: str = "middle",
     context: int = 0,
     limits: Limits | None = None,
+    step: int = 1,
 ) -> Iterator[tuple[Float32, Spacing]]:
     """Yield (values, spacing) for every network image that `image` gives.
 
@@ -37,7 +38,8 @@ def standardise(
     as a radiologist sees it: row 0 anterior, column 0 the patient's right. An image that is 2-D stays as it stands.
     Percentile limits are those of the whole volume, unless `limits` are given. `fit` is that of
     `fabrica.recipe.DataConfig`; "pad" and "crop" keep the proportions in mm where the spacing is known. Padding is the
-    codec's low value (label 0).
+    codec's low value (label 0). What is cut off at the front is a multiple of `step` pixels, so that images made of
+    repeated pixels stay so.
 
     Raises UsageError for other channels than expected, and for a 2-D image where a volume is.
     """
@@ -56,11 +58,11 @@ def standardise(
     values = image.data if codec.kind == "label" else codec.scaled(image.data, limits or codec.limits(image.data))
     spacing = image.spacing if is_placed(image) else ()
     if len(image.size) == len(size):
-        yield _fitted(values, codec, size, fit, spacing)
+        yield _fitted(values, codec, size, fit, spacing, step)
         return
     depth = image.size[0]
     for k in learned(depth, slices):
-        near = [_fitted(values[:, n], codec, size, fit, spacing[1:]) for n in neighbours(k, context, depth)]
+        near = [_fitted(values[:, n], codec, size, fit, spacing[1:], step) for n in neighbours(k, context, depth)]
         yield np.concatenate([plane for plane, _ in near]), near[0][1]
 
 
@@ -74,8 +76,10 @@ def neighbours(k: int, context: int, depth: int) -> list[int]:
     return [min(max(n, 0), depth - 1) for n in range(k - context, k + context + 1)]
 
 
-def _fitted(values: Float32, codec: Codec, size: Sequence[int], fit: str, spacing: Spacing) -> tuple[Float32, Spacing]:
-    fitted, mm = fitted_to(values, size, fit, spacing, codec.kind == "label")
+def _fitted(
+    values: Float32, codec: Codec, size: Sequence[int], fit: str, spacing: Spacing, step: int
+) -> tuple[Float32, Spacing]:
+    fitted, mm = fitted_to(values, size, fit, spacing, codec.kind == "label", step)
     return (codec.encode(Image(fitted, unit="label")) if codec.kind == "label" else fitted), mm
 
 
@@ -121,7 +125,7 @@ def turn(affine: Float64, order: str) -> tuple[tuple[int, int, int], list[int]]:
 
 
 def fitted_to(
-    values: Float32, size: Sequence[int], fit: str, spacing: Spacing = (), labels: bool = False
+    values: Float32, size: Sequence[int], fit: str, spacing: Spacing = (), labels: bool = False, step: int = 1
 ) -> tuple[Float32, Spacing]:
     """Values (C, *S) as (C, *size), and the spacing in mm that results (() where `spacing` is ()).
 
@@ -131,7 +135,7 @@ def fitted_to(
     inner = inner_size(source, size, fit, spacing)
     resized = resample(values, inner, nearest=labels)
     mm = tuple(s * n / m for s, n, m in zip(spacing, source, inner, strict=True)) if spacing else ()
-    return _centred(resized, size, 0.0 if labels else -1.0), mm
+    return _centred(resized, size, 0.0 if labels else -1.0, step), mm
 
 
 def inner_size(source: Sequence[int], size: Sequence[int], fit: str, spacing: Spacing = ()) -> tuple[int, ...]:
@@ -179,15 +183,16 @@ def _weights(source: int, target: int) -> Float32:
     return np.clip(1 - distance, 0, None).astype(np.float32)
 
 
-def _centred(values: Float32, size: Sequence[int], fill: float) -> Float32:
-    """(C, *S) -> (C, *size): cropped or padded by the same amount on both sides."""
+def _centred(values: Float32, size: Sequence[int], fill: float, step: int) -> Float32:
+    """(C, *S) -> (C, *size): cropped or padded by the same amount on both sides, at the front by multiples of step."""
     if values.shape[1:] == tuple(size):
         return values
     out = np.full((values.shape[0], *size), fill, dtype=np.float32)
     to, of = [slice(None)], [slice(None)]
     for have, want in zip(values.shape[1:], size, strict=True):
         common = min(have, want)
-        to.append(slice((want - common) // 2, (want - common) // 2 + common))
-        of.append(slice((have - common) // 2, (have - common) // 2 + common))
+        before, first = ((n - common) // 2 // step * step for n in (want, have))
+        to.append(slice(before, before + common))
+        of.append(slice(first, first + common))
     out[tuple(to)] = values[tuple(of)]
     return out
