@@ -78,7 +78,7 @@ def small(method: str, *overrides: str) -> Recipe:
     ("method", "overrides"),
     [
         ("mlp-gan", []),
-        ("dcgan", ["method.width=16"]),
+        pytest.param("dcgan", ["method.width=16"], marks=pytest.mark.slow),
         pytest.param("modern-gan", ["method.width=16", "train.betas=[0.5,0.99]"], marks=pytest.mark.slow),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_healthy_run_raises_no_alarm(method: str, overrides: list[str], tmp_pa
     ("method", "overrides", "trouble"),
     [
         ("mlp-gan", ["train.lr_of.critic=0.05"], "the critic runs away"),  # 250 times the usual rate
-        ("mlp-gan", ["train.lr_of.critic=0"], "mode collapse"),
+        pytest.param("mlp-gan", ["train.lr_of.critic=0"], "mode collapse", marks=pytest.mark.slow),
     ],
 )
 def test_a_forced_failure_is_caught_within_500_steps(
