@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss
 
+from benchmarks.ratio import told
 from fabrica import io
 from fabrica.device import autocast
 from fabrica.model import load
@@ -113,11 +114,7 @@ def main(rounds: int = ROUNDS) -> dict[str, str]:
         scores[f"RED-CNN / NAFNet small, {side} x {side}"] = f"{ratio:.0f} x"
     scores["NAFNet small, 1024 x 1024, DICOM to DICOM"] = f"{1000 * file_to_file(1024):.0f} ms"
     pairs = [(training(True), training(False)) for _ in range(rounds)]
-    ratio = median(a / b for a, b in pairs)
-    ours, plain = median(a for a, _ in pairs), median(b for _, b in pairs)
-    scores[f"NAFNet small, training at {CROP} x {CROP}, batch {BATCH}, ours / plain fp32"] = (
-        f"{ratio:.2f} x ({ours:.1f} / {plain:.1f} images/s)"
-    )
+    scores[f"NAFNet small, training at {CROP} x {CROP}, batch {BATCH}, ours / plain fp32"] = told(pairs, 1)
     return scores
 
 

@@ -13,6 +13,7 @@ from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDPMScheduler
 
+from benchmarks.ratio import told
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
 from fabrica.data.dataset import batch_at
@@ -73,9 +74,5 @@ def main() -> dict[str, str]:
     scores = {}
     for size, batch in ((32, 32), (64, 16)):
         pairs = [(ours(size, batch), plain_monai(size, batch)) for _ in range(ROUNDS)]
-        ratio = median(a / b for a, b in pairs)
-        ours_rate, theirs_rate = median(a for a, _ in pairs), median(b for _, b in pairs)
-        scores[f"{size} x {size}, batch {batch}, ours / MONAI fp32"] = (
-            f"{ratio:.2f} x ({ours_rate:.0f} / {theirs_rate:.0f} images/s)"
-        )
+        scores[f"{size} x {size}, batch {batch}, ours / MONAI fp32"] = told(pairs, 0)
     return scores

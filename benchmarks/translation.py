@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 
+from benchmarks.ratio import told
 from fabrica.adversarial import History
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
@@ -121,11 +122,7 @@ def main(rounds: int = ROUNDS, steps: int = STEPS) -> dict[str, str]:
     scores = {}
     for batch in (1, 4):
         pairs = [(ours(batch, steps), papers(batch, steps)) for _ in range(rounds)]
-        ratio = median(a / b for a, b in pairs)
-        ours_rate, theirs_rate = median(a for a, _ in pairs), median(b for _, b in pairs)
-        scores[f"CycleGAN {SIZE} x {SIZE}, batch {batch}, ours / the paper's fp32 loop"] = (
-            f"{ratio:.2f} x ({ours_rate:.2f} / {theirs_rate:.2f} images/s)"
-        )
+        scores[f"CycleGAN {SIZE} x {SIZE}, batch {batch}, ours / the paper's fp32 loop"] = told(pairs, 2)
     return scores
 
 

@@ -325,11 +325,10 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
             prefix = f"{name}."
             own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
             network.load_state_dict(own)
+            setattr(method, name, folded(network))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
-    for name, network in zip(method.ships, networks(method, method.ships), strict=True):
-        setattr(method, name, folded(network))
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)

@@ -42,7 +42,7 @@ def degraded(image: Image, steps: Sequence[Parameters], seed: int) -> Image:
     values, (low, high) = np.ascontiguousarray(axial), _greys(image)
     shrunk = 1
     for k, step in enumerate(steps):
-        known, parameters = STEPS[step["name"]], _complete(step)
+        known, parameters = STEPS[step["name"]], complete(step)
         rng = np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, k])
         base = np.float32(min(float(values.min()), 0.0) if known.subject == "MR" else 0.0)
         seen = Seen((mm[0], mm[1] * shrunk, mm[2] * shrunk), low, high)
@@ -77,7 +77,7 @@ def check(steps: Any) -> None:
 
 def scale(steps: Sequence[Parameters]) -> int:
     """How many times smaller than its grid the degraded image is along each axis: the product of all factors."""
-    return math.prod(int(_complete(step)["factor"]) for step in steps if step["name"] == "downsample")
+    return math.prod(int(complete(step)["factor"]) for step in steps if step["name"] == "downsample")
 
 
 def _check_value(what: str, value: Any, allowed: Limits | tuple[str | bool | int, ...]) -> None:
@@ -93,7 +93,7 @@ def _check_value(what: str, value: Any, allowed: Limits | tuple[str | bool | int
         raise UsageError(f"{what} is {value!r}; expected {kind} {ends}")
 
 
-def _complete(step: Parameters) -> dict[str, Any]:
+def complete(step: Parameters) -> dict[str, Any]:
     """The step's parameters, defaults included."""
     known = STEPS[step["name"]].parameters.items()
     return {

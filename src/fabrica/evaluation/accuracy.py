@@ -17,7 +17,7 @@ import numpy as np
 from fabrica.codec import Codec
 from fabrica.data.body import Mask
 from fabrica.data.dataset import Dataset
-from fabrica.data.standardise import fitted_to, resample
+from fabrica.data.standardise import fitted_to, inner_size, resample
 from fabrica.evaluation import pairs
 from fabrica.evaluation.cases import Case, Cases, directions
 from fabrica.evaluation.report import Comparison, Row
@@ -157,15 +157,7 @@ def on_grid_of(values: Float32, image: Image, way: Way) -> Float32:
 
 def _unfitted(values: Float32, size: Sequence[int], spacing: Sequence[float], way: Way) -> Float32:
     """`fabrica.data.standardise.fitted_to` undone: (C, *data.size) -> (C, *size)."""
-    data = way.data
-    inner = list(data.size)
-    if data.fit == "exact":
-        inner = list(size)
-    elif data.fit != "stretch":
-        extent = [n * mm for n, mm in zip(size, spacing or (1.0,) * len(size), strict=True)]
-        ratios = [want / length for want, length in zip(data.size, extent, strict=True)]
-        scale = min(ratios) if data.fit == "pad" else max(ratios)
-        inner = [max(1, round(length * scale)) for length in extent]
+    inner = inner_size(size, way.data.size, way.data.fit, tuple(spacing))
     return resample(fitted_to(values, inner, "exact")[0], size)
 
 

@@ -2,8 +2,7 @@
 
 Bilateral filter (Tomasi & Manduchi 1998), non-local means (Buades et al. 2005), total variation (Rudin et al. 1992,
 solved after Chambolle 2004), Wiener's filter against a known blur (Hunt 1973), bicubic interpolation (Keys 1981); all
-by scikit-image. BM3D is left out: its licence
-forbids commercial use.
+by scikit-image. BM3D is left out: its licence forbids commercial use.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from skimage.transform import resize
 
 from fabrica.codec import Limits
 from fabrica.data.body import Mask
-from fabrica.data.degrade import scale
+from fabrica.data.degrade import complete, scale
 from fabrica.data.standardise import as_seen
 from fabrica.evaluation.cases import Cases
 from fabrica.evaluation.sources import Progress
@@ -34,8 +33,6 @@ PART = 256  # pixels a side of the middle part of each that strengths are tried 
 START, LEAST, MOST = -5, -20, 0  # strengths are powers of two: a share of the window
 SPREADS = (1.0, 2.0)  # pixels, of the bilateral filter
 TV_EPS, TV_STEPS = 1e-5, 500  # scikit-image's 2e-4 stops well short of the minimum where noise is weak
-
-BLUR = 1.5  # pixels: where a step does not say
 
 Filter = Callable[[Float32], Float32]  # (H, W) in [0, 1] to the same
 
@@ -149,7 +146,7 @@ def blurred(steps: Sequence[Mapping[str, Any]]) -> float:
     """The standard deviation of all the steps' Gaussian blur in pixels of the small image; 0: none."""
     variance = 0.0
     for step in steps:
-        variance += float(step.get("sigma", BLUR)) ** 2 if step["name"] == "blur" else 0.0
+        variance += float(complete(step)["sigma"]) ** 2 if step["name"] == "blur" else 0.0
         variance /= scale([step]) ** 2
     return math.sqrt(variance)
 
