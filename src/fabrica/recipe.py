@@ -26,7 +26,8 @@ class DataConfig:
     source     a manifest (.csv, .parquet), a folder of images (scanned on the fly), or a phantom:
                "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET); to translate, "phantom:head".
     a, b       to translate: from what to what. A domain of the manifest ("T1", "CT", "trainA" is "a"), a contrast of
-               the phantom, "mask" (the label map beside each image, a phantom's tissues), or "image" (every row).
+               the phantom ("T1@B": on its scanner B), "mask" (the label map beside each image, a phantom's tissues), or
+               "image" (every row).
                To restore, a is "degraded": b after the steps of `degrade`.
     paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
     degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].

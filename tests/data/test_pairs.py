@@ -16,6 +16,7 @@ from fabrica.data.cache import build_cache
 from fabrica.data.dataset import SCALE, Dataset, Meta, Writer, batch_at
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.pairs import Pairs
+from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.phantoms.head import head
@@ -104,6 +105,22 @@ def test_pairs_of_other_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pairs give 3 slices of a and 4 of b; expected as many") as refused:
         Pairs(a, b, True, (BYTE, BYTE))
     assert "\n" not in str(refused.value) and len(Pairs(a, b, False, (BYTE, BYTE))) == 3
+
+
+def test_a_phantom_is_drawn_on_the_scanner_asked_for() -> None:
+    for paired in (True, False):
+        config = replace(HEADS, a="T1@B", b="T1@A", paired=paired)
+        b, a = (next(open_source(config, "val", side).samples([1])) for side in "ab")
+        assert (a.id == b.id) is paired
+        for found, scanner in ((a, "A"), (b, "B")):
+            drawn = head(int(found.id.removeprefix("head-")), 32, contrasts=["T1"], scanner=scanner).images["T1"]
+            assert np.array_equal(found.image.data, drawn.data)
+    plain = next(open_source(HEADS, "val", "a").samples([0])).image.data
+    assert np.array_equal(plain, next(open_source(replace(HEADS, a="T1@A"), "val", "a").samples([0])).image.data)
+    with pytest.raises(UsageError, match="no contrast 'T1@C'"):
+        open_source(replace(HEADS, a="T1@C"), "val", "a")
+    with pytest.raises(UsageError, match="no contrast 'CT@B'"):
+        open_source(replace(HEADS, a="CT@B"), "val", "a")
 
 
 def test_ids_are_those_of_a_and_notes_of_both_are_said_once(tmp_path: Path) -> None:

@@ -287,6 +287,16 @@ def test_no_gradient_reaches_the_source_of_a_contrast() -> None:
     assert all(slope is None for slope in torch.autograd.grad(contrast, seen, allow_unused=True))
 
 
+def test_cut_that_corrects_begins_with_the_image_itself() -> None:
+    method, images = small(CUT, residual=True), smooth(2)
+    torch.testing.assert_close(method.translate(images, "a2b"), images)
+    told = trained(method, 1e-3, lambda step: {"a": smooth(4, step), "b": 0.5 * smooth(4, -step)}, steps=5)
+    assert len(told["nce"]) == 5 and not torch.equal(method.translate(images, "a2b"), images)
+    bright = torch.ones(1, 1, 32, 32)
+    method.generator.forward = lambda x: x + 0.5  # type: ignore[method-assign]
+    assert torch.equal(method.translate(bright, "a2b"), bright)  # never brighter than the scale
+
+
 # --- learning
 
 

@@ -126,8 +126,8 @@ class Source:
             drawn = chest(seed, size)
             return Sample(f"chest-{seed}", drawn.image, drawn.label, drawn.text, "DX")
         slices = self.config.size[0] if len(self.config.size) == 3 else self.config.depth or None
-        wanted = self.which or contrast[0]
-        patient = head(seed, size, slices, contrasts=[] if wanted == "mask" else [wanted])
+        wanted, _, scanner = (self.which or contrast[0]).partition("@")
+        patient = head(seed, size, slices, contrasts=[] if wanted == "mask" else [wanted], scanner=scanner or "A")
         image = patient.tissue if wanted == "mask" else patient.images[wanted]
         label = "tumour" if patient.labels["tumour"] else "healthy"
         return Sample(f"head-{seed}", image, label, "", str(image.origin.get("modality", "")))
@@ -294,7 +294,7 @@ def _check_phantom(config: DataConfig) -> None:
 
 
 def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> None:
-    from fabrica.phantoms.head_scan import CONTRASTS
+    from fabrica.phantoms.head_scan import CONTRASTS, MAGNETIC, SCANNERS
 
     if kind == "chest" and config.restores:
         if config.b != "image":
@@ -304,12 +304,13 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
         return
     if kind != "head" or contrast:
         raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
+    known = (*CONTRASTS, *(f"{contrast}@{scanner}" for contrast in MAGNETIC for scanner in SCANNERS))
     for which in (config.b,) if config.restores else (config.a, config.b):
-        if which not in (*CONTRASTS, "mask"):
-            raise unknown("contrast", which, (*CONTRASTS, "mask"))
+        if which not in (*known, "mask"):
+            raise unknown("contrast", which, (*known, "mask"))
     for which in config.beside:
-        if which not in CONTRASTS:
-            raise unknown("contrast", which, CONTRASTS)
+        if which not in known:
+            raise unknown("contrast", which, known)
 
 
 @lru_cache(maxsize=8)

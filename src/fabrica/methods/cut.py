@@ -33,6 +33,7 @@ class CUT(nn.Module):
         critic_width: int = 64
         nce: float = 1.0  # lambda: weight of the contrastive loss
         identity: bool = True  # contrast b with its own translation, too: keeps what needs no change
+        residual: bool = False  # a is corrected, not drawn anew: for sides that look alike, such as two scanners
         patches: int = 256  # places contrasted with one another in each image and layer
 
     directions: ClassVar[tuple[str, ...]] = ("a2b",)
@@ -50,7 +51,7 @@ class CUT(nn.Module):
                 f"the sides have {a[0]} and {b[0]} channels; cut has one encoder for both: take pix2pix or cyclegan"
             )
         self.config = config
-        generator = ResNetGenerator(a[0], b[0], config.width, config.blocks)
+        generator = ResNetGenerator(a[0], b[0], config.width, config.blocks, config.residual)
         # after each convolution that halves, and in the first and the middle of the residual blocks
         last = len(generator.encode) - config.blocks
         self.taps = sorted({0, 3, 6, last, last + config.blocks // 2})
@@ -74,7 +75,7 @@ class CUT(nn.Module):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, H, W) in [-1, 1] -> b."""
         found: Tensor = self.generator(images)
-        return found
+        return found.clamp(-1, 1)
 
     def _contrast(self, source: list[Tensor], made: Tensor, rng: torch.Generator) -> Tensor:
         """Patches of the translation against the same and other places of its source, layer by layer (eq. 4).

@@ -25,9 +25,14 @@ INSTANCE_NORMS = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 class ResNetGenerator(nn.Module):
     """images (B, C, H, W) -> (B, C2, H, W): c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-C2 (Johnson et al.
-    2016; Zhu et al. 2017, appendix 7.2). The paper has 6 blocks for 128 pixels, 9 for more."""
+    2016; Zhu et al. 2017, appendix 7.2). The paper has 6 blocks for 128 pixels, 9 for more.
 
-    def __init__(self, channels: int, out_channels: int, width: int = 64, blocks: int = 9) -> None:
+    residual  what it draws is added to the images, and is nothing at first: for C = C2.
+    """
+
+    def __init__(
+        self, channels: int, out_channels: int, width: int = 64, blocks: int = 9, residual: bool = False
+    ) -> None:
         super().__init__()
         if blocks < 1:
             raise UsageError(f"method.blocks is {blocks}; expected at least 1")
@@ -43,7 +48,10 @@ class ResNetGenerator(nn.Module):
         last = Narrowing(width, out_channels, 7)
         self.encode = nn.Sequential(*down, *(ResidualBlock(4 * width) for _ in range(blocks)))
         self.decode = nn.Sequential(*up, last, nn.Tanh())
+        self.residual = residual
         self.apply(initialise)
+        if residual:
+            nn.init.zeros_(last.convolution.weight)
 
     def forward(self, x: Tensor, taps: Sequence[int] = (), decode: bool = True) -> Tensor | list[Tensor]:
         """The translated image; with taps, [image, what these layers of the encoder give ...]; these alone without
@@ -57,6 +65,7 @@ class ResNetGenerator(nn.Module):
         if not decode:
             return found
         image = cropped_to(self.decode(y), x)
+        image = x + image if self.residual else image
         return [image, *found] if taps else image
 
 

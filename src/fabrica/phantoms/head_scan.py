@@ -13,7 +13,8 @@ from fabrica.image import Float32, Float64
 from fabrica.phantoms import mri
 from fabrica.phantoms.head_anatomy import INDEX, TISSUES
 
-CONTRASTS = ("T1", "T2", "FLAIR", "PD", "CT", "PET")
+MAGNETIC = ("T1", "T2", "FLAIR", "PD")
+CONTRASTS = (*MAGNETIC, "CT", "PET")
 
 # tissue: (CT number in HU, glucose uptake relative to white matter, texture as a fraction of T1 and of uptake)
 _TABLE: dict[str, tuple[float, float, float]] = {
