@@ -40,7 +40,7 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
     Raises UsageError where the recipe's choice is not possible.
     """
     keep = method.keep if recipe.train.keep in ("auto", "last") else recipe.train.keep
-    if keep == "loss":
+    if keep in ("loss", "last"):
         if not isinstance(method, Validated) or (isinstance(heldout, Pairs) and not heldout.paired):
             raise UsageError(
                 f"train.keep is loss, but {recipe.method['name']} has no loss that tells good weights; take frd or kid"

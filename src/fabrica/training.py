@@ -291,10 +291,10 @@ def _average(run: Run) -> None:
 def _validate_and_keep(run: Run) -> float:
     """The score of the averaged weights on held-out images; they are written to the model folder if it is the best, or
     if the last ones are wanted."""
-    state = run.state
+    state, keep = run.state, run.recipe.train.keep
     with run.fabric.autocast():
         score = run.judge(run.averaged)
-    if score < state.best_score or run.recipe.train.keep == "last":
+    if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
         state.best_score, state.best_step = score, state.step
         if run.is_first:
             kept = f"average at step {state.step}, {SCORES[run.scored]} {score:.4g}"

@@ -31,6 +31,15 @@ def test_a_faint_pattern_is_found(heads: Float32, stride: int, axis: int) -> Non
     assert stride_peak(heads + along.reshape(shape), stride) > 8
 
 
+def test_a_pattern_below_the_texture_of_real_images_is_none(heads: Float32) -> None:
+    smooth = np.linspace(-1000, 1000, 64, dtype=np.float32)[:, None] * np.ones((1, 1, 64, 64), np.float32)
+    faint = smooth + 0.01 * (np.arange(64) % 2)
+    assert stride_peak(faint, 2) > 8
+    assert stride_peak(faint, 2, heads) < 1
+    seen = smooth + 20 * (np.arange(64) % 2).astype(np.float32)
+    assert stride_peak(seen, 2, heads) > 8
+
+
 def test_tiny_images_are_refused() -> None:
     with pytest.raises(UsageError, match="too small"):
         stride_peak(np.zeros((1, 1, 16, 16), np.float32), 2)

@@ -101,7 +101,7 @@ def _pattern(made: Float32, real: Float32, group: str, prefix: str) -> list[Row]
     if made.ndim != 4:
         return []
     try:
-        value, usual = stride_peak(made, STRIDE), stride_peak(real, STRIDE)
+        value, usual = stride_peak(made, STRIDE, real), stride_peak(real, STRIDE)
     except UsageError:
         return []
     explanation = (

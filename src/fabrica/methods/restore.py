@@ -69,7 +69,6 @@ class Restore(nn.Module):
     directions: ClassVar[tuple[str, ...]] = ("a2b",)
     pairs: ClassVar[bool] = True
     ships: ClassVar[tuple[str, ...]] = ("network",)
-    keep: ClassVar[str] = "loss"
     local: ClassVar[bool] = True
     multimodal: ClassVar[bool] = True
 
@@ -85,6 +84,7 @@ class Restore(nn.Module):
             raise UsageError(f"method.clean is {config.clean}; expected a share above 0, at most 1 (none: target=self)")
         if not 0 <= config.drop < 1:
             raise UsageError(f"method.drop is {config.drop}; expected a share from 0 to below 1")
+        self.keep = "last" if config.target == "self" else "loss"  # noisy pixels do not tell which weights are best
         self.config, self.contrasts, self.beside = config, beside, beside * b[0]
         self.network: nn.Module = _network(config, a[0] + self.beside, b[0], self.beside)
         self.players: dict[str, tuple[str, ...]] = {"network": ("network",)}
