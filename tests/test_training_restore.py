@@ -128,7 +128,9 @@ def test_a_run_ends_when_it_gets_no_better(table: Path, tmp_path: Path) -> None:
 def test_without_clean_images_the_last_weights_are_kept(table: Path, tmp_path: Path, target: str, kept: int) -> None:
     """What noisy pixels say of the weights is not worth more than the steps made since."""
     stuck = ["train.steps=6", "train.validate_every=2", "train.lr=0", "train.warmup=0", "train.ema=0"]
-    folder = train(noisy(table, *stuck, f"method.target={target}"), tmp_path / "run")  # no step is better than the first
+    folder = train(
+        noisy(table, *stuck, f"method.target={target}"), tmp_path / "run"
+    )  # no step is better than the first
     assert f"average at step {kept}," in (folder / "README.md").read_text()
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import fabrica
+from fabrica import io
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import matched, on_grid, side
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
+from fabrica.phantoms.head import head
 from fabrica.recipe import DataConfig
 
 Draw = Callable[..., Path]
@@ -380,3 +382,15 @@ def test_an_image_that_knows_no_place_is_turned_with_its_pair() -> None:
     assert np.array_equal(turned, np.diag([1.0, 1.5, 2.0]))  # stored order, own millimetres
     flat = Image(np.zeros((1, 8, 8), np.float32), origin={"format": "raster"})
     assert on_grid(flat, flat) is flat
+
+
+@pytest.mark.parametrize(
+    ("modality", "shift", "unit"),
+    [("CT", 0, "HU"), ("CT", 1024, "arbitrary"), ("", 0, "arbitrary"), ("MR", 0, "arbitrary")],
+)
+def test_nifti_is_in_hu_where_the_manifest_says_ct(tmp_path: Path, modality: str, shift: int, unit: str) -> None:
+    drawn = head(0, 24, 3, contrasts=["CT"]).images["CT"]
+    io.write(drawn.with_data(np.maximum(drawn.data, -1024) + shift, unit="arbitrary"), tmp_path / "0.nii.gz")
+    Manifest([Row("0", "p", "0.nii.gz", split="train", modality=modality)], tmp_path).save(tmp_path / "set.csv")
+    found = next(open_source(DataConfig(str(tmp_path / "set.csv")), "train").samples())
+    assert found.image.unit == unit

@@ -114,7 +114,7 @@ def _refuse(image: Image, step: str) -> None:
     }
     if not suits[subject]:
         expected = {
-            "CT": "CT in HU (unit='HU'; NIfTI does not say it by itself)",
+            "CT": "CT in HU (NIfTI does not say so itself: modality CT in the manifest does)",
             "MR": "an MR image",
             "X-ray": f"a radiograph ({', '.join(_XRAY)})",
         }[subject]

@@ -276,6 +276,8 @@ def phantom_labels(source: str) -> tuple[str, ...]:
 
 def _read(manifest: Manifest, row: Row) -> Sample:
     image = io.read(manifest.file(row), row.frame)
+    if row.modality == "CT" and image.origin.get("format") == "nifti" and image.data.min() < 0:
+        image = replace(image, unit="HU")  # NIfTI cannot say so; without negative values it was shifted
     return Sample(row.id, image, row.label, row.text, row.modality or str(image.origin.get("modality", "")))
 
 
