@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image as Picture
 
 import fabrica
+from fabrica import io
+from fabrica.application import apply
 from fabrica.data.cache import build_cache
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.folder import codec_of
+from fabrica.phantoms.chest import chest
 from fabrica.phantoms.head import head
 from fabrica.recipe import Recipe, load_recipe, recipe_names
 from fabrica.track import read_log
@@ -116,6 +120,15 @@ def test_a_finer_image_lies_where_the_coarse_one_does(table: Path, tmp_path: Pat
     np.testing.assert_allclose(np.mean(first, axis=0), coarse.affine @ [0, 0, 0, 1], atol=1e-9)
     means = fine.data.reshape(1, 32, 2, 32, 2).mean((2, 4))
     assert float(np.abs(means - coarse.data).mean()) < 0.05 * 3000
+
+    io.write(chest(0, 48).image, tmp_path / "coarse.dcm", synthetic=True)
+    apply(model, tmp_path / "coarse.dcm", tmp_path / "out", force=True)
+    given, made = (pydicom.dcmread(path) for path in (tmp_path / "coarse.dcm", tmp_path / "out" / "coarse.dcm"))
+    assert (made.Rows, made.Columns) == (96, 96)
+    assert [float(mm) for mm in made.PixelSpacing] == pytest.approx([float(mm) / 2 for mm in given.PixelSpacing])
+    assert made.SOPInstanceUID != given.SOPInstanceUID and made.PatientID == given.PatientID
+    with Picture.open(tmp_path / "out" / "coarse-preview.png") as preview:
+        assert preview.size == (192, 96)  # before, each pixel four times, and after
 
 
 def test_a_run_ends_when_it_gets_no_better(table: Path, tmp_path: Path) -> None:

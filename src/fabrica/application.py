@@ -308,6 +308,8 @@ def _preview(image: Image, found: Applied) -> Uint8:
         if each is not None:
             brightest = float(np.quantile(each.data, 0.999)) or 1.0
             tiles.append(io.to_display(each, (brightest / 2, brightest)))
+    finer = len(tiles[1]) // len(tiles[0])  # of a model that adds resolution
+    tiles[0] = tiles[0].repeat(finer, 0).repeat(finer, 1)
     return np.concatenate(tiles, axis=1)
 
 
