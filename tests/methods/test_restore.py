@@ -105,15 +105,27 @@ def test_neighbours_are_two_different_pixels_side_by_side_of_each_square() -> No
     method.network = Seen()
     image = torch.arange(16 * 16, dtype=torch.float32).reshape(1, 1, 16, 16)
     loss = method._from_neighbours(image, rng(3))
-    whole, one = shown
-    assert torch.equal(whole, image) and one.shape == (1, 1, 8, 8)
-    y, x = one.long() // 16, one.long() % 16
-    squares = torch.stack([y // 2, x // 2])[:, 0, 0]
-    assert torch.equal(squares, torch.stack(torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")))
-    # neighbours differ by 1 or by 16; an identity network is consistent, so that only their difference counts:
-    # off = d, gap = d, off - gap = 0
-    share = (float(loss) - 1) / 255  # of vertical neighbours
-    assert 0.25 < share < 0.75
+    (both,) = shown
+    assert both.shape == (2, 1, 8, 8)
+    squares = []
+    for half in both.long():
+        y, x = half // 16, half % 16
+        squares.append(torch.stack([y // 2, x // 2])[:, 0])
+        assert torch.equal(squares[-1], torch.stack(torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")))
+    apart = (both[0] - both[1]).abs().long()
+    assert set(apart.unique().tolist()) == {1, 16}  # side by side, or one above the other
+    assert 0 < float(loss) < 256
+
+
+def test_pixels_count_by_the_inverse_of_the_noise_around_them() -> None:
+    method = small(target="self")
+    method.network = nn.Identity()
+    image = torch.randn(1, 1, 256, 256, generator=rng())
+    image[..., 128:] *= 4
+    # of differences with variances 2 and 32 the harmonic mean; a plain mean would be 17
+    assert float(method._from_neighbours(image, rng())) == pytest.approx(2 / (1 / 2 + 1 / 32), rel=0.15)
+    for constant in (0.0, 0.7):
+        assert float(method._from_neighbours(torch.full((1, 1, 32, 32), constant), rng())) == 0
 
 
 def test_presets_and_weights_are_sums_of_their_terms() -> None:
@@ -252,9 +264,8 @@ class Shown(nn.Module):
         return x[:, :1] * self.gain
 
 
-@pytest.mark.parametrize("target", ["clean", "self"])
-def test_contrasts_beside_are_dropped_one_by_one_and_the_degraded_image_never(target: str) -> None:
-    method = Restore(Restore.Config(network="redcnn", width=8, drop=0.3, target=target), (3, 8, 8), GREY, 2)
+def test_contrasts_beside_are_dropped_one_by_one_and_the_degraded_image_never() -> None:
+    method = Restore(Restore.Config(network="redcnn", width=8, drop=0.3), (3, 8, 8), GREY, 2)
     method.network = Shown()
     n = 2000
     given = {"a": torch.rand(n, 5, 8, 8, generator=rng()), "b": torch.rand(n, 1, 8, 8), "index": torch.arange(n)}
@@ -269,10 +280,20 @@ def test_contrasts_beside_are_dropped_one_by_one_and_the_degraded_image_never(ta
     assert gone.double().mean(0).tolist() == pytest.approx([0.3, 0.3], abs=0.04)
     assert float(both) == pytest.approx(0.09, abs=0.03)  # each of its own accord
     list(method.turns(given, rng(7)))
-    assert torch.equal(method.network.seen[1 if target == "clean" else 2], seen)  # the seed decides
+    assert torch.equal(method.network.seen[1], seen)  # the seed decides
     method.network.seen.clear()
     method.validation(given, rng(7))
     assert torch.equal(method.network.seen[0], before)  # held-out images keep all
+
+
+def test_without_clean_images_contrasts_are_dropped_from_both_neighbours() -> None:
+    method = Restore(Restore.Config(network="redcnn", width=8, drop=0.3, target="self"), (3, 8, 8), GREY, 2)
+    method.network = Shown()
+    given = {"a": torch.rand(100, 5, 8, 8, generator=rng()), "b": torch.full((100, 1, 8, 8), torch.nan)}
+    list(method.turns({**given, "index": torch.arange(100)}, rng(7)))
+    gone = (method.network.seen[0] == -1).flatten(2).all(2)
+    assert torch.equal(gone[:100], gone[100:]) and not gone[:, :3].any()
+    assert 20 < int(gone[:100, 3].sum()) < 40
 
 
 def test_neighbours_are_those_of_the_degraded_image_whatever_stands_beside() -> None:

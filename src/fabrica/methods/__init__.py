@@ -3,8 +3,8 @@
 Config    a dataclass of its own recipe values (the recipe's `method:` section, less `name`)
 ships     the names of the networks that are averaged, saved and used afterwards
 players   player -> the names of the networks that its optimiser owns
-keep      what tells the best weights, unless the recipe chooses: "loss" (of `validation`), "frd" or "kid"; "last": nothing
-          does, and the last ones are kept
+keep      what tells the best weights, unless the recipe chooses: "loss" (of `validation`), "frd" or "kid"; nothing
+          does: "last"
 turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
 
 One that synthesises sees batch["image"], and batch["label"] where the recipe says so. It has
