@@ -36,7 +36,7 @@ PIECES = re.compile(r" ?[^\W\d_]{1,24}| ?\d| ?(?:[^\s\w]|_){1,8}| ")
 ENDS = re.compile(r"(?<=[.!?])\s+(?=\S)|(?<=[。！？])\s*|\s*\n\s*\n\s*")
 NUMBERED = re.compile(r"^(?:\(?\d{1,2}[.)]|[-*•])(?:\s+|$)")
 HEADING = re.compile(r"\b[A-Z][A-Z /&]{3,}:\s*")
-ABBREVIATED = re.compile(r"\b(?:dr|mr|mrs|ms|vs|approx|e\.g|i\.e|cf|no|fig|resp)\.$", re.IGNORECASE)
+ABBREVIATED = re.compile(r"\b(?:dr|mr|mrs|ms|vs|approx|e\.g|i\.e|cf|resp)\.$", re.IGNORECASE)
 
 
 def normalised(text: str) -> str:

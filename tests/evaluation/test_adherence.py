@@ -11,9 +11,8 @@ import torch
 from fabrica.data.sources import FIRST_SEED
 from fabrica.errors import UsageError
 from fabrica.evaluation import phantom_reader
-from fabrica.evaluation.adherence import Adherence, Prompt, adherence, prompts, reader, scored
+from fabrica.evaluation.adherence import Adherence, Prompt, adherence, pictures, prompts, reader, scored
 from fabrica.evaluation.phantom_findings import (
-    EACH_SEED,
     FINDINGS,
     NOWHERE,
     PROMPTS,
@@ -34,12 +33,6 @@ def asked() -> list[Prompt]:
     return prompts(80)
 
 
-def drawn(asked: int, size: int, seed: int = 0) -> np.ndarray:
-    """The phantoms that prompts were written for."""
-    made = [chest(PROMPTS + seed * EACH_SEED + k, size).image.data / 4095 * 2 - 1 for k in range(asked)]
-    return np.stack(made).astype(np.float32)
-
-
 def perfect(asked: list[Prompt]) -> tuple[dict[str, Int], dict[str, float]]:
     return numbered([prompt.stated for prompt in asked]), dict.fromkeys(FINDINGS, 1.0)
 
@@ -50,8 +43,8 @@ def perfect(asked: list[Prompt]) -> tuple[dict[str, Int], dict[str, float]]:
 def test_prompts_state_what_their_phantoms_show(asked: list[Prompt]) -> None:
     assert [prompt.text for prompt in prompts(3)] == [prompt.text for prompt in asked[:3]]
     assert {p.text for p in prompts(4, seed=1)}.isdisjoint(p.text for p in asked)
-    for k, prompt in enumerate(asked[:8]):
-        made = chest(PROMPTS + k, 24)
+    for prompt in asked[:8]:
+        made = chest(prompt.seed, 24)
         assert made.text == prompt.text
         truth = facts(made.labels)
         assert all(truth[name] == value for name, value in prompt.stated.items())
@@ -168,7 +161,7 @@ def test_a_reader_is_taught_once_and_kept() -> None:
     told.clear()
     again = reader(32, count=96, exam=32, epochs=2, tell=lambda what, done, total: told.add(what))
     assert not told and again.accuracy == first.accuracy and again.error == first.error
-    images = drawn(6, 32)
+    images = pictures(range(6), 32)
     one, other = first.read(images), again.read(images)
     assert all(np.array_equal(one[name], other[name]) and one[name].shape == (6,) for name in FINDINGS)
     assert first.ratios(images).shape == (6,)
@@ -180,7 +173,7 @@ def test_a_reader_is_taught_once_and_kept() -> None:
 def test_the_reader_of_64_can_be_trusted() -> None:
     by = reader(64)
     asked = prompts(300)
-    images = drawn(300, 64)
+    images = pictures([prompt.seed for prompt in asked], 64)
     real = adherence(asked, images, by)
     assert real.mean > 0.97 and len(real.rows) >= 10, real
     assert all(row.high > 0.9 for row in real.rows)

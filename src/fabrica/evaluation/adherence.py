@@ -13,11 +13,11 @@ import numpy as np
 
 from fabrica.errors import UsageError
 from fabrica.evaluation.memorisation import wilson
-from fabrica.evaluation.phantom_findings import FINDINGS, Int, Prompt, Stated, numbered, prompts
+from fabrica.evaluation.phantom_findings import FINDINGS, Int, Prompt, Stated, numbered, pictures, prompts
 from fabrica.evaluation.phantom_reader import Reader, reader
 from fabrica.image import Float32
 
-__all__ = ["Adherence", "Obeyed", "Prompt", "Reader", "adherence", "prompts", "reader", "scored"]
+__all__ = ["Adherence", "Obeyed", "Prompt", "Reader", "adherence", "pictures", "prompts", "reader", "scored"]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fabrica.phantoms.chest import FINDINGS as DISEASES
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest import Chest, chest
 
 Labels = Mapping[str, object]
 Stated = dict[str, str]  # finding -> one of its values; what a report leaves open is not there
@@ -93,40 +93,52 @@ def numbered(truths: list[Stated]) -> dict[str, Int]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A report, and what it states. A disease or device that a report of a phantom does not name is absent; view and
-    sex are open where it does not say them."""
+    """The report of the phantom of this seed, and what it states. A disease or device that it does not name is absent;
+    view and sex are open where it does not say them."""
 
     text: str
     stated: Stated
+    seed: int
 
 
 def prompts(count: int, seed: int = 0) -> list[Prompt]:
     """So many reports of phantoms that no training, validation or test ever draws, as common or rare as there."""
     drawn = []
-    for k in range(count):
-        made = chest(PROMPTS + seed * EACH_SEED + k, 32)  # the words do not depend on the size
+    for number in range(PROMPTS + seed * EACH_SEED, PROMPTS + seed * EACH_SEED + count):
+        made = chest(number, 32)  # the words do not depend on the size
         stated, words = facts(made.labels), made.text.lower()
         if f" {stated['view'].lower()} " not in words:
             del stated["view"]
         if "-year-old " not in words:
             del stated["sex"]
-        drawn.append(Prompt(made.text, stated))
+        drawn.append(Prompt(made.text, stated, number))
     return drawn
+
+
+def pictures(seeds: Iterable[int], size: int) -> npt.NDArray[np.float32]:
+    """The phantoms of these seeds, (N, 1, size, size) in [-1, 1]: of prompts, what a perfect generator might draw."""
+    return np.stack([_scaled(chest(seed, size)) for seed in seeds])
+
+
+def _scaled(made: Chest) -> npt.NDArray[np.float32]:
+    """0..4095 as [-1, 1], as the codec of phantom:chest does."""
+    return (made.image.data / 4095 * 2 - 1).astype(np.float32)
 
 
 def examples(first: int, count: int, size: int) -> tuple[npt.NDArray[np.float32], list[Labels], Int]:
     """Phantoms to learn to read from: images (N, 1, size, size) in [-1, 1], their labels, and where the nodule appears,
     (N, 2) row and column, NOWHERE without one. Each disease is there in a third of them, independently of the others:
     more at once, and more often the rare ones, than a report ever asks for."""
-    images, labels, places = [], [], []
+    images, places = [], []
+    labels: list[Labels] = []
     for k in range(first, first + count):
         rng = np.random.default_rng([k, 99])
         made = chest(k, size, [name for name in DISEASES if rng.random() < 0.35])
-        images.append(made.image.data / 4095 * 2 - 1)
+        images.append(_scaled(made))
         labels.append(made.labels)
         where = made.labels["nodule_mm"]
         column, row = (
             np.linalg.solve(made.image.affine, [*where, 1.0])[:2] if isinstance(where, tuple) else (NOWHERE, NOWHERE)
         )
         places.append((round(float(row)), round(float(column))))
-    return np.stack(images).astype(np.float32), labels, np.array(places, np.int64)
+    return np.stack(images), labels, np.array(places, np.int64)

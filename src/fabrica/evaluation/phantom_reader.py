@@ -61,7 +61,8 @@ class Reader:
         return tuple(name for name, share in self.accuracy.items() if share >= TRUSTED)
 
     def read(self, images: Float32) -> dict[str, Int]:
-        """images (N, 1, size, size) in [-1, 1] -> finding -> int64 (N,), places in the finding's `values`.
+        """images (N, 1, size, size) in [-1, 1], as the phantoms' 0 to 4095 are coded -> finding -> int64 (N,), places
+        in the finding's `values`.
 
         Raises UsageError for other shapes and for values that are not finite."""
         self._check(images)
@@ -183,7 +184,7 @@ def _trained(size: int, count: int, epochs: int, tell: Progress) -> _Network:
             if name != "nodule":  # "where" teaches it
                 loss = loss + cross_entropy(out[name], answer[chosen], weights[name], ignore_index=-1)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         rate.step()
         tell("teaching the reader", step + 1, steps)
