@@ -88,7 +88,9 @@ class Reader:
 def reader(size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, tell: Progress = quiet) -> Reader:
     """The reader of this size, from the cache, or trained on `count` phantoms and examined on `exam` others.
 
-    64 takes six minutes of one core the first time, 96 twelve. Raises UsageError for sizes that are no multiple of 8.
+    The first time 64 takes seven minutes of one core, half of them for drawing, and 96 about thirteen. At
+    both, presence and side of everything but nodules are read right in 99 of 100 phantoms and more; nodules, one to six
+    pixels wide, hardly better than by guessing. Raises UsageError for sizes that are no multiple of 8.
     """
     if size % 8 or size < 32:
         raise UsageError(f"no reader of size {size}; expected a multiple of 8 from 32 on, e.g. 64 or 96")
