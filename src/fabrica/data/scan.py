@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fabrica import io
-from fabrica.data import layouts
+from fabrica.data import layouts, mimic
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import Fractions, remove_leaks, split_rows
@@ -40,7 +40,8 @@ def scan(
     A row is one image: a file; a frame of an npz or a member of a zip; or a DICOM series of CT, MR or PT whose
     slices lie in one folder and stack into a volume: its path is the folder, and where the folder holds more than
     that series, its frame is the SeriesInstanceUID. Slices that do not stack are a row each.
-    Layouts: see `fabrica.data.layouts`. Order and result depend on the files alone.
+    Layouts: see `fabrica.data.layouts`, and `fabrica.data.mimic` for MIMIC-CXR-JPG.
+    Order and result depend on the files alone.
 
     labels         a CSV that names the files; what it says comes before all else. Without it, a CSV in the folder
                    or its parent that knows at least half of the images is used. See `fabrica.data.tables`.
@@ -60,6 +61,8 @@ def scan(
     folder = Path(folder)
     if not folder.exists():
         raise UsageError(f"no folder {folder} to scan")
+    if labels is None and patient_regex is None and mimic.is_mimic(folder):
+        return mimic.mimic(folder, progress=progress)
     root, files = (folder, walk(folder)) if folder.is_dir() else (folder.parent, [folder])
     layout = layouts.read_layout(_relative(path, root) for path in files)
     found = find([path for path in files if _relative(path, root) not in layout.masks])

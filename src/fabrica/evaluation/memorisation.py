@@ -131,7 +131,7 @@ def _check(samples: Float32, train: Float32, heldout: Float32) -> None:
         raise UsageError(f"{len(samples)} samples and {len(train)} training images; at least 1 and 4 are needed")
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
+def wilson(hits: float, n: float, level: float = 0.95) -> Interval:
     """Confidence interval of a share (Wilson 1927)."""
     z = float(norm.ppf(0.5 + level / 2))
     share = hits / n

@@ -1,0 +1,180 @@
+"""What a sampler is told of the image to make: the context of its cross-attention (Rombach et al. 2022, section 3.3).
+
+Every condition has a learned null of its own, for what is not known and for guidance without a classifier (Ho &
+Salimans 2022), so that one network answers to all of them, to some, and to none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fabrica.bpe import END, PAD
+from fabrica.errors import UsageError, did_you_mean
+from fabrica.nets.text import TextEncoder
+
+OCTAVES = 4  # of the waves that a number is written in; the shortest is an eighth of its range
+
+
+@dataclass(frozen=True)
+class Text:
+    """A report as the tokens of `fabrica.bpe`: (B, L) int64, L at most `context`; not known where it says nothing.
+
+    tokens is the size of the vocabulary; the encoder has `layers` and `heads`."""
+
+    tokens: int
+    context: int = 128
+    layers: int = 3
+    heads: int = 3
+
+
+@dataclass(frozen=True)
+class Category:
+    """One of so many classes, such as sex or view: (B,) int64, 0 to classes - 1; not known where it is below 0."""
+
+    classes: int
+
+
+@dataclass(frozen=True)
+class Number:
+    """A quantity, such as age in years: (B,) float32, clipped to [low, high]; not known where it is NaN."""
+
+    low: float
+    high: float
+
+
+Condition = Text | Category | Number
+
+
+class Conditions(nn.Module):
+    """Values by name -> (B, T, width), the context of MONAI's DiffusionModelUNet with cross_attention_dim = width.
+
+    A text takes `context` of the T places, anything else one. MONAI's cross-attention knows no mask, so that places
+    behind the end of a text hold one learned vector that says so. There are as many places whatever the text, and the
+    context of a prompt depends on nothing but the prompt. A condition that is not known has its null in all its places.
+
+    Raises UsageError for values under other names, of other shapes, and, where they can be looked at without waiting
+    for an accelerator, out of range.
+    """
+
+    def __init__(self, declared: Mapping[str, Condition], width: int = 192) -> None:
+        super().__init__()
+        if not declared:
+            raise UsageError("no condition is declared; leave the conditions out, or name one, e.g. text")
+        self.declared, self.width = dict(declared), width
+        self.readers = nn.ModuleDict({name: _reader(name, what, width) for name, what in declared.items()})
+        self.nulls = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in declared})
+        self.pads = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(width)) for name, what in declared.items() if isinstance(what, Text)}
+        )
+
+    def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> Tensor:
+        """The context; hidden (B, conditions) bool, in the order they are declared: what to leave out though it is
+        known, see `dropped`."""
+        self._check(values)
+        parts = []
+        for k, (name, what) in enumerate(self.declared.items()):
+            given = values[name]
+            absent = _absent(what, given)
+            if hidden is not None:
+                absent = absent | hidden[:, k].to(absent.device)
+            if isinstance(what, Text):
+                part = self._read(name, what, given)
+            elif isinstance(what, Category):
+                part = self.readers[name](given.clamp(min=0))[:, None]
+            else:
+                part = self.readers[name](_waves(given, what))[:, None]
+            parts.append(torch.where(absent[:, None, None], self.nulls[name], part.float()))
+        return torch.cat(parts, dim=1)
+
+    def unknown(self, size: int) -> dict[str, Tensor]:
+        """The values of `size` images of which nothing is known: what guidance compares with, and what stands in for
+        the conditions that nobody has given."""
+        device = next(iter(self.nulls.values())).device
+        values = {}
+        for name, what in self.declared.items():
+            if isinstance(what, Text):
+                values[name] = torch.full((size, 1), PAD, device=device)
+            elif isinstance(what, Category):
+                values[name] = torch.full((size,), -1, device=device)
+            else:
+                values[name] = torch.full((size,), math.nan, device=device)
+        return values
+
+    def dropped(self, size: int, share: float, rng: torch.Generator) -> Tensor:
+        """Which conditions to hide in training, (size, conditions) bool on the CPU: in `share` of the images all of
+        them, since that is what guidance compares with and chance would hardly ever hide them all; and, where there are
+        several, in `share` of the rest each by itself, so that any of them may be missing afterwards."""
+        everything = torch.rand(size, 1, generator=rng) < share
+        if len(self.declared) == 1:
+            return everything
+        return everything | (torch.rand(size, len(self.declared), generator=rng) < share)
+
+    def _read(self, name: str, what: Text, ids: Tensor) -> Tensor:
+        """(B, context, width) whatever the length of `ids`."""
+        mask = ids > PAD
+        meaning = self.readers[name](ids.clamp(min=PAD), mask)
+        there = torch.where(mask[..., None], meaning.float(), self.pads[name])
+        rest = self.pads[name].expand(len(ids), what.context - ids.shape[1], self.width)
+        return torch.cat([there, rest], dim=1)
+
+    def _check(self, values: Mapping[str, Tensor]) -> None:
+        for name in values:
+            if name not in self.declared:
+                raise UsageError(f"no condition {name!r}{did_you_mean(name, self.declared)}")
+        sizes = set()
+        for name, what in self.declared.items():
+            if name not in values:
+                raise UsageError(f"condition {name!r} has no values; give -1 or NaN for those that are not known")
+            given = values[name]
+            shape = f"(B, at most {what.context})" if isinstance(what, Text) else "(B,)"
+            right = (
+                given.ndim == 2 and 1 <= given.shape[1] <= what.context if isinstance(what, Text) else given.ndim == 1
+            )
+            if not right or given.is_floating_point() != isinstance(what, Number):
+                raise UsageError(
+                    f"condition {name!r} has {str(given.dtype).removeprefix('torch.')} values of shape "
+                    f"{tuple(given.shape)}; expected {'float32' if isinstance(what, Number) else 'int64'} {shape}"
+                )
+            most = 0 if isinstance(what, Number) else what.tokens if isinstance(what, Text) else what.classes
+            if most and given.device.type == "cpu" and given.numel() and int(given.max()) >= most:
+                raise UsageError(f"condition {name!r} has the value {int(given.max())}; expected at most {most - 1}")
+            sizes.add(len(given))
+        if len(sizes) > 1:
+            raise UsageError(
+                f"conditions are given of {' and '.join(map(str, sorted(sizes)))} images; expected one number"
+            )
+
+
+def _reader(name: str, what: Condition, width: int) -> nn.Module:
+    if "." in name or not name:
+        raise UsageError(f"a condition cannot be called {name!r}; take a word without full stops")
+    if isinstance(what, Text):
+        return TextEncoder(what.tokens, width, what.layers, what.heads, what.context)
+    if isinstance(what, Category):
+        if what.classes < 2:
+            raise UsageError(f"condition {name!r} has {what.classes} classes; expected 2 or more")
+        return nn.Embedding(what.classes, width)
+    if not what.low < what.high:
+        raise UsageError(
+            f"condition {name!r} goes from {what.low} to {what.high}; expected a lower and a higher number"
+        )
+    return nn.Sequential(nn.Linear(1 + 2 * OCTAVES, width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width))
+
+
+def _absent(what: Condition, given: Tensor) -> Tensor:
+    """(B,) bool: where nothing is known."""
+    if isinstance(what, Text):
+        return (given <= END).all(dim=1)  # no word between its beginning and its end
+    return given < 0 if isinstance(what, Category) else given.isnan()
+
+
+def _waves(given: Tensor, what: Number) -> Tensor:
+    """(B, 1 + 2 OCTAVES): the number from 0 to 1, and sines and cosines of half a turn over its range, one, two ..."""
+    share = ((given - what.low) / (what.high - what.low)).nan_to_num(0.5).clamp(0, 1)[:, None].float()
+    angles = share * (math.pi * 2.0 ** torch.arange(OCTAVES, device=given.device))
+    return torch.cat([share, angles.sin(), angles.cos()], dim=1)
