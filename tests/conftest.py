@@ -1,4 +1,4 @@
-"""What all tests share: two threads, a cache of their own, and a translator that changes nothing."""
+"""What all tests share: few threads, a cache of their own, and a translator that changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from fabrica.recipe import DataConfig, Recipe, SeenConfig
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FABRICA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))  # more threads than cores wait for one another
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    threads = max(1, min(2, len(os.sched_getaffinity(0)) // workers))  # more than there are cores wait for one another
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that tests start
 
 
 class Middle(nn.Module):
