@@ -1,4 +1,5 @@
-"""A trained model, ready to use: `load(folder)` gives a Model; it makes images (`sample`) or translates (`apply`)."""
+"""A trained model, ready to use: `load(folder)` gives a Model; it makes images (`sample`), translates (`apply`) or
+compresses (`encode`, `decode`)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.folder import RECIPE, WEIGHTS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
-from fabrica.methods import Method, Synthesiser, Translator, build, networks
+from fabrica.methods import Compressor, Method, Synthesiser, Translator, build, networks
 from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
@@ -150,7 +151,41 @@ class Model:
                 progress("sampling", stop, n)
         return np.concatenate(parts)
 
+    def encode(self, images: Float32, *, batch: int = 16) -> Float32:
+        """The latents float32 (N, L, *s) of images (N, C, *S) in [-1, 1], of any size, by an autoencoder: mean 0 and
+        standard deviation 1 a channel over its training images. s is S over the autoencoder's factor, rounded up."""
+        return self._in_batches(self._compressor().encode, images, batch)
+
+    def decode(self, latents: Float32, size: Sequence[int] = (), *, batch: int = 16) -> Float32:
+        """The images float32 (N, C, *S) in [-1, 1] of latents (N, L, *s). size: S of what was encoded; empty: the size
+        of the training images, data.size."""
+        method = self._compressor()
+        return self._in_batches(lambda part: method.decode(part, size), latents, batch)
+
+    def _in_batches(self, net: Callable[[Tensor], Tensor], values: Float32, batch: int) -> Float32:
+        parts = []
+        for start in range(0, len(values), batch):
+            part = torch.from_numpy(np.ascontiguousarray(values[start : start + batch], dtype=np.float32))
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                parts.append(net(part.to(self.device)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _compressor(self) -> Compressor:
+        if not isinstance(self.method, Compressor):
+            kind = self.recipe.method["name"]
+            raise UsageError(f"model {self.name} ({kind}) has no latents; encode and decode are for method autoencoder")
+        return self.method
+
+    def _not_alone(self) -> None:
+        """UsageError for an autoencoder, which neither makes images of noise nor translates."""
+        if isinstance(self.method, Compressor):
+            raise UsageError(
+                f"model {self.name} is an autoencoder, for latent diffusion to work on; see what it leaves of images "
+                f"with: fabrica evaluate {self.folder}"
+            )
+
     def _synthesiser(self) -> Synthesiser:
+        self._not_alone()
         if not isinstance(self.method, Synthesiser):
             raise UsageError(f"model {self.name} translates images; use it with: fabrica apply {self.folder} IN -o OUT")
         return self.method
@@ -246,6 +281,7 @@ class Model:
 
     def way(self, direction: str) -> Way:
         """One direction of a translator, for `fabrica.translation`; UsageError for one that it does not ship."""
+        self._not_alone()
         method = self.method
         if not isinstance(method, Translator):
             raise UsageError(f"model {self.name} makes images of noise; use it with: fabrica sample {self.folder}")

@@ -96,7 +96,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         for name in names:
             setattr(method, name, fabric.setup_module(getattr(method, name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    watched = watch(recipe, heldout, fabric.device) if "critic" in method.players else None
+    watched = watch(method, recipe, heldout, fabric.device) if "critic" in method.players else None
     run = Run(
         recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout, scored, judged, watched
     )
@@ -288,7 +288,7 @@ def open_log(run: Run) -> Log:
     columns = [*COLUMNS, run.scored]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
-        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce"]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce", "kl"]
     to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
     if run.recipe.track != "mlflow":
         return to_csv

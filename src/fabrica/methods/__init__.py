@@ -17,6 +17,13 @@ directions  "a2b", and "b2a" where it ships both ways
 pairs       whether it learns from pairs
 translate   (images of one side, direction) -> images of the other, [-1, 1] in and out
 
+One that compresses sees batch["image"]. It has
+
+latent_shape  (L, *s) of the latents of an image of the recipe's size
+encode      images -> latents, of mean 0 and standard deviation 1 a channel over training images
+decode      (latents, size of the images) -> images
+measure     told training images, it sets that scale: before its weights are kept
+
 Optional:
 
 validation   (batch, rng) -> per-image losses on held-out images; lower is better
@@ -28,7 +35,7 @@ multimodal   whether it sees contrasts beside a, the last channels of batch["a"]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
@@ -51,6 +58,7 @@ METHODS = {
     "cut": "fabrica.methods.cut:CUT",
     "restore": "fabrica.methods.restore:Restore",
     "srgan": "fabrica.methods.srgan:SRGAN",
+    "autoencoder": "fabrica.methods.autoencoder:Autoencoder",
 }
 
 
@@ -95,6 +103,17 @@ class Translator(Method, Protocol):
 
 
 @runtime_checkable
+class Compressor(Method, Protocol):
+    """A method that makes latents of images, and images of latents."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor, size: Sequence[int] = ()) -> Tensor: ...
+    def measure(self, images: Iterable[Tensor]) -> None: ...
+
+
+@runtime_checkable
 class Validated(Method, Protocol):
     """A method whose loss on held-out images says how good its weights are."""
 
@@ -120,7 +139,8 @@ def build(recipe: Recipe) -> Method:
         beside = {"beside": len(data.beside)} if data.beside else {}
         method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"), **beside)
     elif data.a or data.b:
-        raise UsageError(f"{name} makes images of noise; leave data.a and data.b empty, or take e.g. method.name=cut")
+        task = "makes images of noise" if hasattr(cls, "sample") else "sees images of one kind"
+        raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
         classes = len(data.classes) if data.condition == "label" else 0
         method = cls(config, (data.channels, *data.size), classes)

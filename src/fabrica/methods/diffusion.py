@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
+from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
@@ -141,26 +141,6 @@ class Diffusion(nn.Module):
     def _dropped(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         hidden = torch.rand(len(labels), generator=rng).to(labels.device) < self.config.label_drop
         return torch.where(hidden, self.classes, labels)
-
-
-def folded(x: Tensor, patch: int) -> Tensor:
-    """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
-    return rearrange(x, f"b c {apart} -> b (c {together}", **sides)
-
-
-def unfolded(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `folded`."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
-    return rearrange(x, f"b (c {together} -> b c {apart}", **sides)
-
-
-def _patches(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
-    """The einops patterns of pixels in space, "(h ph) (w pw)", and in channels, "ph pw) h w", and the sides."""
-    axes = "hwd"[:dims]
-    apart = " ".join(f"({a} p{a})" for a in axes)
-    together = " ".join(f"p{a}" for a in axes) + ") " + " ".join(axes)
-    return apart, together, {f"p{a}": patch for a in axes}
 
 
 def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
