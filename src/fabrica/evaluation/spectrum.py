@@ -1,4 +1,5 @@
-"""The mark that strides leave: a pattern of a network's own period, points in the spectrum (Odena et al. 2016)."""
+"""What a network leaves in the spectrum of its images: a pattern of its strides' period (Odena et al. 2016), and less
+of high frequencies, which is blur."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ import itertools
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.image import Float32
+from fabrica.image import Float32, Float64
 
+RINGS = 16  # of frequency
 RING = (3, 5)  # bins from a point to those that tell what would be there without it; a Hann window blurs over one
 
 
@@ -35,3 +37,33 @@ def stride_peak(images: Float32, stride: int) -> float:
             around = [power[(row + y) % height, (column + x) % width] for y, x in ring]
             peaks.append(power[row % height, column % width] / max(float(np.median(around)), 1e-20))
     return float(max(peaks))
+
+
+def power_kept(made: Float32, real: Float32) -> tuple[Float64, Float64]:
+    """How much of the power of images (N, C, *S) a copy of them has, ring by ring of frequency: the middles of the
+    rings as shares of Nyquist, and the ratios; 1 is all of it, less is blur, more is noise.
+
+    Powers are means over the images, each less its mean and under a Hann window. There are RINGS rings, fewer of images
+    below 64 pixels, so that each holds some frequencies.
+    """
+    rings = max(2, min(RINGS, min(real.shape[2:]) // 4))
+    axes = np.meshgrid(*(2 * np.fft.fftfreq(side) for side in real.shape[2:]), indexing="ij")
+    ring = (rings * np.sqrt(sum(axis**2 for axis in axes))).astype(int)  # corners, beyond Nyquist, are left out
+
+    def power(images: Float32) -> Float64:
+        total = np.zeros(ring.shape)
+        for image in images:
+            total += _power(image)
+        return np.asarray(np.bincount(ring.ravel(), total.ravel())[:rings], dtype=np.float64)
+
+    return (np.arange(rings) + 0.5) / rings, power(made) / np.maximum(power(real), 1e-20)
+
+
+def _power(image: Float32) -> Float64:
+    """The power spectrum (*S) of one image (C, *S), over its channels."""
+    values = image.astype(np.float64)
+    values -= values.mean(axis=tuple(range(1, image.ndim)), keepdims=True)
+    for axis, side in enumerate(image.shape[1:], start=1):
+        values *= np.hanning(side + 1)[:-1].reshape(-1, *[1] * (image.ndim - 1 - axis))
+    power: Float64 = (np.abs(np.fft.fftn(values, axes=range(1, image.ndim))) ** 2).sum(0)
+    return power
