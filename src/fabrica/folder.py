@@ -16,6 +16,7 @@ from fabrica.methods import Compressor, Method, Translator, networks
 from fabrica.recipe import CodecConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
 
@@ -81,6 +82,8 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
     use.append(f"fabrica evaluate FOLDER --against {recipe.data.source} -o report")
     lines = "\n".join(f"    {line}" for line in use)
+    if recipe.uses:
+        rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}
 

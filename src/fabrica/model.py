@@ -23,7 +23,7 @@ from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
-from fabrica.folder import RECIPE, WEIGHTS, codec_of
+from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Compressor, Method, Synthesiser, Translator, build, networks
@@ -154,12 +154,12 @@ class Model:
     def encode(self, images: Float32, *, batch: int = 16) -> Float32:
         """The latents float32 (N, L, *s) of images (N, C, *S) in [-1, 1], of any size, by an autoencoder: mean 0 and
         standard deviation 1 a channel over its training images. s is S over the autoencoder's factor, rounded up."""
-        return self._in_batches(self._compressor().encode, images, batch)
+        return self._in_batches(self.compressor.encode, images, batch)
 
     def decode(self, latents: Float32, size: Sequence[int] = (), *, batch: int = 16) -> Float32:
         """The images float32 (N, C, *S) in [-1, 1] of latents (N, L, *s). size: S of what was encoded; empty: the size
         of the training images, data.size."""
-        method = self._compressor()
+        method = self.compressor
         return self._in_batches(lambda part: method.decode(part, size), latents, batch)
 
     def _in_batches(self, net: Callable[[Tensor], Tensor], values: Float32, batch: int) -> Float32:
@@ -170,7 +170,9 @@ class Model:
                 parts.append(net(part.to(self.device)).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def _compressor(self) -> Compressor:
+    @property
+    def compressor(self) -> Compressor:
+        """The method of an autoencoder; UsageError for another model."""
         if not isinstance(self.method, Compressor):
             kind = self.recipe.method["name"]
             raise UsageError(f"model {self.name} ({kind}) has no latents; encode and decode are for method autoencoder")
@@ -353,8 +355,9 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
     recipe = load_recipe(folder / RECIPE)
-    method = build(recipe)
     chosen = torch.device(device) if device else default_device()
+    space = load_autoencoder(folder / AUTOENCODER, chosen) if recipe.uses else None
+    method = build(recipe, space.compressor if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
         for name, network in zip(method.ships, networks(method, method.ships), strict=True):
@@ -366,10 +369,21 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + (space.hash.encode() if space else b"")).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     return Model(folder, recipe, *codecs, method, chosen, digest, beside)
+
+
+def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
+    """The autoencoder in a folder; UsageError for another model."""
+    model = load(folder, device=device)
+    if not isinstance(model.method, Compressor):
+        raise UsageError(
+            f"uses.autoencoder: {folder} holds {model.name} ({model.recipe.method['name']}), no autoencoder; train "
+            "one, e.g. fabrica train autoencoder-chest"
+        )
+    return model
 
 
 def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:

@@ -23,12 +23,14 @@ from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
+from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
 from fabrica.data.sources import BESIDE, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
+from fabrica.latent import keep_space, open_space
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, networks
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
@@ -77,16 +79,23 @@ class Run:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
-    method = build(copy.deepcopy(recipe))
+    space = open_space(recipe, folder) if recipe.uses else None
+    latent = space.compressor if space else None
+    method = build(copy.deepcopy(recipe), latent)
     _check_scale(recipe, method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
+    if space and isinstance(data, Dataset) and isinstance(heldout, Dataset):
+        data, heldout = (
+            encoded(images, space.encode, space.hash, _named(progress, f"encoding {split} images"))
+            for images, split in ((data, "train"), (heldout, "val"))
+        )
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
             warn(note)
     fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
-    method = build(recipe)
+    method = build(recipe, latent)
     _check(recipe, method, fabric.world_size)
     scored, judged = judge(method, recipe, heldout, fabric.device)
     cast(nn.Module, method).to(fabric.device)
@@ -102,6 +111,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     )
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)
+        if space:
+            keep_space(space, folder)
         recipe.save(folder / RECIPE)
     return run
 

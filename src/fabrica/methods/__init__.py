@@ -31,6 +31,8 @@ least_batch  the fewest images a step and process; 1 without it
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
              `beside`, their number
+latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
+             batch["image"], and samples images
 """
 
 from __future__ import annotations
@@ -120,8 +122,10 @@ class Validated(Method, Protocol):
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor: ...
 
 
-def build(recipe: Recipe) -> Method:
+def build(recipe: Recipe, space: Compressor | None = None) -> Method:
     """The recipe's method with fresh weights; fills recipe.method with every value, defaults included.
+
+    space   what recipe.uses names: the trained autoencoder on whose latents the method works.
 
     Raises UsageError for an unknown method or key, values that the method cannot take, and data that do not say what
     the method learns from.
@@ -134,6 +138,8 @@ def build(recipe: Recipe) -> Method:
     cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")
     data = recipe.data
+    if recipe.uses and not getattr(cls, "latent", False):
+        raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
     if hasattr(cls, "translate"):
         _check_sides(str(name), cls, data)
         beside = {"beside": len(data.beside)} if data.beside else {}
@@ -143,7 +149,7 @@ def build(recipe: Recipe) -> Method:
         raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
         classes = len(data.classes) if data.condition == "label" else 0
-        method = cls(config, (data.channels, *data.size), classes)
+        method = cls(config, (data.channels, *data.size), classes, **({"space": space} if space else {}))
     recipe.method = {"name": name, **asdict(config)}
     return cast(Method, method)
 
