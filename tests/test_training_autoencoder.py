@@ -20,6 +20,7 @@ from fabrica.training import train
 TINY = [
     "method.channels=[8,16]",
     "method.norm_groups=8",
+    "method.latent_channels=3",
     "method.critic_width=4",
     "method.pretrain=2",
     "data.size=32",
@@ -36,7 +37,9 @@ def tiny(name: str, *overrides: str) -> Recipe:
     """A shipped recipe with its smallest networks, on phantoms where it has no data of its own."""
     recipe = load_recipe(name)
     volumes = len(recipe.data.size) == 3
-    size = ["data.size=[24,32,24]"] if volumes else []
+    size = (
+        ["data.size=[8,16,16]", "method.adversarial=0", "method.features=0"] if volumes else []
+    )  # no room for a critic
     own = [] if recipe.data.source else ["data.source=phantom:head:T1" if volumes else "data.source=phantom:chest"]
     return load_recipe(name, [*TINY, *size, *own, *overrides])
 
