@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import interpolate
 
 from fabrica.errors import UsageError
 from fabrica.losses import frequency_distance, ms_ssim
 from fabrica.methods.autoencoder import Autoencoder, kl
+from fabrica.nets.patches import folded
 from fabrica.phantoms import chest
 
 SMALL: dict[str, Any] = {"channels": [8, 16], "res_blocks": 1, "norm_groups": 8, "critic_width": 4, "pretrain": 0}
@@ -108,6 +110,28 @@ def test_any_size_comes_back_in_its_size(size: tuple[int, ...], config: dict[str
     assert made.shape == images.shape and float(made.abs().max()) <= 1 and float(made.std()) > 0
     with pytest.raises(UsageError, match="give the size of what was encoded"):
         method.decode(latents)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_with_the_shortcut_it_starts_as_means_of_blocks(dims: int) -> None:
+    kept, latent_channels = {2: (2, 5), 3: (1, 4)}[dims]
+    method = small((1, *(24,) * dims), patch=2, latent_channels=latent_channels, shortcut=True)
+    assert method.encoder.past == (1, 4, kept)
+    blocks = torch.rand(2, 1, *(6 * kept,) * dims, generator=rng()) * 2 - 1
+    images = blocks
+    for axis in range(2, 2 + dims):
+        images = images.repeat_interleave(4 // kept, dim=axis)
+    with torch.no_grad():
+        latents = method.encode(images)
+        made = method.decode(latents)
+    torch.testing.assert_close(latents[:, : kept**dims], folded(blocks, kept))
+    assert not latents[:, kept**dims :].any()
+    mode = "bilinear" if dims == 2 else "trilinear"
+    torch.testing.assert_close(made, interpolate(blocks, scale_factor=4 // kept, mode=mode))
+    moved = next(method.turns({"image": images}, rng())).loss
+    moved.backward()  # and what is silent at first learns
+    assert method.encoder.means.conv.weight.grad.any()
+    assert method.decoder.layers.blocks[-1].conv.weight.grad.any()
 
 
 def test_at_work_there_is_no_noise() -> None:

@@ -37,6 +37,7 @@ class Autoencoder(nn.Module):
         attention: bool = False  # at the deepest level
         norm_groups: int = 32
         patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster
+        shortcut: bool = False  # means of blocks go past the networks, which learn the rest, sooner
         l1: float = 1.0
         ms_ssim: float = 0.0  # weight of 1 - MS-SSIM; of volumes on axial slices, as all that follows but the critic
         frequency: float = 0.0  # weight of the distance of Fourier coefficients
@@ -63,6 +64,7 @@ class Autoencoder(nn.Module):
             config.attention,
             config.norm_groups,
             config.patch,
+            config.shortcut,
         )
         self.factor = self.encoder.factor
         self.players: dict[str, tuple[str, ...]] = {"autoencoder": ("encoder", "decoder")}

@@ -6,14 +6,19 @@ MONAI's turns 97 x 66 into 96 x 64 without a word; here images are padded to wha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
 
 from fabrica.errors import UsageError
 from fabrica.nets.framing import padded_to
 from fabrica.nets.patches import folded, unfolded
+
+SURE = -6.0  # log variance of latents at first, where there is something to be sure of
 
 
 class Encoder(nn.Module):
@@ -22,30 +27,75 @@ class Encoder(nn.Module):
     mean, std   of the latents over training images, each (L,): the scale of latents, kept beside the weights.
     """
 
-    def __init__(self, whole: AutoencoderKL, patch: int, factor: int) -> None:
+    def __init__(self, whole: AutoencoderKL, patch: int, factor: int, past: Past | None) -> None:
         super().__init__()
-        self.patch, self.factor = patch, factor
+        self.patch, self.factor, self.past = patch, factor, past
         self.layers, self.means, self.log_variances = whole.encoder, whole.quant_conv_mu, whole.quant_conv_log_sigma
         self.register_buffer("mean", torch.zeros(whole.latent_channels))
         self.register_buffer("std", torch.ones(whole.latent_channels))
         self.mean: Tensor
         self.std: Tensor
+        if past:
+            _silence(self.means.conv)
+            nn.init.constant_(self.log_variances.conv.bias, SURE)
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.layers(folded(padded_to(images, self.factor), self.patch))
-        return torch.cat([self.means(found), self.log_variances(found)], dim=1)
+        images = padded_to(images, self.factor)
+        found = self.layers(folded(images, self.patch))
+        means = self.means(found)
+        if self.past:
+            means = means + self.past.down(images, means.shape[1])
+        return torch.cat([means, self.log_variances(found)], dim=1)
 
 
 class Decoder(nn.Module):
     """latents (B, L, *s) -> images (B, C, *s * factor): what `framing.inner` cuts the padding off."""
 
-    def __init__(self, whole: AutoencoderKL, patch: int) -> None:
+    def __init__(self, whole: AutoencoderKL, patch: int, past: Past | None) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.past = patch, past
         self.enter, self.layers = whole.post_quant_conv, whole.decoder
+        if past:
+            _silence(self.layers.blocks[-1].conv)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return unfolded(self.layers(self.enter(latents)), self.patch)
+        images = unfolded(self.layers(self.enter(latents)), self.patch)
+        return images + self.past.up(latents) if self.past else images
+
+
+class Past(NamedTuple):
+    """What goes past the networks, without weights (after Chen et al. 2025, Deep compression autoencoder, section 3.1):
+    means of blocks of pixels, as channels of the latents, and back. The networks learn the rest, many times sooner.
+
+    channels, factor   of the images; kept: so many means along each side of what one latent stands for.
+    """
+
+    channels: int
+    factor: int
+    kept: int
+
+    def down(self, images: Tensor, latent_channels: int) -> Tensor:
+        """images (B, C, *S) -> (B, L, *s); channels that are left over are 0."""
+        means = folded(_pools(images)(images, self.factor // self.kept), self.kept)
+        empty = means.new_zeros(len(means), latent_channels - means.shape[1], *means.shape[2:])
+        return torch.cat([means, empty], dim=1)
+
+    def up(self, latents: Tensor) -> Tensor:
+        """latents (B, L, *s) -> (B, C, *S), linear between the middles of the blocks."""
+        dims = latents.ndim - 2
+        means = unfolded(latents[:, : self.channels * self.kept**dims].float(), self.kept)
+        mode = "bilinear" if dims == 2 else "trilinear"
+        return interpolate(means, scale_factor=self.factor // self.kept, mode=mode)
+
+
+def _silence(convolution: nn.Module) -> None:
+    """At first nothing is added to what goes past."""
+    for weight in convolution.parameters():
+        nn.init.zeros_(weight)
+
+
+def _pools(images: Tensor) -> Callable[[Tensor, int], Tensor]:
+    return avg_pool2d if images.ndim == 4 else avg_pool3d
 
 
 def halves(
@@ -56,11 +106,12 @@ def halves(
     attention: bool = False,
     norm_groups: int = 32,
     patch: int = 1,
+    shortcut: bool = False,
 ) -> tuple[Encoder, Decoder]:
     """Encoder and decoder of images (C, *S).
 
     channels    width of each level; each but the last halves the sides. attention: at the deepest level.
-    patch       pixels along the side of what the network sees as one.
+    patch       pixels along the side of what the network sees as one. shortcut: see `Past`.
     """
     dims = len(shape) - 1
     if min(latent_channels, res_blocks, patch, norm_groups, *channels, len(channels)) < 1:
@@ -83,4 +134,7 @@ def halves(
         with_decoder_nonlocal_attn=attention,
         use_flash_attention=True,
     )
-    return Encoder(whole, patch, patch * 2 ** (len(channels) - 1)), Decoder(whole, patch)
+    factor = patch * 2 ** (len(channels) - 1)
+    fitting = [k for k in range(1, factor + 1) if factor % k == 0 and shape[0] * k**dims <= latent_channels]
+    past = Past(shape[0], factor, max(fitting)) if shortcut and fitting else None
+    return Encoder(whole, patch, factor, past), Decoder(whole, patch, past)
