@@ -118,5 +118,7 @@ def test_what_an_autoencoder_is_not_for_is_one_line(run: Path, tmp_path: Path) -
         with pytest.raises(UsageError, match="is an autoencoder") as refused:
             wrong()
         assert f"fabrica evaluate {run}" in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(UsageError, match=r"train\.keep is frd, which compares samples"):
+        train(tiny("autoencoder-chest", "train.keep=frd", "train.steps=1"), tmp_path / "run")
     with pytest.raises(UsageError, match=r"data\.a and data\.b empty"):
         train(tiny("autoencoder-chest", "data.a=x", "data.b=y", "train.steps=1"), tmp_path / "run")

@@ -46,6 +46,10 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
                 f"train.keep is loss, but {recipe.method['name']} has no loss that tells good weights; take frd or kid"
             )
         return "val_loss", lambda averaged: _loss(averaged, recipe, heldout, device)
+    if isinstance(method, Compressor):
+        raise UsageError(
+            f"train.keep is {keep}, which compares samples, and an autoencoder makes none; take loss or last"
+        )
     if len(heldout) < FEWEST:
         raise UsageError(
             f"{len(heldout)} held-out images are too few to choose weights by {keep}; it takes {FEWEST}: "

@@ -33,6 +33,7 @@ from fabrica.heldout import Judge, absent, judge
 from fabrica.latent import keep_space, open_space
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, networks
+from fabrica.model import Model
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
@@ -85,11 +86,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     _check_scale(recipe, method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
-    if space and isinstance(data, Dataset) and isinstance(heldout, Dataset):
-        data, heldout = (
-            encoded(images, space.encode, space.hash, _named(progress, f"encoding {split} images"))
-            for images, split in ((data, "train"), (heldout, "val"))
-        )
+    if space:
+        data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
             warn(note)
@@ -195,6 +193,12 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
         recipe.data.classes = list(data.classes)
     _fill_output(recipe, data)
     return data, heldout
+
+
+def _latents(space: Model, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
+    """What diffusion sees of these images where it works on latents."""
+    assert isinstance(images, Dataset)  # what translates uses no autoencoder: see `build`
+    return encoded(images, space.encode, space.hash, _named(progress, f"encoding {split} images"))
 
 
 def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
