@@ -38,7 +38,7 @@ def tiny(name: str, *overrides: str) -> Recipe:
     recipe = load_recipe(name)
     volumes = len(recipe.data.size) == 3
     size = (
-        ["data.size=[8,16,16]", "method.adversarial=0", "method.features=0"] if volumes else []
+        ["data.size=[16,16,16]", "method.adversarial=0", "method.features=0"] if volumes else []
     )  # no room for a critic
     own = [] if recipe.data.source else ["data.source=phantom:head:T1" if volumes else "data.source=phantom:chest"]
     return load_recipe(name, [*TINY, *size, *own, *overrides])

@@ -145,7 +145,7 @@ def test_a_network_file_sees_in_the_critics_place(tmp_path: Path) -> None:
         seer = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))  # type: ignore[no-untyped-call]
     seer.save(str(tmp_path / "seer.pt"))
     only = {"adversarial": 0.0, "kl": 0.0, "network": str(tmp_path / "seer.pt")}
-    for shape in ((1, 32, 32), (1, 4, 32, 32)):  # volumes slice by slice
+    for shape in ((1, 32, 32), (1, 8, 32, 32)):  # volumes slice by slice
         images = torch.rand(2, *shape, generator=rng())
         plain, seeing = (
             next(small(shape, **only, features=weight).turns({"image": images}, rng())).loss for weight in (0.0, 1.0)
@@ -163,6 +163,7 @@ def test_a_network_file_sees_in_the_critics_place(tmp_path: Path) -> None:
         ((1, 32, 32), {"l1": 0.0}, "one of the first three above 0"),
         ((1, 32, 32), {"adversarial": 0.0}, "set method.features=0, or method.network"),
         ((1, 16, 32), {}, "the critic of autoencoder takes 24 or more"),
+        ((1, 6, 32, 32), {}, "leaves [3, 16, 16] voxels of latents; it needs 4 a side"),
     ],
 )
 def test_wrong_settings_are_one_line(shape: tuple[int, ...], config: dict[str, Any], message: str) -> None:

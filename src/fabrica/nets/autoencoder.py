@@ -121,6 +121,13 @@ def halves(
             f"method.channels is {channels}; each must be a multiple of method.norm_groups, {norm_groups}: "
             f"take e.g. method.norm_groups={math.gcd(norm_groups, *channels)}"
         )
+    factor = patch * 2 ** (len(channels) - 1)
+    deepest = [-(-side // factor) for side in shape[1:]]
+    if dims == 3 and min(deepest) < 4:  # bf16 gradients of smaller 3-D convolutions are not finite (torch 2.13)
+        raise UsageError(
+            f"data.size {list(shape[1:])} leaves {deepest} voxels of latents; it needs 4 a side: take larger volumes, "
+            "fewer method.channels or a smaller method.patch"
+        )
     whole = AutoencoderKL(
         spatial_dims=dims,
         in_channels=shape[0] * patch**dims,
@@ -134,7 +141,6 @@ def halves(
         with_decoder_nonlocal_attn=attention,
         use_flash_attention=True,
     )
-    factor = patch * 2 ** (len(channels) - 1)
     fitting = [k for k in range(1, factor + 1) if factor % k == 0 and shape[0] * k**dims <= latent_channels]
     past = Past(shape[0], factor, max(fitting)) if shortcut and fitting else None
     return Encoder(whole, patch, factor, past), Decoder(whole, patch, past)
