@@ -199,6 +199,13 @@ def test_training_of_a_gan_is_told_line_by_line_to_a_file(capsys: pytest.Capture
     ]
 
 
+def test_the_opponent_of_a_critic_has_any_name(capsys: pytest.CaptureFixture[str]) -> None:
+    others = {key: value for key, value in PLAYERS.items() if key != "grad_norm_generator"}
+    with training_bar() as (report, _):
+        report(ROW | others | {"grad_norm_autoencoder": 0.5, "grad_norm": 9.0, "val_loss": 0.0312})
+    assert capsys.readouterr().err == " 25%  step 500 held-out 0.0312 critic 85/80 % grad 1.2/0.5 200/s\n"
+
+
 def test_training_with_a_loss_is_told_as_before(capsys: pytest.CaptureFixture[str]) -> None:
     with training_bar() as (report, _):
         report(ROW | {"val_loss": 0.0312})

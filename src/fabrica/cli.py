@@ -217,6 +217,7 @@ def train(
     with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
     following = f"apply {folder} IN -o OUT" if chosen.data.a else f"sample {folder} -n 16 -o samples"
+    following = f"evaluate {folder} -o report" if chosen.method["name"] == "autoencoder" else following
     print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica {following}")
 
 

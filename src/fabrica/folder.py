@@ -12,10 +12,11 @@ from fabrica import __version__
 from fabrica.codec import Codec
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
-from fabrica.methods import Method, Translator, networks
+from fabrica.methods import Compressor, Method, Translator, networks
 from fabrica.recipe import CodecConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
 
@@ -65,17 +66,24 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
         "weights kept": kept,
         "made with": f"Fabrica {__version__}, seed {recipe.seed}",
     }
-    use = "fabrica sample FOLDER -n 16 -o samples"
+    use = ["fabrica sample FOLDER -n 16 -o samples"]
     warning = SYNTHETIC
+    if isinstance(method, Compressor):
+        rows["latents"] = " x ".join(str(side) for side in method.latent_shape)
+        use, warning = [], COMPRESSED
     if isinstance(method, Translator):
         rows["images"] = (
             f"{size}: {recipe.data.a} ({_values(recipe.codec)}) to {recipe.data.b} ({_values(recipe.codec_b)})"
         )
         rows["conditions"] = f"directions {', '.join(method.directions)}"
         beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
-        use, warning = f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty", TRANSLATED
+        use, warning = [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], TRANSLATED
         if recipe.beside:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
+    use.append(f"fabrica evaluate FOLDER --against {recipe.data.source} -o report")
+    lines = "\n".join(f"    {line}" for line in use)
+    if recipe.uses:
+        rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}
 
@@ -85,8 +93,7 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
 |---|---|
 {table}
 
-    {use}
-    fabrica evaluate FOLDER --against {recipe.data.source} -o report
+{lines}
 
 {warning}
 """
@@ -102,3 +109,6 @@ diagnosis. Before sharing them, read the memorisation audit in the report."""
 TRANSLATED = """\
 Images made by this model show a patient as another scanner might have seen them. What the source does not show is
 guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""
+COMPRESSED = """\
+This model makes latents of images, and images of latents. Latents are the patient's image in other words: keep them as
+you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""

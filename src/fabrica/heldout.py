@@ -19,7 +19,7 @@ from fabrica.errors import UsageError
 from fabrica.evaluation import distribution
 from fabrica.evaluation.radiomics import radiomic_features, standardised, standardiser
 from fabrica.image import Float32, Float64
-from fabrica.methods import Method, Synthesiser, Translator, Validated
+from fabrica.methods import Compressor, Method, Synthesiser, Translator, Validated
 from fabrica.model import labels_in_turn, middle
 from fabrica.pictures import Uint8, image_grid
 from fabrica.recipe import Recipe
@@ -46,6 +46,10 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
                 f"train.keep is loss, but {recipe.method['name']} has no loss that tells good weights; take frd or kid"
             )
         return "val_loss", lambda averaged: _loss(averaged, recipe, heldout, device)
+    if isinstance(method, Compressor):
+        raise UsageError(
+            f"train.keep is {keep}, which compares samples, and an autoencoder makes none; take loss or last"
+        )
     if len(heldout) < FEWEST:
         raise UsageError(
             f"{len(heldout)} held-out images are too few to choose weights by {keep}; it takes {FEWEST}: "
@@ -121,10 +125,13 @@ def translated(method: Method, images: Float32, device: torch.device, direction:
 
 def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Uint8:
     """What a person looks at while a model trains: 16 samples of seeds 0 to 15; or held-out images, each as source,
-    result, and the truth or, where there are no pairs, the way back.
+    result, and the truth or, where there are no pairs, the way back; of a method that compresses held-out images above
+    what is left of them.
 
     Call it under the run's autocast.
     """
+    if isinstance(method, Compressor) and not isinstance(heldout, Pairs):
+        return _rebuilt(method, recipe, heldout, device)
     if not isinstance(heldout, Pairs):
         assert isinstance(method, Synthesiser)  # only translators learn from pairs of sides
         with torch.inference_mode():
@@ -140,6 +147,16 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
         columns.append(translated(method, columns[1], device, "b2a"))
     shown = np.stack([_grey(images) for images in columns], axis=1)
     return image_grid(middle(shown.reshape(-1, *shown.shape[2:]), recipe.made_size), columns=2 * len(columns))
+
+
+@torch.no_grad()
+def _rebuilt(method: Compressor, recipe: Recipe, heldout: Dataset, device: torch.device) -> Uint8:
+    """Two rows of held-out images, each above a row of what encoder and decoder leave of them."""
+    chosen = np.unique(np.linspace(0, len(heldout) - 1, 2 * SHOWN).astype(int))
+    source = heldout.read(chosen)
+    made = method.decode(method.encode(torch.from_numpy(source).to(device)), source.shape[2:]).cpu().numpy()
+    rows = [part for k in range(0, len(source), SHOWN) for part in (source[k : k + SHOWN], made[k : k + SHOWN])]
+    return image_grid(middle(np.concatenate(rows), recipe.made_size), columns=min(SHOWN, len(source)))
 
 
 def _grey(images: Float32) -> Float32:

@@ -1,4 +1,5 @@
-"""A trained model, ready to use: `load(folder)` gives a Model; it makes images (`sample`) or translates (`apply`)."""
+"""A trained model, ready to use: `load(folder)` gives a Model; it makes images (`sample`), translates (`apply`) or
+compresses (`encode`, `decode`)."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
-from fabrica.folder import RECIPE, WEIGHTS, codec_of
+from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
-from fabrica.methods import Method, Synthesiser, Translator, build, networks
+from fabrica.methods import Compressor, Method, Synthesiser, Translator, build, networks
 from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
@@ -150,7 +151,43 @@ class Model:
                 progress("sampling", stop, n)
         return np.concatenate(parts)
 
+    def encode(self, images: Float32, *, batch: int = 16) -> Float32:
+        """The latents float32 (N, L, *s) of images (N, C, *S) in [-1, 1], of any size, by an autoencoder: mean 0 and
+        standard deviation 1 a channel over its training images. s is S over the autoencoder's factor, rounded up."""
+        return self._in_batches(self.compressor.encode, images, batch)
+
+    def decode(self, latents: Float32, size: Sequence[int] = (), *, batch: int = 16) -> Float32:
+        """The images float32 (N, C, *S) in [-1, 1] of latents (N, L, *s). size: S of what was encoded; empty: the size
+        of the training images, data.size."""
+        method = self.compressor
+        return self._in_batches(lambda part: method.decode(part, size), latents, batch)
+
+    def _in_batches(self, net: Callable[[Tensor], Tensor], values: Float32, batch: int) -> Float32:
+        parts = []
+        for start in range(0, len(values), batch):
+            part = torch.from_numpy(np.ascontiguousarray(values[start : start + batch], dtype=np.float32))
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                parts.append(net(part.to(self.device)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The method of an autoencoder; UsageError for another model."""
+        if not isinstance(self.method, Compressor):
+            kind = self.recipe.method["name"]
+            raise UsageError(f"model {self.name} ({kind}) has no latents; encode and decode are for method autoencoder")
+        return self.method
+
+    def _not_alone(self) -> None:
+        """UsageError for an autoencoder, which neither makes images of noise nor translates."""
+        if isinstance(self.method, Compressor):
+            raise UsageError(
+                f"model {self.name} is an autoencoder, for latent diffusion to work on; see what it leaves of images "
+                f"with: fabrica evaluate {self.folder}"
+            )
+
     def _synthesiser(self) -> Synthesiser:
+        self._not_alone()
         if not isinstance(self.method, Synthesiser):
             raise UsageError(f"model {self.name} translates images; use it with: fabrica apply {self.folder} IN -o OUT")
         return self.method
@@ -246,6 +283,7 @@ class Model:
 
     def way(self, direction: str) -> Way:
         """One direction of a translator, for `fabrica.translation`; UsageError for one that it does not ship."""
+        self._not_alone()
         method = self.method
         if not isinstance(method, Translator):
             raise UsageError(f"model {self.name} makes images of noise; use it with: fabrica sample {self.folder}")
@@ -317,8 +355,9 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
     recipe = load_recipe(folder / RECIPE)
-    method = build(recipe)
     chosen = torch.device(device) if device else default_device()
+    space = load_autoencoder(folder / AUTOENCODER, chosen) if recipe.uses else None
+    method = build(recipe, space.compressor if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
         for name, network in zip(method.ships, networks(method, method.ships), strict=True):
@@ -330,10 +369,21 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + (space.hash.encode() if space else b"")).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     return Model(folder, recipe, *codecs, method, chosen, digest, beside)
+
+
+def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
+    """The autoencoder in a folder; UsageError for another model."""
+    model = load(folder, device=device)
+    if not isinstance(model.method, Compressor):
+        raise UsageError(
+            f"uses.autoencoder: {folder} holds {model.name} ({model.recipe.method['name']}), no autoencoder; train "
+            "one, e.g. fabrica train autoencoder-chest"
+        )
+    return model
 
 
 def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:

@@ -76,7 +76,7 @@ def _progress_line(row: dict[str, float]) -> str:
     """What a person wants to see while a model trains; `row` holds the last known value of each column.
 
     Of GANs: the distance from held-out images, the shares in per cent of real and of fake images that the critic
-    tells apart, the gradient norms of critic and generator, the likeness of samples among each other, images/s.
+    tells apart, the gradient norms of critic and its opponent, the likeness of samples among each other, images/s.
     """
     said = [f"step {row['step']:.0f}"]
     if "real_accuracy" not in row:
@@ -90,7 +90,8 @@ def _progress_line(row: dict[str, float]) -> str:
     if "real_accuracy" not in row:
         return " ".join([*said, f"{row['images_per_s']:.0f} images/s"])
     said.append(f"critic {100 * row['real_accuracy']:.0f}/{100 * row['fake_accuracy']:.0f} %")
-    said.append(f"grad {_short(row['grad_norm_critic'])}/{_short(row['grad_norm_generator'])}")
+    opponent = next(key for key in row if key.startswith("grad_norm_") and key != "grad_norm_critic")
+    said.append(f"grad {_short(row['grad_norm_critic'])}/{_short(row[opponent])}")
     if "ms_ssim" in row:
         said.append(f"MS-SSIM {row['ms_ssim']:.2f}")
     return " ".join([*said, f"{row['images_per_s']:.0f}/s"])

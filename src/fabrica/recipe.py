@@ -16,6 +16,7 @@ from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
 DEGRADED = "degraded"
+USES = ("autoencoder",)
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
@@ -172,7 +173,11 @@ class SeenConfig:
 
 @dataclass
 class Recipe:
-    """A whole run. `method` holds the method's name and its own values (see the Config of its class)."""
+    """A whole run. `method` holds the method's name and its own values (see the Config of its class).
+
+    uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
+           works. They are copied into the model folder.
+    """
 
     name: str = ""
     task: str = "synthesise"
@@ -182,6 +187,7 @@ class Recipe:
     seed: int = 0
     track: str = ""
     method: dict[str, Any] = field(default_factory=dict)
+    uses: dict[str, str] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
@@ -288,6 +294,23 @@ def _check(recipe: Recipe) -> None:
         if not holds:
             raise UsageError(message)
     _check_beside(recipe)
+    _check_uses(recipe)
+
+
+def _check_uses(recipe: Recipe) -> None:
+    for name, folder in recipe.uses.items():
+        if name not in USES:
+            raise unknown("use", name, USES)
+        if not folder:
+            raise UsageError(f"uses.{name} is empty; give the folder of a trained one, or leave `uses` out")
+    changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
+    if recipe.uses and changes:
+        raise UsageError(
+            f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "
+            "train the autoencoder with it"
+        )
+    if recipe.uses and recipe.train.keep in ("frd", "kid"):
+        raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
 
 
 def _check_beside(recipe: Recipe) -> None:

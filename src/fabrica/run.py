@@ -23,14 +23,17 @@ from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
+from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
 from fabrica.data.sources import BESIDE, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, RECIPE, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
+from fabrica.latent import keep_space, open_space
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, networks
+from fabrica.model import Model
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
@@ -77,16 +80,20 @@ class Run:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
-    method = build(copy.deepcopy(recipe))
+    space = open_space(recipe, folder) if recipe.uses else None
+    latent = space.compressor if space else None
+    method = build(copy.deepcopy(recipe), latent)
     _check_scale(recipe, method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
+    if space:
+        data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
             warn(note)
     fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
-    method = build(recipe)
+    method = build(recipe, latent)
     _check(recipe, method, fabric.world_size)
     scored, judged = judge(method, recipe, heldout, fabric.device)
     cast(nn.Module, method).to(fabric.device)
@@ -96,12 +103,14 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         for name in names:
             setattr(method, name, fabric.setup_module(getattr(method, name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    watched = watch(recipe, heldout, fabric.device) if "critic" in method.players else None
+    watched = watch(method, recipe, heldout, fabric.device) if "critic" in method.players else None
     run = Run(
         recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout, scored, judged, watched
     )
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)
+        if space:
+            keep_space(space, folder)
         recipe.save(folder / RECIPE)
     return run
 
@@ -184,6 +193,12 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
         recipe.data.classes = list(data.classes)
     _fill_output(recipe, data)
     return data, heldout
+
+
+def _latents(space: Model, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
+    """What diffusion sees of these images where it works on latents."""
+    assert isinstance(images, Dataset)  # what translates uses no autoencoder: see `build`
+    return encoded(images, space.encode, space.hash, _named(progress, f"encoding {split} images"))
 
 
 def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
@@ -288,7 +303,7 @@ def open_log(run: Run) -> Log:
     columns = [*COLUMNS, run.scored]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
-        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce"]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce", "kl"]
     to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
     if run.recipe.track != "mlflow":
         return to_csv

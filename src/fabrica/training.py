@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from fabrica import ema
 from fabrica.checkpoint import has_checkpoint
 from fabrica.data.augment import changes_of
-from fabrica.data.dataset import prefetch
+from fabrica.data.dataset import Dataset, prefetch
 from fabrica.data.pairs import Pairs
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
 from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_model
 from fabrica.heldout import contact_sheet
 from fabrica.likeness import doubt
-from fabrica.methods import Translator, networks
+from fabrica.methods import Compressor, Translator, networks
 from fabrica.model import load
 from fabrica.pictures import save_picture
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
@@ -40,6 +40,7 @@ Report = Callable[[dict[str, float]], None]
 Batch = dict[str, Tensor]
 
 DOUBTED = 16  # held-out images
+MEASURED = 512  # training images whose latents say what scale they have
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
 
 
@@ -296,7 +297,18 @@ def _validate_and_keep(run: Run) -> float:
         score = run.judge(run.averaged)
     if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
         state.best_score, state.best_step = score, state.step
+        if isinstance(run.averaged, Compressor) and isinstance(run.data, Dataset):
+            _measure(run, run.averaged, run.data)
         if run.is_first:
             kept = f"average at step {state.step}, {SCORES[run.scored]} {score:.4g}"
             save_model(run.folder, run.averaged, run.recipe, kept=kept)
     return score
+
+
+def _measure(run: Run, averaged: Compressor, data: Dataset) -> None:
+    """Fit the scale of the latents to the weights that are about to be kept."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, MEASURED).astype(int))
+    size = max(1, run.recipe.data.batch)
+    parts = (torch.from_numpy(data.read(chosen[k : k + size])) for k in range(0, len(chosen), size))
+    with run.fabric.autocast():
+        averaged.measure(part.to(run.fabric.device) for part in parts)

@@ -20,7 +20,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
 from fabrica.evaluation import fidelity
 from fabrica.heldout import drawn
-from fabrica.methods import Method
+from fabrica.methods import Method, Synthesiser
 from fabrica.model import labels_in_turn, middle
 from fabrica.recipe import Recipe
 
@@ -40,8 +40,8 @@ class Watch:
     """Looks at each row of the log. The same rows give the same alarms, so a resumed run shows it its old ones.
 
     real       MS-SSIM among real images.
-    diversity  (averaged method) -> MS-SSIM among its samples; None for translators, whose images are as diverse as
-               their sources.
+    diversity  (averaged method) -> MS-SSIM among its samples; None for those whose images are as diverse as their
+               sources.
     """
 
     real: float
@@ -107,9 +107,9 @@ def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
     return [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
 
 
-def watch(recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Watch:
+def watch(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Watch:
     """The watch on a run whose held-out images are these."""
-    if isinstance(heldout, Pairs):
+    if isinstance(heldout, Pairs) or not isinstance(method, Synthesiser):
         return Watch(1.0, None)
     real = middle(heldout.read(range(min(len(heldout), REAL))), recipe.made_size)
     labels = labels_in_turn(recipe, LOOKED)

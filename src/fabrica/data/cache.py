@@ -65,10 +65,16 @@ def build_cache(
     classes = classes_of(config)
     codec = codec or resolve_codec(config, side=side)
     home = (folder or cache_home() / "datasets") / _key(source, codec, classes)
+    return once(home, lambda partial: _write(source, codec, classes, partial, progress))
+
+
+def once(home: Path, write: Callable[[Path], None]) -> Dataset:
+    """The dataset in this folder; if there is none, `write` makes it in a folder beside, which then takes the name. Of
+    several processes one writes. Raises FabricaError for a full disk."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _locked(home.with_suffix(".lock")):
-            return _existing(home) or _build(source, codec, classes, home, progress)
+            return _existing(home) or _build(write, home)
     except OSError as error:
         raise FabricaError(
             f"cache not written to {home.parent}: {error.strerror or error}; "
@@ -203,13 +209,13 @@ def _existing(home: Path) -> Dataset | None:
         return None
 
 
-def _build(source: Source, codec: Codec, classes: tuple[str, ...], home: Path, progress: Progress | None) -> Dataset:
+def _build(write: Callable[[Path], None], home: Path) -> Dataset:
     """Write beside `home`, then rename. The caller holds the lock, so leftovers are those of a dead process."""
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _write(source, codec, classes, partial, progress)
+        write(partial)
         partial.rename(home)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

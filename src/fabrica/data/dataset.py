@@ -23,6 +23,7 @@ from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
 SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
+FREE = "float16"  # latents know no such limits, and are stored as they are
 IMAGES, LABELS, META = "images.i16", "labels.npy", "meta.json"
 
 
@@ -58,6 +59,7 @@ class Meta:
     content   the middle part of S, (H, W) or (D, H, W), outside of which every image is only padding.
     extent    smallest and largest field of view in mm, the longer side of each image in the plane; () if not known.
     notes     what had to be left out or changed.
+    stored    int16, a share of SCALE; or FREE.
     """
 
     count: int
@@ -68,10 +70,11 @@ class Meta:
     content: tuple[int, ...]
     extent: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    stored: str = "int16"
 
 
 class Dataset:
-    """Images as float32 (C, *S) in [-1, 1], in a folder written by `Writer`.
+    """Images as float32 (C, *S) in [-1, 1], or their latents, in a folder written by `Writer`.
 
     Images are read at their place in one file as they are asked for (pread), never mapped or kept, so that
     memory does not grow with the number of images; the system's page cache makes it fast. Safe between threads.
@@ -122,13 +125,13 @@ class Dataset:
 
     def read(self, indices: Sequence[int] | Int64) -> Float32:
         """The images at these indices: float32 (B, C, *S) in [-1, 1]."""
-        raw = np.empty((len(indices), *self.shape), dtype=np.int16)
+        raw = np.empty((len(indices), *self.shape), dtype=self.meta.stored)
         for row, index in zip(raw, indices, strict=True):
             if not 0 <= index < len(self):
                 raise IndexError(f"image {index} of {len(self)}")
             if os.preadv(self._file, [row], int(index) * self._stride) != self._stride:
                 raise FabricaError(f"{self.folder} has been cut short; delete it, and it is built again")
-        return np.multiply(raw, np.float32(1 / SCALE), dtype=np.float32)
+        return np.multiply(raw, np.float32(1 if self.meta.stored == FREE else 1 / SCALE), dtype=np.float32)
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
         """The images at these positions of the endless stream: see `batch_at`."""
@@ -143,8 +146,8 @@ class Dataset:
 class Writer:
     """Writes a dataset image by image, in constant memory. Used as a context: it is whole when the block ends."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stored: str = "int16") -> None:
+        self.folder, self.stored = folder, stored
         self.count = 0
         self._images = (folder / IMAGES).open("wb")
         self._texts = {name: (folder / f"{name}.txt").open("wb") for name in ("ids", "texts")}
@@ -162,9 +165,10 @@ class Writer:
             file.close()
 
     def add(self, values: Float32, id_: str, text: str, label: int) -> None:
-        """values (C, *S) in [-1, 1]; label -1 where there is none."""
+        """values (C, *S) in [-1, 1], or latents; label -1 where there is none."""
         self.shape = values.shape
-        self._images.write(np.rint(values * np.float32(SCALE)).astype(np.int16).tobytes())
+        whole = values if self.stored == FREE else np.rint(values * np.float32(SCALE))
+        self._images.write(whole.astype(self.stored).tobytes())
         for name, value in (("ids", id_), ("texts", text)):
             blob = value.encode()
             self._texts[name].write(blob)

@@ -38,38 +38,32 @@ def evaluate(
     model      a Model, a model folder, or a folder or manifest of synthetic images.
     against    a manifest, folder or phantom source of real images; None: what the model was trained on.
     versus     of models that translate: a second one, judged on the same test images by paired tests.
-    n          how many images: to synthesise, or to translate. None: see the two modules below.
+    n          how many images: to synthesise, or to translate. None: see the three modules below.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances between sets are measured on: see `fabrica.evaluation.extractors.extractor`.
     steps_curve  of diffusion: also measure at these numbers of sampler steps.
     progress   called with (what, done, total).
 
     What makes images of noise is judged by `fabrica.evaluation.synthesis`, what translates by
-    `fabrica.evaluation.translation`. Raises UsageError.
+    `fabrica.evaluation.translation`, what compresses by `fabrica.evaluation.compression`. Raises UsageError.
     """
     from fabrica.errors import UsageError
-    from fabrica.evaluation import synthesis, translation
+    from fabrica.evaluation import compression, synthesis, translation
     from fabrica.evaluation.sources import opened
 
     model = opened(model)
-    if translation.translates(model):
-        if steps_curve:
-            raise UsageError("a model that translates has no sampler steps; leave the steps curve (--curve) out")
-        choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}
+    choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}
+    translates, compresses = translation.translates(model), compression.compresses(model)
+    if (translates or compresses) and steps_curve:
+        task = "translates" if translates else "compresses"
+        raise UsageError(f"a model that {task} has no sampler steps; leave the steps curve (--curve) out")
+    if translates:
         return translation.evaluate(model, against, out, versus=versus, **choices)
     if versus is not None:
         raise UsageError("versus (--versus) compares two models that translate; judge other models one by one")
-    return synthesis.evaluate(
-        model,
-        against,
-        out,
-        n=n,
-        split=split,
-        extractor=extractor,
-        seed=seed,
-        steps_curve=steps_curve,
-        progress=progress,
-    )
+    if compresses:
+        return compression.evaluate(model, against, out, **choices)
+    return synthesis.evaluate(model, against, out, steps_curve=steps_curve, **choices)
 
 
 def __getattr__(name: str) -> Any:

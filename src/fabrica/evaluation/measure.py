@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,17 +135,17 @@ DISTANCES = (
 )
 
 
-def distances(bench: Bench, seed: int, tell: Progress) -> list[Row]:
-    """The rows of DISTANCES: of the synthetic images with a 95 % interval, and of real ones in their place."""
+def distances(bench: Bench, seed: int, tell: Progress, scores: Sequence[Distance] = DISTANCES) -> list[Row]:
+    """A row a score: of the synthetic images with a 95 % interval, and of real ones in their place."""
     rows = []
-    for done, score in enumerate(DISTANCES, start=1):
+    for done, score in enumerate(scores, start=1):
         value, low, high = distribution.bootstrap(
             score.fn, bench.real, bench.fake, n=RESAMPLES, seed=seed, bounds=score.bounds
         )
         name = bench.name if score.key == "frechet" else score.name
         real = score.fn(bench.rivals, bench.reference)
         rows.append(Row(score.key, name, value, low, high, score.better, score.explanation, real))
-        tell("intervals", done, len(DISTANCES))
+        tell("intervals", done, len(scores))
     return rows
 
 

@@ -32,6 +32,7 @@ BESIDE = {  # what scores stand beside
     "tv": "total variation",
     "wiener": "Wiener's filter",
     "bicubic": "bicubic",
+    "shrunk": "as many numbers",
     "real": "real images",
 }
 

@@ -184,6 +184,7 @@ def opened(model: Model | Path | str) -> Model | Path | str:
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
     from fabrica.folder import ALARMS
+    from fabrica.methods import Synthesiser
 
     recipe = model.recipe
     config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
@@ -194,7 +195,7 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         ("images", f"{config.channels} channel{'s' * (config.channels > 1)}, {size}"),
         ("trained on", recipe.data.source),
         ("told about each image", ", ".join(recipe.data.classes) if recipe.data.condition else "nothing"),
-        ("sampling", _sampling(model)),
+        ("sampling", _sampling(model) if isinstance(model.method, Synthesiser) else ""),
         ("weights", model.hash),
     ]
     return Subject(

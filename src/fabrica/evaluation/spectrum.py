@@ -1,4 +1,5 @@
-"""The mark that strides leave: a pattern of a network's own period, points in the spectrum (Odena et al. 2016)."""
+"""What a network leaves in the spectrum of its images: a pattern of its strides' period (Odena et al. 2016), and less
+of high frequencies, which is blur."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64
 
+RINGS = 16  # of frequency
 RING = (3, 5)  # bins from a point to those that tell what would be there without it; a Hann window blurs over one
 
 
@@ -24,8 +26,8 @@ def stride_peak(images: Float32, stride: int, real: Float32 | None = None) -> fl
     height, width = images.shape[2:]
     if min(height, width) < 2 * stride * RING[1]:
         raise UsageError(f"images of {height} x {width} pixels are too small to look for a pattern of {stride}")
-    power = _power(images)
-    floors = [power] if real is None else [power, _power(real)]
+    power = _mean_power(images)
+    floors = [power] if real is None else [power, _mean_power(real)]
     steps = range(-RING[1], RING[1] + 1)
     ring = [(y, x) for y, x in itertools.product(steps, steps) if max(abs(y), abs(x)) >= RING[0]]
     peaks = []
@@ -37,11 +39,36 @@ def stride_peak(images: Float32, stride: int, real: Float32 | None = None) -> fl
     return float(max(peaks))
 
 
-def _power(images: Float32) -> Float64:
-    """The mean spectrum (H, W) of the images, each less its mean and under a Hann window."""
-    height, width = images.shape[2:]
-    window = np.outer(np.hanning(height + 1)[:-1], np.hanning(width + 1)[:-1])
-    values = images.astype(np.float64)
-    values = (values - values.mean(axis=(2, 3), keepdims=True)) * window
-    power: Float64 = (np.abs(np.fft.fft2(values)) ** 2).mean(axis=(0, 1))
+def power_kept(made: Float32, real: Float32) -> tuple[Float64, Float64]:
+    """How much of the power of images (N, C, *S) a copy of them has, ring by ring of frequency: the middles of the
+    rings as shares of Nyquist, and the ratios; 1 is all of it, less is blur, more is noise.
+
+    Powers are means over the images, each less its mean and under a Hann window. There are RINGS rings, fewer of images
+    below 64 pixels, so that each holds some frequencies.
+    """
+    rings = max(2, min(RINGS, min(real.shape[2:]) // 4))
+    axes = np.meshgrid(*(2 * np.fft.fftfreq(side) for side in real.shape[2:]), indexing="ij")
+    ring = (rings * np.sqrt(sum(axis**2 for axis in axes))).astype(int)  # corners, beyond Nyquist, are left out
+
+    def power(images: Float32) -> Float64:
+        return np.asarray(np.bincount(ring.ravel(), _mean_power(images).ravel())[:rings], dtype=np.float64)
+
+    return (np.arange(rings) + 0.5) / rings, power(made) / np.maximum(power(real), 1e-20)
+
+
+def _mean_power(images: Float32) -> Float64:
+    """The mean of `_power` (*S) over images (N, C, *S)."""
+    total = np.zeros(images.shape[2:])
+    for image in images:
+        total += _power(image)
+    return np.asarray(total / len(images))
+
+
+def _power(image: Float32) -> Float64:
+    """The power spectrum (*S) of one image (C, *S) less its mean and under a Hann window, over its channels."""
+    values = image.astype(np.float64)
+    values -= values.mean(axis=tuple(range(1, image.ndim)), keepdims=True)
+    for axis, side in enumerate(image.shape[1:], start=1):
+        values *= np.hanning(side + 1)[:-1].reshape(-1, *[1] * (image.ndim - 1 - axis))
+    power: Float64 = (np.abs(np.fft.fftn(values, axes=range(1, image.ndim))) ** 2).sum(0)
     return power

@@ -18,6 +18,13 @@ directions  "a2b", and "b2a" where it ships both ways
 pairs       whether it learns from pairs
 translate   (images of one side, direction) -> images of the other, [-1, 1] in and out
 
+One that compresses sees batch["image"]. It has
+
+latent_shape  (L, *s) of the latents of an image of the recipe's size
+encode      images -> latents, of mean 0 and standard deviation 1 a channel over training images
+decode      (latents, size of the images) -> images
+measure     told training images, it sets that scale: before its weights are kept
+
 Optional:
 
 validation   (batch, rng) -> per-image losses on held-out images; lower is better
@@ -25,11 +32,13 @@ least_batch  the fewest images a step and process; 1 without it
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
              `beside`, their number
+latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
+             batch["image"], and samples images
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
@@ -52,6 +61,7 @@ METHODS = {
     "cut": "fabrica.methods.cut:CUT",
     "restore": "fabrica.methods.restore:Restore",
     "srgan": "fabrica.methods.srgan:SRGAN",
+    "autoencoder": "fabrica.methods.autoencoder:Autoencoder",
 }
 
 
@@ -97,14 +107,27 @@ class Translator(Method, Protocol):
 
 
 @runtime_checkable
+class Compressor(Method, Protocol):
+    """A method that makes latents of images, and images of latents."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor, size: Sequence[int] = ()) -> Tensor: ...
+    def measure(self, images: Iterable[Tensor]) -> None: ...
+
+
+@runtime_checkable
 class Validated(Method, Protocol):
     """A method whose loss on held-out images says how good its weights are."""
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor: ...
 
 
-def build(recipe: Recipe) -> Method:
+def build(recipe: Recipe, space: Compressor | None = None) -> Method:
     """The recipe's method with fresh weights; fills recipe.method with every value, defaults included.
+
+    space   what recipe.uses names: the trained autoencoder on whose latents the method works.
 
     Raises UsageError for an unknown method or key, values that the method cannot take, and data that do not say what
     the method learns from.
@@ -117,15 +140,18 @@ def build(recipe: Recipe) -> Method:
     cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")
     data = recipe.data
+    if recipe.uses and not getattr(cls, "latent", False):
+        raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
     if hasattr(cls, "translate"):
         _check_sides(str(name), cls, data)
         beside = {"beside": len(data.beside)} if data.beside else {}
         method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"), **beside)
     elif data.a or data.b:
-        raise UsageError(f"{name} makes images of noise; leave data.a and data.b empty, or take e.g. method.name=cut")
+        task = "makes images of noise" if hasattr(cls, "sample") else "sees images of one kind"
+        raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
         classes = len(data.classes) if data.condition == "label" else 0
-        method = cls(config, (data.channels, *data.size), classes)
+        method = cls(config, (data.channels, *data.size), classes, **({"space": space} if space else {}))
     recipe.method = {"name": name, **asdict(config)}
     return cast(Method, method)
 

@@ -2,7 +2,8 @@
 
 Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
 v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
-classifier-free guidance (Ho & Salimans 2022). The mathematics stands in fabrica.diffusion.
+classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder (Rombach et al. 2022). The mathematics
+stands in fabrica.diffusion.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Compressor, Turn
+from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
 
 class Diffusion(nn.Module):
-    """Networks see x_t (B, C, *S), whose variance is about one, and t as a number from 0 to 1000."""
+    """Networks see x_t (B, C, *S), whose variance is about one, and t as a number from 0 to 1000. With a space, x_0 are
+    its latents, and samples are decoded."""
 
     @dataclass
     class Config:
@@ -51,12 +53,17 @@ class Diffusion(nn.Module):
     players: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
     keep: ClassVar[str] = "loss"
     choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance")
+    latent: ClassVar[bool] = True
 
-    def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
-        """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 for unconditional."""
+    def __init__(
+        self, config: Config, shape: tuple[int, ...], classes: int = 0, space: Compressor | None = None
+    ) -> None:
+        """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 for unconditional; space: a trained
+        autoencoder on whose latents to work."""
         super().__init__()
-        self.config, self.shape, self.classes = config, shape, classes
-        _check(config, shape)
+        shape = space.latent_shape if space else shape
+        self.config, self.shape, self.classes, self.space = config, shape, classes, space
+        _check(config, shape, "size of latents" if space else "data.size")
         self.schedule = diffusion.Schedule(
             config.schedule,
             config.levels,
@@ -106,7 +113,7 @@ class Diffusion(nn.Module):
         if self.classes and settings.guidance != 1.0:
             null = with_labels(torch.full_like(labels, self.classes).to(device))
             denoise = diffusion.guided(denoise, null, settings.guidance, settings.rescale)
-        return diffusion.sample(
+        found = diffusion.sample(
             denoise,
             start,
             self.schedule,
@@ -114,8 +121,9 @@ class Diffusion(nn.Module):
             steps=settings.steps,
             spacing=settings.spacing,
             noise=lambda: draw(self.shape).to(device),
-            clip=1.0 if settings.clip else None,
-        ).clamp(-1, 1)
+            clip=1.0 if settings.clip and not self.space else None,  # latents know no limits
+        )
+        return self.space.decode(found) if self.space else found.clamp(-1, 1)
 
     def _predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, class_labels=labels)
@@ -143,27 +151,7 @@ class Diffusion(nn.Module):
         return torch.where(hidden, self.classes, labels)
 
 
-def folded(x: Tensor, patch: int) -> Tensor:
-    """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
-    return rearrange(x, f"b c {apart} -> b (c {together}", **sides)
-
-
-def unfolded(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `folded`."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
-    return rearrange(x, f"b (c {together} -> b c {apart}", **sides)
-
-
-def _patches(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
-    """The einops patterns of pixels in space, "(h ph) (w pw)", and in channels, "ph pw) h w", and the sides."""
-    axes = "hwd"[:dims]
-    apart = " ".join(f"({a} p{a})" for a in axes)
-    together = " ".join(f"p{a}" for a in axes) + ") " + " ".join(axes)
-    return apart, together, {f"p{a}": patch for a in axes}
-
-
-def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
+def _check(config: Diffusion.Config, shape: tuple[int, ...], what: str) -> None:
     if len(config.attention) != len(config.channels):
         raise UsageError(
             f"method.attention has {len(config.attention)} entries and method.channels {len(config.channels)}; "
@@ -172,14 +160,12 @@ def _check(config: Diffusion.Config, shape: tuple[int, ...]) -> None:
     factor = config.patch * 2 ** (len(config.channels) - 1)
     if any(side % factor for side in shape[1:]):
         fitting = [max(factor, round(side / factor) * factor) for side in shape[1:]]
-        raise UsageError(
-            f"data.size {list(shape[1:])} does not fit; "
-            f"this network takes multiples of {factor}, e.g. data.size={fitting}"
-        )
+        remedy = f"e.g. data.size={fitting}" if what == "data.size" else "take another size, or fewer method.channels"
+        raise UsageError(f"{what} {list(shape[1:])} does not fit; this network takes multiples of {factor}, {remedy}")
     deepest = [side // factor for side in shape[1:]]
     if len(deepest) == 3 and min(deepest) < 4:  # bf16 gradients of smaller 3-D convolutions are not finite (torch 2.13)
         raise UsageError(
-            f"data.size {list(shape[1:])} leaves {deepest} voxels at the deepest level; it needs 4 a side: "
+            f"{what} {list(shape[1:])} leaves {deepest} voxels at the deepest level; it needs 4 a side: "
             "take larger volumes, fewer method.channels or a smaller method.patch"
         )
     uneven = [width for width in config.channels if width % config.norm_groups]

@@ -7,19 +7,18 @@ or of the critic, which has seen nothing but radiology.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
+from fabrica.adversarial import Steps, accuracy, critic_loss, frozen, generator_loss
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
+from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.srresnet import SRCritic, SRResNet
 
 SMALLEST = 32  # pixels a side that the critic sees
@@ -57,7 +56,7 @@ class SRGAN(nn.Module):
         self.config = config
         self.generator: nn.Module = SRResNet(a[0], config.scale, config.width, config.blocks)
         self.critic: nn.Module = SRCritic(b[0], config.critic_width)
-        self.past = _Steps()
+        self.past = Steps()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
@@ -71,11 +70,11 @@ class SRGAN(nn.Module):
         with frozen(self.critic):
             scores, *features = self.critic(made, features=True)
             if config.network:
-                perceptual = _seen_otherwise(config.network, made, b)
+                perceptual = seen_otherwise(config.network, made, b)
             else:
                 with torch.no_grad():
                     _, *wanted = self.critic(b, features=True)
-                perceptual = torch.stack([l1_loss(*pair) for pair in zip(features, wanted, strict=True)]).mean()
+                perceptual = feature_distance(features, wanted)
         loss = config.l1 * distance + config.features * perceptual + config.adversarial * generator_loss(scores)
         yield Turn("generator", loss, {"l1": float(distance.detach()), "features": float(perceptual.detach())})
 
@@ -90,38 +89,3 @@ class SRGAN(nn.Module):
         """a (B, C, H, W) in [-1, 1] -> b (B, C, H, W) in [-1, 1]."""
         found: Tensor = self.generator(images)
         return found.clamp(-1, 1)
-
-
-class _Steps(nn.Module):
-    """How many steps have been made, kept in checkpoints."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.count: Tensor
-
-    def count_to(self, most: int) -> bool:
-        """Whether this is one of the first so many steps; -1: always."""
-        self.count += 1
-        return most < 0 or int(self.count) <= most
-
-
-def _seen_otherwise(network: str, made: Tensor, wanted: Tensor) -> Tensor:
-    """The squared distance of what a network file finds in two batches of images (eq. 5)."""
-    seer = _opened(network, made.device)
-    distance: Tensor = (seer(made) - seer(wanted)).square().mean()
-    return distance
-
-
-@lru_cache(maxsize=2)
-def _opened(network: str, device: torch.device) -> nn.Module:
-    """A TorchScript file, its weights fixed; UsageError if it is none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the format most published feature networks come in
-            seer: nn.Module = torch.jit.load(network, map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"method.network {network} is no TorchScript file: {str(error).splitlines()[0]}") from error
-    for weight in seer.parameters():
-        weight.requires_grad_(False)
-    return seer.eval()

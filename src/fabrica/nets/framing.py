@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -18,9 +20,13 @@ def padded_to(x: Tensor, multiple: int) -> Tensor:
 
 def cropped_to(y: Tensor, x: Tensor) -> Tensor:
     """The middle of y (B, C2, *T) that `padded_to` left of x (B, C, *S)."""
-    starts = [(large - small) // 2 for large, small in zip(y.shape[2:], x.shape[2:], strict=True)]
-    inner = [slice(k, k + side) for k, side in zip(starts, x.shape[2:], strict=True)]
-    return y[(slice(None), slice(None), *inner)]
+    return inner(y, x.shape[2:])
+
+
+def inner(y: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of y (B, C, *T) that `padded_to` made of images of this size."""
+    starts = [(large - small) // 2 for large, small in zip(y.shape[2:], size, strict=True)]
+    return y[(slice(None), slice(None), *(slice(k, k + side) for k, side in zip(starts, size, strict=True)))]
 
 
 def middle_of(x: Tensor, like: Tensor, beside: int = 0) -> Tensor:

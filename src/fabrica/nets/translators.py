@@ -206,9 +206,14 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*found, convolution(before, 1, 4, padding=1))
         self.apply(initialise)
 
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.layers(images)
-        return scores
+    def forward(self, images: Tensor, features: bool = False) -> Tensor | list[Tensor]:
+        """The scores; with `features` a list of them and of what each layer finds, (B, C_k, *s_k)."""
+        found = []
+        for layer in self.layers:
+            images = layer(images)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(images)
+        return [images, *found] if features else images
 
 
 def initialise(layer: nn.Module) -> None:

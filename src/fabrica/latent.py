@@ -1,0 +1,54 @@
+"""The autoencoder that a model works with: opened, checked against the recipe, and copied into the model's folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from fabrica.device import default_device
+from fabrica.errors import FabricaError, UsageError
+from fabrica.folder import AUTOENCODER, CARD, RECIPE, WEIGHTS
+from fabrica.io.atomic import atomic
+from fabrica.model import Model, load_autoencoder
+from fabrica.recipe import CodecConfig, Recipe
+
+
+def open_space(recipe: Recipe, folder: Path) -> Model:
+    """The autoencoder that a recipe names; of a run that goes on in `folder`, the copy there. Fills in recipe.codec,
+    which is the autoencoder's.
+
+    Raises UsageError where the two do not see the same images.
+    """
+    inside = folder / AUTOENCODER
+    resumed = (folder / RECIPE).is_file() and (inside / WEIGHTS).is_file()
+    where = inside if resumed else Path(recipe.uses["autoencoder"])
+    if not resumed and inside.exists() and inside.resolve() != where.resolve():
+        raise UsageError(f"{inside} is there already, where a copy of {where} would go; choose another folder with -o")
+    space = load_autoencoder(where, default_device())
+    theirs, ours = space.recipe.data, recipe.data
+    for key in ("size", "channels", "fit"):
+        found, expected = getattr(ours, key), getattr(theirs, key)
+        if found != expected:
+            raise UsageError(
+                f"data.{key} is {found}, and the autoencoder in {where} was trained with {expected}: "
+                f"set data.{key}={expected}, or train another autoencoder"
+            )
+    if recipe.codec not in (CodecConfig(), space.recipe.codec):
+        raise UsageError(f"codec is not that of the autoencoder in {where}; leave it out: the autoencoder's is taken")
+    recipe.codec = space.recipe.codec
+    return space
+
+
+def keep_space(space: Model, folder: Path) -> None:
+    """Copy the autoencoder into a model's folder, so that the model works without the original."""
+    home = folder / AUTOENCODER
+    if home.resolve() == space.folder.resolve():
+        return
+    try:
+        home.mkdir(exist_ok=True)
+        for name in (RECIPE, CARD, WEIGHTS):
+            if (space.folder / name).is_file():
+                with atomic(home / name) as temporary:
+                    shutil.copyfile(space.folder / name, temporary)
+    except (OSError, FabricaError) as error:
+        raise FabricaError(f"the autoencoder is not copied to {home}: {error}; free some space") from error

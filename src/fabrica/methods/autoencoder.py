@@ -1,0 +1,185 @@
+"""Autoencoder: an image as a few numbers at each of few places, and back: where latent diffusion works.
+
+Rombach, Blattmann, Lorenz, Esser, Ommer: High-resolution image synthesis with latent diffusion models (CVPR 2022,
+section 3.1 and appendix G); of radiographs Pinaya et al., Generative AI for medical imaging (2023). L1, a little
+divergence from a normal distribution, features, and a critic of patches that begins later: without it reconstructions
+are blurred. The paper compares features of a network trained on photographs; here they are those of a network file, or
+of the critic, which has seen nothing but radiology.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fabrica import losses
+from fabrica.adversarial import Steps, accuracy, frozen, least_squares, refuse_small
+from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.nets.autoencoder import halves
+from fabrica.nets.framing import inner
+from fabrica.nets.perceptual import feature_distance, seen_otherwise
+from fabrica.nets.translators import PatchCritic
+
+
+class Autoencoder(nn.Module):
+    """Networks see images (B, C, *S) in [-1, 1], S = H, W or D, H, W; latents are (B, L, *s), s = S / factor."""
+
+    @dataclass
+    class Config:
+        channels: list[int] = field(default_factory=lambda: [64, 128, 128, 128])  # each but the last halves the sides
+        latent_channels: int = 3
+        res_blocks: int = 2
+        attention: bool = False  # at the deepest level
+        norm_groups: int = 32
+        patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster
+        shortcut: bool = False  # means of blocks go past the networks, which learn the rest, sooner
+        l1: float = 1.0
+        ms_ssim: float = 0.0  # weight of 1 - MS-SSIM; of volumes on axial slices, as all that follows but the critic
+        frequency: float = 0.0  # weight of the distance of Fourier coefficients
+        kl: float = 1e-6  # weight of the divergence from a normal distribution, summed over an image's latents
+        features: float = 0.05  # weight of the distance of features, the perceptual loss
+        network: str = ""  # TorchScript file, images (B, C, H, W) in [-1, 1] -> features; empty: those of the critic
+        adversarial: float = 0.005  # weight of the critic; 0: no critic at all
+        critic_width: int = 64
+        pretrain: int = 1000  # steps before the critic begins
+
+    ships: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    keep: ClassVar[str] = "loss"
+
+    def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
+        """shape (C, *S) of the images in [-1, 1]; classes must be 0."""
+        super().__init__()
+        _check(config, classes)
+        self.config, self.shape = config, shape
+        self.encoder, self.decoder = halves(
+            shape,
+            config.channels,
+            config.latent_channels,
+            config.res_blocks,
+            config.attention,
+            config.norm_groups,
+            config.patch,
+            config.shortcut,
+        )
+        self.factor = self.encoder.factor
+        self.players: dict[str, tuple[str, ...]] = {"autoencoder": ("encoder", "decoder")}
+        if config.adversarial:
+            refuse_small("autoencoder", shape)
+            self.critic: nn.Module = PatchCritic(shape[0], config.critic_width, dims=len(shape) - 1)
+            self.players["critic"] = ("critic",)
+        self.past = Steps()
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(L, *s) of the latents of an image of the recipe's size."""
+        return self._latent_shape(self.shape[1:])
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        images, config = batch["image"], self.config
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        noise = torch.randn(mean.shape, generator=rng).to(mean.device)
+        made = inner(self.decoder(mean + (log_variance / 2).exp() * noise), images.shape[2:])
+        divergence = kl(mean, log_variance).mean()
+        loss = self._distance(made, images).mean() + config.kl * divergence
+        seen = {"l1": float((made - images).detach().abs().mean()), "kl": float(divergence.detach())}
+        judged = not self.past.count_to(config.pretrain) and bool(config.adversarial)
+        if config.network and config.features:
+            loss = loss + config.features * seen_otherwise(config.network, _planes(made), _planes(images))
+        if not judged:
+            yield Turn("autoencoder", loss, seen)
+            return
+        with frozen(self.critic):
+            scores, *features = self.critic(made, features=True)
+            if config.features and not config.network:
+                with torch.no_grad():
+                    _, *wanted = self.critic(images, features=True)
+                loss = loss + config.features * feature_distance(features, wanted)
+        yield Turn("autoencoder", loss + config.adversarial * least_squares(scores, 1.0), seen)
+
+        on_real, on_fake = self.critic(torch.cat([images, made.detach()])).chunk(2)
+        told = accuracy(on_real, on_fake, threshold=0.5)._asdict()
+        yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), told)
+
+    def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+        """The distance (B,) of held-out images from themselves, without critic, features and divergence."""
+        images = batch["image"]
+        return self._distance(self.decode(self.encode(images), images.shape[2:]), images)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images (B, C, *S) in [-1, 1], of any size -> latents (B, L, *s), each channel on the scale of `measure`: the
+        means, without noise."""
+        return (self._means(images) - self._per_channel(self.encoder.mean)) / self._per_channel(self.encoder.std)
+
+    def decode(self, latents: Tensor, size: Sequence[int] = ()) -> Tensor:
+        """latents (B, L, *s) -> images (B, C, *S) in [-1, 1]. size: S of what was encoded; empty: the recipe's."""
+        size = tuple(size) or self.shape[1:]
+        expected = self._latent_shape(size)
+        if tuple(latents.shape[1:]) != expected:
+            raise UsageError(
+                f"latents are {list(latents.shape[1:])}; those of images of {list(size)} are {list(expected)}: "
+                "give the size of what was encoded"
+            )
+        raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
+        return inner(self.decoder(raw), size).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def measure(self, images: Iterable[Tensor]) -> None:
+        """Set the scale of the latents, so that each channel has mean 0 and standard deviation 1 over these batches of
+        images (B, C, *S)."""
+        found = torch.cat([self._means(batch).transpose(0, 1).flatten(1) for batch in images], dim=1)
+        self.encoder.mean.copy_(found.mean(1))
+        self.encoder.std.copy_(found.std(1).clamp_min(1e-6))
+
+    def _latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (self.config.latent_channels, *(-(-side // self.factor) for side in size))
+
+    def _means(self, images: Tensor) -> Tensor:
+        means: Tensor = self.encoder(images).chunk(2, dim=1)[0]
+        return means.float()
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (len(self.shape) - 1))
+
+    def _distance(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """(B,): what needs neither critic nor network."""
+        config = self.config
+        found = config.l1 * (made - wanted).abs().flatten(1).mean(1)
+        one, other = _planes(made), _planes(wanted)
+        if config.ms_ssim:
+            found = found + config.ms_ssim * (1 - losses.ms_ssim(one, other)).view(len(made), -1).mean(1)
+        if config.frequency:
+            found = found + config.frequency * losses.frequency_distance(one, other).view(len(made), -1).mean(1)
+        return found
+
+
+def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """(B,): the divergence of N(mean, exp(log_variance)) from N(0, 1), summed over (L, *s) (Kingma & Welling 2014,
+    appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+
+
+def _planes(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) as they are; volumes (B, C, D, H, W) as their axial slices (B D, C, H, W)."""
+    return images if images.ndim == 4 else images.transpose(1, 2).flatten(0, 1)
+
+
+def _check(config: Autoencoder.Config, classes: int) -> None:
+    if classes:
+        raise UsageError("autoencoder takes no labels; set data.condition=''")
+    weights = (config.l1, config.ms_ssim, config.frequency, config.kl, config.features, config.adversarial)
+    if min(weights) < 0 or config.l1 + config.ms_ssim + config.frequency == 0:
+        raise UsageError(
+            "method.l1, ms_ssim, frequency, kl, features and adversarial are weights: 0 or more, and one of the first "
+            "three above 0"
+        )
+    if config.features and not (config.network or config.adversarial):
+        raise UsageError(
+            "method.features compares what the critic sees, and method.adversarial is 0; set method.features=0, or "
+            "method.network to a TorchScript file"
+        )
