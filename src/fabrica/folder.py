@@ -48,7 +48,8 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> No
     try:
         recipe.save(folder / RECIPE)
         with atomic(folder / WEIGHTS) as temporary:
-            save_file(weights, temporary, metadata={"fabrica": __version__, "kept": kept})
+            # one entry: several are written in any order, and the same weights should be the same file
+            save_file(weights, temporary, metadata={"fabrica": f"{__version__}, {kept}"})
         with atomic(folder / CARD) as temporary:
             temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
     except (OSError, SafetensorError, FabricaError) as error:
