@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image as Picture
 
 import fabrica
@@ -15,8 +16,9 @@ from fabrica.application import apply
 from fabrica.data.cache import build_cache
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import open_source
-from fabrica.errors import UsageError
+from fabrica.errors import FabricaError, UsageError
 from fabrica.folder import codec_of
+from fabrica.methods.restore import Restore
 from fabrica.phantoms.chest import chest
 from fabrica.phantoms.head import head
 from fabrica.recipe import Recipe, load_recipe, recipe_names
@@ -145,6 +147,13 @@ def test_without_clean_images_the_last_weights_are_kept(table: Path, tmp_path: P
         noisy(table, *stuck, f"method.target={target}"), tmp_path / "run"
     )  # no step is better than the first
     assert f"average at step {kept}," in (folder / "README.md").read_text()
+
+
+def test_a_run_that_kept_nothing_says_so(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Restore, "validation", lambda self, batch, rng: torch.full((len(batch["a"]),), torch.nan))
+    with pytest.raises(FabricaError, match="no weights were kept in .*: held-out loss was never a number") as refused:
+        train(tiny("nafnet-xray", table), tmp_path / "run")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,12 @@ def train(
     if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
         restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, open_log(run) if run.is_first else None, report, warn)
-    if isinstance(run.heldout, Pairs) and run.is_first and (folder / WEIGHTS).exists():
+    if not run.state.best_step:
+        raise FabricaError(
+            f"no weights were kept in {folder}: {SCORES[run.scored]} was never a number, though the training loss was; "
+            "look at the held-out images, lower train.lr, or set train.precision=fp32 or train.keep=last"
+        )
+    if isinstance(run.heldout, Pairs) and run.is_first:
         _learn_doubt(run, run.heldout)
     return folder
 

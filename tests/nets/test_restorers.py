@@ -129,6 +129,23 @@ def test_a_window_shows_no_seam(size: str, unshuffle: int) -> None:
     torch.testing.assert_close(whole[..., 2 * step :][..., reach:], part[..., reach:], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_what_nafnet_has_never_seen_does_not_blow_up(size: str) -> None:
+    """A white letter on black, for a network that has seen hardly any contrast."""
+    net = NAFNet(1, 1, size=size, unshuffle=2)
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            if name.endswith("running_var"):
+                buffer.fill_(1e-4)
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    image = torch.full((1, 1, 64, 64), -1.0)
+    image[..., 20:40, 28:32] = 1.0
+    for given in (image, 1000 * image, noise(1, 1, 64, 64)):
+        with torch.inference_mode():
+            assert bool(net.eval()(given).isfinite().all())
+
+
 def test_nafnet_sees_no_further_than_it_says() -> None:
     torch.manual_seed(0)
     net = stirred(NAFNet(1, 1, "tiny"))
