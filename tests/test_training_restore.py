@@ -151,7 +151,7 @@ def test_without_clean_images_the_last_weights_are_kept(table: Path, tmp_path: P
 
 def test_a_run_that_kept_nothing_says_so(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Restore, "validation", lambda self, batch, rng: torch.full((len(batch["a"]),), torch.nan))
-    with pytest.raises(FabricaError, match="no weights were kept in .*: held-out loss was never a number") as refused:
+    with pytest.raises(FabricaError, match=r"no weights were kept in .*: held-out loss was never a number") as refused:
         train(tiny("nafnet-xray", table), tmp_path / "run")
     assert "\n" not in str(refused.value)
 

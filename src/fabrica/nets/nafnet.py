@@ -30,7 +30,7 @@ class Size(NamedTuple):
 
 
 # Products of products: what training never showed, such as a burned-in letter, grows from block to block until the
-# letter is gone, or all is NaN (layer norm would hold it). Products within training's images are below it but for a few.
+# letter is gone, or all is NaN (layer norm would hold it). In images like those of training few products are larger.
 LARGEST = 16.0
 
 # The finest width holds the pixels of a square: 64 rather than 32 gained 0.7 dB in the same time of training.
