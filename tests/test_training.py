@@ -71,6 +71,10 @@ def test_samples_are_images_in_physical_units(run: Path) -> None:
     assert image.spacing[0] == pytest.approx(360 / 16, rel=0.3)  # a chest is about 36 cm wide
 
 
+def test_whoever_may_read_the_recipe_may_read_the_weights(run: Path) -> None:
+    assert (run / "weights.safetensors").stat().st_mode == (run / "recipe.yaml").stat().st_mode
+
+
 def test_a_second_run_in_the_same_folder_is_refused(run: Path) -> None:
     before = (run / "weights.safetensors").read_bytes()
     with pytest.raises(UsageError, match="already holds a run"):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fabrica import __version__
 from fabrica.codec import Codec
@@ -49,7 +49,8 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> No
         recipe.save(folder / RECIPE)
         with atomic(folder / WEIGHTS) as temporary:
             # one entry: several are written in any order, and the same weights should be the same file
-            save_file(weights, temporary, metadata={"fabrica": f"{__version__}, {kept}"})
+            # not `save_file`, whose files nobody but their owner may read
+            temporary.write_bytes(save(weights, metadata={"fabrica": f"{__version__}, {kept}"}))
         with atomic(folder / CARD) as temporary:
             temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
     except (OSError, SafetensorError, FabricaError) as error:
