@@ -116,7 +116,7 @@ def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(tmp_path: P
 def trained(folder: Path) -> Path:
     """A tiny `nafnet-multi`, far enough from its start that all channels count."""
     tiny = ["data.size=32", "data.crop=32", "data.batch=4", "data.count=8", "method.size=tiny", "train.minutes=0"]
-    steps = ["train.steps=6", "train.lr=0.02", "train.warmup=0", "train.ema=0", "train.keep=last"]
+    steps = ["train.steps=6", "train.lr=0.005", "train.warmup=0", "train.ema=0", "train.keep=last"]
     return train(load_recipe("nafnet-multi", [*tiny, *steps]), folder / "run")
 
 
