@@ -44,19 +44,20 @@ def main(harmoniser: str, task: str, heads: int = HEADS) -> dict[str, list[float
     model, to_a = fabrica.load(task), fabrica.load(harmoniser)
     contrast, size = model.recipe.data.a.partition("@")[0], max(model.recipe.data.size)
 
-    def drawn(scanner: str, seed: int) -> Image:
-        return head(seed, size, contrasts=[contrast], scanner=scanner).images[contrast]
+    def drawn(scanner: str, seeds: range) -> list[Image]:
+        return [head(seed, size, contrasts=[contrast], scanner=scanner).images[contrast] for seed in seeds]
 
-    seeds = range(FIRST, FIRST + heads)
+    seeds, unseen = range(FIRST, FIRST + heads), range(OTHERS, OTHERS + UNSEEN)
     truth = [head(seed, size, contrasts=["CT"]).images["CT"] for seed in seeds]
-    of_a, of_b = ([drawn(scanner, OTHERS + k) for k in range(UNSEEN)] for scanner in "AB")
+    inside = [body(model.codec_b.encode(ct), threshold(model.codec_b)) for ct in truth]
+    given = {scanner: drawn(scanner, seeds) for scanner in "AB"}
+    of_a, of_b = (drawn(scanner, unseen) for scanner in "AB")
 
     def error(scanner: str, chosen: Model, change: Change = lambda image: image) -> list[float]:
         found = []
-        for seed, ct in zip(seeds, truth, strict=True):
-            inside = body(chosen.codec_b.encode(ct), threshold(chosen.codec_b))
-            made = chosen.apply(change(drawn(scanner, seed))).result
-            found.append(float(np.abs(made.data - ct.data)[:, inside].mean()))
+        for image, ct, mask in zip(given[scanner], truth, inside, strict=True):
+            made = chosen.apply(change(image)).result
+            found.append(float(np.abs(made.data - ct.data)[:, mask].mean()))
         each = interval(np.array(found))
         return [each.mean, each.low, each.high]
 
