@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fabrica.bpe import FIRST, Vocabulary, learn, normalised, sentences
+from fabrica.bpe import FIRST, PAD, Vocabulary, learn, normalised, sentences, some_sentences
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.io.atomic import atomic
 from fabrica.nets.conditions import Category, Condition, Number, Text
@@ -27,17 +27,20 @@ Known = Mapping[str, str]
 
 
 def declared(recipe: Recipe) -> dict[str, Condition]:
-    """What a network is told by this recipe, in the order of data.condition; but for the label, of which networks have
-    an embedding of their own."""
+    """What a network is told by this recipe, in the order of data.condition; {} where that is a label or nothing."""
     found: dict[str, Condition] = {}
+    if set(recipe.data.condition) <= {"label"}:
+        return found
     for name in recipe.data.condition:
-        if name == "text":
+        if name == "label":
+            found[name] = Category(len(recipe.data.classes))
+        elif name == "text":
             said = recipe.text
             found[name] = Text(said.tokens, said.context, said.layers, said.heads)
         elif name == "age":
             found[name] = Number(*AGES)
         elif name in CATEGORIES:
-            found[name] = Category(len(recipe.data.categories.get(name, ())))
+            found[name] = Category(len(recipe.data.categories[name]))
     return found
 
 
@@ -62,6 +65,11 @@ class Teller:
     vocabulary: Vocabulary
     seen: frozenset[int]
     context: int
+    excerpts: float = 0.0
+
+    def excerpt(self, text: str, rng: np.random.Generator) -> str:
+        """What is shown of a report in training: all of it, or some of its sentences."""
+        return some_sentences(text, rng) if rng.random() < self.excerpts else text
 
     def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
         """The values of every condition but the label, for `fabrica.nets.conditions.Conditions`.
@@ -71,7 +79,9 @@ class Teller:
         for name in self.names:
             said = [one.get(name, "") for one in known]
             if name == "text":
-                found[name] = torch.from_numpy(np.stack([self._ids(text) for text in said]))
+                ids = np.stack([self._ids(text) for text in said])
+                longest = int((ids != PAD).sum(axis=1).max())
+                found[name] = torch.from_numpy(ids[:, :longest])  # more padding would take time and say nothing
             elif name == "age":
                 found[name] = torch.tensor([_years(age) for age in said])
             elif name in self.categories:
@@ -150,7 +160,7 @@ def teller(recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[
     """The one that says what this recipe's networks are told."""
     names = tuple(name for name in recipe.data.condition if name != "label")
     words = vocabulary or Vocabulary()
-    return Teller(names, recipe.data.categories, words, frozenset(seen), recipe.text.context)
+    return Teller(names, recipe.data.categories, words, frozenset(seen), recipe.text.context, recipe.text.excerpts)
 
 
 def save_words(path: Path, told: Teller) -> None:

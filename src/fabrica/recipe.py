@@ -145,12 +145,14 @@ class TextConfig:
 
     tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
               report. layers, heads: of the transformer that reads them, which is trained with the rest.
+    excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
     """
 
     tokens: int = 2048
     context: int = 128
     layers: int = 3
     heads: int = 3
+    excerpts: float = 0.5
 
 
 @dataclass
@@ -292,6 +294,8 @@ def _check(recipe: Recipe) -> None:
         (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
+        (0 <= recipe.text.excerpts <= 1, f"text.excerpts is {recipe.text.excerpts}; expected a share from 0 to 1"),
+        (recipe.text.context >= 3, f"text.context is {recipe.text.context}; expected at least 3, e.g. 128"),
         (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
         (recipe.sample.truncation >= 0, f"sample.truncation is {recipe.sample.truncation}; expected 0 (none) or more"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),

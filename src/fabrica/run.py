@@ -26,7 +26,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import BESIDE, categories_of, open_source
+from fabrica.data.sources import BESIDE, categories_of, classes_of, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, RECIPE, WORDS, codec_config, codec_of
@@ -81,7 +81,7 @@ class Run:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
-    recipe.data.categories = categories_of(recipe.data)
+    recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
     space = open_space(recipe, folder) if recipe.uses else None
     latent = space.compressor if space else None
     method = build(copy.deepcopy(recipe), latent)
@@ -155,8 +155,8 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device_type, torch.bfloat16)
 
-    def convert_output(self, data: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        return [one.float() for one in data] if isinstance(data, list) else data.float()
+    def convert_output(self, data: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        return data.float() if isinstance(data, Tensor) else [one.float() for one in data]
 
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:
@@ -205,8 +205,6 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
         return _sides(recipe, needs, progress)
     recipe.codec = _resolved(recipe, recipe.codec, "")
     data, heldout = _splits(recipe, recipe.codec, "", progress)
-    if "label" in recipe.data.condition:
-        recipe.data.classes = list(data.classes)
     _fill_output(recipe, data)
     return data, heldout
 

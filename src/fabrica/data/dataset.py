@@ -6,7 +6,7 @@ import json
 import os
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fabrica.bpe import some_sentences
 from fabrica.conditions import Teller
 from fabrica.data.about import ABOUT
 from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
@@ -26,6 +25,7 @@ from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
 SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
+ANY_SEED = 0xFFFF_FFFF_FFFF_FFFF  # negative ones too
 FREE = "float16"  # latents know no such limits, and are stored as they are
 IMAGES, LABELS, META = "images.i16", "labels.npy", "meta.json"
 
@@ -143,7 +143,7 @@ class Dataset:
         indices = order(len(self), seed, positions)
         images = torch.from_numpy(changed(self.read(indices), seed, positions, changes))
         found = {"image": images, "index": torch.from_numpy(indices)}
-        return found | self.told(indices, [np.random.default_rng([seed, int(p)]) for p in positions])
+        return found | self.told(indices, (np.random.default_rng([seed & ANY_SEED, int(p)]) for p in positions))
 
     def about(self, index: int) -> tuple[str, ...]:
         """What is known of an image, one value for each of ABOUT; () where nothing was asked."""
@@ -156,7 +156,7 @@ class Dataset:
         return {**found, "label": label, "text": self.texts[index]}
 
     def told(
-        self, indices: Sequence[int] | Int64, excerpts: Sequence[np.random.Generator] = ()
+        self, indices: Sequence[int] | Int64, excerpts: Iterable[np.random.Generator] = ()
     ) -> dict[str, torch.Tensor]:
         """What networks are told of these images: "label" int64 (B,), and the values of `fabrica.conditions`; {} where
         they are told nothing. excerpts: one generator an image, which draws what sentences of its report are told."""
@@ -165,7 +165,7 @@ class Dataset:
             return found
         known = [self.known(int(k)) for k in indices]
         for one, rng in zip(known, excerpts, strict=False):
-            one["text"] = some_sentences(one["text"], rng)
+            one["text"] = self.teller.excerpt(one["text"], rng)
         return found | self.teller.tensors(known)
 
 
@@ -257,7 +257,7 @@ def order(count: int, seed: int, positions: Int64) -> Int64:
 
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch]).permutation(count)
+    return np.random.default_rng([seed & ANY_SEED, epoch]).permutation(count)
 
 
 def prefetch(

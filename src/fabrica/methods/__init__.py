@@ -157,8 +157,7 @@ def build(recipe: Recipe, space: Compressor | None = None) -> Method:
         task = "makes images of noise" if hasattr(cls, "sample") else "sees images of one kind"
         raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
-        classes = len(data.classes) if "label" in data.condition else 0
-        told = declared(recipe)
+        classes, told = len(data.classes) if data.condition == ["label"] else 0, declared(recipe)
         if told and not getattr(cls, "conditional", False):
             raise UsageError(
                 f"{name} cannot be told {', '.join(told)}; set data.condition=label, or take method.name=diffusion"

@@ -17,9 +17,10 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica import diffusion
+from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Told, Turn
-from fabrica.nets.conditions import Condition, Conditions, dropped, unknown
+from fabrica.nets.conditions import Category, Condition, Conditions, dropped, unknown
 from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -64,12 +65,12 @@ class Diffusion(nn.Module):
         told: Mapping[str, Condition] | None = None,
         space: Compressor | None = None,
     ) -> None:
-        """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 without; told: what else is told of an
-        image, text or numbers; space: a trained autoencoder on whose latents to work."""
+        """shape (C, *S) of the images in [-1, 1]; what is told of each: a label, one of so many `classes`, or all of
+        `told`, by cross-attention and, its gist, beside t; space: a trained autoencoder on whose latents to work."""
         super().__init__()
         shape = space.latent_shape if space else shape
         self.config, self.shape, self.classes, self.space = config, shape, classes, space
-        self.declared = told or {}
+        self.declared = told or ({"label": Category(classes)} if classes else {})
         _check(config, shape, "size of latents" if space else "data.size")
         self.schedule = diffusion.Schedule(
             config.schedule,
@@ -89,12 +90,14 @@ class Diffusion(nn.Module):
             num_res_blocks=config.res_blocks,
             num_head_channels=config.head_channels,
             norm_num_groups=config.norm_groups,
-            num_class_embeds=classes + 1 if classes else None,  # the last one is the learned null
+            num_class_embeds=classes + 1 if classes or told else None,  # the last one is the learned null
             with_conditioning=bool(told),
             cross_attention_dim=config.context_width if told else None,
-            use_flash_attention=True,
+            use_flash_attention=default_device().type == "cuda",  # on a processor its backward pass is slow
         )
         self.conditions = Conditions(told, config.context_width) if told else None
+        if told:  # MONAI adds to the embedding of t what stands here
+            self.denoiser.class_embedding = nn.Linear(len(told) * config.context_width, 4 * config.channels[0])
         self.ships = ("denoiser", "conditions") if told else ("denoiser",)
         self.players = {"denoiser": self.ships}
 
@@ -156,26 +159,24 @@ class Diffusion(nn.Module):
         )
 
     def _shown(self, told: Told, hidden: Tensor | None = None) -> Told:
-        """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions), the label first: what
-        is not shown though it is told."""
-        shown = {}
-        if self.classes:
-            labels = told["label"]
-            unknown = labels < 0 if hidden is None else (labels < 0) | hidden[:, 0].to(labels.device)
-            shown["class_labels"] = torch.where(unknown, self.classes, labels)
+        """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions): what is not shown
+        though it is told."""
         if self.conditions is not None:
-            rest = None if hidden is None else hidden[:, 1 if self.classes else 0 :]
-            shown["context"] = self.conditions({name: told[name] for name in self.declared}, rest)
-        return shown
+            context, gist = self.conditions({name: told[name] for name in self.declared}, hidden)
+            return {"context": context, "class_labels": gist}
+        if not self.classes:
+            return {}
+        absent = told["label"] < 0
+        if hidden is not None:
+            absent = absent | hidden[:, 0].to(absent.device)
+        return {"class_labels": torch.where(absent, self.classes, told["label"])}
 
     def _nothing(self, count: int, device: torch.device) -> Told:
         """What is told of images of which nothing is."""
-        label = {"label": torch.full((count,), -1, device=device)} if self.classes else {}
-        return label | (unknown(self.declared, count, device) if self.declared else {})
+        return unknown(self.declared, count, device)
 
     def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:
-        number = bool(self.classes) + len(self.declared)
-        return dropped(count, number, self.config.label_drop, rng) if number else None
+        return dropped(count, len(self.declared), self.config.label_drop, rng) if self.declared else None
 
 
 def _check(config: Diffusion.Config, shape: tuple[int, ...], what: str) -> None:

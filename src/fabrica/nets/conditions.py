@@ -72,9 +72,12 @@ class Conditions(nn.Module):
             {name: nn.Parameter(torch.randn(width)) for name, what in declared.items() if isinstance(what, Text)}
         )
 
-    def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> Tensor:
-        """The context; hidden (B, conditions) bool, in the order they are declared: what to leave out though it is
-        known, see `dropped`."""
+    def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The context; and its gist (B, conditions x width), the first place of each condition, at which a text says
+        what it comes to as a whole (as BERT's first token does, Devlin et al. 2019).
+
+        hidden (B, conditions) bool, in the order they are declared: what to leave out though it is known, see
+        `dropped`."""
         self._check(values)
         parts = []
         for k, (name, what) in enumerate(self.declared.items()):
@@ -89,7 +92,7 @@ class Conditions(nn.Module):
             else:
                 part = self.readers[name](_waves(given, what))[:, None]
             parts.append(torch.where(absent[:, None, None], self.nulls[name], part.float()))
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1), torch.cat([part[:, 0] for part in parts], dim=1)
 
     def _read(self, name: str, what: Text, ids: Tensor) -> Tensor:
         """(B, context, width) whatever the length of `ids`."""
