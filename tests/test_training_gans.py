@@ -145,9 +145,9 @@ def test_a_class_that_is_not_held_out_is_said_and_one_not_in_train_refused(label
     with pytest.raises(UsageError, match=r"class 'c' has no training image in .*leave it out of data.classes"):
         train(conditional(labelled, "data.classes=[a,b,c]"), tmp_path / "other")
     model = fabrica.load(folder, device="cpu")
-    assert model.labels_of(3) == ["a", "b", "a"]
+    assert [one["label"] for one in model.known(3)] == ["a", "b", "a"]
     with pytest.raises(UsageError, match="no label 'c'; expected one of a, b"):
-        model.sample(1, label="c")
+        model.sample(1, told={"label": "c"})
     with pytest.raises(UsageError, match=r"has no steps; it has truncation"):
         model.sample(1, steps=5)
     assert np.array_equal(model.sample_array(2, seed=4), model.sample_array(2, seed=4, truncation=0))

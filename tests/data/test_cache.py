@@ -53,7 +53,7 @@ def test_values_are_those_of_the_files(pictures: DataConfig, tmp_path: Path) -> 
 
 
 def test_splits_filters_and_labels(pictures: DataConfig, tmp_path: Path) -> None:
-    labelled = replace(pictures, condition="label")
+    labelled = replace(pictures, condition=["label"])
     data = build_cache(labelled, BYTE, "val", tmp_path / "cache")
     assert list(data.ids) == ["i8", "i9"] and data.classes == ("x", "y")
     assert data.labels is not None and data.labels.tolist() == [0, 1]
@@ -74,7 +74,7 @@ def test_a_cache_is_reused_until_something_changes(pictures: DataConfig, tmp_pat
     others = [
         folder(replace(pictures, size=[8, 8])),
         folder(replace(pictures, size=[8, 16], fit="crop")),
-        folder(replace(pictures, condition="label")),
+        folder(replace(pictures, condition=["label"])),
         folder(codec=Codec("window", 0, 128)),
     ]
     assert len({first, *others}) == 5
@@ -161,7 +161,7 @@ def test_phantoms_of_the_splits_are_different_patients(tmp_path: Path) -> None:
 
 def test_phantom_chests_bring_labels_reports_and_millimetres(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    config = replace(CHESTS, condition="label", count=150)
+    config = replace(CHESTS, condition=["label"], count=150)
     data = build_cache(config, None, "train", tmp_path, lambda done, total: calls.append((done, total)))
     assert "normal" in data.classes and data.labels is not None and set(data.labels) == set(range(len(data.classes)))
     assert data.texts[0].startswith("FINDINGS") and data.modality == "DX" and 15 < data.spacing[0] < 30
@@ -170,7 +170,7 @@ def test_phantom_chests_bring_labels_reports_and_millimetres(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("size", "shape"), [([24, 24], (1, 24, 24)), ([4, 24, 24], (1, 4, 24, 24))])
 def test_phantom_heads_are_slices_or_volumes(tmp_path: Path, size: list[int], shape: tuple[int, ...]) -> None:
-    config = DataConfig("phantom:head:CT", count=2, size=size, condition="label")
+    config = DataConfig("phantom:head:CT", count=2, size=size, condition=["label"])
     codec = resolve_codec(config)
     assert (codec.kind, codec.unit, codec.low, codec.high) == ("window", "HU", -1024, 3071)
     data = build_cache(replace(config, count=6, classes=["healthy", "tumour"]), codec, "train", tmp_path)
@@ -190,8 +190,8 @@ def test_phantom_heads_are_slices_or_volumes(tmp_path: Path, size: list[int], sh
         ({"where": {"split": "test"}}, "cannot choose the split"),
         ({"channels": 3}, "has 1 channels; expected 3"),
         ({"size": [4, 16, 16]}, "is 2-D"),
-        ({"condition": "label", "classes": ["x"]}, "label 'y' of i1 is no class"),
-        ({"condition": "label", "classes": ["x", "y", "z"]}, "class 'z' has no training image"),
+        ({"condition": ["label"], "classes": ["x"]}, "label 'y' of i1 is no class"),
+        ({"condition": ["label"], "classes": ["x", "y", "z"]}, "class 'z' has no training image"),
     ],
 )
 def test_wrong_use_is_one_line(pictures: DataConfig, tmp_path: Path, change: dict[str, object], words: str) -> None:
@@ -205,7 +205,7 @@ def test_images_without_label_are_counted(pictures: DataConfig, tmp_path: Path) 
     for row in manifest.rows[2:5]:
         row.label = ""
     manifest.save(tmp_path / "other.csv")
-    config = replace(pictures, source=str(tmp_path / "other.csv"), condition="label")
+    config = replace(pictures, source=str(tmp_path / "other.csv"), condition=["label"])
     with pytest.raises(UsageError, match="3 images have no label, the first is i2"):
         classes_of(config)
 
@@ -305,7 +305,7 @@ def test_volumes_give_axial_slices_or_themselves(real: Real, tmp_path: Path) -> 
 
 
 def test_real_radiographs_with_labels(real: Real, tmp_path: Path) -> None:
-    config = DataConfig(str(real("cxr_kermany_960") / "images"), size=[32, 32], condition="label")
+    config = DataConfig(str(real("cxr_kermany_960") / "images"), size=[32, 32], condition=["label"])
     assert resolve_codec(config) == Codec("window", 0, 255)
     train, val = (build_cache(config, None, split, tmp_path) for split in ("train", "val"))
     assert train.classes == val.classes == ("bacterial_pneumonia", "normal", "viral_pneumonia")

@@ -35,9 +35,7 @@ def values(*texts: str, length: int = 12) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def context(
-    conditions,
-) -> Conditions:
+def conditions() -> Conditions:
     torch.manual_seed(0)
     return Conditions(ALL, 32)
 
