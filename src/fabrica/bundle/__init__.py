@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from monai.networks.nets import DiffusionModelUNet
+
 from fabrica.bundle.config import Config, read
 from fabrica.bundle.networks import Network, networks, noise_levels
 from fabrica.bundle.spans import OURS, Moved, Span, Spread
@@ -113,6 +115,9 @@ def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network
         size=size,
         codec=CodecConfig("window", span[0], span[1]),
         output=OutputConfig(spacing=spacing),
+        sample=SampleConfig(clip=noise_levels(config).clip)
+        if isinstance(nets[-1].net, DiffusionModelUNet)
+        else SampleConfig(),
     )
 
 
@@ -215,7 +220,6 @@ def _diffusion(
     narrow = {"channels": [8], "attention": [False], "head_channels": 8, "norm_groups": 8, "patch": section.patch}
     recipe.method = {"name": "diffusion", **noise.values, **narrow}
     recipe.uses = {"autoencoder": "the bundle's"} if space else {}
-    recipe.sample = replace(recipe.sample, clip=noise.clip)
     method = cast(Diffusion, build(recipe, space))
     method.denoiser = net
     heads = told["num_head_channels"]

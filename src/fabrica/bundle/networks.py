@@ -208,7 +208,9 @@ class Noise:
 
 def noise_levels(config: Config) -> Noise:
     """The scheduler of a bundle; UsageError for one that has no equal here."""
-    key = next((each for each in SCHEDULER_KEYS if each in config), SCHEDULER_KEYS[0])
+    key = next((each for each in SCHEDULER_KEYS if each in config), "")
+    if not key:
+        raise UsageError(f"{config.path} says no noise levels; expected {' or '.join(SCHEDULER_KEYS)}")
     values = config.plain(key)
     if not isinstance(values, dict):
         raise UsageError(
