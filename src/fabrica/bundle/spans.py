@@ -38,14 +38,13 @@ class Spread(nn.Module):
     """Diffusion on pixels whose images are values in a part of [-1, 1], for all that a model asks of a method."""
 
     Config: ClassVar[type] = Diffusion.Config
-    ships: ClassVar[tuple[str, ...]] = Diffusion.ships
-    choices: ClassVar[tuple[str, ...]] = Diffusion.choices
 
     def __init__(self, method: Diffusion, span: Span) -> None:
         super().__init__()
         if not OURS[0] <= span[0] < span[1] <= OURS[1]:
             raise UsageError(f"images of diffusion on pixels are {list(span)}; expected [0, 1] or [-1, 1]")
         self.method, self.span = method, span
+        self.ships, self.choices = method.ships, method.choices
         self.denoiser, self.config, self.keep = method.denoiser, method.config, method.keep
 
     @property

@@ -97,8 +97,8 @@ def configuration(section: Section, networks: Networks, span: tuple[float, float
 
 
 def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
-    """Of noise. The same seed draws the same image as in this house with `--sampler ddim --steps 50` and
-    sample.spacing=uniform."""
+    """Of noise: for a seed the image that this house draws with the sampler ddim, as many steps and uniform spacing,
+    but for clipped estimates of x_0, after which MONAI keeps the noise it had."""
     coder, denoiser = networks["autoencoder"], networks["denoiser"] or {}
     patch, dims = section.patch, len(section.size)
     factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
@@ -106,14 +106,10 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     noise = "torch.randn([1] + @latent_shape, generator=torch.Generator().manual_seed(@seed)).to(@device)"
     values: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS, "latent_shape": shape}
     needed = ["@load_diffusion"]
-    inferer: dict[str, Any] = {"_target_": "monai.inferers.DiffusionInferer"}
-    drawn = "input_noise=@noise, diffusion_model=@diffusion, scheduler=@noise_scheduler, verbose=False"
     if coder:
         values |= _network("autoencoder", "autoencoder_def", "autoencoder.pt", "AutoencoderKL", coder)
-        needed.append("@load_autoencoder")
-        inferer = {"_target_": "monai.inferers.LatentDiffusionInferer", "scale_factor": "@scale_factor"}
         values["scale_factor"] = 1.0
-        drawn += ", autoencoder_model=@autoencoder"
+        needed.append("@load_autoencoder")
     values |= _network("diffusion", "network_def", "model.pt", "DiffusionModelUNet", denoiser)
     if networks["scheduler"] and "Flow" in networks["scheduler"]["_target_"]:
         steps = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
@@ -122,27 +118,25 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
             "(@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps), setattr(@noise_scheduler, "
             "'timesteps', torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]))"
         )
-    unfolded = (
-        _unfolded("@drawn", section.patch, dims) if not coder else _unfolded("@drawn", section.autoencoder_patch, dims)
-    )
+    drawn = "input_noise=@noise, diffusion_model=@diffusion, scheduler=@noise_scheduler, verbose=False"
+    whole = _unfolded("@drawn", patch, dims)
+    if coder:
+        decoded = f"@autoencoder.decode_stage_2_outputs({whole} / @scale_factor).detach()"
+        whole = _unfolded(decoded, section.autoencoder_patch, dims)
     return values | {
         "network": "$(@network_def.register_forward_pre_hook(lambda net, given, named: (given, {'timesteps': "
         "torch.zeros(len(given[0]), device=given[0].device), **named}), with_kwargs=True), @network_def)[1]",
         "noise_scheduler": {**(networks["scheduler"] or {}), "_requires_": needed},
         "set_timesteps": f"${steps}",
         "noise": f"${_folded(noise, patch, dims)}",
-        "inferer": {**inferer, "scheduler": "@noise_scheduler", "_requires_": "@set_timesteps"},
-        "drawn": f"$@inferer.sample({drawn})" if not coder or patch == 1 else _latents_apart(patch, dims),
-        "sample": f"${unfolded}",
+        "inferer": {
+            "_target_": "monai.inferers.DiffusionInferer",
+            "_requires_": "@set_timesteps",
+            "scheduler": "@noise_scheduler",
+        },
+        "drawn": f"$@inferer.sample({drawn})",
+        "sample": f"${whole}",
     }
-
-
-def _latents_apart(patch: int, dims: int) -> str:
-    """Latents are put together of their patches before they are decoded."""
-    latents = (
-        "monai.inferers.DiffusionInferer(@noise_scheduler).sample(@noise, @diffusion, @noise_scheduler, verbose=False)"
-    )
-    return f"$@autoencoder.decode_stage_2_outputs({_unfolded(latents, patch, dims)}).detach()"
 
 
 def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
@@ -184,7 +178,9 @@ def _written(section: Section, factor: int) -> dict[str, Any]:
     return {
         "image": f"$(@sample[0, :{crop}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
         "saver": {"_target_": "SaveImage", "output_dir": "@output_dir", "resample": False, "separate_folder": False},
-        "run": [f"$@saver(monai.data.MetaTensor(@image.permute({back}).cpu(), affine=torch.tensor(@affine)))"],
+        "placed": f"$monai.data.MetaTensor(@image.permute({back}).cpu(), affine=torch.tensor(@affine), "
+        "meta={'spatial_shape': list(@image.shape[:0:-1])})",
+        "run": ["$@saver(@placed)"],
     }
 
 
