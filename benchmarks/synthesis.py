@@ -27,7 +27,7 @@ def draw(recipe: Recipe, method: Method) -> float:
     device = default_device()
     began = time.perf_counter()
     with torch.inference_mode(), autocast(recipe.train.precision, device):
-        method.sample(noise.seeded(range(IMAGES)), None, recipe.sample, device)
+        method.sample(noise.seeded(range(IMAGES)), {}, recipe.sample, device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

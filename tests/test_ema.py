@@ -69,5 +69,5 @@ def test_drawing_from_the_twin_changes_nothing_in_it() -> None:
     twin = ema.averaged_copy(method, method.ships)
     before = {name: value.clone() for name, value in twin.state_dict().items()}
     with torch.no_grad():
-        twin.sample(seeded(range(8)), None, SampleConfig(), torch.device("cpu"))
+        twin.sample(seeded(range(8)), {}, SampleConfig(), torch.device("cpu"))
     assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())

@@ -24,7 +24,7 @@ def test_overrides_win_and_one_number_is_a_square(minimal: Path) -> None:
 
 def test_a_text_can_be_emptied_as_a_shell_hands_it_over(minimal: Path) -> None:
     recipe = load_recipe(minimal, ["data.source=", "data.condition=", "track="])
-    assert recipe.data.source == recipe.data.condition == recipe.track == "" and recipe.codec.low is None
+    assert recipe.data.source == recipe.track == "" and recipe.data.condition == [] and recipe.codec.low is None
 
 
 def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_latents_are_not_clipped(coder: Path) -> None:
     far = 2.5 * torch.sign(torch.randn(2, *space.latent_shape, generator=torch.Generator().manual_seed(0)))
     method._x_0 = lambda *_: far  # type: ignore[method-assign]  # a network that knows the answer
     with torch.no_grad():
-        drawn = method.sample(seeded([1, 2]), None, SampleConfig(), torch.device("cpu"))
+        drawn = method.sample(seeded([1, 2]), {}, SampleConfig(), torch.device("cpu"))
         torch.testing.assert_close(drawn, space.decode(far))
         assert not torch.allclose(drawn, space.decode(far.clamp(-1, 1)), atol=1e-3)
 

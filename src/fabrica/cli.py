@@ -227,9 +227,16 @@ def sample(
     out: Out = Path("samples"),
     n: Annotated[int | None, typer.Option("-n", help="How many images; 16 if not given.")] = None,
     label: Annotated[str | None, typer.Option(help="One of the model's labels; none: all in turn.")] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What the image is to show, as a report.")] = None,
+    age: Annotated[float | None, typer.Option(help="Of the patient, in years.")] = None,
+    sex: Annotated[str | None, typer.Option(help="Of the patient: F or M.")] = None,
+    view: Annotated[str | None, typer.Option(help="PA, AP, ...")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, heun, dpmpp-2m or unipc.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Strength of the label; 1: as trained.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Strength of label and prompt; 1: as trained.")] = None,
+    rescale: Annotated[
+        float | None, typer.Option(help="Of the contrast that guidance adds, what share is taken back; 0 to 1.")
+    ] = None,
     truncation: Annotated[
         float | None, typer.Option(help="GANs: latents within this many SD; less is more typical, less varied; 0: all.")
     ] = None,
@@ -245,7 +252,17 @@ def sample(
     """Make synthetic images. Image k comes from seed + k alone."""
     from fabrica.model import load, suffix_of, write_samples
 
-    choices = {"label": label, "steps": steps, "sampler": sampler, "guidance": guidance, "truncation": truncation}
+    told: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
+    told = {name: value for name, value in told.items() if value is not None}
+    choices: dict[str, Any] = {
+        "told": told,
+        "steps": steps,
+        "sampler": sampler,
+        "guidance": guidance,
+        "rescale": rescale,
+        "truncation": truncation,
+        "warn": lambda note: print(f"note: {note}", file=sys.stderr),
+    }
     if interpolate:
         _refuse("beside --interpolate A B, which makes one strip and one GIF of two seeds", n=n, as_=as_, seed=seed)
         _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
@@ -256,7 +273,7 @@ def sample(
     loaded = load(model)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
-    write_samples(images, loaded.labels_of(n, seed=seed, label=label), out, loaded, as_)
+    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_)
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
 

@@ -10,12 +10,14 @@ from safetensors.torch import save
 
 from fabrica import __version__
 from fabrica.codec import Codec
+from fabrica.conditions import described
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.methods import Compressor, Method, Translator, networks
 from fabrica.recipe import CodecConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+WORDS = "vocabulary.json"  # of a model that reads text
 AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
@@ -64,11 +66,12 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
         "method": f"{recipe.method['name']}, {parameters / 1e6:.1f} M parameters",
         "images": f"{recipe.data.channels} x {size}, {_values(recipe.codec)}",
         "trained on": recipe.data.source,
-        "conditions": ", ".join(recipe.data.classes) or "none",
+        "conditions": described(recipe) or "none",
         "weights kept": kept,
         "made with": f"Fabrica {__version__}, seed {recipe.seed}",
     }
-    use = ["fabrica sample FOLDER -n 16 -o samples"]
+    prompt = " --prompt TEXT" * ("text" in recipe.data.condition)
+    use = [f"fabrica sample FOLDER{prompt} -n 16 -o samples"]
     warning = SYNTHETIC
     if isinstance(method, Compressor):
         rows["latents"] = " x ".join(str(side) for side in method.latent_shape)

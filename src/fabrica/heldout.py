@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fabrica import noise
 from fabrica.data.augment import Changes
@@ -19,8 +18,8 @@ from fabrica.errors import UsageError
 from fabrica.evaluation import distribution
 from fabrica.evaluation.radiomics import radiomic_features, standardised, standardiser
 from fabrica.image import Float32, Float64
-from fabrica.methods import Compressor, Method, Synthesiser, Translator, Validated
-from fabrica.model import labels_in_turn, middle
+from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, Validated
+from fabrica.model import middle, told_in_turn
 from fabrica.pictures import Uint8, image_grid
 from fabrica.recipe import Recipe
 
@@ -87,12 +86,12 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch
     raw = radiomic_features(middle(target.read(chosen), recipe.made_size))
     scaling = standardiser(raw)
     real = standardised(raw, *scaling)
-    labels = None if target.labels is None else torch.from_numpy(target.labels[chosen])
+    told = target.told(chosen)
 
     def made(method: Method) -> Float32:
         if isinstance(heldout, Pairs):
             return translated(method, heldout.read_a(range(min(MOST, len(heldout.a)))), device)
-        return drawn(method, recipe, labels, len(chosen), device)
+        return drawn(method, recipe, told, len(chosen), device)
 
     def features(method: Method) -> Float64:
         return standardised(radiomic_features(middle(made(method), recipe.made_size)), *scaling)
@@ -103,13 +102,13 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch
 
 
 @torch.no_grad()
-def drawn(method: Method, recipe: Recipe, labels: Tensor | None, count: int, device: torch.device) -> Float32:
+def drawn(method: Method, recipe: Recipe, told: Told, count: int, device: torch.device) -> Float32:
     """`count` samples float32 (N, C, *S) of a method in training, from seeds that nobody else takes."""
     assert isinstance(method, Synthesiser)  # see the calls
     parts = []
     for start in range(0, count, 64):
         stop = min(start + 64, count)
-        own = None if labels is None else labels[start:stop]
+        own = {name: values[start:stop] for name, values in told.items()}
         draw = noise.seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
         parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
     return np.concatenate(parts)
@@ -124,7 +123,8 @@ def translated(method: Method, images: Float32, device: torch.device, direction:
 
 
 def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Uint8:
-    """What a person looks at while a model trains: 16 samples of seeds 0 to 15; or held-out images, each as source,
+    """What a person looks at while a model trains: 16 samples of seeds 0 to 15, told the classes in turn, or what
+    held-out images are told; or held-out images, each as source,
     result, and the truth or, where there are no pairs, the way back; of a method that compresses held-out images above
     what is left of them.
 
@@ -135,7 +135,8 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
     if not isinstance(heldout, Pairs):
         assert isinstance(method, Synthesiser)  # only translators learn from pairs of sides
         with torch.inference_mode():
-            images = method.sample(noise.seeded(range(16)), labels_in_turn(recipe, 16), recipe.sample, device)
+            told = {**heldout.told(np.arange(16) % len(heldout)), **told_in_turn(recipe, 16)}
+            images = method.sample(noise.seeded(range(16)), told, recipe.sample, device)
         return image_grid(middle(images.float().cpu().numpy(), recipe.made_size), columns=8)
     assert isinstance(method, Translator)  # see above
     chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))

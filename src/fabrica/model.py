@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,21 +19,23 @@ from torch import Tensor, nn
 
 from fabrica import bundle, io, noise
 from fabrica.codec import Codec
+from fabrica.conditions import Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
-from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, codec_of
+from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
-from fabrica.methods import Compressor, Method, Synthesiser, Translator, build, networks
+from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, networks
 from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
-Labels = npt.NDArray[np.int64]
+Asked = str | float | Sequence[str | float]
+"""One value for all images, or one an image."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Model:
     method: Method
     device: torch.device
     hash: str
+    teller: Teller
     codecs_beside: tuple[Codec, ...] = ()
 
     @property
@@ -78,29 +81,36 @@ class Model:
         n: int,
         *,
         seed: int = 0,
-        label: str | Sequence[str] | None = None,
+        told: Mapping[str, Asked] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
+        rescale: float | None = None,
         truncation: float | None = None,
         batch: int = 64,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
-        label     one of recipe.data.classes for all, or one an image; None: the classes in turn, by seed.
-        steps, sampler, guidance (diffusion), truncation (GANs)   None: as the model's recipe says.
+        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ...}, of these what
+                  the model's recipe names in data.condition; each one value for all images, or one an image. Without a
+                  label, the classes come in turn, by seed; anything else that is not there is left open.
+        steps, sampler, guidance, rescale (diffusion), truncation (GANs)   None: as the model's recipe says.
+        warn      called with one sentence on what the model cannot read of a text; None: `warnings.warn`.
         """
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
         self._synthesiser()
-        labels = self._labels(n, seed, label)
-        settings = self._settings(steps=steps, sampler=sampler, guidance=guidance, truncation=truncation)
+        tensors = self._tensors(self.known(n, seed=seed, told=told), warn or warnings.warn)
+        settings = self._settings(
+            steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
+        )
 
         def draw(start: int, stop: int) -> noise.Draw:
             return noise.seeded(range(seed + start, seed + stop))
 
-        return self._draw(draw, labels, settings, n, batch, progress)
+        return self._draw(draw, tensors, settings, n, batch, progress)
 
     def interpolate(
         self,
@@ -108,32 +118,35 @@ class Model:
         last: int,
         frames: int = 16,
         *,
-        label: str | None = None,
+        told: Mapping[str, Asked] | None = None,
         batch: int = 64,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
         **choices: Any,
     ) -> Float32:
         """float32 (frames, C, *S) in [-1, 1]: the way from the image of seed `first` to that of seed `last`.
 
         The noise moves from one to the other (`fabrica.noise.between`), all else stays as it is.
-        label     what all frames show; None: the first of the classes.
-        choices   steps, sampler, guidance, truncation as in `sample_array`.
+        told      what all frames show, as in `sample_array`; without a label, the first of the classes.
+        choices   steps, sampler, guidance, rescale, truncation as in `sample_array`.
         """
         if frames < 2:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
-        classes = self.recipe.data.classes
-        labels = self._labels(frames, 0, label or (classes[0] if self.recipe.data.condition == "label" else None))
+        data = self.recipe.data
+        first_class = {"label": data.classes[0]} if "label" in data.condition else {}
+        known = self.known(frames, told={**first_class, **(told or {})})
+        tensors = self._tensors(known, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
             whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
             return lambda shape: whole(shape)[start:stop]
 
-        return self._draw(draw, labels, self._settings(**choices), frames, batch, progress)
+        return self._draw(draw, tensors, self._settings(**choices), frames, batch, progress)
 
     def _draw(
         self,
         draw: Callable[[int, int], noise.Draw],
-        labels: Labels | None,
+        told: Told,
         settings: SampleConfig,
         n: int,
         batch: int,
@@ -143,9 +156,9 @@ class Model:
         parts = []
         for start in range(0, n, batch):
             stop = min(start + batch, n)
-            chosen = None if labels is None else torch.from_numpy(labels[start:stop])
+            own = {name: values[start:stop] for name, values in told.items()}
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                images = self._synthesiser().sample(draw(start, stop), chosen, settings, self.device)
+                images = self._synthesiser().sample(draw(start, stop), own, settings, self.device)
             parts.append(middle(images.float().cpu().numpy(), self.size))
             if progress:
                 progress("sampling", stop, n)
@@ -203,29 +216,47 @@ class Model:
             raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
         if not math.isfinite(given.get("guidance", 1.0)):
             raise UsageError(f"asked for guidance {given['guidance']}; expected a finite number, 1 for as trained")
+        if not 0 <= given.get("rescale", 0) <= 1:
+            raise UsageError(f"asked for rescale {given['rescale']}; expected 0 (none) to 1")
         if not 0 <= given.get("truncation", 0) < math.inf:
             raise UsageError(f"asked for truncation {given['truncation']}; expected 0 (none) or a positive number")
         return replace(self.recipe.sample, **given)
 
-    def labels_of(self, n: int, *, seed: int = 0, label: str | Sequence[str] | None = None) -> list[str]:
-        """The label of each image that `sample` makes with the same arguments; "" where there are none."""
-        labels = self._labels(n, seed, label)
-        return [""] * n if labels is None else [self.recipe.data.classes[k] for k in labels]
+    def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
+        """What each image is told that `sample` makes with the same arguments, by condition.
 
-    def _labels(self, n: int, seed: int, label: str | Sequence[str] | None) -> Labels | None:
-        classes = self.recipe.data.classes if self.recipe.data.condition == "label" else []
-        if not classes:
-            if label is not None:
-                raise UsageError(f"model {self.name} knows no labels; leave --label out")
-            return None
-        if label is None:
-            return (seed + np.arange(n)) % len(classes)
-        wanted = [label] * n if isinstance(label, str) else list(label)
-        if len(wanted) != n:
-            raise UsageError(f"{len(wanted)} labels for {n} images; expected one each")
-        for name in set(wanted) - set(classes):
-            raise unknown("label", name, classes)
-        return np.array([classes.index(name) for name in wanted])
+        Raises UsageError for what the model is not told, and other numbers of values than images."""
+        given = {name: values for name, values in (told or {}).items() if values is not None}
+        conditions, classes = self.recipe.data.condition, self.recipe.data.classes
+        for name in given:
+            if name not in conditions:
+                knows = f"it is told {', '.join(conditions)}" if conditions else "it is told nothing"
+                raise UsageError(f"model {self.name} is told no {name} of an image ({knows}); leave it out")
+        if "label" in conditions and "label" not in given:
+            given["label"] = [classes[(seed + k) % len(classes)] for k in range(n)]
+        found: list[dict[str, str]] = [{} for _ in range(n)]
+        for name, values in given.items():
+            each = [values] * n if isinstance(values, str | int | float) else list(values)
+            if len(each) != n:
+                raise UsageError(f"{len(each)} values of {name} for {n} images; expected one each, or one for all")
+            for known, value in zip(found, each, strict=True):
+                known[name] = str(value)
+        return found
+
+    def _tensors(self, known: Sequence[Known], warn: Callable[[str], None]) -> Told:
+        """What is known as tensors, by condition; without those of which nothing is."""
+        conditions, classes = self.recipe.data.condition, self.recipe.data.classes
+        found = {name: values for name, values in self.teller.tensors(known).items() if any(o.get(name) for o in known)}
+        if "label" in conditions:
+            for name in sorted({one["label"] for one in known} - set(classes)):
+                raise unknown("label", name, classes)
+            found["label"] = torch.tensor([classes.index(one["label"]) for one in known])
+        texts = dict.fromkeys(one.get("text", "") for one in known)
+        for note in (note for text in texts for note in self.teller.misread(text)) if "text" in conditions else ():
+            warn(note)
+        if "text" in conditions and not any(text.strip() for text in texts):
+            warn(f"model {self.name} draws what a text says, and there is none: anything may come; add a prompt")
+        return found
 
     def apply(
         self,
@@ -374,7 +405,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + (space.hash.encode() if space else b"")).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
-    return Model(folder, recipe, *codecs, method, chosen, digest, beside)
+    words = load_words(folder / WORDS) if "text" in recipe.data.condition else ()
+    return Model(folder, recipe, *codecs, method, chosen, digest, teller(recipe, *words), beside)
 
 
 def _of_bundle(folder: Path, device: torch.device) -> Model:
@@ -395,10 +427,10 @@ def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
     return model
 
 
-def labels_in_turn(recipe: Recipe, count: int) -> Tensor | None:
-    """int64 (count,): every class in turn; None for a model that is told nothing."""
-    classes = len(recipe.data.classes) if recipe.data.condition == "label" else 0
-    return torch.arange(count) % classes if classes else None
+def told_in_turn(recipe: Recipe, count: int) -> Told:
+    """{"label": int64 (count,)}: every class in turn; {} for a model that is told none."""
+    classes = len(recipe.data.classes) if "label" in recipe.data.condition else 0
+    return {"label": torch.arange(count) % classes} if classes else {}
 
 
 def suffix_of(as_: str) -> str:
@@ -409,13 +441,14 @@ def suffix_of(as_: str) -> str:
 
 
 def write_samples(
-    images: Sequence[Image], labels: Sequence[str], folder: Path, model: Model, as_: str = "png"
+    images: Sequence[Image], known: Sequence[Known], folder: Path, model: Model, as_: str = "png"
 ) -> Manifest:
-    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv; returns the manifest."""
+    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
+    manifest."""
     suffix = suffix_of(as_)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for image, label in zip(images, labels, strict=True):
+    for image, told in zip(images, known, strict=True):
         seed = image.origin["seed"]
         name = f"{model.hash}-{seed:06d}"
         path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
@@ -426,8 +459,8 @@ def write_samples(
                 patient=name,
                 path=path.name,
                 split="test",
-                label=label,
                 modality=image.origin["modality"],
+                **told,
             )
         )
     manifest = Manifest(rows, folder, [], [])

@@ -17,6 +17,8 @@ from fabrica.io.atomic import atomic
 T = TypeVar("T")
 DEGRADED = "degraded"
 USES = ("autoencoder",)
+CONDITIONS = ("label", "text", "age", "sex", "view")
+CATEGORIES = ("sex", "view")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
@@ -41,8 +43,9 @@ class DataConfig:
     batch      images a step, over all processes together.
     fit        how another aspect ratio becomes `size`: "pad" keeps everything, "crop" fills the frame,
                "stretch" ignores the ratio, "exact" pads or crops without resampling.
-    condition  "" or "label": what the network is told about each image.
+    condition  what the network is told about each image: label, text, age, sex, view, as many as there are.
     classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
+    categories the same of sex and view, where the network is told them.
     where      manifest column -> value: only these rows are used.
     crop       the network learns from squares (cubes) of so many pixels a side, cut out of `size` at random; 0: whole.
     flip, jitter, turn, bend, gamma    random changes of training images, the same for both sides of a pair: see
@@ -63,8 +66,9 @@ class DataConfig:
     channels: int = 1
     batch: int = 32
     fit: str = "pad"
-    condition: str = ""
+    condition: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
+    categories: dict[str, list[str]] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     crop: int = 0
     flip: bool = False
@@ -136,6 +140,22 @@ class SampleConfig:
 
 
 @dataclass
+class TextConfig:
+    """How reports are read, where data.condition names text.
+
+    tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
+              report. layers, heads: of the transformer that reads them, which is trained with the rest.
+    excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
+    """
+
+    tokens: int = 2048
+    context: int = 128
+    layers: int = 3
+    heads: int = 3
+    excerpts: float = 0.5
+
+
+@dataclass
 class OutputConfig:
     """What written images say of themselves: those made, or side b. Filled from the training images, saved with the
     model.
@@ -192,6 +212,7 @@ class Recipe:
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
     codecs_beside: list[CodecConfig] = field(default_factory=list)  # as data.beside; empty: "auto" for all
+    text: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -246,7 +267,6 @@ def _check(recipe: Recipe) -> None:
     expectations: list[tuple[bool, str]] = [
         (data.batch >= 1, f"data.batch is {data.batch}; expected at least 1"),
         (data.channels >= 1, f"data.channels is {data.channels}; expected at least 1"),
-        (data.condition in ("", "label"), f"data.condition is {data.condition!r}; expected '' or 'label'"),
         (
             data.fit in ("pad", "crop", "stretch", "exact"),
             f"data.fit is {data.fit!r}; expected pad, crop, stretch or exact",
@@ -274,6 +294,8 @@ def _check(recipe: Recipe) -> None:
         (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
+        (0 <= recipe.text.excerpts <= 1, f"text.excerpts is {recipe.text.excerpts}; expected a share from 0 to 1"),
+        (recipe.text.context >= 3, f"text.context is {recipe.text.context}; expected at least 3, e.g. 128"),
         (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
         (recipe.sample.truncation >= 0, f"sample.truncation is {recipe.sample.truncation}; expected 0 (none) or more"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
@@ -293,6 +315,11 @@ def _check(recipe: Recipe) -> None:
     for holds, message in expectations:
         if not holds:
             raise UsageError(message)
+    for name in data.condition:
+        if name not in CONDITIONS or data.condition.count(name) > 1:
+            raise UsageError(
+                f"data.condition is {', '.join(data.condition)}; expected each at most once of {', '.join(CONDITIONS)}"
+            )
     _check_beside(recipe)
     _check_uses(recipe)
 
@@ -353,6 +380,8 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
             if not isinstance(value, dict):
                 raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
             value = _check_keys(hints[key], value, f"{where}{key}.")
+        if key == "condition" and not isinstance(value, list):  # one of them, or none
+            value = [value] if value else []
         if value is None and hints[key] is str:  # `key=''`, of which a shell leaves `key=`
             value = ""
         if key == "size" and isinstance(value, int):

@@ -20,15 +20,16 @@ from torch.optim import AdamW, Optimizer
 
 from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
+from fabrica.conditions import Teller, learned, load_words, save_words, teller
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import BESIDE, open_source
+from fabrica.data.sources import BESIDE, categories_of, classes_of, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
-from fabrica.folder import ALARMS, RECIPE, codec_config, codec_of
+from fabrica.folder import ALARMS, RECIPE, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
 from fabrica.latent import keep_space, open_space
 from fabrica.likeness import seen
@@ -80,6 +81,7 @@ class Run:
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
+    recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
     space = open_space(recipe, folder) if recipe.uses else None
     latent = space.compressor if space else None
     method = build(copy.deepcopy(recipe), latent)
@@ -88,6 +90,9 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     data, heldout = _data(recipe, needs, progress)
     if space:
         data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
+    told = _teller(recipe, data, folder)
+    if isinstance(data, Dataset) and isinstance(heldout, Dataset):
+        data.teller = heldout.teller = told
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
         if note:
             warn(note)
@@ -111,8 +116,19 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         folder.mkdir(parents=True, exist_ok=True)
         if space:
             keep_space(space, folder)
+        if "text" in recipe.data.condition:
+            save_words(folder / WORDS, told)
         recipe.save(folder / RECIPE)
     return run
+
+
+def _teller(recipe: Recipe, data: Dataset | Pairs, folder: Path) -> Teller:
+    """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
+    if "text" not in recipe.data.condition:
+        return teller(recipe)
+    assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
+    resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
+    return teller(recipe, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
 
 
 def _fabric(config: TrainConfig) -> Fabric:
@@ -139,8 +155,8 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device_type, torch.bfloat16)
 
-    def convert_output(self, data: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        return [one.float() for one in data] if isinstance(data, list) else data.float()
+    def convert_output(self, data: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        return data.float() if isinstance(data, Tensor) else [one.float() for one in data]
 
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:
@@ -189,8 +205,6 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
         return _sides(recipe, needs, progress)
     recipe.codec = _resolved(recipe, recipe.codec, "")
     data, heldout = _splits(recipe, recipe.codec, "", progress)
-    if recipe.data.condition == "label":
-        recipe.data.classes = list(data.classes)
     _fill_output(recipe, data)
     return data, heldout
 

@@ -21,7 +21,7 @@ from fabrica.data.pairs import Pairs
 from fabrica.evaluation import fidelity
 from fabrica.heldout import drawn
 from fabrica.methods import Method, Synthesiser
-from fabrica.model import labels_in_turn, middle
+from fabrica.model import middle, told_in_turn
 from fabrica.recipe import Recipe
 
 Row = Mapping[str, float]
@@ -112,10 +112,10 @@ def watch(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
     if isinstance(heldout, Pairs) or not isinstance(method, Synthesiser):
         return Watch(1.0, None)
     real = middle(heldout.read(range(min(len(heldout), REAL))), recipe.made_size)
-    labels = labels_in_turn(recipe, LOOKED)
+    told = told_in_turn(recipe, LOOKED)
 
     def diversity(averaged: Method) -> float:
-        images = middle(drawn(averaged, recipe, labels, LOOKED, device), recipe.made_size)
+        images = middle(drawn(averaged, recipe, told, LOOKED, device), recipe.made_size)
         return fidelity.diversity(images, PAIRS)[0]
 
     return Watch(fidelity.diversity(real, REAL)[0], diversity)

@@ -34,7 +34,7 @@ def test_four_chests_are_learned_by_heart() -> None:
             turn.loss.backward()
             optimiser.step()
     with torch.no_grad():
-        drawn = method.sample(seeded(range(8)), None, SampleConfig(), CPU)
+        drawn = method.sample(seeded(range(8)), {}, SampleConfig(), CPU)
     nearest = (drawn[:, None] - images[None]).square().mean(dim=(2, 3, 4)).min(dim=1).values
     apart = (images[:, None] - images[None]).square().mean(dim=(2, 3, 4))[0, 1:].min()
     assert nearest.median() < 0.5 * apart  # each sample is one of the four, not their mean
@@ -67,11 +67,11 @@ def test_guidance_asks_with_and_without_the_label() -> None:
     method = Diffusion(Diffusion.Config(**SMALL), (1, 8, 8), classes=3)
     method.denoiser = shown = LabelShown()
     labels = torch.tensor([0, 2])
-    method.sample(seeded([1, 2]), labels, SampleConfig(steps=2, guidance=2.0), CPU)
+    method.sample(seeded([1, 2]), {"label": labels}, SampleConfig(steps=2, guidance=2.0), CPU)
     asked = {tuple(call.tolist()) for call in shown.labels}
     assert asked == {(0, 2), (3, 3)}
     shown.labels.clear()
-    method.sample(seeded([1, 2]), None, SampleConfig(steps=2), CPU)
+    method.sample(seeded([1, 2]), {}, SampleConfig(steps=2), CPU)
     assert {tuple(call.tolist()) for call in shown.labels} == {(3, 3)}
 
 

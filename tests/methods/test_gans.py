@@ -67,7 +67,7 @@ def test_powers_of_two_fit_and_images_come_in_their_shape(gan: type, channels: i
     device = torch.device("meta" if gan is MLPGAN else "cpu")  # its weights for 3 x 256 x 256 fill 2 GB
     with device:
         method = small(gan, (channels, side, side))
-    images = method.sample(seeded([0, 1]), None, SampleConfig(), device)
+    images = method.sample(seeded([0, 1]), {}, SampleConfig(), device)
     assert images.shape == (2, channels, side, side) and images.dtype == torch.float32
     scores = method.critic(images, None) if gan is ModernGAN else method.critic(images)
     assert scores.shape == (2,)
@@ -238,7 +238,7 @@ def test_augmentation_reaches_what_the_critic_sees_of_both_and_only_that() -> No
     real, fake = critic.shown[:2]
     assert torch.equal(real, critic.shown[2]) and torch.equal(fake, critic.shown[3])  # answers to what the critic saw
     assert bool((real == 0).flatten(1).any(dim=1).all()) and bool((fake == 0).flatten(1).any(dim=1).all())
-    assert not bool((method.sample(seeded([0]), None, SampleConfig(), CPU) == 0).any())
+    assert not bool((method.sample(seeded([0]), {}, SampleConfig(), CPU) == 0).any())
 
 
 @GANS
@@ -247,7 +247,7 @@ def test_a_seed_gives_its_image_whatever_the_batch(gan: type) -> None:
 
     def images(seeds: list[int]) -> Tensor:
         with torch.no_grad():
-            drawn: Tensor = method.sample(seeded(seeds), None, SampleConfig(), CPU)
+            drawn: Tensor = method.sample(seeded(seeds), {}, SampleConfig(), CPU)
         return drawn
 
     together = images([3, 1, 4, 1, 5])
@@ -262,7 +262,7 @@ def test_truncation_draws_images_together(gan: type) -> None:
     method = used(gan)
     with torch.no_grad():
         spread = [
-            float(method.sample(seeded(range(16)), None, SampleConfig(truncation=limit), CPU).std(dim=0).mean())
+            float(method.sample(seeded(range(16)), {}, SampleConfig(truncation=limit), CPU).std(dim=0).mean())
             for limit in (0.05, 0.7, 0.0)
         ]
     assert spread[0] < 0.5 * spread[1] and spread[1] < 0.9 * spread[2]
@@ -271,7 +271,7 @@ def test_truncation_draws_images_together(gan: type) -> None:
 def test_labels_change_the_image_of_the_same_noise_and_its_score() -> None:
     method = used(ModernGAN, classes=3)
     with torch.no_grad():
-        images = method.sample(seeded([7, 7, 7]), torch.tensor([0, 1, 2]), SampleConfig(), CPU)
+        images = method.sample(seeded([7, 7, 7]), {"label": torch.tensor([0, 1, 2])}, SampleConfig(), CPU)
         scores = method.critic(images[:1].repeat(3, 1, 1, 1), torch.tensor([0, 1, 2]))
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert float((images[one] - images[other]).abs().max()) > 1e-4
@@ -291,7 +291,7 @@ def test_a_label_starts_as_a_whisper_beside_the_noise() -> None:
     """As loud as the noise it drowns it, and every image of a class comes out the same."""
     method = used(ModernGAN, classes=2)
     with torch.no_grad():
-        images = method.sample(seeded(range(32)), torch.arange(2).repeat_interleave(16), SampleConfig(), CPU)
+        images = method.sample(seeded(range(32)), {"label": torch.arange(2).repeat_interleave(16)}, SampleConfig(), CPU)
     within = float(images[:16].std(dim=0).mean())
     between = float((images[:16].mean(dim=0) - images[16:].mean(dim=0)).abs().mean())
     assert between < within
@@ -350,7 +350,7 @@ def test_two_kinds_of_image_are_learned_and_neither_is_forgotten(
             optimiser.step()
     asked = torch.arange(64) % 2
     with torch.no_grad():
-        drawn = method.eval().sample(seeded(range(64)), asked if classes else None, SampleConfig(), CPU)
+        drawn = method.eval().sample(seeded(range(64)), {"label": asked} if classes else {}, SampleConfig(), CPU)
     distance = (drawn[:, None] - bright_halves()).square().mean(dim=(2, 3, 4))
     grey = 0.8**2  # how far the mean of the two is from either
     good = distance < grey / 2

@@ -13,9 +13,10 @@ from torch.nn.functional import mse_loss
 
 from fabrica.bpe import LEAST, Vocabulary
 from fabrica.errors import UsageError
-from fabrica.nets.conditions import Category, Conditions, Number, Text
+from fabrica.nets.conditions import Category, Conditions, Number, Text, dropped, unknown
 from fabrica.nets.text import TextEncoder
 
+CPU = torch.device("cpu")
 ALL = {"text": Text(LEAST, context=12, layers=2, heads=2), "sex": Category(2), "age": Number(20, 90)}
 PLACES = 12 + 1 + 1
 
@@ -34,7 +35,9 @@ def values(*texts: str, length: int = 12) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def conditions() -> Conditions:
+def context(
+    conditions,
+) -> Conditions:
     torch.manual_seed(0)
     return Conditions(ALL, 32)
 
@@ -58,6 +61,10 @@ def denoiser(width: int) -> DiffusionModelUNet:
         for p in net.parameters():  # its last layers start as zeros, which hide faults
             p.add_(0.05 * torch.randn(p.shape))
     return net.eval()
+
+
+def context(conditions: Conditions, given: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
+    return conditions(given, hidden)[0]
 
 
 # --- the encoder ----------------------------------------------------------------------------------------------
@@ -91,50 +98,55 @@ def test_every_word_and_its_place_count() -> None:
 
 
 def test_context_depends_on_the_prompt_alone(conditions: Conditions) -> None:
-    together = conditions(values("ab", "abcdefgh"))
+    together = context(conditions, values("ab", "abcdefgh"))
     assert together.shape == (2, PLACES, 32) and together.dtype == torch.float32
     one = {name: given[:1] for name, given in values("ab", "x").items()}
-    torch.testing.assert_close(conditions(one), together[:1])
-    torch.testing.assert_close(conditions({**one, "text": words("ab", length=6)}), together[:1])
+    torch.testing.assert_close(context(conditions, one), together[:1])
+    torch.testing.assert_close(context(conditions, {**one, "text": words("ab", length=6)}), together[:1])
     assert torch.equal(together[0, 5:12], conditions.pads["text"].expand(7, 32)), "behind the end"
 
 
 @pytest.mark.parametrize("nothing", [words("", "", length=12), words("", ""), torch.zeros(2, 1, dtype=torch.int64)])
 def test_what_is_not_known_is_the_null(conditions: Conditions, nothing: Tensor) -> None:
     missing = {"text": nothing, "sex": torch.tensor([-1, 1]), "age": torch.tensor([40.0, math.nan])}
-    context = conditions(missing)
+    found = context(conditions, missing)
     null = conditions.nulls
-    assert torch.equal(context[:, :12], null["text"].expand(2, 12, 32))
-    assert torch.equal(context[0, 12], null["sex"]) and torch.equal(context[1, 13], null["age"])
-    assert not torch.equal(context[1, 12], null["sex"]) and not torch.equal(context[0, 13], null["age"])
-    context.sum().backward()
+    assert torch.equal(found[:, :12], null["text"].expand(2, 12, 32))
+    assert torch.equal(found[0, 12], null["sex"]) and torch.equal(found[1, 13], null["age"])
+    assert not torch.equal(found[1, 12], null["sex"]) and not torch.equal(found[0, 13], null["age"])
+    found.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in conditions.parameters() if p.requires_grad)
 
 
+def test_the_gist_is_the_first_place_of_each(conditions: Conditions) -> None:
+    found, gist = conditions(values("ab", ""))
+    assert torch.equal(gist, torch.cat([found[:, 0], found[:, 12], found[:, 13]], dim=1))
+
+
 def test_hidden_is_the_same_as_not_known(conditions: Conditions) -> None:
-    known, nothing = values("ab", "cd", "ef"), conditions.unknown(3)
+    known, nothing = values("ab", "cd", "ef"), unknown(ALL, 3, CPU)
     everything = torch.ones(3, 3, dtype=torch.bool)
-    assert torch.equal(conditions(known, everything), conditions(nothing))
-    assert torch.equal(conditions(known, ~everything), conditions(known))
-    alone = conditions(known, torch.tensor([[False, True, False]] * 3))
-    assert torch.equal(alone, conditions({**known, "sex": nothing["sex"]}))
-    assert torch.equal(conditions(nothing)[:1], conditions(conditions.unknown(1)))
+    assert torch.equal(context(conditions, known, everything), context(conditions, nothing))
+    assert torch.equal(context(conditions, known, ~everything), context(conditions, known))
+    alone = context(conditions, known, torch.tensor([[False, True, False]] * 3))
+    assert torch.equal(alone, context(conditions, {**known, "sex": nothing["sex"]}))
+    assert torch.equal(context(conditions, nothing)[:1], context(conditions, unknown(ALL, 1, CPU)))
 
 
 def test_numbers_are_told_apart_and_clipped(conditions: Conditions) -> None:
     given = {**values("a", "a", "a", "a"), "age": torch.tensor([20.0, 21.0, 90.0, 120.0])}
-    age = conditions({**given, "sex": torch.zeros(4, dtype=torch.int64)})[:, 13]
+    age = context(conditions, {**given, "sex": torch.zeros(4, dtype=torch.int64)})[:, 13]
     assert (age[0] - age[1]).abs().max() > 1e-3 and torch.equal(age[2], age[3])
 
 
 def test_all_are_dropped_together_and_each_alone(conditions: Conditions) -> None:
-    hidden = conditions.dropped(20_000, 0.1, torch.Generator().manual_seed(0))
+    hidden = dropped(20_000, 3, 0.1, torch.Generator().manual_seed(0))
     assert hidden.shape == (20_000, 3) and hidden.dtype == torch.bool
     assert hidden.all(1).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.001, abs=0.01)
     assert hidden.float().mean().item() == pytest.approx(0.19, abs=0.01)
-    single = Conditions({"age": Number(0, 1)}, 8).dropped(20_000, 0.1, torch.Generator().manual_seed(0))
+    single = dropped(20_000, 1, 0.1, torch.Generator().manual_seed(0))
     assert single.shape == (20_000, 1) and single.float().mean().item() == pytest.approx(0.1, abs=0.01)
-    again = conditions.dropped(20_000, 0.1, torch.Generator().manual_seed(0))
+    again = dropped(20_000, 3, 0.1, torch.Generator().manual_seed(0))
     assert torch.equal(hidden, again)
 
 
@@ -149,9 +161,9 @@ def test_wrong_use_is_explained(conditions: Conditions) -> None:
         ({"age": torch.zeros(3)}, "of 2 and 3 images"),
     ):
         with pytest.raises(UsageError, match=message):
-            conditions({**good, **changed})
+            context(conditions, {**good, **changed})
     with pytest.raises(UsageError, match="'age' has no values"):
-        conditions({name: given for name, given in good.items() if name != "age"})
+        context(conditions, {name: given for name, given in good.items() if name != "age"})
     for declared, message in (
         ({}, "no condition is declared"),
         ({"sex": Category(1)}, "has 1 classes"),
@@ -166,9 +178,9 @@ def test_copies_and_state_are_whole(conditions: Conditions) -> None:
     twin, given = copy.deepcopy(conditions), values("ab", "cd")
     torch.manual_seed(1)
     fresh = Conditions(ALL, 32)
-    assert not torch.equal(fresh(given), twin(given))
+    assert not torch.equal(context(fresh, given), context(twin, given))
     fresh.load_state_dict(conditions.state_dict())
-    assert torch.equal(fresh(given), twin(given))
+    assert torch.equal(context(fresh, given), context(twin, given))
 
 
 # --- MONAI's network ------------------------------------------------------------------------------------------
@@ -180,18 +192,20 @@ def test_the_network_attends_to_each_condition(conditions: Conditions, precise: 
     x, t = torch.randn(1, 1, 8, 8), torch.full((1,), 500.0)
     base = {name: given[:1] for name, given in values("ab").items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=not precise), torch.no_grad():
-        seen = net(x, t, conditions(base))
-        assert torch.equal(net(x, t, conditions(base)), seen) and seen.isfinite().all()
+        seen = net(x, t, context(conditions, base))
+        assert torch.equal(net(x, t, context(conditions, base)), seen) and seen.isfinite().all()
         for changed in ({"text": words("cd")}, {"sex": torch.tensor([1])}, {"age": torch.tensor([80.0])}):
-            assert (net(x, t, conditions({**base, **changed})) - seen).abs().max() > 1e-4, changed
-        assert (net(x, t, conditions(conditions.unknown(1))) - seen).abs().max() > 1e-4
+            assert (net(x, t, context(conditions, {**base, **changed})) - seen).abs().max() > 1e-4, changed
+        assert (net(x, t, context(conditions, unknown(ALL, 1, CPU))) - seen).abs().max() > 1e-4
 
 
 def test_gradients_in_bf16_reach_every_part(conditions: Conditions) -> None:
     net = denoiser(32)
     with torch.autocast("cpu", torch.bfloat16):
-        context = conditions({**values("ab", ""), "sex": torch.tensor([1, -1]), "age": torch.tensor([40.0, math.nan])})
-        out = net(torch.randn(2, 1, 8, 8), torch.full((2,), 500.0), context)
+        seen = context(
+            conditions, {**values("ab", ""), "sex": torch.tensor([1, -1]), "age": torch.tensor([40.0, math.nan])}
+        )
+        out = net(torch.randn(2, 1, 8, 8), torch.full((2,), 500.0), seen)
     out.float().square().mean().backward()
     for name, p in conditions.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
@@ -207,10 +221,10 @@ def test_it_learns_what_the_words_mean() -> None:
     rng = torch.Generator().manual_seed(0)
     for _ in range(80):
         which, noise = torch.randint(2, (8,), generator=rng), torch.randn(8, 1, 8, 8, generator=rng)
-        loss = mse_loss(net(noise, t, conditions({"text": texts[which]})), target[which])
+        loss = mse_loss(net(noise, t, context(conditions, {"text": texts[which]})), target[which])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        seen = net(noise[:1].expand(2, 1, 8, 8), t[:2], conditions({"text": texts})).mean((1, 2, 3))
+        seen = net(noise[:1].expand(2, 1, 8, 8), t[:2], context(conditions, {"text": texts})).mean((1, 2, 3))
     assert seen[0] > 0.5 and seen[1] < -0.5

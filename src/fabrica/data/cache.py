@@ -29,7 +29,7 @@ from fabrica.recipe import CodecConfig, DataConfig
 
 Progress = Callable[[int, int], None]
 
-FORMAT = 3  # raised when the layout of a cache folder changes
+FORMAT = 4  # raised when the layout of a cache folder changes
 SAMPLE = 64  # images looked at to choose a codec
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
 HOUNSFIELD = (-1024.0, 3071.0)
@@ -241,7 +241,8 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             sliced = len(sample.image.size) > len(config.size)
             for k, (values, spacing) in enumerate(parts):
                 values = np.full_like(values, ABSENT) if sample.absent else values
-                writer.add(values, f"{sample.id}#{k}" if sliced else sample.id, sample.text, label)
+                name = f"{sample.id}#{k}" if sliced else sample.id
+                writer.add(values, name, sample.text, label, sample.about)
                 spacings.extend(spacing)
             content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
             modalities[sample.modality] += not sample.absent

@@ -6,7 +6,7 @@ import json
 import os
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fabrica.conditions import Teller
+from fabrica.data.about import ABOUT
 from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
 SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
+ANY_SEED = 0xFFFF_FFFF_FFFF_FFFF  # negative ones too
 FREE = "float16"  # latents know no such limits, and are stored as they are
 IMAGES, LABELS, META = "images.i16", "labels.npy", "meta.json"
 
@@ -88,6 +91,8 @@ class Dataset:
         self.labels: Int64 | None = np.load(folder / LABELS) if self.classes else None
         self.ids = Strings(folder, "ids")
         self.texts = Strings(folder, "texts")
+        self.abouts = Strings(folder, "abouts")
+        self.teller: Teller | None = None  # what a run has its networks told, beside the label
         self._stride = 2 * int(np.prod(self.shape))
         size = (folder / IMAGES).stat().st_size
         if size != self._stride * len(self) or len(self.ids) != len(self):
@@ -138,9 +143,30 @@ class Dataset:
         indices = order(len(self), seed, positions)
         images = torch.from_numpy(changed(self.read(indices), seed, positions, changes))
         found = {"image": images, "index": torch.from_numpy(indices)}
-        if self.labels is not None:
-            found["label"] = torch.from_numpy(self.labels[indices])
-        return found
+        return found | self.told(indices, (np.random.default_rng([seed & ANY_SEED, int(p)]) for p in positions))
+
+    def about(self, index: int) -> tuple[str, ...]:
+        """What is known of an image, one value for each of ABOUT; () where nothing was asked."""
+        return tuple(self.abouts[index].split("\t")) if self.abouts[index] else ()
+
+    def known(self, index: int) -> dict[str, str]:
+        """All that is known of an image."""
+        found = dict(zip(ABOUT, self.about(index), strict=False))
+        label = "" if self.labels is None else self.classes[self.labels[index]]
+        return {**found, "label": label, "text": self.texts[index]}
+
+    def told(
+        self, indices: Sequence[int] | Int64, excerpts: Iterable[np.random.Generator] = ()
+    ) -> dict[str, torch.Tensor]:
+        """What networks are told of these images: "label" int64 (B,), and the values of `fabrica.conditions`; {} where
+        they are told nothing. excerpts: one generator an image, which draws what sentences of its report are told."""
+        found = {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)])}
+        if self.teller is None:
+            return found
+        known = [self.known(int(k)) for k in indices]
+        for one, rng in zip(known, excerpts, strict=False):
+            one["text"] = self.teller.excerpt(one["text"], rng)
+        return found | self.teller.tensors(known)
 
 
 class Writer:
@@ -150,7 +176,7 @@ class Writer:
         self.folder, self.stored = folder, stored
         self.count = 0
         self._images = (folder / IMAGES).open("wb")
-        self._texts = {name: (folder / f"{name}.txt").open("wb") for name in ("ids", "texts")}
+        self._texts = {name: (folder / f"{name}.txt").open("wb") for name in ("ids", "texts", "abouts")}
         self._offsets = {name: array("q", [0]) for name in self._texts}
         self.labels = array("q")
         self.shape: tuple[int, ...] = ()
@@ -164,12 +190,12 @@ class Writer:
         for file in (self._images, *self._texts.values()):
             file.close()
 
-    def add(self, values: Float32, id_: str, text: str, label: int) -> None:
-        """values (C, *S) in [-1, 1], or latents; label -1 where there is none."""
+    def add(self, values: Float32, id_: str, text: str, label: int, about: Sequence[str] = ()) -> None:
+        """values (C, *S) in [-1, 1], or latents; label -1 where there is none; about: what is known as in ABOUT."""
         self.shape = values.shape
         whole = values if self.stored == FREE else np.rint(values * np.float32(SCALE))
         self._images.write(whole.astype(self.stored).tobytes())
-        for name, value in (("ids", id_), ("texts", text)):
+        for name, value in (("ids", id_), ("texts", text), ("abouts", "\t".join(about))):
             blob = value.encode()
             self._texts[name].write(blob)
             self._offsets[name].append(self._offsets[name][-1] + len(blob))
@@ -212,8 +238,8 @@ def batch_at(
     epoch, one after the other, so a batch at the end of an epoch runs on into the next. At one step the processes
     take neighbouring pieces of `batch` images, so 2 x 16 images see the same as 1 x 32.
 
-    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and, with a condition, "label" int64 (B,); of a
-    translation see `fabrica.data.pairs`.
+    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and what `Dataset.told` says; of a translation see
+    `fabrica.data.pairs`.
     """
     first = (step * world + rank) * batch
     return data.batch(seed, np.arange(first, first + batch), changes)
@@ -231,7 +257,7 @@ def order(count: int, seed: int, positions: Int64) -> Int64:
 
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch]).permutation(count)
+    return np.random.default_rng([seed & ANY_SEED, epoch]).permutation(count)
 
 
 def prefetch(

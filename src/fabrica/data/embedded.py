@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fabrica import io
+from fabrica.data.about import about
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import assign
 from fabrica.errors import UsageError
@@ -80,6 +81,7 @@ def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], di
         modality="DX",
         label=drawn.label,
         text=drawn.text,
+        **about(drawn.labels),
         mask=f"masks/{name}.png",
     )
     return [row], dict(drawn.labels)

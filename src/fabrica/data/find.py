@@ -33,6 +33,7 @@ class Item:
     study: str = ""  # stands for the patient where DICOM headers name none
     modality: str = ""
     label: str = ""
+    about: dict[str, str] = field(default_factory=dict)
     split: str = ""
     sha256: str = ""
     notes: tuple[str, ...] = ()

@@ -29,7 +29,8 @@ def _write(data: Dataset, encode: Callable[[Float32], Float32], folder: Path, pr
         for start in range(0, len(data), BATCH):
             chosen = range(start, min(start + BATCH, len(data)))
             for k, latents in zip(chosen, encode(data.read(chosen)), strict=True):
-                writer.add(latents, data.ids[k], data.texts[k], -1 if data.labels is None else int(data.labels[k]))
+                label = -1 if data.labels is None else int(data.labels[k])
+                writer.add(latents, data.ids[k], data.texts[k], label, data.about(k))
             if progress:
                 progress(chosen.stop, len(data))
         writer.finish(replace(data.meta, shape=writer.shape, spacing=(), content=writer.shape[1:], stored=FREE))

@@ -31,6 +31,9 @@ class Row:
     domain    what distinguishes unpaired sets: "a" and "b", "T1", "PA", ...
     label     the class; several findings are joined by "|".
     text      a report or caption.
+    age       of the patient, in years.
+    sex       M, F or O, as in DICOM.
+    view      how the patient stood to the detector: PA, AP, LATERAL, ...
     mask      a label map on the same grid.
     pair      another image of the same patient on the same grid.
     sha256    of the file; of the decoded pixels where one file holds many images.
@@ -45,6 +48,9 @@ class Row:
     domain: str = ""
     label: str = ""
     text: str = ""
+    age: str = ""
+    sex: str = ""
+    view: str = ""
     mask: str = ""
     pair: str = ""
     sha256: str = ""

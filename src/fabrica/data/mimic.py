@@ -40,7 +40,7 @@ def mimic(
     views: Collection[str] = VIEWS,
     progress: Progress | None = None,
 ) -> Manifest:
-    """A row each for the images of these views (PA, AP, LATERAL, ...; () for all): the view as domain, the findings
+    """A row each for the images of these views (PA, AP, LATERAL, ...; () for all): the view as domain too, the findings
     that are sure as label ("Edema|Pneumonia"), the sections FINDINGS and IMPRESSION of the study's report as text, and
     the split as published, which is by patient.
 
@@ -108,6 +108,7 @@ def _row(record: dict[str, str], split: dict[str, str], labels: dict[str, str]) 
         path=f"files/{patient[:3]}/{patient}/{study}/{image}.jpg",
         split=SPLITS.get(split.get(image, ""), ""),
         domain=record.get("ViewPosition", ""),
+        view=record.get("ViewPosition", ""),
         label=labels.get(record["study_id"], ""),
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fabrica import io
 from fabrica.data import layouts, mimic
+from fabrica.data.about import ABOUT, about
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import Fractions, remove_leaks, split_rows
@@ -120,6 +121,7 @@ def _inspect(item: Item) -> list[tuple[Item, str]]:
             return [checked for part in slices for checked in _inspect(part)]
         return [(item, reason(error, item.path))]
     item.modality = item.modality or str(image.origin.get("modality", ""))
+    item.about = about(image.origin.get("about", {}))
     if item.frame and not item.members:
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
@@ -155,6 +157,7 @@ def _fill(
         path = _relative(item.path, root)
         said = table.lookup(_name(item, root)) if table else {}
         known += bool(said)
+        told = about(said)
         asked = said if table and table.asked else {}
         row = Row(
             id="/".join(filter(None, (stem(path), item.frame))),
@@ -165,6 +168,7 @@ def _fill(
             domain=said.get("domain") or place.domain or _zip_domain(item),
             label=said.get("label") or item.label or classes.get(str(k), ""),
             text=said.get("text", ""),
+            **{name: told[name] or item.about.get(name, "") for name in ABOUT},
             mask=place.mask,
             pair=place.pair,
             sha256=item.sha256,

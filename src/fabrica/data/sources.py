@@ -16,16 +16,18 @@ from fabrica import io, kspace, radiography, tomography
 from fabrica.data import degradations, degrade, find, layouts, sides, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
+from fabrica.data.about import ABOUT, about
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import on_grid
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Image
 from fabrica.phantoms import mri
-from fabrica.recipe import DataConfig
+from fabrica.recipe import CATEGORIES, DataConfig
 
 PHANTOM = "phantom:"
 BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
+PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 # far from the seeds of phantoms written to a folder, and from one another
 FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_000}
@@ -34,7 +36,7 @@ FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_00
 @dataclass(frozen=True)
 class Sample:
     """One source image with what is said of it. absent: there is none, and the image is empty, on the grid it would
-    have."""
+    have. about: see `fabrica.data.about.ABOUT`."""
 
     id: str
     image: Image
@@ -42,6 +44,7 @@ class Sample:
     text: str = ""
     modality: str = ""
     absent: bool = False
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Source:
         seed, size = self._first() + k, max(self.config.size[-2:])
         if kind == "chest":
             drawn = chest(seed, size)
-            return Sample(f"chest-{seed}", drawn.image, drawn.label, drawn.text, "DX")
+            said = tuple(about(drawn.labels).values())
+            return Sample(f"chest-{seed}", drawn.image, drawn.label, drawn.text, "DX", about=said)
         slices = self.config.size[0] if len(self.config.size) == 3 else self.config.depth or None
         wanted, _, scanner = (self.which or contrast[0]).partition("@")
         patient = head(seed, size, slices, contrasts=[] if wanted == "mask" else [wanted], scanner=scanner or "A")
@@ -210,11 +214,11 @@ def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, 
 
 
 def classes_of(config: DataConfig) -> tuple[str, ...]:
-    """The names of labels 0, 1, ... under `condition: label`; () without a condition.
+    """The names of labels 0, 1, ... where images are told their label; () elsewhere.
 
     Raises UsageError for images without label, labels that are no class, classes without training image.
     """
-    if config.condition != "label":
+    if "label" not in config.condition:
         return ()
     if config.source.startswith(PHANTOM):
         return tuple(config.classes) or phantom_labels(config.source)
@@ -228,6 +232,29 @@ def classes_of(config: DataConfig) -> tuple[str, ...]:
     if not classes:
         raise UsageError(f"{config.source} has no labels; leave data.condition empty, or scan with --labels")
     return classes
+
+
+def categories_of(config: DataConfig) -> dict[str, list[str]]:
+    """The values of sex and view among the training images, sorted, where the network is told them.
+
+    Raises UsageError for one of which fewer than two are known: there is nothing to tell."""
+    found: dict[str, list[str]] = {}
+    for name in CATEGORIES:
+        if name not in config.condition:
+            continue
+        given = config.categories.get(name)
+        if config.source.startswith(PHANTOM):
+            values = given or PHANTOM_CATEGORIES[name] if config.source.split(":")[1] == "chest" else []
+        else:
+            rows = load_manifest(config.source).select(split="train", **config.where).rows
+            values = given or sorted({getattr(row, name) for row in rows} - {""})
+        if len(values) < 2:
+            raise UsageError(
+                f"data.condition names {name}, of which the training images of {config.source} know "
+                f"{' and '.join(values) or 'nothing'}; leave it out, or scan with a table that has it (--labels)"
+            )
+        found[name] = values
+    return found
 
 
 def check_labels(found: set[tuple[str, str]], classes: tuple[str, ...]) -> None:
@@ -278,7 +305,8 @@ def _read(manifest: Manifest, row: Row) -> Sample:
     image = io.read(manifest.file(row), row.frame)
     if row.modality == "CT" and image.origin.get("format") == "nifti" and image.data.min() < 0:
         image = replace(image, unit="HU")  # NIfTI cannot say so; without negative values it was shifted
-    return Sample(row.id, image, row.label, row.text, row.modality or str(image.origin.get("modality", "")))
+    modality = row.modality or str(image.origin.get("modality", ""))
+    return Sample(row.id, image, row.label, row.text, modality, about=tuple(getattr(row, name) for name in ABOUT))
 
 
 def _check_phantom(config: DataConfig) -> None:

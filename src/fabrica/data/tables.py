@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fabrica.data.manifest import COLUMNS
 from fabrica.errors import UsageError
 
+MANIFEST = {"patient", "path", "split", "sha256"}  # the columns that tell a manifest from other tables
 FILES = ("file", "path", "filename", "file_name", "file_path", "image", "image_path", "image_name", "image_index",
          "image_id", "img", "name", "id")  # fmt: skip
 FACTS = {  # what a manifest calls it -> how others call it, the best first
@@ -19,6 +19,9 @@ FACTS = {  # what a manifest calls it -> how others call it, the best first
     "text": ("text", "report", "caption", "templated_caption", "impression"),
     "modality": ("modality",),
     "domain": ("domain", "projection", "view", "view_position", "contrast"),
+    "age": ("age", "patient_age"),
+    "sex": ("sex", "gender", "patient_sex", "patient_gender"),
+    "view": ("view", "view_position", "viewposition", "projection"),
 }
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -69,7 +72,7 @@ def find_table(folder: Path, names: Sequence[str]) -> Table | None:
             header, records = _read(path)
         except UsageError:
             continue  # some other kind of CSV; nobody asked for it
-        if set(COLUMNS) <= set(header):
+        if set(header) >= MANIFEST:
             continue
         found = _best_table(path, header, records, names)
         if found and found[0] * 2 >= len(names) and (best is None or found[0] > best[0]):

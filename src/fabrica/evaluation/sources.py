@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fabrica import io
 from fabrica.codec import Codec
+from fabrica.conditions import Known, described
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.manifest import SPLITS, Manifest
@@ -73,19 +74,16 @@ class Subject:
         return "one grey for each label"
 
     def draw(self, n: int, sets: Sets, seed: int, tell: Progress, steps: int | None = None) -> Drawn:
-        """n synthetic images: by the model, the classes as frequent as in the real ones; or those there are."""
+        """n synthetic images: by the model, told what held-out images are told, the classes as frequent as there; or
+        those there are."""
         if self.fixed is not None:
             kept = _some(len(self.fixed.images), n, np.random.default_rng(seed))
             labels = None if self.fixed.labels is None else self.fixed.labels[kept]
             return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
         assert self.model is not None  # a subject has one or the other
-        classes = list(self.config.classes) if self.config.condition == "label" else []
-        labels = None
-        if classes and sets.labels is not None:
-            labels = np.random.default_rng(seed).permutation(spread(sets.labels, len(classes), n))
-        chosen = None if labels is None else [classes[k] for k in labels]
+        told, labels = sets.asked(self.config, n, seed)
         began = time.perf_counter()
-        images = self.model.sample_array(n, seed=seed, label=chosen, steps=steps, progress=tell)
+        images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
         return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds)
 
@@ -108,6 +106,20 @@ class Sets:
     memory: Dataset | None
     searched: Int
     notes: Sequence[str] = ()
+    known: Sequence[Known] = ()
+
+    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, list[str]], Int | None]:
+        """What n synthetic images are told: what held-out images are, one after the other in random order, or only
+        their classes, then as frequent as there; and the labels of these."""
+        rng = np.random.default_rng(seed)
+        if set(config.condition) <= {"label"}:
+            if "label" not in config.condition or self.labels is None:
+                return {}, None
+            labels = rng.permutation(spread(self.labels, len(self.classes), n))
+            return {"label": [self.classes[k] for k in labels]}, labels
+        places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
+        told = {name: [self.known[k].get(name, "") for k in places] for name in config.condition}
+        return told, None if self.labels is None else self.labels[places]
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None]:
         """At most n training images and their labels, drawn at random, classes as frequent as held out."""
@@ -194,7 +206,7 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         ("method", str(recipe.method.get("name", ""))),
         ("images", f"{config.channels} channel{'s' * (config.channels > 1)}, {size}"),
         ("trained on", recipe.data.source),
-        ("told about each image", ", ".join(recipe.data.classes) if recipe.data.condition else "nothing"),
+        ("told about each image", described(recipe) or "nothing"),
         ("sampling", _sampling(model) if isinstance(model.method, Synthesiser) else ""),
         ("weights", model.hash),
     ]
@@ -239,12 +251,12 @@ def _of_images(path: Path, against: str, tell: Progress) -> Subject:
         source=against,
         size=list(looked[0].size),
         channels=looked[0].channels,
-        condition="label" if classes else "",
+        condition=["label"] if classes else [],
         classes=classes,
     )
     codec = resolve_codec(config)
     own, note = _own_codec(looked, codec)
-    fixed = _all_images(replace(config, source=str(path), condition="", classes=[]), own, manifest, classes, tell)
+    fixed = _all_images(replace(config, source=str(path), condition=[], classes=[]), own, manifest, classes, tell)
     return Subject(
         name=path.name or str(path),
         line=f"{len(fixed.images)} images judged against held-out images of {against}",
@@ -351,6 +363,7 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         memory=memory,
         searched=searched,
         notes=notes,
+        known=[heldout.known(int(k)) for k in kept],
     )
 
 

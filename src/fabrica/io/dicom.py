@@ -40,6 +40,7 @@ _HEADER = {
 }
 
 
+_ABOUT = {"age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}  # what a model may be told of an image
 _NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
 
 
@@ -220,6 +221,7 @@ def _image(
         "format": "dicom",
         "modality": _text(datasets[0].get("Modality")),
         "patient": _text(datasets[0].get("PatientID")),
+        "about": {name: _text(datasets[0].get(keyword)) for name, keyword in _ABOUT.items()},
         "range": (min(f.low for f in frames), max(f.high for f in frames)),
         "dicom": datasets,
         "notes": tuple(dict.fromkeys(notes)),

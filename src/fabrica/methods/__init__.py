@@ -7,10 +7,11 @@ keep      what tells the best weights, unless the recipe chooses: "loss" (of `va
           does: "last"
 turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
 
-One that synthesises sees batch["image"], and batch["label"] where the recipe says so. It has
+One that synthesises sees batch["image"], and what the recipe has it told of each image: batch["label"], batch["text"],
+... (see `fabrica.conditions`). It has
 
 choices   which of the recipe's `sample:` values mean something to it
-sample    (draw, labels, settings, device) -> images, made of the noise that is drawn
+sample    (draw, told, settings, device) -> images, made of the noise that is drawn, of which something is told or {}
 
 One that translates sees batch["a"] and batch["b"]. It has
 
@@ -32,6 +33,7 @@ least_batch  the fewest images a step and process; 1 without it
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
              `beside`, their number
+conditional  whether it may be told more than a label; it is then built with `told`, condition -> what it is
 latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
              batch["image"], and samples images
 """
@@ -46,9 +48,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fabrica.conditions import declared
 from fabrica.errors import UsageError, unknown
 from fabrica.noise import Draw
 from fabrica.recipe import DataConfig, Recipe, SampleConfig, typed
+
+Told = Mapping[str, Tensor]
+"""Condition -> its values (B, ...), one an image; see `fabrica.conditions`."""
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
@@ -78,8 +84,9 @@ class Method(Protocol):
 
     Config: ClassVar[type]
     config: Any
-    ships: ClassVar[tuple[str, ...]]
 
+    @property
+    def ships(self) -> tuple[str, ...]: ...
     @property
     def keep(self) -> str: ...
     @property
@@ -93,7 +100,7 @@ class Synthesiser(Method, Protocol):
 
     choices: ClassVar[tuple[str, ...]]
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor: ...
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor: ...
 
 
 @runtime_checkable
@@ -150,8 +157,13 @@ def build(recipe: Recipe, space: Compressor | None = None) -> Method:
         task = "makes images of noise" if hasattr(cls, "sample") else "sees images of one kind"
         raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
     else:
-        classes = len(data.classes) if data.condition == "label" else 0
-        method = cls(config, (data.channels, *data.size), classes, **({"space": space} if space else {}))
+        classes, told = len(data.classes) if data.condition == ["label"] else 0, declared(recipe)
+        if told and not getattr(cls, "conditional", False):
+            raise UsageError(
+                f"{name} cannot be told {', '.join(told)}; set data.condition=label, or take method.name=diffusion"
+            )
+        more = {key: value for key, value in (("told", told), ("space", space)) if value}
+        method = cls(config, (data.channels, *data.size), classes, **more)
     recipe.method = {"name": name, **asdict(config)}
     return cast(Method, method)
 

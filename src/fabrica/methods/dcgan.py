@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, refuse_labels, square_side, truncated
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -59,7 +59,7 @@ class DCGAN(nn.Module):
             loss = generator_loss(self.critic(fake))
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
         return images.clamp(-1, 1)

@@ -2,13 +2,13 @@
 
 Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
 v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
-classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder (Rombach et al. 2022). The mathematics
-stands in fabrica.diffusion.
+classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, told of each image by cross-attention
+(Rombach et al. 2022). The mathematics stands in fabrica.diffusion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,8 +17,10 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica import diffusion
+from fabrica.device import default_device
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Turn
+from fabrica.methods import Compressor, Told, Turn
+from fabrica.nets.conditions import Category, Condition, Conditions, dropped, unknown
 from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -47,22 +49,28 @@ class Diffusion(nn.Module):
         res_blocks: int = 1
         head_channels: int = 64
         norm_groups: int = 32
-        label_drop: float = 0.1  # how often the label is hidden in training, for guidance
+        label_drop: float = 0.1  # how often what is told of an image is hidden in training, for guidance
+        context_width: int = 192  # of what is told, but the label, as cross-attention sees it
 
-    ships: ClassVar[tuple[str, ...]] = ("denoiser",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
     keep: ClassVar[str] = "loss"
-    choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance")
+    choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
     latent: ClassVar[bool] = True
+    conditional: ClassVar[bool] = True
 
     def __init__(
-        self, config: Config, shape: tuple[int, ...], classes: int = 0, space: Compressor | None = None
+        self,
+        config: Config,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        told: Mapping[str, Condition] | None = None,
+        space: Compressor | None = None,
     ) -> None:
-        """shape (C, *S) of the images in [-1, 1]; classes: how many labels, 0 for unconditional; space: a trained
-        autoencoder on whose latents to work."""
+        """shape (C, *S) of the images in [-1, 1]; what is told of each: a label, one of so many `classes`, or all of
+        `told`, by cross-attention and, its gist, beside t; space: a trained autoencoder on whose latents to work."""
         super().__init__()
         shape = space.latent_shape if space else shape
         self.config, self.shape, self.classes, self.space = config, shape, classes, space
+        self.declared = told or ({"label": Category(classes)} if classes else {})
         _check(config, shape, "size of latents" if space else "data.size")
         self.schedule = diffusion.Schedule(
             config.schedule,
@@ -82,37 +90,41 @@ class Diffusion(nn.Module):
             num_res_blocks=config.res_blocks,
             num_head_channels=config.head_channels,
             norm_num_groups=config.norm_groups,
-            num_class_embeds=classes + 1 if classes else None,  # the last one is the learned null
-            use_flash_attention=True,
+            num_class_embeds=classes + 1 if classes or told else None,  # the last one is the learned null
+            with_conditioning=bool(told),
+            cross_attention_dim=config.context_width if told else None,
+            use_flash_attention=default_device().type == "cuda",  # on a processor its backward pass is slow
         )
+        self.conditions = Conditions(told, config.context_width) if told else None
+        if told:  # MONAI adds to the embedding of t what stands here
+            self.denoiser.class_embedding = nn.Linear(len(told) * config.context_width, 4 * config.channels[0])
+        self.ships = ("denoiser", "conditions") if told else ("denoiser",)
+        self.players = {"denoiser": self.ships}
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
-        labels = self._dropped(batch["label"], rng) if self.classes else None
-        per_image = self._loss(batch["image"], labels, rng)
-        yield Turn("denoiser", per_image.mean())
+        hidden = self._hidden(len(batch["image"]), rng)
+        yield Turn("denoiser", self._loss(batch["image"], self._shown(batch, hidden), rng).mean())
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The denoising loss (B,) of held-out images, weighted as in training."""
-        labels = batch["label"] if self.classes else None
-        return self._loss(batch["image"], labels, rng)
+        return self._loss(batch["image"], self._shown(batch), rng)
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
-        """Images (N, C, *S) in [-1, 1], one a row of noise; labels (N,) int64, or None for none (the learned null)."""
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null."""
         start = draw(self.shape).to(device)
-        if labels is None:
-            labels = torch.full((len(start),), self.classes, dtype=torch.int64)
 
-        def with_labels(shown: Tensor) -> diffusion.Denoise:
+        def knowing(told: Told) -> diffusion.Denoise:
+            shown = self._shown({name: values.to(device) for name, values in told.items()})
+
             def denoise(x_t: Tensor, t: float) -> Tensor:
-                times = torch.full((len(x_t),), t, device=device)
-                return self._x_0(x_t, times, shown if self.classes else None)
+                return self._x_0(x_t, torch.full((len(x_t),), t, device=device), shown)
 
             return denoise
 
-        denoise = with_labels(labels.to(device))
-        if self.classes and settings.guidance != 1.0:
-            null = with_labels(torch.full_like(labels, self.classes).to(device))
-            denoise = diffusion.guided(denoise, null, settings.guidance, settings.rescale)
+        nothing = self._nothing(len(start), device)
+        denoise = knowing({**nothing, **told})
+        if told and settings.guidance != 1.0:
+            denoise = diffusion.guided(denoise, knowing(nothing), settings.guidance, settings.rescale)
         found = diffusion.sample(
             denoise,
             start,
@@ -125,19 +137,19 @@ class Diffusion(nn.Module):
         )
         return self.space.decode(found) if self.space else found.clamp(-1, 1)
 
-    def _predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, class_labels=labels)
+    def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
+        out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
         return unfolded(out.float(), self.config.patch)
 
-    def _x_0(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def _x_0(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
         alpha, sigma = diffusion.coefficients(self.schedule, t, x_t)
-        return diffusion.to_x0(self.config.objective, self._predict(x_t, t, labels), x_t, alpha, sigma)
+        return diffusion.to_x0(self.config.objective, self._predict(x_t, t, shown), x_t, alpha, sigma)
 
-    def _loss(self, x_0: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, x_0: Tensor, shown: Told, rng: torch.Generator) -> Tensor:
         t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
         return diffusion.denoising_loss(
-            lambda x_t, t: self._predict(x_t, t, labels),
+            lambda x_t, t: self._predict(x_t, t, shown),
             x_0,
             t,
             noise,
@@ -146,9 +158,25 @@ class Diffusion(nn.Module):
             self.config.weighting,
         )
 
-    def _dropped(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        hidden = torch.rand(len(labels), generator=rng).to(labels.device) < self.config.label_drop
-        return torch.where(hidden, self.classes, labels)
+    def _shown(self, told: Told, hidden: Tensor | None = None) -> Told:
+        """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions): what is not shown
+        though it is told."""
+        if self.conditions is not None:
+            context, gist = self.conditions({name: told[name] for name in self.declared}, hidden)
+            return {"context": context, "class_labels": gist}
+        if not self.classes:
+            return {}
+        absent = told["label"] < 0
+        if hidden is not None:
+            absent = absent | hidden[:, 0].to(absent.device)
+        return {"class_labels": torch.where(absent, self.classes, told["label"])}
+
+    def _nothing(self, count: int, device: torch.device) -> Told:
+        """What is told of images of which nothing is."""
+        return unknown(self.declared, count, device)
+
+    def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:
+        return dropped(count, len(self.declared), self.config.label_drop, rng) if self.declared else None
 
 
 def _check(config: Diffusion.Config, shape: tuple[int, ...], what: str) -> None:

@@ -24,7 +24,7 @@ from fabrica.adversarial import (
     square_side,
     truncated,
 )
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
 
@@ -67,7 +67,7 @@ class MLPGAN(nn.Module):
             loss = generator_loss(self.critic(fake))
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
         images: Tensor = self.generator(z)

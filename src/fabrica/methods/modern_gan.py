@@ -20,7 +20,7 @@ from torch.nn.functional import leaky_relu
 from fabrica.adversarial import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
 from fabrica.diffaugment import KINDS, augmented
 from fabrica.errors import UsageError, unknown
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.nets import dcgan
 from fabrica.nets.convolutions import Doubling
 from fabrica.noise import Draw
@@ -82,10 +82,10 @@ class ModernGAN(nn.Module):
             loss = relativistic(self.critic(shown, labels), on_real)
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
-        """Images (N, C, side, side) in [-1, 1]; labels (N,) int64 for a class-conditional model."""
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, side, side) in [-1, 1]; told["label"] (N,) int64 for a class-conditional model."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
-        images: Tensor = self.generator(z, None if labels is None else labels.to(device))
+        images: Tensor = self.generator(z, told["label"].to(device) if "label" in told else None)
         return images.clamp(-1, 1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fabrica.adversarial import frozen, mixed_accuracy, refuse_labels, slopes, square_side, truncated, wasserstein
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -66,7 +66,7 @@ class WGANGP(nn.Module):
             loss = -self.critic(self._generate(len(shares[0]), rng, batch["image"].device)).mean()
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, labels: Tensor | None, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
         return images.clamp(-1, 1)

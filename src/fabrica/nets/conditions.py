@@ -72,9 +72,12 @@ class Conditions(nn.Module):
             {name: nn.Parameter(torch.randn(width)) for name, what in declared.items() if isinstance(what, Text)}
         )
 
-    def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> Tensor:
-        """The context; hidden (B, conditions) bool, in the order they are declared: what to leave out though it is
-        known, see `dropped`."""
+    def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The context; and its gist (B, conditions x width), the first place of each condition, at which a text says
+        what it comes to as a whole (as BERT's first token does, Devlin et al. 2019).
+
+        hidden (B, conditions) bool, in the order they are declared: what to leave out though it is known, see
+        `dropped`."""
         self._check(values)
         parts = []
         for k, (name, what) in enumerate(self.declared.items()):
@@ -89,30 +92,7 @@ class Conditions(nn.Module):
             else:
                 part = self.readers[name](_waves(given, what))[:, None]
             parts.append(torch.where(absent[:, None, None], self.nulls[name], part.float()))
-        return torch.cat(parts, dim=1)
-
-    def unknown(self, size: int) -> dict[str, Tensor]:
-        """The values of `size` images of which nothing is known: what guidance compares with, and what stands in for
-        the conditions that nobody has given."""
-        device = next(iter(self.nulls.values())).device
-        values = {}
-        for name, what in self.declared.items():
-            if isinstance(what, Text):
-                values[name] = torch.full((size, 1), PAD, device=device)
-            elif isinstance(what, Category):
-                values[name] = torch.full((size,), -1, device=device)
-            else:
-                values[name] = torch.full((size,), math.nan, device=device)
-        return values
-
-    def dropped(self, size: int, share: float, rng: torch.Generator) -> Tensor:
-        """Which conditions to hide in training, (size, conditions) bool on the CPU: in `share` of the images all of
-        them, since that is what guidance compares with and chance would hardly ever hide them all; and, where there are
-        several, in `share` of the rest each by itself, so that any of them may be missing afterwards."""
-        everything = torch.rand(size, 1, generator=rng) < share
-        if len(self.declared) == 1:
-            return everything
-        return everything | (torch.rand(size, len(self.declared), generator=rng) < share)
+        return torch.cat(parts, dim=1), torch.cat([part[:, 0] for part in parts], dim=1)
 
     def _read(self, name: str, what: Text, ids: Tensor) -> Tensor:
         """(B, context, width) whatever the length of `ids`."""
@@ -148,6 +128,30 @@ class Conditions(nn.Module):
             raise UsageError(
                 f"conditions are given of {' and '.join(map(str, sorted(sizes)))} images; expected one number"
             )
+
+
+def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) -> dict[str, Tensor]:
+    """The values of `size` images of which nothing is known: what guidance compares with, and what stands in for the
+    conditions that nobody has given."""
+    values = {}
+    for name, what in declared.items():
+        if isinstance(what, Text):
+            values[name] = torch.full((size, 1), PAD, device=device)
+        elif isinstance(what, Category):
+            values[name] = torch.full((size,), -1, device=device)
+        else:
+            values[name] = torch.full((size,), math.nan, device=device)
+    return values
+
+
+def dropped(size: int, conditions: int, share: float, rng: torch.Generator) -> Tensor:
+    """Which conditions to hide in training, (size, conditions) bool on the CPU: in `share` of the images all of them,
+    since that is what guidance compares with and chance would hardly ever hide them all; and, where there are several,
+    in `share` of the rest each by itself, so that any of them may be missing afterwards."""
+    everything = torch.rand(size, 1, generator=rng) < share
+    if conditions == 1:
+        return everything
+    return everything | (torch.rand(size, conditions, generator=rng) < share)
 
 
 def _reader(name: str, what: Condition, width: int) -> nn.Module:

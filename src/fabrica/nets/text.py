@@ -3,9 +3,10 @@ learned positions, and each token sees all others, as in BERT, Devlin et al. 201
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from fabrica.errors import UsageError
 
@@ -59,7 +60,9 @@ class _Block(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        # as it is written: on a processor the backward pass of the fused kernels takes several times as long
+        likeness = (q @ k.transpose(-2, -1)).float() / math.sqrt(q.shape[-1])
+        attended = likeness.masked_fill(~seen, -math.inf).softmax(dim=-1).to(v.dtype) @ v
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
         after: Tensor = x + self.each(self.norm_each(x))
         return after

@@ -1,0 +1,184 @@
+"""What a model is told of an image, from words to the tensors that networks take: the same way for a training image,
+whose manifest says it, and for an image to be made, of which a user says it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fabrica.bpe import FIRST, PAD, Vocabulary, learn, normalised, sentences, some_sentences
+from fabrica.errors import FabricaError, UsageError, unknown
+from fabrica.io.atomic import atomic
+from fabrica.nets.conditions import Category, Condition, Number, Text
+from fabrica.recipe import CATEGORIES, Recipe
+
+AGES = (0.0, 100.0)  # years; who is older counts as 100
+LEAST_TEXTS = 2
+
+Known = Mapping[str, str]
+"""label, text, age, sex, view -> what is known of an image; what is "" or not there is not known."""
+
+
+def declared(recipe: Recipe) -> dict[str, Condition]:
+    """What a network is told by this recipe, in the order of data.condition; {} where that is a label or nothing."""
+    found: dict[str, Condition] = {}
+    if set(recipe.data.condition) <= {"label"}:
+        return found
+    for name in recipe.data.condition:
+        if name == "label":
+            found[name] = Category(len(recipe.data.classes))
+        elif name == "text":
+            said = recipe.text
+            found[name] = Text(said.tokens, said.context, said.layers, said.heads)
+        elif name == "age":
+            found[name] = Number(*AGES)
+        elif name in CATEGORIES:
+            found[name] = Category(len(recipe.data.categories[name]))
+    return found
+
+
+def described(recipe: Recipe) -> str:
+    """What a model of this recipe is told of an image, in words; "" for nothing."""
+    data = recipe.data
+    values = {"label": data.classes, **data.categories}
+    return ", ".join(f"{name} ({', '.join(values[name])})" if values.get(name) else name for name in data.condition)
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Turns what is known of images into tensors, each (B,) or, of text, (B, context).
+
+    categories   condition -> the values it may have, in the order of their numbers.
+    vocabulary   of the reports; seen: its tokens that occur in the training reports. The others mean nothing to the
+                 network.
+    """
+
+    names: tuple[str, ...]
+    categories: Mapping[str, Sequence[str]]
+    vocabulary: Vocabulary
+    seen: frozenset[int]
+    context: int
+    excerpts: float = 0.0
+
+    def excerpt(self, text: str, rng: np.random.Generator) -> str:
+        """What is shown of a report in training: all of it, or some of its sentences."""
+        return some_sentences(text, rng) if rng.random() < self.excerpts else text
+
+    def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
+        """The values of every condition but the label, for `fabrica.nets.conditions.Conditions`.
+
+        Raises UsageError for a category that there is not, and an age that is no number."""
+        found = {}
+        for name in self.names:
+            said = [one.get(name, "") for one in known]
+            if name == "text":
+                ids = np.stack([self._ids(text) for text in said])
+                longest = int((ids != PAD).sum(axis=1).max())
+                found[name] = torch.from_numpy(ids[:, :longest])  # more padding would take time and say nothing
+            elif name == "age":
+                found[name] = torch.tensor([_years(age) for age in said])
+            elif name in self.categories:
+                found[name] = torch.tensor([self._number(name, value) for value in said])
+        return found
+
+    def misread(self, text: str) -> list[str]:
+        """What of a prompt a network does not get to see, a sentence each.
+
+        Raises UsageError for a prompt of which nothing is left."""
+        unseen = self._unseen(text)
+        words = normalised(text).split()
+        strange = [word for word in words if unseen & set(self.vocabulary.tokens(word))]
+        if words and len(strange) == len(words):
+            raise UsageError(
+                f"no word of the prompt {_short(text)} occurs in the reports that the model has learned from; write as "
+                "those reports are written, or leave the prompt out"
+            )
+        notes = [f"not in the training reports, and left out: {_short(' '.join(strange))}"] if strange else []
+        if left_out := self.vocabulary.encode(self._clean(text), self.context).left_out:
+            notes.append(f"the model reads {self.context - 2} tokens, and the prompt is longer: {_short(left_out)}")
+        return notes
+
+    def _ids(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return self.vocabulary.encode(self._clean(text), self.context).ids
+
+    def _clean(self, text: str) -> str:
+        """The sentences of a text without what no training report has taught."""
+        said = " ".join(sentences(text)) or text
+        unseen = self._unseen(said)
+        if not unseen:
+            return said
+        return " ".join(w for w in normalised(said).split() if not unseen & set(self.vocabulary.tokens(w)))
+
+    def _unseen(self, text: str) -> frozenset[int]:
+        return frozenset(self.vocabulary.tokens(text)) - self.seen
+
+    def _number(self, name: str, value: str) -> int:
+        values = self.categories[name]
+        if not value:
+            return -1
+        if value not in values:
+            raise unknown(name, value, values)
+        return list(values).index(value)
+
+
+def _years(age: str) -> float:
+    try:
+        years = float(age) if age else math.nan
+    except ValueError:
+        years = math.inf
+    if math.isinf(years) or years < 0:
+        raise UsageError(f"age is {age!r}; expected years, e.g. 57")
+    return years
+
+
+def _short(text: str, most: int = 60) -> str:
+    return f"“{text}”" if len(text) <= most else f"“{text[:most].rstrip()} …”"
+
+
+def learned(recipe: Recipe, texts: Iterable[str]) -> tuple[Vocabulary, frozenset[int]]:
+    """The vocabulary of the training reports, and those of its tokens that occur in them.
+
+    Raises UsageError where there are no reports."""
+    said = [" ".join(sentences(text)) or text for text in texts if text.strip()]
+    if len(said) < LEAST_TEXTS:
+        raise UsageError(
+            f"{len(said)} training images have a text and data.condition names text: scan reports with --labels, or "
+            "leave text out of data.condition"
+        )
+    vocabulary = learn(said, recipe.text.tokens)
+    return vocabulary, frozenset(token for text in said for token in vocabulary.tokens(text))
+
+
+def teller(recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = ()) -> Teller:
+    """The one that says what this recipe's networks are told."""
+    names = tuple(name for name in recipe.data.condition if name != "label")
+    words = vocabulary or Vocabulary()
+    return Teller(names, recipe.data.categories, words, frozenset(seen), recipe.text.context, recipe.text.excerpts)
+
+
+def save_words(path: Path, told: Teller) -> None:
+    """Write a vocabulary as JSON: its merges, and the tokens that occur in the training reports."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"merges": told.vocabulary.merges, "seen": sorted(told.seen)}), "utf-8")
+
+
+def load_words(path: Path) -> tuple[Vocabulary, frozenset[int]]:
+    """What `save_words` has written. Raises FabricaError for a file that is missing or damaged."""
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        vocabulary = Vocabulary(raw["merges"])
+        seen = frozenset(int(token) for token in raw["seen"])
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise FabricaError(
+            f"{path} is missing or damaged ({error}); take it from where the model was trained"
+        ) from error
+    if any(not FIRST <= token < len(vocabulary) for token in seen):
+        raise FabricaError(f"{path} is damaged: it names tokens that it has not; take it from where it was trained")
+    return vocabulary, seen
