@@ -26,6 +26,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
 from fabrica.folder import save_model
 from fabrica.image import Image
+from fabrica.latent import open_space
 from fabrica.methods import build
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.model import Model, load_autoencoder
@@ -485,5 +486,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "as bundle" in capsys.readouterr().out
     with pytest.raises(UsageError, match="is there already; choose another place with -o"):
         app([*words, "bundle"], standalone_mode=False)
+    with pytest.raises(UsageError, match="is a MONAI bundle, which diffusion is not trained on"):
+        open_space(Recipe(uses={"autoencoder": str(tmp_path / "out")}), tmp_path / "run")
     with pytest.raises(UsageError, match="is a bundle already"):
         export(opened(tmp_path / "out"), "bundle", tmp_path / "again")

@@ -413,7 +413,7 @@ def _of_bundle(folder: Path, device: torch.device) -> Model:
     recipe, method, digest = bundle.opened(folder)
     cast(nn.Module, method).to(device).eval().requires_grad_(False)
     codec = codec_of(recipe.codec)
-    return Model(folder, recipe, codec, codec, method, device, digest)
+    return Model(folder, recipe, codec, codec, method, device, digest, teller(recipe))
 
 
 def load_autoencoder(folder: str | Path, device: torch.device) -> Model:

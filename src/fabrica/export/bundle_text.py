@@ -78,7 +78,13 @@ def configuration(section: Section, networks: Networks, span: tuple[float, float
     sign = 1.0 if len(section.size) == 3 else -1.0  # as images of this house stand: see `Model.sample`
     affine = np.diag([sign * side for side in reversed(spacing)] + [1.0] * (4 - len(spacing)))
     head = {
-        "imports": ["$import torch", "$import monai", "$from einops import rearrange"],
+        "imports": [
+            "$import nibabel",
+            "$import numpy as np",
+            "$import torch",
+            "$from einops import rearrange",
+            "$from pathlib import Path",
+        ],
         "bundle_root": ".",
         "model_dir": "$@bundle_root + '/models'",
         "output_dir": "$@bundle_root + '/output'",
@@ -144,7 +150,8 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
     coder = networks["autoencoder"] or {}
     dims, patch = len(section.size), section.autoencoder_patch
     back = ", ".join(str(axis) for axis in (0, *range(dims, 0, -1)))
-    seen = f"(((@loaded.permute({back}) - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
+    flat = ".flatten(2)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
+    seen = f"(((@loaded{flat}.permute({back}) - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
     return {
         **_network("autoencoder", "autoencoder_def", "model.pt", "AutoencoderKL", coder),
         "network_def": "@autoencoder_def",
@@ -174,13 +181,12 @@ def _written(section: Section, factor: int) -> dict[str, Any]:
     dims, made = len(section.size), [-(-side // factor) * factor for side in section.size]
     starts = [(large - side) // 2 for large, side in zip(made, section.size, strict=True)]
     crop = "".join(f", {start}:{start + side}" for start, side in zip(starts, section.size, strict=True))
-    back = ", ".join(str(axis) for axis in (0, *range(dims, 0, -1)))
+    back = ", ".join(str(axis) for axis in range(dims, -1, -1))  # (x, y, z, channel)
     return {
         "image": f"$(@sample[0, :{crop}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
-        "saver": {"_target_": "SaveImage", "output_dir": "@output_dir", "resample": False, "separate_folder": False},
-        "placed": f"$monai.data.MetaTensor(@image.permute({back}).cpu(), affine=torch.tensor(@affine), "
-        "meta={'spatial_shape': list(@image.shape[:0:-1])})",
-        "run": ["$@saver(@placed)"],
+        "create_output_dir": "$Path(@output_dir).mkdir(exist_ok=True)",
+        "placed": f"$nibabel.Nifti1Image(@image.permute({back}).squeeze(-1).cpu().numpy(), np.array(@affine))",
+        "run": ["@create_output_dir", "$nibabel.save(@placed, @output_dir + '/image.nii.gz')"],
     }
 
 
