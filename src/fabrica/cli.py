@@ -411,6 +411,23 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    to: Annotated[str, typer.Option(help="bundle: for MONAI.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")],
+) -> None:
+    """Write a model in another format."""
+    from fabrica.export import export as export_model
+    from fabrica.export import writer
+    from fabrica.model import load
+
+    writer(to)  # refused before the model is loaded
+    loaded = load(model)
+    export_model(loaded, to, out)
+    print(f"{out}: model {loaded.name} {loaded.hash} as {to}")
+
+
+@app.command()
 def version() -> None:
     """The version of Fabrica."""
     from fabrica import __version__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from fabrica import bundle
 from fabrica.device import default_device
 from fabrica.errors import FabricaError, UsageError
 from fabrica.folder import AUTOENCODER, CARD, RECIPE, WEIGHTS
@@ -24,6 +25,10 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
     where = inside if resumed else Path(recipe.uses["autoencoder"])
     if not resumed and inside.exists() and inside.resolve() != where.resolve():
         raise UsageError(f"{inside} is there already, where a copy of {where} would go; choose another folder with -o")
+    if bundle.found(where):
+        raise UsageError(
+            f"{where} is a MONAI bundle, which diffusion is not trained on; train an autoencoder of your own"
+        )
     space = load_autoencoder(where, default_device())
     theirs, ours = space.recipe.data, recipe.data
     for key in ("size", "channels", "fit"):

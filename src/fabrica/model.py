@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fabrica import io, noise
+from fabrica import bundle, io, noise
 from fabrica.codec import Codec
 from fabrica.conditions import Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
@@ -377,11 +377,13 @@ def middle(images: Float32, size: Sequence[int]) -> Float32:
 
 
 def load(folder: str | Path, *, device: str | torch.device | None = None) -> Model:
-    """The model in a folder written by `train`. Executes nothing from the folder.
+    """The model in a folder written by `train`, or in a MONAI bundle. Executes nothing from the folder.
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
     """
     folder = Path(folder)
+    if bundle.found(folder):
+        return _of_bundle(folder, torch.device(device) if device else default_device())
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
@@ -405,6 +407,13 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     words = load_words(folder / WORDS) if "text" in recipe.data.condition else ()
     return Model(folder, recipe, *codecs, method, chosen, digest, teller(recipe, *words), beside)
+
+
+def _of_bundle(folder: Path, device: torch.device) -> Model:
+    recipe, method, digest = bundle.opened(folder)
+    cast(nn.Module, method).to(device).eval().requires_grad_(False)
+    codec = codec_of(recipe.codec)
+    return Model(folder, recipe, codec, codec, method, device, digest, teller(recipe))
 
 
 def load_autoencoder(folder: str | Path, device: torch.device) -> Model:

@@ -44,8 +44,9 @@ def folded(net: N) -> N:
                 del layers[k]
             else:
                 k += 1
-        part._modules.clear()
-        part.extend(layers)
+        if len(layers) < len(part):  # else its layers keep their names, by which weights are known
+            part._modules.clear()
+            part.extend(layers)
     return twin
 
 

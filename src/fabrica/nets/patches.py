@@ -8,17 +8,17 @@ from torch import Tensor
 
 def folded(x: Tensor, patch: int) -> Tensor:
     """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
+    apart, together, sides = patterns(x.ndim - 2, patch)
     return rearrange(x, f"b c {apart} -> b (c {together}", **sides)
 
 
 def unfolded(x: Tensor, patch: int) -> Tensor:
     """The inverse of `folded`."""
-    apart, together, sides = _patches(x.ndim - 2, patch)
+    apart, together, sides = patterns(x.ndim - 2, patch)
     return rearrange(x, f"b (c {together} -> b c {apart}", **sides)
 
 
-def _patches(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
+def patterns(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
     """The einops patterns of pixels in space, "(h ph) (w pw)", and in channels, "ph pw) h w", and the sides."""
     axes = "hwd"[:dims]
     apart = " ".join(f"({a} p{a})" for a in axes)

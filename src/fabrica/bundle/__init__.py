@@ -1,0 +1,239 @@
+"""A bundle of MONAI's model zoo opened as a model of this house: an autoencoder, diffusion on its latents, or diffusion
+on pixels. Nothing in the bundle is run: its configuration is read as plain values (`config`), its networks come from a
+table and its weights are loaded as tensors alone (`networks`).
+
+What MONAI does otherwise goes into the weights, once (`fabrica.nets.conventions`): it counts times from 0, volumes are
+(x, y, z), rectified flow goes the other way. Values that a network sees or gives otherwise than in [-1, 1] are moved on
+its border, and the scale of latents is one number for all channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from monai.networks.nets import DiffusionModelUNet
+
+from fabrica.bundle.config import Config, read
+from fabrica.bundle.networks import Network, networks, noise_levels
+from fabrica.bundle.spans import OURS, Moved, Span, Spread
+from fabrica.errors import UsageError
+from fabrica.methods import Compressor, Method, build
+from fabrica.methods.autoencoder import Autoencoder
+from fabrica.methods.diffusion import Diffusion
+from fabrica.nets.autoencoder import Decoder, Encoder
+from fabrica.nets.conventions import axes_reversed, later, negated
+from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
+
+METADATA = "configs/metadata.json"
+INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
+SECTION = "fabrica"  # of metadata.json
+UNIT = (0.0, 1.0)
+
+
+@dataclass
+class Section:
+    """What MONAI has no words for, in the metadata of a bundle that this house wrote.
+
+    size    of the images, in array order.
+    patch, autoencoder_patch    pixels along the side of what the denoiser and the autoencoder see as one.
+    """
+
+    name: str = ""
+    about: str = ""
+    size: list[int] = field(default_factory=list)
+    patch: int = 1
+    autoencoder_patch: int = 1
+    precision: str = "fp32"
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+class Opened(NamedTuple):
+    """What is in a bundle. `hash` is the start of the SHA-256 of its weights."""
+
+    recipe: Recipe
+    method: Method
+    hash: str
+
+
+def found(folder: Path) -> bool:
+    """Whether the folder is a bundle."""
+    return (folder / METADATA).is_file()
+
+
+def opened(folder: Path) -> Opened:
+    """The model in a bundle, on the CPU; UsageError or FabricaError, one line, for what it cannot be."""
+    metadata, config = read(folder / METADATA), _inference(folder)
+    own = typed(Section, metadata.plain(SECTION), f"{SECTION}.") if SECTION in metadata else None
+    coder, denoiser = networks(folder, config)
+    nets = [each for each in (coder, denoiser) if each]
+    section = own or _supposed(folder, metadata, config, nets)
+    dims = nets[0].arguments["spatial_dims"]
+    if len(section.size) != dims or min(section.size) < 1 or min(section.patch, section.autoencoder_patch) < 1:
+        raise UsageError(f"{metadata.path}: images of size {section.size}, and the networks are {dims}-D; correct one")
+    if dims == 3 and not own:
+        for each in nets:
+            axes_reversed(each.net)
+    span = OURS if own else (float(section.codec.low or 0), float(section.codec.high or 0))
+    recipe = _recipe(section, nets[0], section.autoencoder_patch if coder else section.patch)
+    space = _autoencoder(coder, recipe, section, _scale(config, nets), span) if coder else None
+    method = _diffusion(denoiser, recipe, section, config, space, span) if denoiser else cast(Method, space)
+    digest = hashlib.sha256(b"".join(each.digest for each in nets)).hexdigest()[:12]
+    return Opened(recipe, method, digest)
+
+
+def _inference(folder: Path) -> Config:
+    for name in INFERENCE:
+        if (folder / name).is_file():
+            return read(folder / name)
+    raise UsageError(f"{folder} has no {INFERENCE[0]}, which says what its networks are; expected a bundle of the zoo")
+
+
+def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network]) -> Section:
+    """What a bundle of others says of its images, and what is taken where it says nothing, with a warning."""
+    images = _images(metadata, nets[0])
+    span, spacing = _numbers(images.get("value_range")), _numbers(_or_none(config, "spacing"))
+    size = _size(config, images, nets)
+    if len(size) == 3:  # (x, y, z)
+        size, spacing = size[::-1], spacing[::-1]
+    unsaid = []
+    if len(span) != 2 or not span[0] < span[1]:
+        span, unsaid = list(UNIT), ["the range of its images, taken as [0, 1]"]
+    if len(spacing) != len(size):
+        spacing, unsaid = [], [*unsaid, "their spacing, taken as 1 mm"]
+    if unsaid:
+        warnings.warn(f"{folder} does not say {', nor '.join(unsaid)}", stacklevel=4)
+    return Section(
+        name=str(metadata.values.get("name") or folder.resolve().name),
+        about=str(metadata.values.get("description", "")),
+        size=size,
+        codec=CodecConfig("window", span[0], span[1]),
+        output=OutputConfig(spacing=spacing),
+        sample=SampleConfig(clip=noise_levels(config).clip)
+        if isinstance(nets[-1].net, DiffusionModelUNet)
+        else SampleConfig(),
+    )
+
+
+def _images(metadata: Config, network: Network) -> Mapping[str, Any]:
+    """What the metadata say of the images; {} where they speak of latents alone."""
+    for key in ("autoencoder_data_format", "network_data_format"):
+        if key in metadata:
+            outputs = metadata.values[key].get("outputs") if isinstance(metadata.values[key], dict) else None
+            images = next(iter(outputs.values()), None) if isinstance(outputs, dict) else None
+            if isinstance(images, dict) and images.get("num_channels") == network.arguments["out_channels"]:
+                return images
+    return {}
+
+
+def _size(config: Config, images: Mapping[str, Any], nets: list[Network]) -> list[int]:
+    """Of images, in the bundle's order: of the latents that are drawn, or as the metadata say."""
+    factor = 2 ** (len(nets[0].arguments["channels"]) - 1)
+    latents = _numbers(_or_none(config, "latent_shape"))[1:] if len(nets) == 2 else []
+    size = [side * factor for side in latents] or _numbers(images.get("spatial_shape"))
+    if not size or any(side != int(side) for side in size):
+        raise UsageError(
+            f"{config.path} says no size: expected latent_shape of whole numbers, or in {METADATA} the "
+            "spatial_shape of images; write it there"
+        )
+    return [int(side) for side in size]
+
+
+def _or_none(config: Config, key: str) -> Any:
+    try:
+        return config.plain(key)
+    except UsageError:
+        return None
+
+
+def _numbers(value: Any) -> list[float]:
+    """The value, if it is a list of numbers; else []."""
+    numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    return list(value) if numbers else []
+
+
+def _recipe(section: Section, images: Network, patch: int) -> Recipe:
+    recipe = Recipe(name=section.name, about=section.about or "From a MONAI bundle")
+    seen, given = (images.arguments[name] for name in ("in_channels", "out_channels"))
+    channels, left = divmod(int(seen), patch ** len(section.size))
+    if seen != given or left:
+        raise UsageError(
+            f"{section.name} sees {seen} channels and gives {given}; only networks that see what they give can be "
+            "opened, unconditional ones"
+        )
+    recipe.data = DataConfig(size=section.size, channels=channels)
+    recipe.codec, recipe.output, recipe.sample = section.codec, section.output, section.sample
+    recipe.train.precision = section.precision
+    return recipe
+
+
+def _scale(config: Config, nets: list[Network]) -> float:
+    """What latents are multiplied by before diffusion; 1 where nothing is said."""
+    beside = next((each.scale for each in reversed(nets) if each.scale is not None), None)
+    scale = beside if beside is not None else config.plain("scale_factor") if "scale_factor" in config else 1.0
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise UsageError(f"{config.path}: scale_factor is {scale!r}; expected a positive number")
+    return float(scale)
+
+
+def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: float, span: Span) -> Compressor:
+    """The method around the network: built as any other, of narrow halves that then make room for the network's."""
+    told, patch = network.arguments, section.autoencoder_patch
+    levels, latents = len(told["channels"]), told["latent_channels"]
+    narrow = {"channels": [8] * levels, "norm_groups": 8, "res_blocks": 1, "latent_channels": latents, "patch": patch}
+    recipe.method = {"name": "autoencoder", "adversarial": 0.0, "features": 0.0, **narrow}
+    method = cast(Autoencoder, build(recipe))
+    net: Any = network.net
+    method.encoder = Encoder(net, patch, method.factor, None)
+    method.decoder = Decoder(net, patch, None)
+    method.encoder.std.fill_(1 / scale)
+    if span != OURS:
+        method.encoder.layers = Moved(method.encoder.layers, before=(OURS, span))
+        method.decoder.layers = Moved(method.decoder.layers, after=(span, OURS))
+    attention = bool(told["with_encoder_nonlocal_attn"])
+    method.config = replace(method.config, **_wide(told), attention=attention)
+    recipe.method = {"name": "autoencoder", **asdict(method.config)}
+    return cast(Compressor, method)
+
+
+def _diffusion(
+    network: Network, recipe: Recipe, section: Section, config: Config, space: Compressor | None, span: Span
+) -> Method:
+    told, noise, net = network.arguments, noise_levels(config), cast(Any, network.net)
+    shape = space.latent_shape if space else (recipe.data.channels, *section.size)
+    channels = shape[0] * section.patch ** len(section.size)
+    if (told["in_channels"], told["out_channels"]) != (channels, channels):
+        raise UsageError(
+            f"{config.path}: the denoiser sees {told['in_channels']} channels and gives {told['out_channels']}, "
+            f"expected {channels} of both; only unconditional bundles can be opened"
+        )
+    factor = section.patch * 2 ** (len(told["channels"]) - 1)
+    if any(side % factor for side in shape[1:]):
+        raise UsageError(f"{config.path}: the denoiser takes multiples of {factor}; found size {list(shape[1:])}")
+    negated(net) if noise.values["objective"] == "flow" else later(net, -1)
+    narrow = {"channels": [8], "attention": [False], "head_channels": 8, "norm_groups": 8, "patch": section.patch}
+    recipe.method = {"name": "diffusion", **noise.values, **narrow}
+    recipe.uses = {"autoencoder": "the bundle's"} if space else {}
+    method = cast(Diffusion, build(recipe, space))
+    method.denoiser = net
+    heads = told["num_head_channels"]
+    heads = heads if isinstance(heads, int) else heads[-1]
+    method.config = replace(method.config, **_wide(told), attention=list(told["attention_levels"]), head_channels=heads)
+    recipe.method = {"name": "diffusion", **asdict(method.config)}
+    return cast(Method, method if space or span == OURS else Spread(method, span))
+
+
+def _wide(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What the methods' Configs can say of a network; that of several blocks, where levels differ, is the most."""
+    blocks = told["num_res_blocks"]
+    return {
+        "channels": list(told["channels"]),
+        "res_blocks": blocks if isinstance(blocks, int) else max(blocks),
+        "norm_groups": told["norm_num_groups"],
+    }

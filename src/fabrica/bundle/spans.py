@@ -1,0 +1,64 @@
+"""Networks whose images are values from low to high, worked with as if they were from -1 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fabrica.errors import UsageError
+from fabrica.methods import Turn
+from fabrica.methods.diffusion import Diffusion
+
+Span = tuple[float, float]
+OURS: Span = (-1.0, 1.0)
+
+
+class Moved(nn.Module):
+    """A network before or after which values of one span are moved to another.
+
+    Not a matter of the first convolution: it pads with zeros, which mean black to one span and grey to the other.
+    """
+
+    def __init__(
+        self, net: nn.Module, before: tuple[Span, Span] | None = None, after: tuple[Span, Span] | None = None
+    ) -> None:
+        super().__init__()
+        self.net, self.before, self.after = net, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = moved(x, *self.before) if self.before else x
+        y: Tensor = self.net(x)
+        return moved(y, *self.after) if self.after else y
+
+
+class Spread(nn.Module):
+    """Diffusion on pixels whose images are values in a part of [-1, 1], for all that a model asks of a method."""
+
+    Config: ClassVar[type] = Diffusion.Config
+
+    def __init__(self, method: Diffusion, span: Span) -> None:
+        super().__init__()
+        if not OURS[0] <= span[0] < span[1] <= OURS[1]:
+            raise UsageError(f"images of diffusion on pixels are {list(span)}; expected [0, 1] or [-1, 1]")
+        self.method, self.span = method, span
+        self.ships, self.choices = method.ships, method.choices
+        self.denoiser, self.config, self.keep = method.denoiser, method.config, method.keep
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        return self.method.players
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")
+
+    def sample(self, *given: Any, **named: Any) -> Tensor:
+        """As `Diffusion.sample`: images (N, C, *S) in [-1, 1]."""
+        return moved(self.method.sample(*given, **named), self.span, OURS).clamp(-1, 1)
+
+
+def moved(x: Tensor, of: Span, to: Span) -> Tensor:
+    """x on the line that takes the ends of one span to those of the other."""
+    return (x - of[0]) * ((to[1] - to[0]) / (of[1] - of[0])) + to[0]

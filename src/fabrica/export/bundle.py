@@ -1,0 +1,189 @@
+"""A trained model as a bundle of MONAI: configs, models, docs. Its networks are plain ones of MONAI, so that nothing of
+this house is needed to run it: what MONAI does otherwise goes into the weights (`fabrica.nets.conventions`).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from torch import Tensor, nn
+
+from fabrica.bundle import METADATA, SECTION, Section, found
+from fabrica.diffusion.schedule import BETAS
+from fabrica.errors import UsageError
+from fabrica.export.bundle_text import configuration, metadata, readme
+from fabrica.io.atomic import atomic
+from fabrica.methods.autoencoder import Autoencoder
+from fabrica.methods.diffusion import Diffusion
+from fabrica.model import Model
+from fabrica.nets.conventions import later, negated, rescaled
+
+SCHEDULES = {"linear": "linear_beta", "scaled-linear": "scaled_linear_beta", "cosine": "cosine"}
+OBJECTIVES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+LEVELS = 1000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network of MONAI: the arguments of its class, and its weights."""
+
+    arguments: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def write(model: Model, folder: Path) -> None:
+    """Write the bundle; UsageError for a model that cannot be one."""
+    method: object = model.method
+    if found(model.folder):
+        raise UsageError(f"{model.folder} is a bundle already; copy it")
+    if not isinstance(method, Diffusion | Autoencoder):
+        raise UsageError(f"{model.name} is a {model.recipe.method['name']}; bundles are for diffusion and autoencoders")
+    space = method.space if isinstance(method, Diffusion) else method
+    coder = _coder(cast(Autoencoder, space)) if space else None
+    denoiser = _denoiser(method) if isinstance(method, Diffusion) else None
+    scheduler = _scheduler(method, model.recipe.sample.clip) if isinstance(method, Diffusion) else None
+    section = Section(
+        name=model.name,
+        about=model.recipe.about,
+        size=list(model.recipe.data.size),
+        patch=method.config.patch if isinstance(method, Diffusion) else 1,
+        autoencoder_patch=cast(Autoencoder, space).config.patch if space else 1,
+        precision=model.recipe.train.precision,
+        codec=model.recipe.codec,
+        output=model.recipe.output,
+        sample=model.recipe.sample,
+    )
+    networks = {
+        "autoencoder": coder.arguments if coder else None,
+        "denoiser": denoiser.arguments if denoiser else None,
+        "scheduler": scheduler,
+    }
+    texts = {
+        METADATA: _json({**metadata(section, networks), SECTION: asdict(section)}),
+        "configs/inference.json": _json(configuration(section, networks, model.codec.span)),
+        "docs/README.md": readme(section, bool(denoiser)),
+    }
+    for name, text in texts.items():
+        _put(folder / name, text.encode())
+    files = {"autoencoder.pt": coder, "model.pt": denoiser} if denoiser else {"model.pt": coder}
+    for name, part in files.items():
+        if part:
+            stream = io.BytesIO()
+            torch.save(part.weights, stream)
+            _put(folder / "models" / name, stream.getvalue())
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=4, ensure_ascii=False) + "\n"
+
+
+def _coder(method: Autoencoder) -> Part:
+    """The two halves as one AutoencoderKL, whose latents have mean 0 and standard deviation 1."""
+    encoder, decoder, config = cast(Any, method.encoder), cast(Any, method.decoder), method.config
+    if encoder.past:
+        raise UsageError(
+            "an autoencoder with method.shortcut=true cannot be a bundle: means go past its networks, and MONAI's "
+            "AutoencoderKL has no way for them; train it with method.shortcut=false"
+        )
+    dims = len(method.shape) - 1
+    channels = method.shape[0] * config.patch**dims
+    levels = len(config.channels)
+    arguments = {
+        "spatial_dims": dims,
+        "in_channels": channels,
+        "out_channels": channels,
+        "channels": list(config.channels),
+        "num_res_blocks": config.res_blocks,
+        "attention_levels": [False] * levels,
+        "latent_channels": config.latent_channels,
+        "norm_num_groups": config.norm_groups,
+        "with_encoder_nonlocal_attn": config.attention,
+        "with_decoder_nonlocal_attn": config.attention,
+        "use_flash_attention": True,
+    }
+    parts = {
+        "encoder": encoder.layers,
+        "quant_conv_mu": encoder.means,
+        "quant_conv_log_sigma": encoder.log_variances,
+        "post_quant_conv": decoder.enter,
+        "decoder": decoder.layers,
+    }
+    with torch.device("meta"):
+        whole = AutoencoderKL(**cast(Any, arguments))
+    whole.load_state_dict(
+        {f"{name}.{key}": w.clone() for name, part in parts.items() for key, w in _weights(part).items()}, assign=True
+    )
+    rescaled(whole, encoder.mean.cpu(), encoder.std.cpu())
+    return Part(arguments, _weights(whole))
+
+
+def _denoiser(method: Diffusion) -> Part:
+    net, config = cast(Any, method.denoiser), method.config
+    if type(net) is not DiffusionModelUNet or net.num_class_embeds is not None or net.with_conditioning:
+        raise UsageError(
+            "a model that is told labels, text or masks cannot be a bundle yet; train one without data.condition"
+        )
+    dims = len(method.shape) - 1
+    channels = method.shape[0] * config.patch**dims
+    arguments = {
+        "spatial_dims": dims,
+        "in_channels": channels,
+        "out_channels": channels,
+        "channels": list(config.channels),
+        "attention_levels": list(config.attention),
+        "num_res_blocks": config.res_blocks,
+        "num_head_channels": config.head_channels,
+        "norm_num_groups": config.norm_groups,
+        "use_flash_attention": True,
+    }
+    twin = copy.deepcopy(net).cpu()
+    negated(twin) if config.objective == "flow" else later(twin, 1)
+    return Part(arguments, _weights(twin))
+
+
+def _weights(part: nn.Module) -> dict[str, Tensor]:
+    return {name: w.detach().cpu().contiguous() for name, w in part.state_dict().items()}
+
+
+def _scheduler(method: Diffusion, clip: bool) -> dict[str, Any]:
+    """MONAI's scheduler for the method's noise levels; UsageError for levels that it does not know."""
+    config = method.config
+    if (config.objective == "flow") != (config.schedule == "flow"):
+        raise UsageError(
+            f"objective {config.objective} on the {config.schedule} schedule cannot be a bundle: MONAI's rectified "
+            "flow is one of both; train with method.objective=flow method.schedule=flow, or neither"
+        )
+    plain = {"zero_terminal_snr": False, "shift": 1.0} | ({} if config.schedule == "flow" else {"levels": LEVELS})
+    for name, wanted in plain.items():
+        if getattr(config, name) != wanted:
+            raise UsageError(
+                f"method.{name} is {getattr(config, name)}, and MONAI's schedulers know nothing like it; a model "
+                f"trained with method.{name}={str(wanted).lower()} can be a bundle"
+            )
+    if config.schedule == "flow":
+        flow = {"_target_": "monai.networks.schedulers.RFlowScheduler", "num_train_timesteps": LEVELS}
+        return {**flow, "use_discrete_timesteps": False}
+    usual, chosen = BETAS.get(config.schedule), (config.beta_start, config.beta_end)
+    betas = [own if own is not None else other for own, other in zip(chosen, usual, strict=True)] if usual else []
+    return {
+        "_target_": "monai.networks.schedulers.DDIMScheduler",
+        "num_train_timesteps": LEVELS,
+        "schedule": SCHEDULES[config.schedule],
+        **({"beta_start": betas[0], "beta_end": betas[1]} if betas else {}),
+        "prediction_type": OBJECTIVES[config.objective],
+        "clip_sample": clip and not method.space,
+    }
