@@ -92,8 +92,8 @@ class Teller:
         """What of a prompt a network does not get to see, a sentence each.
 
         Raises UsageError for a prompt of which nothing is left."""
-        unseen = self._unseen(text)
-        words = normalised(text).split()
+        said = _body(text)
+        unseen, words = self._unseen(said), normalised(said).split()
         strange = [word for word in words if unseen & set(self.vocabulary.tokens(word))]
         if words and len(strange) == len(words):
             raise UsageError(
@@ -110,7 +110,7 @@ class Teller:
 
     def _clean(self, text: str) -> str:
         """The sentences of a text without what no training report has taught."""
-        said = " ".join(sentences(text)) or text
+        said = _body(text)
         unseen = self._unseen(said)
         if not unseen:
             return said
@@ -126,6 +126,11 @@ class Teller:
         if value not in values:
             raise unknown(name, value, values)
         return list(values).index(value)
+
+
+def _body(text: str) -> str:
+    """What a report says, without its headings."""
+    return " ".join(sentences(text)) or text
 
 
 def _years(age: str) -> float:
@@ -146,7 +151,7 @@ def learned(recipe: Recipe, texts: Iterable[str]) -> tuple[Vocabulary, frozenset
     """The vocabulary of the training reports, and those of its tokens that occur in them.
 
     Raises UsageError where there are no reports."""
-    said = [" ".join(sentences(text)) or text for text in texts if text.strip()]
+    said = [_body(text) for text in texts if text.strip()]
     if len(said) < LEAST_TEXTS:
         raise UsageError(
             f"{len(said)} training images have a text and data.condition names text: scan reports with --labels, or "
