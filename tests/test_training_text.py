@@ -103,9 +103,7 @@ def test_images_say_what_they_were_told(run: Path, tmp_path: Path, capsys: pytes
     app([*words, "-o", str(tmp_path / "out")], standalone_mode=False)
     assert "note: not in the training reports, and left out: “☃.”" in capsys.readouterr().err
     rows = Manifest.load(tmp_path / "out" / "manifest.csv").rows
-    assert {(row.text, row.age, row.sex, row.view) for row in rows} == {
-        ("There is a left effusion ☃.", "60.0", "F", "")
-    }
+    assert {(row.text, row.age, row.sex, row.view) for row in rows} == {("There is a left effusion ☃.", "60", "F", "")}
 
 
 def test_a_prompt_that_cannot_be_read_is_one_line(

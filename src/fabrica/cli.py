@@ -231,6 +231,13 @@ def sample(
     age: Annotated[float | None, typer.Option(help="Of the patient, in years.")] = None,
     sex: Annotated[str | None, typer.Option(help="Of the patient: F or M.")] = None,
     view: Annotated[str | None, typer.Option(help="PA, AP, ...")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="IMAGE", help="Draw this image anew, not one of noise alone.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of it, to 1; 0.6, or 1 with --redraw.")] = None,
+    redraw: Annotated[
+        Path | None, typer.Option(metavar="MASK", help="Where to draw, above 0, and nowhere else; on IMAGE's grid.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, heun, dpmpp-2m or unipc.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Strength of label and prompt; 1: as trained.")] = None,
@@ -264,10 +271,15 @@ def sample(
         "warn": lambda note: print(f"note: {note}", file=sys.stderr),
     }
     if interpolate:
-        _refuse("beside --interpolate A B, which makes one strip and one GIF of two seeds", n=n, as_=as_, seed=seed)
+        beside = "beside --interpolate A B, which makes one strip and one GIF of two seeds"
+        _refuse(beside, n=n, as_=as_, seed=seed, start=start, strength=strength, redraw=redraw)
         _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
         return
     _refuse("without --interpolate A B", frames=frames)
+    from fabrica.io import read
+
+    files = {name: read(path) for name, path in (("start", start), ("redraw", redraw)) if path}
+    choices |= {"strength": strength, **files}
     n, as_, seed = 16 if n is None else n, as_ or "png", seed or 0
     suffix_of(as_)  # refused before an hour of sampling, not after
     loaded = load(model)

@@ -24,6 +24,8 @@ LEAST_TEXTS = 2
 
 Known = Mapping[str, str]
 """label, text, age, sex, view -> what is known of an image; what is "" or not there is not known."""
+Asked = str | float | Sequence[str | float]
+"""One value for all images, or one an image."""
 
 
 def declared(recipe: Recipe) -> dict[str, Condition]:
@@ -53,9 +55,10 @@ def described(recipe: Recipe) -> str:
 
 @dataclass(frozen=True)
 class Teller:
-    """Turns what is known of images into tensors, each (B,) or, of text, (B, context).
+    """Turns what is known of images into tensors.
 
-    categories   condition -> the values it may have, in the order of their numbers.
+    names        what images are told, as in data.condition.
+    categories   condition -> the values it may have, in the order of their numbers; the label's, too.
     vocabulary   of the reports; seen: its tokens that occur in the training reports. The others mean nothing to the
                  network.
     """
@@ -72,7 +75,7 @@ class Teller:
         return some_sentences(text, rng) if rng.random() < self.excerpts else text
 
     def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
-        """The values of every condition but the label, for `fabrica.nets.conditions.Conditions`.
+        """The values of every condition, (B,) or, of text, (B, at most context): see `fabrica.nets.conditions`.
 
         Raises UsageError for a category that there is not, and an age that is no number."""
         found = {}
@@ -87,6 +90,37 @@ class Teller:
             elif name in self.categories:
                 found[name] = torch.tensor([self._number(name, value) for value in said])
         return found
+
+    def asked(self, n: int, seed: int, told: Mapping[str, Asked]) -> list[dict[str, str]]:
+        """What n images are told, by condition: one value for all of them, or one each. Without a label the classes
+        come in turn, by seed; anything else that is not there is left open.
+
+        Raises UsageError for what no image is told, and other numbers of values than images."""
+        given = dict(told)
+        for name in given:
+            if name not in self.names:
+                knows = f"it is told {', '.join(self.names)}" if self.names else "it is told nothing"
+                raise UsageError(f"the model is told no {name} of an image ({knows}); leave it out")
+        if "label" in self.names:
+            classes = self.categories["label"]
+            given.setdefault("label", [classes[(seed + k) % len(classes)] for k in range(n)])
+        found: list[dict[str, str]] = [{} for _ in range(n)]
+        for name, values in given.items():
+            each = [values] * n if isinstance(values, str | int | float) else list(values)
+            if len(each) != n:
+                raise UsageError(f"{len(each)} values of {name} for {n} images; expected one each, or one for all")
+            for known, value in zip(found, each, strict=True):
+                known[name] = f"{value:g}" if isinstance(value, float) else str(value)
+        return found
+
+    def notes(self, known: Sequence[Known]) -> list[str]:
+        """What the model does not get to see of what is asked, a sentence each. Raises UsageError as `misread`."""
+        if "text" not in self.names:
+            return []
+        texts = list(dict.fromkeys(one.get("text", "") for one in known))
+        if not any(text.strip() for text in texts):
+            return ["the model draws what a text says, and there is none: anything may come; add a prompt"]
+        return [note for text in texts for note in self.misread(text)]
 
     def misread(self, text: str) -> list[str]:
         """What of a prompt a network does not get to see, a sentence each.
@@ -163,9 +197,9 @@ def learned(recipe: Recipe, texts: Iterable[str]) -> tuple[Vocabulary, frozenset
 
 def teller(recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = ()) -> Teller:
     """The one that says what this recipe's networks are told."""
-    names = tuple(name for name in recipe.data.condition if name != "label")
-    words = vocabulary or Vocabulary()
-    return Teller(names, recipe.data.categories, words, frozenset(seen), recipe.text.context, recipe.text.excerpts)
+    data, words = recipe.data, vocabulary or Vocabulary()
+    categories = {"label": data.classes, **data.categories}
+    return Teller(tuple(data.condition), categories, words, frozenset(seen), recipe.text.context, recipe.text.excerpts)
 
 
 def save_words(path: Path, told: Teller) -> None:

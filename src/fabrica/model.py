@@ -19,23 +19,23 @@ from torch import Tensor, nn
 
 from fabrica import bundle, io, noise
 from fabrica.codec import Codec
-from fabrica.conditions import Known, Teller, load_words, teller
+from fabrica.conditions import Asked, Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.device import autocast, default_device
-from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
+from fabrica.diffusion import Begin
+from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, networks
 from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
+from fabrica.start import begin
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
-Asked = str | float | Sequence[str | float]
-"""One value for all images, or one an image."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Model:
         *,
         seed: int = 0,
         told: Mapping[str, Asked] | None = None,
+        start: Image | None = None,
+        strength: float | None = None,
+        redraw: Image | None = None,
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
@@ -96,6 +99,7 @@ class Model:
         told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ...}, of these what
                   the model's recipe names in data.condition; each one value for all images, or one an image. Without a
                   label, the classes come in turn, by seed; anything else that is not there is left open.
+        start, strength, redraw   an image to draw anew, how much of it, and where: see `fabrica.start.begin`.
         steps, sampler, guidance, rescale (diffusion), truncation (GANs)   None: as the model's recipe says.
         warn      called with one sentence on what the model cannot read of a text; None: `warnings.warn`.
         """
@@ -106,11 +110,12 @@ class Model:
         settings = self._settings(
             steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
         )
+        first = begin(self.method, self.recipe, self.codec, self.device, start, strength, redraw)
 
         def draw(start: int, stop: int) -> noise.Draw:
             return noise.seeded(range(seed + start, seed + stop))
 
-        return self._draw(draw, tensors, settings, n, batch, progress)
+        return self._draw(draw, tensors, settings, n, batch, progress, first)
 
     def interpolate(
         self,
@@ -151,14 +156,15 @@ class Model:
         n: int,
         batch: int,
         progress: Progress | None,
+        first: Begin | None = None,
     ) -> Float32:
         """n images of the middle size, a batch at a time; draw(start, stop) is the noise of images start to stop."""
-        parts = []
+        parts, more = [], {"begin": first} if first else {}
         for start in range(0, n, batch):
             stop = min(start + batch, n)
             own = {name: values[start:stop] for name, values in told.items()}
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                images = self._synthesiser().sample(draw(start, stop), own, settings, self.device)
+                images = self._synthesiser().sample(draw(start, stop), own, settings, self.device, **more)
             parts.append(middle(images.float().cpu().numpy(), self.size))
             if progress:
                 progress("sampling", stop, n)
@@ -223,40 +229,13 @@ class Model:
         return replace(self.recipe.sample, **given)
 
     def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
-        """What each image is told that `sample` makes with the same arguments, by condition.
-
-        Raises UsageError for what the model is not told, and other numbers of values than images."""
-        given = {name: values for name, values in (told or {}).items() if values is not None}
-        conditions, classes = self.recipe.data.condition, self.recipe.data.classes
-        for name in given:
-            if name not in conditions:
-                knows = f"it is told {', '.join(conditions)}" if conditions else "it is told nothing"
-                raise UsageError(f"model {self.name} is told no {name} of an image ({knows}); leave it out")
-        if "label" in conditions and "label" not in given:
-            given["label"] = [classes[(seed + k) % len(classes)] for k in range(n)]
-        found: list[dict[str, str]] = [{} for _ in range(n)]
-        for name, values in given.items():
-            each = [values] * n if isinstance(values, str | int | float) else list(values)
-            if len(each) != n:
-                raise UsageError(f"{len(each)} values of {name} for {n} images; expected one each, or one for all")
-            for known, value in zip(found, each, strict=True):
-                known[name] = str(value)
-        return found
+        """What each image is told that `sample` makes with the same arguments, by condition; see `Teller.asked`."""
+        return self.teller.asked(n, seed, told or {})
 
     def _tensors(self, known: Sequence[Known], warn: Callable[[str], None]) -> Told:
-        """What is known as tensors, by condition; without those of which nothing is."""
-        conditions, classes = self.recipe.data.condition, self.recipe.data.classes
-        found = {name: values for name, values in self.teller.tensors(known).items() if any(o.get(name) for o in known)}
-        if "label" in conditions:
-            for name in sorted({one["label"] for one in known} - set(classes)):
-                raise unknown("label", name, classes)
-            found["label"] = torch.tensor([classes.index(one["label"]) for one in known])
-        texts = dict.fromkeys(one.get("text", "") for one in known)
-        for note in (note for text in texts for note in self.teller.misread(text)) if "text" in conditions else ():
+        for note in self.teller.notes(known):
             warn(note)
-        if "text" in conditions and not any(text.strip() for text in texts):
-            warn(f"model {self.name} draws what a text says, and there is none: anything may come; add a prompt")
-        return found
+        return {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
 
     def apply(
         self,

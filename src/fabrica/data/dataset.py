@@ -92,7 +92,7 @@ class Dataset:
         self.ids = Strings(folder, "ids")
         self.texts = Strings(folder, "texts")
         self.abouts = Strings(folder, "abouts")
-        self.teller: Teller | None = None  # what a run has its networks told, beside the label
+        self.teller: Teller | None = None  # what a run has its networks told; without it, the label
         self._stride = 2 * int(np.prod(self.shape))
         size = (folder / IMAGES).stat().st_size
         if size != self._stride * len(self) or len(self.ids) != len(self):
@@ -160,13 +160,12 @@ class Dataset:
     ) -> dict[str, torch.Tensor]:
         """What networks are told of these images: "label" int64 (B,), and the values of `fabrica.conditions`; {} where
         they are told nothing. excerpts: one generator an image, which draws what sentences of its report are told."""
-        found = {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)])}
         if self.teller is None:
-            return found
+            return {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)])}
         known = [self.known(int(k)) for k in indices]
         for one, rng in zip(known, excerpts, strict=False):
             one["text"] = self.teller.excerpt(one["text"], rng)
-        return found | self.teller.tensors(known)
+        return self.teller.tensors(known)
 
 
 class Writer:

@@ -29,7 +29,7 @@ from fabrica.diffusion.samplers import (
     heun,
     unipc,
 )
-from fabrica.diffusion.sampling import SPACINGS, guided, sample, times
+from fabrica.diffusion.sampling import SPACINGS, Begin, guided, sample, times
 from fabrica.diffusion.schedule import KINDS, Schedule, coefficients
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "SPACINGS",
     "TIMES",
     "WEIGHTINGS",
+    "Begin",
     "Denoise",
     "Noise",
     "Predict",

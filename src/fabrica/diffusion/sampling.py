@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fabrica.diffusion.objective import noised
 from fabrica.diffusion.samplers import SAMPLERS, Denoise, Noise
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown
@@ -74,6 +76,21 @@ def guided(denoise: Denoise, denoise_null: Denoise, scale: float, rescale: float
     return both
 
 
+@dataclass(frozen=True)
+class Begin:
+    """An image to start from, in place of noise alone.
+
+    x_0       (B, C, *S).
+    strength  from which time on it is drawn anew, in (0, 1]: near 0 hardly anything changes, 1 is a new image
+              (SDEdit, Meng et al. 2022, Algorithm 1).
+    keep      (B or 1, 1, *S) bool: where x_0 stays as it is, and what is drawn fits to it (inpainting); None: nowhere.
+    """
+
+    x_0: Tensor
+    strength: float = 1.0
+    keep: Tensor | None = None
+
+
 def sample(
     denoise: Denoise,
     x: Tensor,
@@ -84,6 +101,7 @@ def sample(
     spacing: str = "uniform",
     noise: Noise | None = None,
     clip: float | None = None,
+    begin: Begin | None = None,
 ) -> Tensor:
     """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one, without gradients.
 
@@ -91,16 +109,26 @@ def sample(
     noise     fresh noise for each step; "ddpm" needs it, see `fabrica.noise`.
     clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
               no such limits.
+    begin     start from this image, noised by x. Where it is kept, the estimate of x_0 is replaced by it, so that x_t
+              is there at every step what noising has made of it (Lugmayr et al. 2022, eq. 8, without going back).
 
     Raises UsageError for an unknown sampler or spacing, less than one step, or missing noise.
     """
     if sampler not in SAMPLERS:
         raise unknown("sampler", sampler, SAMPLERS)
     visited = times(schedule, steps, spacing)
+    if begin is not None:
+        if not 0 < begin.strength <= 1:
+            raise UsageError(f"strength is {begin.strength}; expected above 0 (no change) to 1 (a new image)")
+        visited = [begin.strength, *(t for t in visited if t < begin.strength)]
+        alpha, sigma = schedule.alpha_sigma(torch.tensor(begin.strength, dtype=torch.float64))
+        x = noised(begin.x_0, x, float(alpha), float(sigma))
+    kept = None if begin is None else begin.keep
 
     def clipped(x_t: Tensor, t: float) -> Tensor:
         x_0 = denoise(x_t, t)
-        return x_0 if clip is None else x_0.clamp(-clip, clip)
+        x_0 = x_0 if clip is None else x_0.clamp(-clip, clip)
+        return x_0 if kept is None or begin is None else torch.where(kept, begin.x_0, x_0)
 
     with torch.no_grad():
         return SAMPLERS[sampler](clipped, x, schedule, visited, noise)

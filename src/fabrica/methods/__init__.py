@@ -34,6 +34,7 @@ needs        what else it wants in a batch: "body", bool (B, 1, *S), where the p
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
              `beside`, their number
 conditional  whether it may be told more than a label; it is then built with `told`, condition -> what it is
+edits        whether `sample` also takes `begin`, images to start from (`fabrica.diffusion.Begin`)
 latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
              batch["image"], and samples images
 """

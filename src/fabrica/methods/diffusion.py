@@ -9,7 +9,7 @@ classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, tol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -56,6 +56,7 @@ class Diffusion(nn.Module):
     choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
     latent: ClassVar[bool] = True
     conditional: ClassVar[bool] = True
+    edits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,8 +110,16 @@ class Diffusion(nn.Module):
         """The denoising loss (B,) of held-out images, weighted as in training."""
         return self._loss(batch["image"], self._shown(batch), rng)
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
-        """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null."""
+    def sample(
+        self,
+        draw: Draw,
+        told: Told,
+        settings: SampleConfig,
+        device: torch.device,
+        begin: diffusion.Begin | None = None,
+    ) -> Tensor:
+        """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null. begin: images to
+        start from, rather than noise alone."""
         start = draw(self.shape).to(device)
 
         def knowing(told: Told) -> diffusion.Denoise:
@@ -134,8 +143,20 @@ class Diffusion(nn.Module):
             spacing=settings.spacing,
             noise=lambda: draw(self.shape).to(device),
             clip=1.0 if settings.clip and not self.space else None,  # latents know no limits
+            begin=self._within(begin) if begin else None,
         )
-        return self.space.decode(found) if self.space else found.clamp(-1, 1)
+        images = self.space.decode(found) if self.space else found.clamp(-1, 1)
+        return images if begin is None or begin.keep is None else torch.where(begin.keep, begin.x_0, images)
+
+    def _within(self, begin: diffusion.Begin) -> diffusion.Begin:
+        """The same among what the denoiser sees: latents, kept where all of their pixels are."""
+        if self.space is None:
+            return begin
+        keep = begin.keep
+        if keep is not None:
+            pool = (nn.functional.adaptive_max_pool2d, nn.functional.adaptive_max_pool3d)[len(self.shape) - 3]
+            keep = pool((~keep).float(), self.shape[1:]) == 0
+        return replace(begin, x_0=self.space.encode(begin.x_0), keep=keep)
 
     def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
         out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
