@@ -148,6 +148,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
     widest = 4 * 16 * 96 * 128 * 48
     whole, by_slabs, twice = peak(96, 2**40), peak(96, 0), peak(192, 0)
+    print(whole, by_slabs, twice)
     assert by_slabs < whole / 2
     assert twice - by_slabs < widest / 3
     assert not list(tmp_path.iterdir())

@@ -97,6 +97,7 @@ class Sets:
     train      the train split of what is judged against, None if it has none: these stand in for synthetic images.
     memory     what the model was trained on, None if it is not there: this is searched for copies, at the places
                `searched`. The same as train unless a model is judged against other data than its own.
+    spacing    mm between pixel centres of the held-out images, in the order of S; () if not known.
     """
 
     heldout: Float32
@@ -108,6 +109,7 @@ class Sets:
     memory: Dataset | None
     searched: Int
     notes: Sequence[str] = ()
+    spacing: Sequence[float] = ()
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None]:
         """At most n training images and their labels, drawn at random, classes as frequent as held out."""
@@ -351,6 +353,7 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         memory=memory,
         searched=searched,
         notes=notes,
+        spacing=heldout.spacing,
     )
 
 

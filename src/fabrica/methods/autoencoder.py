@@ -155,9 +155,8 @@ class Autoencoder(nn.Module):
         each, most = 4 * max(self.config.channels[:2]) * places, slabs.LARGE[x.device.type]
         if x.requires_grad or len(x) * each <= most:
             return whole(x)
-        if each > most:
-            return torch.cat([by_slabs(one) for one in x.split(1)])
-        return torch.cat([whole(part) for part in x.split(most // each)])
+        net, count = (by_slabs, 1) if each > most else (whole, most // each)
+        return torch.cat([net(x[k : k + count]) for k in range(0, len(x), count)])
 
     def _per_channel(self, values: Tensor) -> Tensor:
         return values.view(-1, *[1] * (len(self.shape) - 1))

@@ -12,7 +12,9 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from math import prod
+from typing import Any, cast
 
 import torch
 from monai.networks.blocks import SpatialAttentionBlock, UpSample
@@ -26,15 +28,15 @@ from fabrica.nets.framing import padded_to
 from fabrica.nets.patches import folded, unfolded
 
 LARGE = {"cpu": 2**28, "cuda": 2**30}  # bytes of the widest feature map; smaller ones are sooner done as a whole
-SLAB = 2**26  # bytes of a feature map that are worked on at a time, of which a layer needs some six times as many; torch
-# convolves volumes of few planes ten times slower where these are small
+SLAB = 2**26  # bytes of a feature map that are worked on at a time, of which a layer needs some six times as many; few
+# planes that are small torch convolves without oneDNN: ten times slower, in more memory
 
 
 class Map:
     """A feature map (1, C, D, *), made of its slabs (1, C, d, *) in order, and mean and variance of its channels."""
 
     def __init__(self, slabs: Iterable[Tensor]) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  it lives as long as the map
         weakref.finalize(self, self._file.close)
         self.depth = 0
         means, squares = [], []
@@ -53,7 +55,7 @@ class Map:
         """The planes start to stop, (1, C, stop - start, *)."""
         planes = torch.empty((stop - start, *self.plane), dtype=self._dtype)
         self._file.seek(start * planes[0].nbytes)
-        rest = memoryview(planes.view(torch.uint8).numpy()).cast("B")
+        rest = _bytes(planes)
         while rest:
             rest = rest[self._file.readinto(rest) :]
         return planes.to(self._device).transpose(0, 1).contiguous()[None]
@@ -63,7 +65,7 @@ class Map:
 
     def _write(self, slab: Tensor) -> None:
         planes = slab[0].transpose(0, 1).contiguous().cpu()
-        rest = memoryview(planes.view(torch.uint8).numpy()).cast("B")
+        rest = _bytes(planes)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -72,6 +74,11 @@ class Map:
                 f"a feature map does not fit into {tempfile.gettempdir()} ({error.strerror}); free some space, or set "
                 "TMPDIR to a larger disk"
             ) from error
+
+
+def _bytes(planes: Tensor) -> memoryview:
+    numbers: Any = planes.view(torch.uint8).numpy()
+    return memoryview(numbers).cast("B")
 
 
 @torch.no_grad()
@@ -90,7 +97,9 @@ def encoded(encoder: Encoder, images: Tensor) -> Tensor:
     """`encoder(images)` of one image (1, C, *S)."""
     images = padded_to(images, encoder.factor)
     *blocks, last_norm, last = encoder.layers.blocks
-    x = _through(blocks, Map(folded(part, encoder.patch) for part in images.split(8 * encoder.patch, dim=2)))
+    step = 8 * encoder.patch
+    parts = (images[:, :, k : k + step] for k in range(0, images.shape[2], step))
+    x = _through(blocks, Map(folded(part, encoder.patch) for part in parts))
     norm = _fixed(last_norm, x)
     found = torch.cat(list(_slabs(lambda t: last(norm(t)), x, halo=1)), dim=2)
     means = encoder.means(found)
@@ -110,7 +119,7 @@ def _through(blocks: Iterable[nn.Module], x: Map) -> Map:
         elif isinstance(block, AEKLDownsample):
             x = Map(_slabs(block, x, halo=2, down=2))
         else:
-            x = Map(_slabs(block, x, halo=1, wider=block.conv.out_channels))
+            x = Map(_slabs(block, x, halo=1, wider=cast(nn.Conv3d, block.conv).out_channels))
     return x
 
 
@@ -144,9 +153,9 @@ def _slabs(
     """
     depth, widest = maps[0].depth, max(wider, *(each.plane[0] for each in maps))
     plane = 4 * widest * prod(maps[0].plane[1:]) * up ** len(maps[0].plane)
-    planes = max(1, SLAB // plane // down) * down
-    for start in range(0, depth, planes):
-        stop = min(start + planes, depth)
+    count = -(-depth // max(down, SLAB // plane))
+    bounds = [depth * k // count // down * down for k in range(count + 1)]  # alike: a last slab of few planes is slow
+    for start, stop in pairwise(bounds):
         low, high = max(start - halo, 0), min(stop + halo, depth)
         made = layer(*(each.read(low, high) for each in maps))
         first = (start - low) * up // down
