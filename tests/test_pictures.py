@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from PIL import ImageSequence
 
 from fabrica.errors import FabricaError
-from fabrica.pictures import image_grid, save_gif, save_picture
+from fabrica.pictures import image_grid, planes, save_gif, save_picture
 
 
 def images(count: int, *shape: int) -> np.ndarray:
@@ -75,3 +75,43 @@ def test_a_grid_fills_row_by_row_with_a_gap_between() -> None:
     assert sheet.shape == (96 + 2 + 96, 96 + 2 + 96)
     assert (sheet[0, 0], sheet[0, -1], sheet[-1, 0]) == (0, 128, 255)
     assert (sheet[96:98] == 96).all() and (sheet[98:, 98:] == 96).all()  # the place without an image is gap, too
+
+
+def marked(depth: int, height: int, width: int) -> np.ndarray:
+    """A volume (1, D, H, W) in RAS order: a voxel in the middle, and one beside it towards each of the patient's right
+    (0.25), front (0.5) and head (0.75)."""
+    volume = np.full((1, depth, height, width), -1.0, dtype=np.float32)
+    d, h, w = depth // 2, height // 2, width // 2
+    volume[0, d, h, w], volume[0, d, h, w + 1], volume[0, d, h + 1, w], volume[0, d + 1, h, w] = 0.0, 0.25, 0.5, 0.75
+    return volume
+
+
+def marks(plane: np.ndarray) -> dict[float, tuple[int, int]]:
+    """Where they are, rows and columns from the middle one."""
+    places = {float(plane[0, r, c]): (int(r), int(c)) for r, c in zip(*np.nonzero(plane[0] > -1), strict=True)}
+    return {grey: (r - places[0.0][0], c - places[0.0][1]) for grey, (r, c) in places.items()}
+
+
+def test_planes_are_the_middle_ones_as_a_radiologist_sees_them() -> None:
+    axial, coronal, sagittal = planes(marked(5, 8, 12))
+    assert (axial.shape, coronal.shape, sagittal.shape) == ((1, 8, 12), (1, 5, 12), (1, 5, 8))
+    middle, up, left = (0, 0), (-1, 0), (0, -1)
+    assert marks(axial) == {0.0: middle, 0.25: left, 0.5: up}  # right on the left, the front at the top
+    assert marks(coronal) == {0.0: middle, 0.25: left, 0.75: up}  # right on the left, the head at the top
+    assert marks(sagittal) == {0.0: middle, 0.5: left, 0.75: up}  # the front on the left, the head at the top
+
+
+def test_voxels_are_drawn_as_long_as_they_are() -> None:
+    volume = marked(10, 20, 30)[None]
+
+    def size(sheet: np.ndarray, k: int) -> tuple[int, int]:
+        """Rows and columns of the middle voxel in the k-th plane."""
+        mark = sheet[:, 30 * k : 30 * (k + 1)] == 128
+        return int(mark.any(1).sum()), int(mark.any(0).sum())
+
+    long = image_grid(volume, spacing=(6.0, 3.0, 2.0), smallest=1)  # a cube of 60 mm, in pixels of 2 mm
+    assert long.shape == (30, 90) and long[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0] * 4
+    assert [size(long, k)[0] for k in (1, 2)] == [3, 3] and size(long, 1) == (3, 1)
+    assert size(long, 0)[1] == 1 and size(long, 0)[0] in (1, 2)  # 3 mm: one or two pixels
+    cubes = image_grid(volume, smallest=1)
+    assert cubes.shape == (30, 90) and [size(cubes, k) for k in range(3)] == [(1, 1)] * 3

@@ -18,6 +18,7 @@ from fabrica.folder import codec_of
 from fabrica.image import Float32
 from fabrica.methods.diffusion import Diffusion
 from fabrica.noise import seeded
+from fabrica.pictures import PLANES
 from fabrica.recipe import Recipe, SampleConfig, load_recipe, recipe_names
 from fabrica.training import train
 
@@ -156,3 +157,22 @@ def test_other_methods_and_other_models_are_refused(coder: Path, run: Path, tmp_
     (tmp_path / "taken" / "autoencoder").mkdir(parents=True)
     with pytest.raises(UsageError, match="is there already, where a copy of"):
         train(tiny(coder), tmp_path / "taken")
+
+
+HEADS = ["data.source=phantom:head:T1", "data.size=[16,16,24]", "data.count=24", "data.batch=4", "train.minutes=0"]
+
+
+def test_volumes_from_recipe_to_report(tmp_path: Path) -> None:
+    """Both methods on heads of 16 x 16 x 24: two steps each, a sample, and what the reports show of them."""
+    brief = [*HEADS, "train.warmup=1", "train.steps=2", "train.validate_every=2"]
+    small = [*CODER, "method.patch=1", "method.latent_channels=3"]
+    space = train(load_recipe("autoencoder-hippocampus", [*brief, *small]), tmp_path / "space")
+    recipe = load_recipe("latent-hippocampus", [*brief, *DENOISER, f"uses.autoencoder={space}"])
+    model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
+    (image,) = model.sample(1)
+    assert image.size == (16, 16, 24) and len(set(image.spacing)) > 1  # heads are not cubes
+    np.testing.assert_allclose(image.spacing, model.recipe.output.spacing)
+    page = fabrica.evaluate(space, out=tmp_path / "rebuilt", n=3).page.read_text()
+    assert all(f"{what}, {view}" in page for what in ("source", "rebuilt") for view in PLANES)
+    page = fabrica.evaluate(model, out=tmp_path / "drawn", n=16, steps_curve=()).page.read_text()
+    assert "axial, coronal and sagittal middle planes" in page

@@ -137,7 +137,8 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
         with torch.inference_mode():
             told = {**heldout.told(np.arange(16) % len(heldout)), **told_in_turn(recipe, 16)}
             images = method.sample(noise.seeded(range(16)), told, recipe.sample, device)
-        return image_grid(middle(images.float().cpu().numpy(), recipe.made_size), columns=8)
+        shown = middle(images.float().cpu().numpy(), recipe.made_size)
+        return image_grid(shown, columns=8, spacing=recipe.output.spacing)
     assert isinstance(method, Translator)  # see above
     chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
     source = heldout.a.read(chosen)
@@ -147,7 +148,8 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
     elif "b2a" in method.directions:
         columns.append(translated(method, columns[1], device, "b2a"))
     shown = np.stack([_grey(images) for images in columns], axis=1)
-    return image_grid(middle(shown.reshape(-1, *shown.shape[2:]), recipe.made_size), columns=2 * len(columns))
+    shown = middle(shown.reshape(-1, *shown.shape[2:]), recipe.made_size)
+    return image_grid(shown, columns=2 * len(columns), spacing=recipe.output.spacing)
 
 
 @torch.no_grad()
@@ -157,7 +159,8 @@ def _rebuilt(method: Compressor, recipe: Recipe, heldout: Dataset, device: torch
     source = heldout.read(chosen)
     made = method.decode(method.encode(torch.from_numpy(source).to(device)), source.shape[2:]).cpu().numpy()
     rows = [part for k in range(0, len(source), SHOWN) for part in (source[k : k + SHOWN], made[k : k + SHOWN])]
-    return image_grid(middle(np.concatenate(rows), recipe.made_size), columns=min(SHOWN, len(source)))
+    shown = middle(np.concatenate(rows), recipe.made_size)
+    return image_grid(shown, columns=min(SHOWN, len(source)), spacing=recipe.output.spacing)
 
 
 def _grey(images: Float32) -> Float32:

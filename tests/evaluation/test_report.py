@@ -30,6 +30,7 @@ from fabrica.evaluation.report import (
     scores_table,
     write_report,
 )
+from fabrica.pictures import image_grid
 
 HOSTILE = '"><script>alert("x")</script>'
 VOID = {"meta", "img", "br", "line", "circle", "use", "path", "link"}
@@ -243,10 +244,11 @@ def test_three_digits(value: float, text: str) -> None:
     assert shown(value) == text
 
 
-def test_png_uri_keeps_pixels_and_shrinks_wide_ones() -> None:
-    def decoded(uri: str) -> np.ndarray:
-        return np.asarray(Picture.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
+def decoded(uri: str) -> np.ndarray:
+    return np.asarray(Picture.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
 
+
+def test_png_uri_keeps_pixels_and_shrinks_wide_ones() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
     assert np.array_equal(decoded(png_uri(pixels)), pixels)
     assert decoded(png_uri(pixels, widest=15)).shape == (10, 15)
@@ -309,3 +311,16 @@ def test_the_page_of_a_gan_is_whole(report: Report) -> None:
     assert page.open == [] and max(ids.values()) == 1
     assert "Loss" not in page.text and "sampler steps" not in page.text
     assert "the weights that were kept" in page.text and "Steps and training" not in page.text
+
+
+def test_volumes_stand_side_by_side_as_three_planes_of_square_pixels(report: Report) -> None:
+    show = replace(exhibits(8, 16, 24), spacing=(3.0, 1.0, 1.0))
+    page = Page(render(report, show))
+    sheets = [a for tag, a in page.tags if tag == "img" and "Contact sheet" in str(a.get("alt"))]
+    assert [str(a["alt"]).split()[:4] for a in sheets] == [["Contact", "sheet", "of", "6"]] * 2  # real and synthetic
+    for sheet, volumes in zip(sheets, (show.real, show.synthetic), strict=True):
+        pixels = decoded(str(sheet["src"]))
+        assert np.array_equal(pixels, image_grid(volumes[:6], 1, spacing=show.spacing))
+        assert pixels.shape[1] == 3 * pixels[: (pixels.shape[0] - 10) // 6].shape[0]  # three squares a row
+    assert "axial, coronal and sagittal" in page.text and "right on the left" in page.text
+    assert not np.array_equal(decoded(str(sheets[0]["src"])), image_grid(show.real[:6], 1))

@@ -19,12 +19,12 @@ from fabrica import io
 from fabrica.cli import app
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import open_source
-from fabrica.data.standardise import fitted_to
+from fabrica.data.standardise import fitted_to, oriented
 from fabrica.errors import UsageError
 from fabrica.evaluation import Report, scores_table
 from fabrica.evaluation.accuracy import on_grid_of
 from fabrica.evaluation.gallery import _spearman
-from fabrica.evaluation.panels import middle_plane
+from fabrica.evaluation.panels import enlarged, middle_plane, tones
 from fabrica.image import Float32, Image
 from fabrica.model import Model
 from fabrica.phantoms.head import head
@@ -281,3 +281,16 @@ def test_the_middle_slice_is_turned_as_a_radiologist_looks_at_it() -> None:
     plane = middle_plane(Image(data, np.diag([2.0, 3.0, 5.0, 1.0])))
     assert plane.size == (7, 9) and plane.spacing == (3.0, 2.0)
     assert plane.data[0, 0, 0] == 1  # anterior at the top, the patient's right on the left
+
+
+def test_the_other_planes_keep_their_voxels_in_mm() -> None:
+    data = np.zeros((1, 5, 7, 9), dtype=np.float32)
+    data[0, 4, 3, 8] = data[0, 4, 6, 4] = 1  # at the top; far to the right in one plane, to the front in the other
+    image = Image(data, np.diag([2.0, 3.0, 5.0, 1.0]))
+    for view, size, spacing in (("coronal", (5, 9), (5.0, 2.0)), ("sagittal", (5, 7), (5.0, 3.0))):
+        for seen in (image, oriented(image, "PIL")):  # however it lies in the file
+            plane = middle_plane(seen, view)
+            assert (plane.size, plane.spacing) == (size, spacing)
+            assert plane.data[0, 0, 0] == 1  # the head at the top, the right or the front on the left
+    wide = enlarged(tones(middle_plane(image, "sagittal").data, (0.0, 1.0)), middle_plane(image, "sagittal"))
+    assert wide.shape[0] / wide.shape[1] == pytest.approx(5 * 5 / (7 * 3), abs=0.01)

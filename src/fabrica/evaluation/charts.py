@@ -69,14 +69,14 @@ def shown(value: float) -> str:
     return text.removeprefix("-") if size < 0.0005 else text
 
 
-def triptych(sample: Float32, nearest: Float32) -> Bytes:
+def triptych(sample: Float32, nearest: Float32, spacing: Sequence[float] = ()) -> Bytes:
     """Two images (C, *S) in [-1, 1] and their absolute difference: uint8 (H, W) or (H, W, 3).
 
     Side by side, or below each other for volumes, whose three planes need the width. In the difference black is
-    equal and white is the whole range, black against white.
+    equal and white is the whole range, black against white. spacing: of the voxels, see `image_grid`.
     """
     difference = np.abs(sample - nearest) - np.float32(1)
-    return image_grid(np.stack([sample, nearest, difference]), columns=1 if sample.ndim == 4 else 3)
+    return image_grid(np.stack([sample, nearest, difference]), columns=1 if sample.ndim == 4 else 3, spacing=spacing)
 
 
 def png_uri(pixels: Bytes, widest: int = 1200) -> str:

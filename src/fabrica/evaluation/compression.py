@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from fabrica.evaluation.spectrum import power_kept
 from fabrica.image import Float32, Float64, Image
 from fabrica.methods import Compressor
 from fabrica.model import Model
+from fabrica.pictures import PLANES
 
 TEMPLATE = "compression.html.jinja"
 MOST = 1000  # held-out images
@@ -237,23 +238,36 @@ def _gallery(trial: Trial) -> Gallery:
         titles.setdefault(int(order[min(rank, len(order) - 1)]), f"{name} error: number {rank + 1} of {len(order)}")
     exhibits = []
     for k, title in titles.items():
-        source, made, plain = (
-            Image(codec.decode(values[k]), unit=codec.unit)
-            for values in (images, trial.versions["result"], trial.versions["shrunk"])
-        )
-        whole = np.ones(source.size, dtype=bool)
-        pictures: list[Picture] = [
-            grey(source, source, "source", 1, WIDE),
-            grey(made, source, "rebuilt", 2, WIDE),
-            error(made, source, whole, most, "rebuilt less source", 3),
-            grey(plain, source, BESIDE["shrunk"], 4, WIDE),
-        ]
+        shown_here = (images[k], trial.versions["result"][k], trial.versions["shrunk"][k])
+        pictures = _pictures([_placed(codec.decode(v), codec.unit, trial.sets.spacing) for v in shown_here], most)
         facts = [(SCORES[key][0], shown(float(values[k]))) for key, values in trial.scores["result"].items()]
         exhibits.append(Exhibit(title, trial.sets.heldout_names[k], facts, pictures, ()))
     how = "Black and white are percentiles 0.5 and 99.5 of the source; CT: −1000 and 1500 HU."
     if images.ndim == 5:
-        how += " Of volumes the middle axial slice is shown."
+        how += " Of volumes the middle axial, coronal and sagittal planes are shown, the patient's right on the left "
+        how += "(seen from the side: the front), the head or the front at the top."
     return Gallery("Source and rebuilt", how, exhibits, [error_legend("rebuilt less source", codec, most)], None, 0)
+
+
+def _placed(values: Float32, unit: str, spacing: Sequence[float]) -> Image:
+    """An image (C, *S) with voxels of this size in mm; what is not known is 1."""
+    mm = [*reversed(spacing or (1.0,) * (values.ndim - 1)), 1.0, 1.0][:3]
+    return Image(values, np.diag([*mm, 1.0]), unit)
+
+
+def _pictures(images: Sequence[Image], most: float) -> list[Picture]:
+    """A row of four pictures of source, rebuilt and shrunk; of volumes one for each of the planes."""
+    source, made, plain = images
+    found, inside = [], np.ones(source.size, dtype=bool)
+    for view in PLANES if len(source.size) == 3 else PLANES[:1]:
+        said = f", {view}" if len(source.size) == 3 else ""
+        found += [
+            grey(source, source, f"source{said}", 1, WIDE, view),
+            grey(made, source, f"rebuilt{said}", 2, WIDE, view),
+            error(made, source, inside, most, f"rebuilt less source{said}", 3, view=view),
+            grey(plain, source, f"{BESIDE['shrunk']}{said}", 4, WIDE, view),
+        ]
+    return found
 
 
 def _chart(trial: Trial) -> Chart:

@@ -18,6 +18,7 @@ from fabrica.evaluation.cases import Case, directions
 from fabrica.evaluation.charts import png_uri, shown
 from fabrica.image import Float32, Float64, Image
 from fabrica.model import Model
+from fabrica.pictures import PLANES, planes
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -106,9 +107,9 @@ class Show:
         return [] if self.doubt is None else [uncertainty(self.doubt, most, 4)]
 
 
-def grey(image: Image, like: Image, caption: str, column: int, window: Limits) -> Picture:
-    """A picture on the scale of another image: see `shades`."""
-    plane = middle_plane(image)
+def grey(image: Image, like: Image, caption: str, column: int, window: Limits, view: str = "axial") -> Picture:
+    """A picture on the scale of another image: see `shades`; of volumes one of PLANES."""
+    plane = middle_plane(image, view)
     return Picture(png_uri(enlarged(tones(plane.data, shades(like, window)), plane)), caption, column)
 
 
@@ -125,13 +126,20 @@ def shades(image: Image, window: Limits) -> Limits:
 
 
 def error(
-    result: Image, truth: Image, body: Mask, most: float, caption: str, column: int, whole: bool = False
+    result: Image,
+    truth: Image,
+    body: Mask,
+    most: float,
+    caption: str,
+    column: int,
+    whole: bool = False,
+    view: str = "axial",
 ) -> Picture:
     """The result less the truth in colours that end at this difference, and the rim of the body."""
     gap = result.with_data((result.data - truth.data).mean(0, keepdims=True))
-    plane = middle_plane(gap)
+    plane = middle_plane(gap, view)
     pixels = _coloured(plane.data[0] / (2 * most) + 0.5, ERROR_COLOURS)
-    inside = middle_plane(gap.with_data(body[None].astype(np.float32))).data[0] > 0
+    inside = middle_plane(gap.with_data(body[None].astype(np.float32)), view).data[0] > 0
     pixels[inside & ~binary_erosion(inside)] = OUTLINE
     return Picture(png_uri(enlarged(pixels, plane, whole)), caption, column)
 
@@ -143,13 +151,14 @@ def uncertainty(doubt: Image, most: float, column: int, whole: bool = False) -> 
     return Picture(png_uri(enlarged(pixels, plane, whole)), "uncertainty", column)
 
 
-def middle_plane(image: Image) -> Image:
-    """The middle axial slice as a radiologist sees it, (C, H, W); a 2-D image as it is."""
+def middle_plane(image: Image, view: str = "axial") -> Image:
+    """The middle plane of a volume, one of PLANES, as a radiologist sees it, (C, H, W); a 2-D image as it is."""
     if len(image.size) == 2:
         return image
-    turned = oriented(image, "LPS")
-    affine = np.diag([*turned.spacing[:0:-1], 1.0, 1.0])
-    return Image(np.ascontiguousarray(turned.data[:, turned.size[0] // 2]), affine, image.unit)
+    turned, k = oriented(image, "RAS"), PLANES.index(view)
+    rows, columns = (mm for axis, mm in enumerate(turned.spacing) if axis != k)
+    affine = np.diag([columns, rows, 1.0, 1.0])
+    return Image(np.ascontiguousarray(planes(turned.data)[k]), affine, image.unit)
 
 
 def enlarged(pixels: Bytes, plane: Image, whole: bool = False) -> Bytes:

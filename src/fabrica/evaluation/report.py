@@ -169,7 +169,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]."""
+    """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]; spacing in mm, in the order
+    of S, () if not known."""
 
     title: str
     subject: str
@@ -184,6 +185,7 @@ class Exhibits:
     log: Sequence[Mapping[str, float]] = ()
     curve: Sequence[CurvePoint] = ()
     classes: Sequence[ClassScore] = field(default_factory=tuple)
+    spacing: Sequence[float] = ()
 
 
 def write_report(
@@ -251,10 +253,10 @@ def render(report: Report, show: Exhibits) -> str:
     columns = 1 if volumes else 6
 
     def grid(images: Float32) -> str:
-        return png_uri(image_grid(images[:count], columns), widest=1000)
+        return png_uri(image_grid(images[:count], columns, spacing=show.spacing), widest=1000)
 
     def picture(pair: Pair) -> str:
-        return png_uri(triptych(pair.image, pair.nearest), widest=900)
+        return png_uri(triptych(pair.image, pair.nearest, show.spacing), widest=900)
 
     return filled(
         TEMPLATE,

@@ -95,6 +95,7 @@ class Sets:
     train      the train split of what is judged against, None if it has none: these stand in for synthetic images.
     memory     what the model was trained on, None if it is not there: this is searched for copies, at the places
                `searched`. The same as train unless a model is judged against other data than its own.
+    spacing    mm between pixel centres of the held-out images, in the order of S; () if not known.
     """
 
     heldout: Float32
@@ -107,6 +108,7 @@ class Sets:
     searched: Int
     notes: Sequence[str] = ()
     known: Sequence[Known] = ()
+    spacing: Sequence[float] = ()
 
     def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, list[str]], Int | None]:
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
@@ -364,6 +366,7 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         searched=searched,
         notes=notes,
         known=[heldout.known(int(k)) for k in kept],
+        spacing=heldout.spacing,
     )
 
 

@@ -173,6 +173,7 @@ def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
         log=subject.log,
         curve=trial.curve,
         classes=trial.classes,
+        spacing=trial.sets.spacing,
     )
 
 

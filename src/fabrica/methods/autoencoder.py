@@ -9,8 +9,9 @@ of the critic, which has seen nothing but radiology.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from fabrica import losses
 from fabrica.adversarial import Steps, accuracy, frozen, least_squares, refuse_small
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
+from fabrica.nets import slabs
 from fabrica.nets.autoencoder import halves
 from fabrica.nets.framing import inner
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
@@ -126,7 +128,8 @@ class Autoencoder(nn.Module):
                 "give the size of what was encoded"
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
-        return inner(self.decoder(raw), size).float().clamp(-1, 1)
+        made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
+        return inner(made, size).float().clamp(-1, 1)
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:
@@ -140,8 +143,20 @@ class Autoencoder(nn.Module):
         return (self.config.latent_channels, *(-(-side // self.factor) for side in size))
 
     def _means(self, images: Tensor) -> Tensor:
-        means: Tensor = self.encoder(images).chunk(2, dim=1)[0]
-        return means.float()
+        size = images.shape[2:]
+        found = self._in_parts(self.encoder, lambda part: slabs.encoded(self.encoder, part), images, size)
+        return found.chunk(2, dim=1)[0].float()
+
+    def _in_parts(
+        self, whole: Callable[[Tensor], Tensor], by_slabs: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int]
+    ) -> Tensor:
+        """`whole(x)`, and so many images (C, *size) at once that memory stays bounded; one that is large by slabs."""
+        places = prod(-(-side // self.config.patch) for side in size)
+        each, most = 4 * max(self.config.channels[:2]) * places, slabs.LARGE[x.device.type]
+        if x.requires_grad or len(x) * each <= most:
+            return whole(x)
+        net, count = (by_slabs, 1) if each > most else (whole, most // each)
+        return torch.cat([net(x[k : k + count]) for k in range(0, len(x), count)])
 
     def _per_channel(self, values: Tensor) -> Tensor:
         return values.view(-1, *[1] * (len(self.shape) - 1))
