@@ -397,6 +397,9 @@ def evaluate(
     n: Annotated[int | None, typer.Option("-n", help="How many images to judge.")] = None,
     extractor: Annotated[str, typer.Option(help="radiomic, or a network: a name or a file.")] = "radiomic",
     curve: Annotated[str | None, typer.Option(help="Sampler steps to compare, as 2,5,10,20; '' for none.")] = None,
+    guidances: Annotated[
+        str | None, typer.Option(help="Of phantoms from text: guidance to compare, as 1,2,4; '' for none.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -410,10 +413,14 @@ def evaluate(
 
     try:
         steps_curve = None if curve is None else [int(part) for part in curve.split(",") if part]
+        strengths = None if guidances is None else [float(part) for part in guidances.split(",") if part]
     except ValueError as error:
-        raise UsageError(f"--curve {curve}; expected whole numbers, e.g. 2,5,10") from error
+        raise UsageError(
+            f"--curve {curve}, --guidances {guidances}; expected whole numbers, e.g. 2,5,10, and numbers, e.g. 1,2.5"
+        ) from error
     with named_bars() as progress:
         choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
+        choices["guidances"] = strengths
         report = judge(model, against, out, versus=versus, progress=progress, **choices)
     if as_json:
         _print_json(report.scores)

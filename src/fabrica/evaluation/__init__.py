@@ -31,6 +31,7 @@ def evaluate(
     extractor: str = "radiomic",
     seed: int = 0,
     steps_curve: Sequence[int] | None = None,
+    guidances: Sequence[float] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Score a model, or synthetic images, against held-out real ones; write out/report.html and out/scores.json.
@@ -42,6 +43,7 @@ def evaluate(
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances between sets are measured on: see `fabrica.evaluation.extractors.extractor`.
     steps_curve  of diffusion: also measure at these numbers of sampler steps.
+    guidances  of diffusion told by text on chest phantoms: strengths of guidance at which to measure how far it obeys.
     progress   called with (what, done, total).
 
     What makes images of noise is judged by `fabrica.evaluation.synthesis`, what translates by
@@ -63,7 +65,7 @@ def evaluate(
         raise UsageError("versus (--versus) compares two models that translate; judge other models one by one")
     if compresses:
         return compression.evaluate(model, against, out, **choices)
-    return synthesis.evaluate(model, against, out, steps_curve=steps_curve, **choices)
+    return synthesis.evaluate(model, against, out, steps_curve=steps_curve, guidances=guidances, **choices)
 
 
 def __getattr__(name: str) -> Any:

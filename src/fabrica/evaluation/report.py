@@ -170,7 +170,7 @@ class CurvePoint:
 @dataclass(frozen=True)
 class Exhibits:
     """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]; spacing in mm, in the order
-    of S, () if not known."""
+    of S, () if not known. texts: each with what the model drew for it, and the real image that it describes."""
 
     title: str
     subject: str
@@ -185,6 +185,8 @@ class Exhibits:
     log: Sequence[Mapping[str, float]] = ()
     curve: Sequence[CurvePoint] = ()
     classes: Sequence[ClassScore] = field(default_factory=tuple)
+    texts: Sequence[tuple[str, Float32]] = ()
+    obeyed: Chart | None = None
     spacing: Sequence[float] = ()
 
 
@@ -255,6 +257,9 @@ def render(report: Report, show: Exhibits) -> str:
     def grid(images: Float32) -> str:
         return png_uri(image_grid(images[:count], columns, spacing=show.spacing), widest=1000)
 
+    def couple(images: Float32) -> str:
+        return png_uri(image_grid(images, 1 if volumes else 2, spacing=show.spacing), widest=600)
+
     def picture(pair: Pair) -> str:
         return png_uri(triptych(pair.image, pair.nearest, show.spacing), widest=900)
 
@@ -267,6 +272,7 @@ def render(report: Report, show: Exhibits) -> str:
         shown=shown,
         strip=_strip,
         picture=picture,
+        couple=couple,
         real_grid=grid(show.real),
         synthetic_grid=grid(show.synthetic),
         grid_count=(min(count, len(show.real)), min(count, len(show.synthetic))),

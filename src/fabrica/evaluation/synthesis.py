@@ -14,10 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
-from fabrica.evaluation import distribution, extractors
+from fabrica.evaluation import distribution, extractors, prompted
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
@@ -32,6 +34,7 @@ from fabrica.evaluation.measure import (
     search_copies,
 )
 from fabrica.evaluation.memorisation import EXACT, Audit
+from fabrica.evaluation.prompted import GUIDANCES, Obedience, Shown
 from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, write_report
 from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 
@@ -57,6 +60,8 @@ class Trial:
     classes: Sequence[ClassScore]
     asked: int | None
     seed: int
+    examples: Sequence[Shown] = ()
+    obeyed: Obedience | None = None
 
 
 def evaluate(
@@ -69,6 +74,7 @@ def evaluate(
     extractor: str = "radiomic",
     seed: int = 0,
     steps_curve: Sequence[int] | None = None,
+    guidances: Sequence[float] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score synthetic images against held-out real ones and write out/report.html and out/scores.json.
@@ -79,9 +85,11 @@ def evaluate(
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
     steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: CURVE, if it has steps.
+    guidances  a model of chest phantoms that reads text: the strengths of guidance at which it is measured how far it
+               obeys; None: GUIDANCES.
     progress   called with (what, done, total).
 
-    A class-conditional model is asked for the classes in the proportions of the held-out images.
+    A conditional model is told what held-out images are told, or their classes in the same proportions.
     Raises UsageError for too few images, and for a folder of images without `against`.
     """
     tell = progress or (lambda what, done, total: None)
@@ -99,7 +107,12 @@ def evaluate(
     if drawn.seconds is not None:
         rows.append(cost(drawn.seconds / len(drawn.images)))
     curve = [at_steps(subject, sets, bench, drawn, steps, seed, tell) for steps in steps_curve]
-    trial = Trial(subject, sets, drawn, bench, found, rows, curve, by_class(bench, sets, drawn), n, seed)
+    obeyed = prompted.obedience(subject, GUIDANCES if guidances is None else guidances, seed, tell)
+    if obeyed and subject.model:
+        rows += prompted.rows_of(obeyed, subject.model.recipe.sample.guidance)
+    shown_texts = prompted.examples(subject, sets, seed)
+    classes = by_class(bench, sets, drawn)
+    trial = Trial(subject, sets, drawn, bench, found, rows, curve, classes, n, seed, shown_texts, obeyed)
     facts = _facts(trial)
     return write_report(Path(out), facts, rows, _warnings(trial), _verdict(trial), _exhibits(trial, facts))
 
@@ -154,6 +167,8 @@ def _facts(trial: Trial) -> dict[str, Any]:
         "copies_p_value": found.p_value if found else None,
         "steps_curve": [asdict(point) for point in trial.curve],
         "classes": [asdict(item) for item in trial.classes],
+        "guidances": [asdict(point) for point in trial.obeyed.points] if trial.obeyed else [],
+        "not_read": trial.obeyed.found.unread if trial.obeyed else {},
     }
 
 
@@ -173,6 +188,8 @@ def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
         log=subject.log,
         curve=trial.curve,
         classes=trial.classes,
+        texts=[(one.text, np.stack([one.synthetic, one.real])) for one in trial.examples],
+        obeyed=prompted.chart(trial.obeyed) if trial.obeyed else None,
         spacing=trial.sets.spacing,
     )
 

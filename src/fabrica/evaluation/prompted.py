@@ -1,0 +1,157 @@
+"""Does a model draw what a text says? Its images beside real ones of the same text; and, on chest phantoms, where the
+truth is known, how many of the findings that a report states are seen, at several strengths of guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabrica.data.sources import PHANTOM
+from fabrica.evaluation.adherence import Adherence, pictures, prompts, scored
+from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown
+from fabrica.evaluation.phantom_findings import Int, numbered
+from fabrica.evaluation.phantom_reader import reader
+from fabrica.evaluation.report import Row
+from fabrica.evaluation.sources import Progress, Sets, Subject
+from fabrica.image import Float32
+
+GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
+ASKED = 200  # prompts at each strength of guidance
+RESAMPLES = 200
+SHOWN = 6
+OBEYED = "Does the image show what the text says?"
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A text, what the model drew for it, and the real image that it describes: (C, *S) in [-1, 1]."""
+
+    text: str
+    synthetic: Float32
+    real: Float32
+
+
+@dataclass(frozen=True)
+class GuidancePoint:
+    """The mean share of findings obeyed at this strength of guidance, with its 95 % interval."""
+
+    guidance: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Obedience:
+    """found: at the model's own guidance; real: of the phantoms that the texts were written for; points: at others."""
+
+    found: Adherence
+    real: Adherence
+    points: Sequence[GuidancePoint]
+
+
+def examples(subject: Subject, sets: Sets, seed: int) -> list[Shown]:
+    """What a model that reads text draws for reports of held-out images; [] for others."""
+    if subject.model is None or "text" not in subject.config.condition:
+        return []
+    places = [k for k, known in enumerate(sets.known) if known.get("text")][:SHOWN]
+    told = {name: [sets.known[k].get(name, "") for k in places] for name in subject.config.condition}
+    made = subject.model.sample_array(len(places), seed=seed, told=told, warn=lambda note: None)
+    return [Shown(sets.known[k]["text"], image, sets.heldout[k]) for k, image in zip(places, made, strict=True)]
+
+
+def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Progress) -> Obedience | None:
+    """The score of a model of chest phantoms that reads reports, on reports that no training has seen, at its own
+    guidance and at `guidances`; None for other models, and without `guidances`."""
+    model = subject.model
+    if model is None or "text" not in subject.config.condition or not guidances:
+        return None
+    if not subject.config.source.startswith(f"{PHANTOM}chest") or len(set(model.size)) > 1:
+        return None
+    by = reader(model.size[0], tell=tell)
+    asked = prompts(ASKED, seed)
+    stated = numbered([one.stated for one in asked])
+    texts = [one.text for one in asked]
+
+    def seen(guidance: float | None) -> dict[str, Int]:
+        images = model.sample_array(
+            ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
+        )
+        return by.read(images)
+
+    points = []
+    for guidance in sorted({*guidances, model.recipe.sample.guidance}):
+        read = seen(guidance)
+        found = scored(stated, read, by.accuracy, by.trusted)
+        if guidance == model.recipe.sample.guidance:
+            own = found
+        points.append(GuidancePoint(guidance, found.mean, *_interval(stated, read, by.accuracy, by.trusted)))
+    real = scored(stated, by.read(pictures((one.seed for one in asked), model.size[0])), by.accuracy, by.trusted)
+    return Obedience(own, real, points)
+
+
+def _interval(
+    stated: dict[str, Int], read: dict[str, Int], accuracy: dict[str, float], trusted: Sequence[str]
+) -> tuple[float, float]:
+    """95 % of the means over prompts drawn anew with replacement (bootstrap)."""
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(0, ASKED, ASKED)
+        parts = ({name: values[chosen] for name, values in of.items()} for of in (stated, read))
+        means.append(scored(*parts, accuracy, trusted).mean)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def rows_of(obeyed: Obedience, guidance: float) -> list[Row]:
+    """The mean at the model's own guidance, then each finding."""
+    own = next(point for point in obeyed.points if point.guidance == guidance)
+    explanation = (
+        f"The share of {ASKED} reports whose findings are seen in the image, each value of a finding counted alike, read "
+        "by a network that was trained on phantoms; real: the phantoms of these reports. Images that know nothing of "
+        f"the text get {100 * obeyed.found.chance:.0f} %."
+    )
+    found = [
+        Row(
+            "obeyed",
+            "All findings",
+            own.value,
+            own.low,
+            own.high,
+            "higher",
+            explanation,
+            obeyed.real.mean,
+            True,
+            {},
+            OBEYED,
+        )
+    ]
+    of_real = {row.finding: row.share for row in obeyed.real.rows}
+    for row in obeyed.found.rows:
+        counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in row.values.items())
+        said = f"Chance {100 * row.chance:.0f} %. {counts}."
+        name, key = row.finding.capitalize(), "obeyed_" + row.finding.replace(" ", "_")
+        found.append(
+            Row(key, name, row.share, row.low, row.high, "higher", said, of_real[row.finding], True, {}, OBEYED)
+        )
+    return found
+
+
+def chart(obeyed: Obedience) -> Chart:
+    """The mean share obeyed against the strength of guidance."""
+    x = [point.guidance for point in obeyed.points]
+    y = [point.value for point in obeyed.points]
+    lines = [
+        Line("findings obeyed", x, y, [p.low for p in obeyed.points], [p.high for p in obeyed.points]),
+        level("phantoms", x, obeyed.real.mean),
+    ]
+    said = "; ".join(f"guidance {p.guidance:g}: {shown(p.value)}" for p in obeyed.points)
+    svg = line_chart("guidance", lines, x="guidance", y="findings obeyed", alt=f"Findings obeyed: {said}", ticks=x)
+    caption = (
+        "How far images obey the text, against the strength of guidance. The band is the 95 % interval; the dashed line is "
+        f"what the phantoms of these reports score; images that know nothing of the text get {obeyed.found.chance:.2f}."
+    )
+    return Chart(svg, caption)
