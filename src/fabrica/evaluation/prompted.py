@@ -100,44 +100,32 @@ def _interval(
     means = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, ASKED, ASKED)
-        parts = ({name: values[chosen] for name, values in of.items()} for of in (stated, read))
-        means.append(scored(*parts, accuracy, trusted).mean)
+        said, found = ({name: values[chosen] for name, values in of.items()} for of in (stated, read))
+        means.append(scored(said, found, accuracy, trusted).mean)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
 def rows_of(obeyed: Obedience, guidance: float) -> list[Row]:
     """The mean at the model's own guidance, then each finding."""
+
+    def row(key: str, name: str, found: tuple[float, float, float], said: str, real: float) -> Row:
+        return Row(key, name, *found, "higher", said, real, percent=True, group=OBEYED)
+
     own = next(point for point in obeyed.points if point.guidance == guidance)
-    explanation = (
-        f"The share of {ASKED} reports whose findings are seen in the image, each value of a finding counted alike, read "
-        "by a network that was trained on phantoms; real: the phantoms of these reports. Images that know nothing of "
-        f"the text get {100 * obeyed.found.chance:.0f} %."
+    said = (
+        f"The share of {ASKED} reports whose findings are seen in the image, each value of a finding counted alike, "
+        "read by a network that was trained on phantoms; real: the phantoms of these reports. Images that know nothing "
+        f"of the text get {100 * obeyed.found.chance:.0f} %."
     )
-    found = [
-        Row(
-            "obeyed",
-            "All findings",
-            own.value,
-            own.low,
-            own.high,
-            "higher",
-            explanation,
-            obeyed.real.mean,
-            True,
-            {},
-            OBEYED,
-        )
-    ]
-    of_real = {row.finding: row.share for row in obeyed.real.rows}
-    for row in obeyed.found.rows:
-        counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in row.values.items())
-        said = f"Chance {100 * row.chance:.0f} %. {counts}."
-        name, key = row.finding.capitalize(), "obeyed_" + row.finding.replace(" ", "_")
-        found.append(
-            Row(key, name, row.share, row.low, row.high, "higher", said, of_real[row.finding], True, {}, OBEYED)
-        )
-    return found
+    rows = [row("obeyed", "All findings", (own.value, own.low, own.high), said, obeyed.real.mean)]
+    of_real = {each.finding: each.share for each in obeyed.real.rows}
+    for each in obeyed.found.rows:
+        counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in each.values.items())
+        key, name = "obeyed_" + each.finding.replace(" ", "_"), each.finding.capitalize()
+        said = f"Chance {100 * each.chance:.0f} %. {counts}."
+        rows.append(row(key, name, (each.share, each.low, each.high), said, of_real[each.finding]))
+    return rows
 
 
 def chart(obeyed: Obedience) -> Chart:
@@ -151,7 +139,7 @@ def chart(obeyed: Obedience) -> Chart:
     said = "; ".join(f"guidance {p.guidance:g}: {shown(p.value)}" for p in obeyed.points)
     svg = line_chart("guidance", lines, x="guidance", y="findings obeyed", alt=f"Findings obeyed: {said}", ticks=x)
     caption = (
-        "How far images obey the text, against the strength of guidance. The band is the 95 % interval; the dashed line is "
-        f"what the phantoms of these reports score; images that know nothing of the text get {obeyed.found.chance:.2f}."
+        "How far images obey the text, against the strength of guidance. The band is the 95 % interval; the dashed line "
+        f"is what the phantoms of these reports score; what knows nothing of the text gets {obeyed.found.chance:.2f}."
     )
     return Chart(svg, caption)
