@@ -139,7 +139,7 @@ def chart(obeyed: Obedience) -> Chart:
     said = "; ".join(f"guidance {p.guidance:g}: {shown(p.value)}" for p in obeyed.points)
     svg = line_chart("guidance", lines, x="guidance", y="findings obeyed", alt=f"Findings obeyed: {said}", ticks=x)
     caption = (
-        "How far images obey the text, against the strength of guidance. The band is the 95 % interval; the dashed line "
-        f"is what the phantoms of these reports score; what knows nothing of the text gets {obeyed.found.chance:.2f}."
+        "How far images obey the text, against the strength of guidance. The band: 95 % interval; the dashed line: "
+        f"what the phantoms of these reports score; what knows nothing of the text gets {obeyed.found.chance:.2f}."
     )
     return Chart(svg, caption)
