@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fabrica.conditions import Known
 from fabrica.evaluation import distribution, fidelity
 from fabrica.evaluation.distribution import Score
 from fabrica.evaluation.extractors import Extractor
@@ -39,6 +40,7 @@ class Bench:
     rivals: Float64
     reference_labels: Int | None
     note: str
+    reference_known: Sequence[Known] = ()
 
     @property
     def name(self) -> str:
@@ -52,7 +54,7 @@ def lay_out(extractor: Extractor, sets: Sets, drawn: Drawn, seed: int, tell: Pro
     scale = extractor.scaling(raw)
     real = scale(raw)
     fake = scale(_features(extractor, drawn.images, "measuring synthetic images", tell))
-    images, labels = sets.reference(len(drawn.images), seed)
+    images, labels, known = sets.reference(len(drawn.images), seed)
     if len(images) < LEAST_JUDGED:
         order = np.random.default_rng(seed).permutation(len(real))
         reference, rivals = real[order[::2]], real[order[1::2]]
@@ -68,7 +70,7 @@ def lay_out(extractor: Extractor, sets: Sets, drawn: Drawn, seed: int, tell: Pro
             f"the real column is measured on {len(images)} training images, not {len(drawn.images)}: there are no "
             "more; with as many it would be lower"
         )
-    return Bench(extractor, scale, real, fake, reference, real, labels, note)
+    return Bench(extractor, scale, real, fake, reference, real, labels, note, known)
 
 
 def _features(extractor: Extractor, images: Float32, what: str, tell: Progress) -> Float64:

@@ -39,12 +39,14 @@ BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all."""
+    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all. known: what
+    each was told, and what else is known of the held-out image that was told the same."""
 
     images: Float32
     names: Sequence[str]
     labels: Int | None = None
     seconds: float | None = None
+    known: Sequence[Known] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +83,12 @@ class Subject:
             labels = None if self.fixed.labels is None else self.fixed.labels[kept]
             return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
         assert self.model is not None  # a subject has one or the other
-        told, labels = sets.asked(self.config, n, seed)
+        known, labels = sets.asked(self.config, n, seed)
+        told = {name: [one.get(name, "") for one in known] for name in self.config.condition if known}
         began = time.perf_counter()
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
-        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds)
+        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,31 +113,32 @@ class Sets:
     known: Sequence[Known] = ()
     spacing: Sequence[float] = ()
 
-    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, list[str]], Int | None]:
-        """What n synthetic images are told: what held-out images are, one after the other in random order, or only
-        their classes, then as frequent as there; and the labels of these."""
+    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[Sequence[Known], Int | None]:
+        """What n synthetic images are told: what is known of held-out images, one after the other in random order, or
+        only their classes, then as frequent as there; and the labels of these."""
         rng = np.random.default_rng(seed)
         if set(config.condition) <= {"label"}:
             if "label" not in config.condition or self.labels is None:
-                return {}, None
+                return (), None
             labels = rng.permutation(spread(self.labels, len(self.classes), n))
-            return {"label": [self.classes[k] for k in labels]}, labels
+            return [{"label": self.classes[k]} for k in labels], labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
-        told = {name: [self.known[k].get(name, "") for k in places] for name in config.condition}
-        return told, None if self.labels is None else self.labels[places]
+        return [self.known[k] for k in places], None if self.labels is None else self.labels[places]
 
-    def reference(self, n: int, seed: int) -> tuple[Float32, Int | None]:
-        """At most n training images and their labels, drawn at random, classes as frequent as held out."""
+    def reference(self, n: int, seed: int) -> tuple[Float32, Int | None, Sequence[Known]]:
+        """At most n training images, their labels, and all that is known of each, drawn at random, classes as frequent
+        as held out."""
         if self.train is None:
-            return self.heldout[:0], None
+            return self.heldout[:0], None, ()
         order = np.random.default_rng(seed).permutation(len(self.train))
         if self.labels is None or self.train.labels is None:
             chosen = np.sort(order[:n])
-            return self.train.read(chosen), None
+            return self.train.read(chosen), None, [self.train.known(int(k)) for k in chosen]
         wanted = np.bincount(spread(self.labels, len(self.classes), n), minlength=len(self.classes))
         found = self.train.labels[order]
         chosen = np.sort(np.concatenate([order[found == k][:count] for k, count in enumerate(wanted)]))
-        return self.train.read(chosen), self.train.labels[chosen]
+        known = [self.train.known(int(k)) for k in chosen]
+        return self.train.read(chosen), self.train.labels[chosen], known
 
     def small(self, images: Float32) -> Float32:
         """Images at the largest size that the search for copies looks at."""

@@ -20,6 +20,7 @@ from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.evaluation import distribution, extractors, prompted
+from fabrica.evaluation.agreement import agreement
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
@@ -104,6 +105,8 @@ def evaluate(
     bench = lay_out(features_of, sets, drawn, seed, tell)
     found = search_copies(sets, drawn, seed, tell)
     rows = [*distances(bench, seed, tell), *diversity(sets, drawn, seed), *copies(found, len(drawn.images))]
+    if drawn.known and bench.reference_known:
+        rows += agreement(bench.reference, bench.reference_known, bench.real, sets.known, bench.fake, drawn.known)
     if drawn.seconds is not None:
         rows.append(cost(drawn.seconds / len(drawn.images)))
     curve = [at_steps(subject, sets, bench, drawn, steps, seed, tell) for steps in steps_curve]
