@@ -13,7 +13,7 @@ from fabrica.device import autocast, default_device
 from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
 from fabrica.folder import AUTOENCODER, WEIGHTS
-from fabrica.methods import Denoising, Teacher, Told
+from fabrica.methods import Denoising, Teacher, Told, named
 from fabrica.model import Model, load
 from fabrica.recipe import CodecConfig, Recipe, TextConfig
 
@@ -27,6 +27,9 @@ def open_teacher(recipe: Recipe) -> Model:
     Call it when data.classes and data.categories are filled in. Raises UsageError where no student can learn from it,
     and where the two do not see the same images.
     """
+    if not getattr(named(recipe), "learner", False):
+        name = recipe.method["name"]
+        raise UsageError(f"{name} learns from no teacher; leave uses.teacher out, or take method.name=distill")
     where = Path(recipe.uses["teacher"])
     model = load(where, device=default_device())
     theirs, method = model.recipe, model.method

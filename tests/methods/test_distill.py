@@ -53,7 +53,7 @@ class Affine(nn.Module):
 def test_a_gaussian_is_drawn_in_one_two_and_four_steps() -> None:
     student = Affine()
     ask = Teacher({}, lambda told, count, device: exact)
-    method = Distill(Distill.Config(teacher_steps=32, spacing="log-snr"), (1, 1, 2), student=student, teacher=ask)
+    method = Distill(Distill.Config([1, 2, 4], 32, spacing="log-snr"), (1, 1, 2), student=student, teacher=ask)
     optimiser = torch.optim.Adam(method.parameters(), 0.05)
     for step in range(60):
         for turn in method.turns({"image": torch.zeros(64, 1, 1, 2)}, torch.Generator().manual_seed(step)):

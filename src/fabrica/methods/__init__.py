@@ -168,12 +168,8 @@ def build(recipe: Recipe, space: Compressor | None = None, teacher: Teacher | No
     Raises UsageError for an unknown method or key, values that the method cannot take, and data that do not say what
     the method learns from.
     """
-    values = dict(recipe.method)
+    cls, values = named(recipe), dict(recipe.method)
     name = values.pop("name")
-    if name not in METHODS:
-        raise unknown("method", str(name), METHODS)
-    module, _, cls_name = METHODS[name].partition(":")
-    cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")
     data = recipe.data
     _check_uses(recipe, str(name), cls, config)
@@ -200,6 +196,15 @@ def build(recipe: Recipe, space: Compressor | None = None, teacher: Teacher | No
     return cast(Method, method)
 
 
+def named(recipe: Recipe) -> Any:
+    """The class of the recipe's method; UsageError for an unknown one."""
+    name = recipe.method["name"]
+    if name not in METHODS:
+        raise unknown("method", str(name), METHODS)
+    module, _, cls_name = METHODS[name].partition(":")
+    return getattr(import_module(module), cls_name)
+
+
 def check_pace(method: Method, steps: int) -> None:
     """UsageError for a number of steps that a method does not sample in."""
     paces = getattr(method, "paces", (steps,))
@@ -218,12 +223,9 @@ def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
 
 
 def _check_uses(recipe: Recipe, name: str, cls: type, config: Any) -> None:
-    learner = getattr(cls, "learner", False)
     if "autoencoder" in recipe.uses and not getattr(cls, "latent", False):
         raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
-    if "teacher" in recipe.uses and not learner:
-        raise UsageError(f"{name} learns from no teacher; leave uses.teacher out, or take method.name=distill")
-    if learner and not config.student:
+    if getattr(cls, "learner", False) and not config.student:
         raise UsageError(
             f"{name} learns from a trained diffusion model, and none is named; set uses.teacher to its folder"
         )

@@ -1,9 +1,9 @@
 """Distillation: a student goes in one step where its teacher, a trained diffusion model, goes in several.
 
 Salimans, Ho: Progressive distillation for fast sampling of diffusion models (2022), with three simplifications. The way
-is the teacher's own, from noise to image (Luhman & Luhman 2021), so that no training image is looked at. All halvings
-are learned at once, by one network that is told how far it steps (Frans et al. 2024, One step diffusion via shortcut
-models). Guidance is the teacher's, and costs the student nothing (Meng et al. 2023, On distillation of guided
+is the teacher's own, from noise to image (Luhman & Luhman 2021), so that no training image is looked at. There is one
+stage: steps of several lengths are learned at once, by a network that is told how far it steps (Frans et al. 2024, One
+step diffusion via shortcut models). Guidance is the teacher's, and costs the student nothing (Meng et al. 2023, On distillation of guided
 diffusion models). The mathematics stands in fabrica.diffusion.
 """
 
@@ -30,7 +30,8 @@ class Distill(nn.Module):
 
     @dataclass
     class Config:
-        steps: list[int] = field(default_factory=lambda: [1, 2, 4])  # in how many the student learns to go all the way
+        # in how many the student learns to go all the way: several, e.g. [1, 2, 4], learn together, each worse
+        steps: list[int] = field(default_factory=lambda: [4])
         teacher_steps: int = 8  # in how many its teacher goes
         label_drop: float = 0.1  # how often what is told of an image is hidden, so that the student can do without
         guidance: float | None = None  # of the teacher; none: as its recipe samples, as of all that follows
@@ -147,7 +148,7 @@ def _check(config: Distill.Config) -> None:
     if not steps or min(steps) < 1 or any(config.teacher_steps % n or n >= config.teacher_steps for n in steps):
         raise UsageError(
             f"method.steps is {steps} and method.teacher_steps {config.teacher_steps}; expected numbers that are "
-            "smaller and divide it, e.g. [1, 2, 4] and 8"
+            "smaller and divide it, e.g. [2, 4] and 8"
         )
     if config.spacing == "karras":
         raise UsageError(
