@@ -3,8 +3,8 @@
 Salimans, Ho: Progressive distillation for fast sampling of diffusion models (2022), with three simplifications. The way
 is the teacher's own, from noise to image (Luhman & Luhman 2021), so that no training image is looked at. There is one
 stage: steps of several lengths are learned at once, by a network that is told how far it steps (Frans et al. 2024, One
-step diffusion via shortcut models). Guidance is the teacher's, and costs the student nothing (Meng et al. 2023, On distillation of guided
-diffusion models). The mathematics stands in fabrica.diffusion.
+step diffusion via shortcut models). Guidance is the teacher's, and costs the student nothing (Meng et al. 2023, On
+distillation of guided diffusion models). The mathematics stands in fabrica.diffusion.
 """
 
 from __future__ import annotations
