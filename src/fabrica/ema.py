@@ -14,11 +14,16 @@ M = TypeVar("M", bound=nn.Module)
 
 def averaged_copy(method: M, ships: Sequence[str]) -> M:
     """A copy of the method whose shipped networks are its own and whose other networks are shared."""
-    shared = {id(net): net for name, net in method.named_children() if name not in ships}
+    shared = {id(net): net for name, net in method.named_modules() if name and not any(_within(name, s) for s in ships)}
     twin = copy.deepcopy(method, shared)
     for name in ships:  # the shared ones stay in training
         twin.get_submodule(name).requires_grad_(False).eval()
     return twin
+
+
+def _within(name: str, other: str) -> bool:
+    """Whether one of two modules is the other, or part of it."""
+    return f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")
 
 
 @torch.no_grad()

@@ -87,7 +87,9 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
     use.append(f"fabrica evaluate FOLDER --against {recipe.data.source} -o report")
     lines = "\n".join(f"    {line}" for line in use)
-    if recipe.uses:
+    if "teacher" in recipe.uses:
+        rows["distilled from"] = f"{recipe.uses['teacher']}, which the model no longer needs"
+    if "autoencoder" in recipe.uses:
         rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}

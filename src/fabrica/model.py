@@ -28,7 +28,7 @@ from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
 from fabrica.image import Float32, Image
 from fabrica.likeness import unlike
-from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, networks
+from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, check_pace, networks
 from fabrica.nets.folding import folded
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.start import begin
@@ -220,6 +220,7 @@ class Model:
                 raise UsageError(f"model {self.name} ({self.recipe.method['name']}) has no {key}; it has {known}")
         if given.get("steps", 1) < 1:
             raise UsageError(f"asked for {given['steps']} steps; expected at least 1")
+        check_pace(self.method, given.get("steps", self.recipe.sample.steps))
         if not math.isfinite(given.get("guidance", 1.0)):
             raise UsageError(f"asked for guidance {given['guidance']}; expected a finite number, 1 for as trained")
         if not 0 <= given.get("rescale", 0) <= 1:
@@ -368,7 +369,7 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
     recipe = load_recipe(folder / RECIPE)
     chosen = torch.device(device) if device else default_device()
-    space = load_autoencoder(folder / AUTOENCODER, chosen) if recipe.uses else None
+    space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in recipe.uses else None
     method = build(recipe, space.compressor if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
@@ -376,7 +377,7 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
             prefix = f"{name}."
             own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
             network.load_state_dict(own)
-            setattr(method, name, folded(network))
+            cast(nn.Module, method).set_submodule(name, folded(network))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error

@@ -16,7 +16,7 @@ from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
 DEGRADED = "degraded"
-USES = ("autoencoder",)
+USES = ("autoencoder", "teacher")
 CONDITIONS = ("label", "text", "age", "sex", "view")
 CATEGORIES = ("sex", "view")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
@@ -196,7 +196,8 @@ class Recipe:
     """A whole run. `method` holds the method's name and its own values (see the Config of its class).
 
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
-           works. They are copied into the model folder.
+           works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
+           `distill` learns; needed for training alone.
     """
 
     name: str = ""
@@ -331,12 +332,17 @@ def _check_uses(recipe: Recipe) -> None:
         if not folder:
             raise UsageError(f"uses.{name} is empty; give the folder of a trained one, or leave `uses` out")
     changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
-    if recipe.uses and changes:
+    if "autoencoder" in recipe.uses and changes:
         raise UsageError(
             f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "
             "train the autoencoder with it"
         )
-    if recipe.uses and recipe.train.keep in ("frd", "kid"):
+    if "teacher" in recipe.uses and changes:
+        raise UsageError(
+            f"data.{changes[0]} changes images, and with uses.teacher none is looked at; leave it out, or train the "
+            "teacher with it"
+        )
+    if "autoencoder" in recipe.uses and recipe.train.keep in ("frd", "kid"):
         raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
 
 

@@ -33,9 +33,10 @@ from fabrica.folder import ALARMS, RECIPE, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
 from fabrica.latent import keep_space, open_space
 from fabrica.likeness import seen
-from fabrica.methods import Method, build, networks
+from fabrica.methods import Method, build, check_pace, networks
 from fabrica.model import Model
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
+from fabrica.teacher import open_teacher, taught
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
 from fabrica.watch import Watch, watch
 
@@ -82,15 +83,16 @@ class Run:
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
     recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
-    space = open_space(recipe, folder) if recipe.uses else None
-    latent = space.compressor if space else None
-    method = build(copy.deepcopy(recipe), latent)
+    guide = open_teacher(recipe) if "teacher" in recipe.uses else None
+    space = open_space(recipe, folder) if "autoencoder" in recipe.uses else None
+    known = space.compressor if space else None, taught(recipe, guide) if guide else None
+    method = build(copy.deepcopy(recipe), *known)
     _check_scale(recipe, method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
     if space:
         data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
-    told = _teller(recipe, data, folder)
+    told = guide.teller if guide else _teller(recipe, data, folder)
     if isinstance(data, Dataset) and isinstance(heldout, Dataset):
         data.teller = heldout.teller = told
     for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
@@ -98,7 +100,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
             warn(note)
     fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
-    method = build(recipe, latent)
+    method = build(recipe, *known)
     _check(recipe, method, fabric.world_size)
     scored, judged = judge(method, recipe, heldout, fabric.device)
     cast(nn.Module, method).to(fabric.device)
@@ -106,7 +108,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     optimisers: dict[str, Optimizer] = {}
     for player, names in method.players.items():
         for name in names:
-            setattr(method, name, fabric.setup_module(getattr(method, name)))
+            part = cast(nn.Module, method)
+            part.set_submodule(name, fabric.setup_module(part.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     watched = watch(method, recipe, heldout, fabric.device) if "critic" in method.players else None
     run = Run(
@@ -161,6 +164,7 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:
     """UsageError for what can only be known once the method is there."""
+    check_pace(method, recipe.sample.steps)
     config, name = recipe.train, recipe.method["name"]
     for player in set(config.lr_of) - set(method.players):
         raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
@@ -266,7 +270,10 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
 
 
 def save_run(run: Run) -> None:
-    names = list(dict(cast(nn.Module, run.method).named_children()))  # what no player owns has memories of its own
+    owned = [name for names in run.method.players.values() for name in names]
+    # what no player owns has memories of its own
+    children = [name for name, _ in cast(nn.Module, run.method).named_children()]
+    names = [*owned, *(name for name in children if not any(f"{o}.".startswith(f"{name}.") for o in owned))]
     save_checkpoint(
         run.folder / TRAINING,
         {
@@ -285,9 +292,9 @@ def restore_run(run: Run) -> None:
     saved = load_checkpoint(run.folder / TRAINING)
     try:
         for name, weights in saved["networks"].items():
-            getattr(run.method, name).load_state_dict(weights)
+            cast(nn.Module, run.method).get_submodule(name).load_state_dict(weights)
         for name, weights in saved["averaged"].items():
-            getattr(run.averaged, name).load_state_dict(weights)
+            cast(nn.Module, run.averaged).get_submodule(name).load_state_dict(weights)
         for player, state in saved["optimisers"].items():
             run.optimisers[player].load_state_dict(state)
     except (RuntimeError, KeyError, AttributeError) as error:

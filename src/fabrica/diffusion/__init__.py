@@ -4,6 +4,7 @@ Time t is continuous from 0 (data) to 1 (noise); everything is written with x_t 
 No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t, t)`.
 """
 
+from fabrica.diffusion.distillation import step_target, way
 from fabrica.diffusion.objective import (
     OBJECTIVES,
     TIMES,
@@ -58,8 +59,10 @@ __all__ = [
     "loss_weight",
     "noised",
     "sample",
+    "step_target",
     "target",
     "times",
     "to_x0",
     "unipc",
+    "way",
 ]

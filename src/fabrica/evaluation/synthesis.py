@@ -85,7 +85,7 @@ def evaluate(
     n          how many synthetic images; None: as many as are held out, at least 64 and at most 1000.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
-    steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: CURVE, if it has steps.
+    steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: those that it has, or CURVE.
     guidances  a model of chest phantoms that reads text: the strengths of guidance at which it is measured how far it
                obeys; None: GUIDANCES.
     progress   called with (what, done, total).
@@ -124,7 +124,7 @@ def _curve(asked: Sequence[int] | None, subject: Subject) -> Sequence[int]:
     """The numbers of sampler steps to compare; none for images, and for models that make an image in one pass."""
     model = subject.model
     if model and "steps" in model.choices:
-        return CURVE if asked is None else asked
+        return sorted(getattr(model.method, "paces", CURVE)) if asked is None else asked
     if asked and model:
         kind = model.recipe.method["name"]
         raise UsageError(f"model {model.name} ({kind}) makes images in one pass; leave the steps curve (--curve) out")

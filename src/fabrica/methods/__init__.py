@@ -37,12 +37,15 @@ conditional  whether it may be told more than a label; it is then built with `to
 edits        whether `sample` also takes `begin`, images to start from (`fabrica.diffusion.Begin`)
 latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
              batch["image"], and samples images
+learner      whether it learns from a teacher; it is then built with `student`, a fresh network like the teacher's,
+             and, to be trained, with `teacher`
+paces        the numbers of steps that it samples in, where it cannot do so in any
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -50,7 +53,9 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.conditions import declared
+from fabrica.diffusion import Denoise, Predict, Schedule
 from fabrica.errors import UsageError, unknown
+from fabrica.nets.conditions import Condition
 from fabrica.noise import Draw
 from fabrica.recipe import DataConfig, Recipe, SampleConfig, typed
 
@@ -59,6 +64,7 @@ Told = Mapping[str, Tensor]
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
+    "distill": "fabrica.methods.distill:Distill",
     "mlp-gan": "fabrica.methods.mlp_gan:MLPGAN",
     "dcgan": "fabrica.methods.dcgan:DCGAN",
     "wgan-gp": "fabrica.methods.wgan_gp:WGANGP",
@@ -132,24 +138,42 @@ class Validated(Method, Protocol):
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor: ...
 
 
-def build(recipe: Recipe, space: Compressor | None = None) -> Method:
+@runtime_checkable
+class Denoising(Method, Protocol):
+    """A method that makes images by estimating x_0 step by step, from which a student can learn."""
+
+    shape: tuple[int, ...]
+    schedule: Schedule
+    space: Compressor | None
+    declared: Mapping[str, Condition]
+
+    def denoising(self, told: Told, settings: SampleConfig, count: int, device: torch.device) -> Denoise: ...
+    def predicting(self, told: Told, count: int, device: torch.device) -> Predict: ...
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The weights of a trained model, and its estimates of x_0: ask(told, count, device), guided and in its own
+    precision."""
+
+    weights: Mapping[str, Tensor]
+    ask: Callable[[Told, int, torch.device], Denoise]
+
+
+def build(recipe: Recipe, space: Compressor | None = None, teacher: Teacher | None = None) -> Method:
     """The recipe's method with fresh weights; fills recipe.method with every value, defaults included.
 
-    space   what recipe.uses names: the trained autoencoder on whose latents the method works.
+    space, teacher   what recipe.uses names: the trained autoencoder on whose latents the method works, and the model
+                     that it learns from, where it is to be trained.
 
     Raises UsageError for an unknown method or key, values that the method cannot take, and data that do not say what
     the method learns from.
     """
-    values = dict(recipe.method)
+    cls, values = named(recipe), dict(recipe.method)
     name = values.pop("name")
-    if name not in METHODS:
-        raise unknown("method", str(name), METHODS)
-    module, _, cls_name = METHODS[name].partition(":")
-    cls = getattr(import_module(module), cls_name)
     config = typed(cls.Config, values, "method.")
     data = recipe.data
-    if recipe.uses and not getattr(cls, "latent", False):
-        raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
+    _check_uses(recipe, str(name), cls, config)
     if hasattr(cls, "translate"):
         _check_sides(str(name), cls, data)
         beside = {"beside": len(data.beside)} if data.beside else {}
@@ -163,10 +187,32 @@ def build(recipe: Recipe, space: Compressor | None = None) -> Method:
             raise UsageError(
                 f"{name} cannot be told {', '.join(told)}; set data.condition=label, or take method.name=diffusion"
             )
-        more = {key: value for key, value in (("told", told), ("space", space)) if value}
+        more: dict[str, Any] = {key: value for key, value in (("told", told), ("space", space)) if value}
+        if getattr(cls, "learner", False):
+            uses = {name: folder for name, folder in recipe.uses.items() if name != "teacher"}
+            student = build(replace(recipe, method=config.student, uses=uses), space)
+            more |= {"student": student, "teacher": teacher}
         method = cls(config, (data.channels, *data.size), classes, **more)
     recipe.method = {"name": name, **asdict(config)}
     return cast(Method, method)
+
+
+def named(recipe: Recipe) -> Any:
+    """The class of the recipe's method; UsageError for an unknown one."""
+    name = recipe.method["name"]
+    if name not in METHODS:
+        raise unknown("method", str(name), METHODS)
+    module, _, cls_name = METHODS[name].partition(":")
+    return getattr(import_module(module), cls_name)
+
+
+def check_pace(method: Method, steps: int) -> None:
+    """UsageError for a number of steps that a method does not sample in."""
+    paces = getattr(method, "paces", (steps,))
+    if steps not in paces:
+        *most, last = sorted(paces)
+        known = f"{', '.join(map(str, most))} or {last}" if most else last
+        raise UsageError(f"asked for {steps} steps; this model takes {known}")
 
 
 def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
@@ -175,6 +221,15 @@ def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
     channels = codec.classes if codec.kind == "label" else data.channels
     size = [data.crop] * len(data.size) if data.crop else data.size
     return (channels * (2 * data.context + 1) if side == "a" else channels, *size)
+
+
+def _check_uses(recipe: Recipe, name: str, cls: type, config: Any) -> None:
+    if "autoencoder" in recipe.uses and not getattr(cls, "latent", False):
+        raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
+    if getattr(cls, "learner", False) and not config.student:
+        raise UsageError(
+            f"{name} learns from a trained diffusion model, and none is named; set uses.teacher to its folder"
+        )
 
 
 def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:
@@ -194,5 +249,5 @@ def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:
 
 
 def networks(method: Method, names: Sequence[str]) -> list[nn.Module]:
-    """The method's networks with these names."""
-    return [cast(nn.Module, getattr(method, name)) for name in names]
+    """The method's networks with these names, "student.denoiser" for one within another."""
+    return [cast(nn.Module, method).get_submodule(name) for name in names]

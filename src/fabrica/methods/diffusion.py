@@ -121,19 +121,7 @@ class Diffusion(nn.Module):
         """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null. begin: images to
         start from, rather than noise alone."""
         start = draw(self.shape).to(device)
-
-        def knowing(told: Told) -> diffusion.Denoise:
-            shown = self._shown({name: values.to(device) for name, values in told.items()})
-
-            def denoise(x_t: Tensor, t: float) -> Tensor:
-                return self._x_0(x_t, torch.full((len(x_t),), t, device=device), shown)
-
-            return denoise
-
-        nothing = self._nothing(len(start), device)
-        denoise = knowing({**nothing, **told})
-        if told and settings.guidance != 1.0:
-            denoise = diffusion.guided(denoise, knowing(nothing), settings.guidance, settings.rescale)
+        denoise = self.denoising(told, settings, len(start), device)
         found = diffusion.sample(
             denoise,
             start,
@@ -157,6 +145,29 @@ class Diffusion(nn.Module):
             pool = (nn.functional.adaptive_max_pool2d, nn.functional.adaptive_max_pool3d)[len(self.shape) - 3]
             keep = pool((~keep).float(), self.shape[1:]) == 0
         return replace(begin, x_0=self.space.encode(begin.x_0), keep=keep)
+
+    def denoising(self, told: Told, settings: SampleConfig, count: int, device: torch.device) -> diffusion.Denoise:
+        """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
+        nothing = self._nothing(count, device)
+
+        def knowing(told: Told) -> diffusion.Denoise:
+            shown = self._shown({name: values.to(device) for name, values in told.items()})
+
+            def denoise(x_t: Tensor, t: float) -> Tensor:
+                return self._x_0(x_t, torch.full((len(x_t),), t, device=device), shown)
+
+            return denoise
+
+        denoise = knowing({**nothing, **told})
+        if told and settings.guidance != 1.0:
+            denoise = diffusion.guided(denoise, knowing(nothing), settings.guidance, settings.rescale)
+        return denoise
+
+    def predicting(self, told: Told, count: int, device: torch.device) -> diffusion.Predict:
+        """The network's own answers, of `count` images of which this is told."""
+        known = {**self._nothing(count, device), **told}
+        shown = self._shown({name: values.to(device) for name, values in known.items()})
+        return lambda x_t, t: self._predict(x_t, t, shown)
 
     def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
         out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
