@@ -22,6 +22,7 @@ from fabrica.codec import Codec
 from fabrica.conditions import Asked, Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.masks import shown
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
@@ -96,9 +97,10 @@ class Model:
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
-        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ...}, of these what
-                  the model's recipe names in data.condition; each one value for all images, or one an image. Without a
-                  label, the classes come in turn, by seed; anything else that is not there is left open.
+        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ..., "mask": ...},
+                  of these what the model's recipe names in data.condition; each one value for all images, or one an
+                  image. Without a label, the classes come in turn, by seed; anything else that is not there is left
+                  open. A mask is an Image, a label map; it is brought to the model's size as those in training were.
         start, strength, redraw   an image to draw anew, how much of it, and where: see `fabrica.start.begin`.
         steps, sampler, guidance, rescale (diffusion), truncation (GANs)   None: as the model's recipe says.
         warn      called with one sentence on what the model cannot read of a text; None: `warnings.warn`.
@@ -106,7 +108,7 @@ class Model:
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
         self._synthesiser()
-        tensors = self._tensors(self.known(n, seed=seed, told=told), warn or warnings.warn)
+        tensors = self._tensors(n, seed, told or {}, warn or warnings.warn)
         settings = self._settings(
             steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
         )
@@ -139,8 +141,7 @@ class Model:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         data = self.recipe.data
         first_class = {"label": data.classes[0]} if "label" in data.condition else {}
-        known = self.known(frames, told={**first_class, **(told or {})})
-        tensors = self._tensors(known, warn or warnings.warn)
+        tensors = self._tensors(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
             whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
@@ -229,13 +230,27 @@ class Model:
         return replace(self.recipe.sample, **given)
 
     def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
-        """What each image is told that `sample` makes with the same arguments, by condition; see `Teller.asked`."""
-        return self.teller.asked(n, seed, told or {})
+        """What each image is told in words that `sample` makes with the same arguments, by condition; see
+        `Teller.asked`."""
+        masked = "mask" in self.teller.names
+        return self.teller.asked(n, seed, {k: v for k, v in (told or {}).items() if k != "mask" or not masked})
 
-    def _tensors(self, known: Sequence[Known], warn: Callable[[str], None]) -> Told:
+    def _tensors(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Told:
+        known = self.known(n, seed=seed, told=told)
         for note in self.teller.notes(known):
             warn(note)
-        return {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
+        found: dict[str, Tensor] = {}
+        found |= {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
+        return found | self._masks(told.get("mask"), n, warn)
+
+    def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> dict[str, Tensor]:
+        if "mask" not in self.teller.names:
+            return {}
+        seen = None if given is None else shown(given, n, codec_of(self.recipe.codec_mask), self.recipe.data)
+        if seen is None:
+            warn("the model draws what a mask shows, and there is none: anything may come; add a mask")
+            return {}
+        return {"mask": seen}
 
     def apply(
         self,
