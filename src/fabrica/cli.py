@@ -231,6 +231,9 @@ def sample(
     age: Annotated[float | None, typer.Option(help="Of the patient, in years.")] = None,
     sex: Annotated[str | None, typer.Option(help="Of the patient: F or M.")] = None,
     view: Annotated[str | None, typer.Option(help="PA, AP, ...")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A label map: what is to be where, brought to the model's size.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", metavar="IMAGE", help="Draw this image anew, not one of noise alone.")
     ] = None,
@@ -257,9 +260,11 @@ def sample(
     frames: Annotated[int | None, typer.Option(help="Images on that way; 16 if not given.")] = None,
 ) -> None:
     """Make synthetic images. Image k comes from seed + k alone."""
+    from fabrica.io import read
     from fabrica.model import load, suffix_of, write_samples
 
     told: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
+    told |= {"mask": read(mask)} if mask else {}
     told = {name: value for name, value in told.items() if value is not None}
     choices: dict[str, Any] = {
         "told": told,
@@ -276,8 +281,6 @@ def sample(
         _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
         return
     _refuse("without --interpolate A B", frames=frames)
-    from fabrica.io import read
-
     files = {name: read(path) for name, path in (("start", start), ("redraw", redraw)) if path}
     choices |= {"strength": strength, **files}
     n, as_, seed = 16 if n is None else n, as_ or "png", seed or 0
@@ -285,7 +288,7 @@ def sample(
     loaded = load(model)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
-    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_)
+    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_, told.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
 

@@ -73,7 +73,8 @@ class Codec:
             wanted = np.rint(data[0]).astype(np.int64)
             if wanted.min() < 0 or wanted.max() >= self.classes:
                 raise UsageError(
-                    f"label values span {wanted.min()} to {wanted.max()}; the codec expects 0 to {self.classes - 1}"
+                    f"label values span {wanted.min()} to {wanted.max()}; the codec expects 0 to {self.classes - 1}: "
+                    "give it more classes, or number the labels anew"
                 )
             one_hot = np.arange(self.classes).reshape(-1, *[1] * wanted.ndim) == wanted
             signs: Float32 = one_hot.astype(np.float32) * 2 - 1

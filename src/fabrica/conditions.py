@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fabrica.bpe import FIRST, PAD, Vocabulary, learn, normalised, sentences, some_sentences
 from fabrica.errors import FabricaError, UsageError, unknown
+from fabrica.image import Image
 from fabrica.io.atomic import atomic
-from fabrica.nets.conditions import Category, Condition, Number, Text
+from fabrica.nets.conditions import Category, Condition, Mask, Number, Text
 from fabrica.recipe import CATEGORIES, Recipe
 
 AGES = (0.0, 100.0)  # years; who is older counts as 100
@@ -24,12 +25,13 @@ LEAST_TEXTS = 2
 
 Known = Mapping[str, str]
 """label, text, age, sex, view -> what is known of an image; what is "" or not there is not known."""
-Asked = str | float | Sequence[str | float]
-"""One value for all images, or one an image."""
+Asked = str | float | Image | Sequence[str | float | Image | None]
+"""One value for all images, or one an image; of masks, label maps."""
 
 
 def declared(recipe: Recipe) -> dict[str, Condition]:
-    """What a network is told by this recipe, in the order of data.condition; {} where that is a label or nothing."""
+    """What a network is told by this recipe, in the order of data.condition, a mask behind the rest; {} where that is a
+    label or nothing."""
     found: dict[str, Condition] = {}
     if set(recipe.data.condition) <= {"label"}:
         return found
@@ -43,13 +45,16 @@ def declared(recipe: Recipe) -> dict[str, Condition]:
             found[name] = Number(*AGES)
         elif name in CATEGORIES:
             found[name] = Category(len(recipe.data.categories[name]))
+    if "mask" in recipe.data.condition:
+        found["mask"] = Mask(max(2, recipe.codec_mask.classes), tuple(recipe.data.size))
     return found
 
 
 def described(recipe: Recipe) -> str:
     """What a model of this recipe is told of an image, in words; "" for nothing."""
     data = recipe.data
-    values = {"label": data.classes, **data.categories}
+    masks = [f"{recipe.codec_mask.classes} classes"] if recipe.codec_mask.classes else []
+    values = {"label": data.classes, "mask": masks, **data.categories}
     return ", ".join(f"{name} ({', '.join(values[name])})" if values.get(name) else name for name in data.condition)
 
 
@@ -106,7 +111,7 @@ class Teller:
             given.setdefault("label", [classes[(seed + k) % len(classes)] for k in range(n)])
         found: list[dict[str, str]] = [{} for _ in range(n)]
         for name, values in given.items():
-            each = [values] * n if isinstance(values, str | int | float) else list(values)
+            each = [values] * n if isinstance(values, str | int | float | Image) else list(values)
             if len(each) != n:
                 raise UsageError(f"{len(each)} values of {name} for {n} images; expected one each, or one for all")
             for known, value in zip(found, each, strict=True):

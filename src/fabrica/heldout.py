@@ -124,7 +124,7 @@ def translated(method: Method, images: Float32, device: torch.device, direction:
 
 def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Uint8:
     """What a person looks at while a model trains: 16 samples of seeds 0 to 15, told the classes in turn, or what
-    held-out images are told; or held-out images, each as source,
+    held-out images are told, and below their masks; or held-out images, each as source,
     result, and the truth or, where there are no pairs, the way back; of a method that compresses held-out images above
     what is left of them.
 
@@ -137,8 +137,10 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
         with torch.inference_mode():
             told = {**heldout.told(np.arange(16) % len(heldout)), **told_in_turn(recipe, 16)}
             images = method.sample(noise.seeded(range(16)), told, recipe.sample, device)
-        shown = middle(images.float().cpu().numpy(), recipe.made_size)
-        return image_grid(shown, columns=8, spacing=recipe.output.spacing)
+        made = images.float().cpu().numpy()
+        if "mask" in told:
+            return _sheet_of_two(_grey(told["mask"].numpy() * 2 - 1).repeat(made.shape[1], axis=1), made, recipe)
+        return image_grid(middle(made, recipe.made_size), columns=8, spacing=recipe.output.spacing)
     assert isinstance(method, Translator)  # see above
     chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
     source = heldout.a.read(chosen)
@@ -158,9 +160,14 @@ def _rebuilt(method: Compressor, recipe: Recipe, heldout: Dataset, device: torch
     chosen = np.unique(np.linspace(0, len(heldout) - 1, 2 * SHOWN).astype(int))
     source = heldout.read(chosen)
     made = method.decode(method.encode(torch.from_numpy(source).to(device)), source.shape[2:]).cpu().numpy()
-    rows = [part for k in range(0, len(source), SHOWN) for part in (source[k : k + SHOWN], made[k : k + SHOWN])]
+    return _sheet_of_two(source, made, recipe)
+
+
+def _sheet_of_two(above: Float32, below: Float32, recipe: Recipe) -> Uint8:
+    """Rows of images (N, C, *S), each above a row of others."""
+    rows = [part for k in range(0, len(above), SHOWN) for part in (above[k : k + SHOWN], below[k : k + SHOWN])]
     shown = middle(np.concatenate(rows), recipe.made_size)
-    return image_grid(shown, columns=min(SHOWN, len(source)), spacing=recipe.output.spacing)
+    return image_grid(shown, columns=min(SHOWN, len(above)), spacing=recipe.output.spacing)
 
 
 def _grey(images: Float32) -> Float32:

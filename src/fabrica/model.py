@@ -22,11 +22,12 @@ from fabrica.codec import Codec
 from fabrica.conditions import Asked, Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.masks import shown
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
-from fabrica.image import Float32, Image
+from fabrica.image import Float32, Float64, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, check_pace, networks
 from fabrica.nets.folding import folded
@@ -96,9 +97,10 @@ class Model:
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
-        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ...}, of these what
-                  the model's recipe names in data.condition; each one value for all images, or one an image. Without a
-                  label, the classes come in turn, by seed; anything else that is not there is left open.
+        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ..., "mask": ...},
+                  of these what the model's recipe names in data.condition; each one value for all images, or one an
+                  image. Without a label, the classes come in turn, by seed; anything else that is not there is left
+                  open. A mask is an Image, a label map; it is brought to the model's size as those in training were.
         start, strength, redraw   an image to draw anew, how much of it, and where: see `fabrica.start.begin`.
         steps, sampler, guidance, rescale (diffusion), truncation (GANs)   None: as the model's recipe says.
         warn      called with one sentence on what the model cannot read of a text; None: `warnings.warn`.
@@ -106,7 +108,7 @@ class Model:
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
         self._synthesiser()
-        tensors = self._tensors(self.known(n, seed=seed, told=told), warn or warnings.warn)
+        tensors = self._tensors(n, seed, told or {}, warn or warnings.warn)
         settings = self._settings(
             steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
         )
@@ -139,8 +141,7 @@ class Model:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         data = self.recipe.data
         first_class = {"label": data.classes[0]} if "label" in data.condition else {}
-        known = self.known(frames, told={**first_class, **(told or {})})
-        tensors = self._tensors(known, warn or warnings.warn)
+        tensors = self._tensors(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
             whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
@@ -230,13 +231,37 @@ class Model:
         return replace(self.recipe.sample, **given)
 
     def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
-        """What each image is told that `sample` makes with the same arguments, by condition; see `Teller.asked`."""
-        return self.teller.asked(n, seed, told or {})
+        """What each image is told in words that `sample` makes with the same arguments, by condition; see
+        `Teller.asked`."""
+        masked = "mask" in self.teller.names
+        return self.teller.asked(n, seed, {k: v for k, v in (told or {}).items() if k != "mask" or not masked})
 
-    def _tensors(self, known: Sequence[Known], warn: Callable[[str], None]) -> Told:
+    def _tensors(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Told:
+        known = self.known(n, seed=seed, told=told)
         for note in self.teller.notes(known):
             warn(note)
-        return {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
+        found: dict[str, Tensor] = {}
+        found |= {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
+        return found | self._masks(told.get("mask"), n, warn)
+
+    def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> dict[str, Tensor]:
+        if "mask" not in self.teller.names:
+            return {}
+        seen = None if given is None else shown(given, n, codec_of(self.recipe.codec_mask), self.recipe.data)
+        if seen is None:
+            warn("the model draws what a mask shows, and there is none: anything may come; add a mask")
+            return {}
+        return {"mask": seen}
+
+    def mask_seen(self, mask: Image) -> Image:
+        """A mask as this model sees it when it is told it: a label map (1, *S) on the grid of the images it makes.
+
+        Raises UsageError for one that it cannot be told, and of a model that is told none."""
+        found = self._masks(mask, 1, warnings.warn)
+        if not found:
+            raise UsageError(f"model {self.name} is told no mask of an image; leave it out")
+        labels = middle(found["mask"].numpy().argmax(1)[:, None].astype(np.float32), self.size)[0]
+        return Image(labels, self._affine(), "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
 
     def apply(
         self,
@@ -320,16 +345,9 @@ class Model:
 
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.span
-        output = self.recipe.output
-        # as the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
-        # front at the top
-        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
-        affine = np.eye(4)
-        for axis, spacing in enumerate(reversed(output.spacing)):
-            affine[axis, axis] = direction * spacing
         origin = {
             "format": "synthetic",
-            "modality": output.modality or "OT",
+            "modality": self.recipe.output.modality or "OT",
             "range": (low, high),
             "window": ((low + high) / 2, high - low),
             "step": 1.0 if high - low > 1 else (high - low) / 65535,
@@ -337,7 +355,16 @@ class Model:
             "model_hash": self.hash,
             "seed": seed,
         }
-        return Image(self.codec.decode(values), affine, self.codec.unit, origin)
+        return Image(self.codec.decode(values), self._affine(), self.codec.unit, origin)
+
+    def _affine(self) -> Float64:
+        """As the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
+        front at the top."""
+        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
+        affine = np.eye(4)
+        for axis, spacing in enumerate(reversed(self.recipe.output.spacing)):
+            affine[axis, axis] = direction * spacing
+        return affine
 
 
 @dataclass(frozen=True)
@@ -421,13 +448,21 @@ def suffix_of(as_: str) -> str:
 
 
 def write_samples(
-    images: Sequence[Image], known: Sequence[Known], folder: Path, model: Model, as_: str = "png"
+    images: Sequence[Image],
+    known: Sequence[Known],
+    folder: Path,
+    model: Model,
+    as_: str = "png",
+    mask: Image | None = None,
 ) -> Manifest:
     """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
-    manifest."""
+    manifest. mask: a label map that all were told, which is written beside them, on their grid."""
     suffix = suffix_of(as_)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, seen = [], ""
+    if mask is not None:
+        seen = f"mask{'.nii.gz' if len(model.size) == 3 else '.png'}"
+        io.write(model.mask_seen(mask), folder / seen)
     for image, told in zip(images, known, strict=True):
         seed = image.origin["seed"]
         name = f"{model.hash}-{seed:06d}"
@@ -440,6 +475,7 @@ def write_samples(
                 path=path.name,
                 split="test",
                 modality=image.origin["modality"],
+                mask=seen,
                 **told,
             )
         )

@@ -17,7 +17,7 @@ from fabrica.io.atomic import atomic
 T = TypeVar("T")
 DEGRADED = "degraded"
 USES = ("autoencoder", "teacher")
-CONDITIONS = ("label", "text", "age", "sex", "view")
+CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
 CATEGORIES = ("sex", "view")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
@@ -43,7 +43,8 @@ class DataConfig:
     batch      images a step, over all processes together.
     fit        how another aspect ratio becomes `size`: "pad" keeps everything, "crop" fills the frame,
                "stretch" ignores the ratio, "exact" pads or crops without resampling.
-    condition  what the network is told about each image: label, text, age, sex, view, as many as there are.
+    condition  what the network is told about each image: label, text, age, sex, view, mask, as many as there are. mask:
+               the label map beside it, a phantom's organs or tissues.
     classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
     categories the same of sex and view, where the network is told them.
     where      manifest column -> value: only these rows are used.
@@ -212,6 +213,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
+    codec_mask: CodecConfig = field(default_factory=CodecConfig)  # of the label maps that images are told: kind label
     codecs_beside: list[CodecConfig] = field(default_factory=list)  # as data.beside; empty: "auto" for all
     text: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -297,6 +299,10 @@ def _check(recipe: Recipe) -> None:
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
         (0 <= recipe.text.excerpts <= 1, f"text.excerpts is {recipe.text.excerpts}; expected a share from 0 to 1"),
         (recipe.text.context >= 3, f"text.context is {recipe.text.context}; expected at least 3, e.g. 128"),
+        (
+            recipe.codec_mask.kind in ("auto", "label"),
+            f"codec_mask.kind is {recipe.codec_mask.kind}; masks are label maps: take auto, or label with its classes",
+        ),
         (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
         (recipe.sample.truncation >= 0, f"sample.truncation is {recipe.sample.truncation}; expected 0 (none) or more"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),

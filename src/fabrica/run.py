@@ -21,12 +21,12 @@ from torch.optim import AdamW, Optimizer
 from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.conditions import Teller, learned, load_words, save_words, teller
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache, build_masks, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import BESIDE, categories_of, classes_of, open_source
+from fabrica.data.sources import BESIDE, MASK, categories_of, classes_of, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, RECIPE, WORDS, codec_config, codec_of
@@ -90,12 +90,15 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     _check_scale(recipe, method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
+    masks = _masks(recipe, progress) if MASK in recipe.data.condition else ()
     if space:
         data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
     told = guide.teller if guide else _teller(recipe, data, folder)
     if isinstance(data, Dataset) and isinstance(heldout, Dataset):
         data.teller = heldout.teller = told
-    for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else ())):
+        if masks:
+            data.masks, heldout.masks = masks
+    for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else masks[0].meta.notes if masks else ())):
         if note:
             warn(note)
     fabric = _fabric(recipe.train)
@@ -211,6 +214,16 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
     data, heldout = _splits(recipe, recipe.codec, "", progress)
     _fill_output(recipe, data)
     return data, heldout
+
+
+def _masks(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The masks of both splits, as label maps whose codec the recipe then holds."""
+    codec = resolve_codec(recipe.data, recipe.codec_mask, MASK)
+    recipe.codec_mask = codec_config(codec)
+    train, val = (
+        build_masks(recipe.data, codec, split, _named(progress, f"caching {split} masks")) for split in ("train", "val")
+    )
+    return train, val
 
 
 def _latents(space: Model, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:

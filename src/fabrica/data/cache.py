@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from fabrica.codec import ABSENT, Codec, Limits
-from fabrica.data import sides
+from fabrica.data import masks, sides
 from fabrica.data import standardise as standard
 from fabrica.data.dataset import META, Dataset, Meta, Writer
 from fabrica.data.degrade import scale
-from fabrica.data.sources import PHANTOM, Source, cache_home, check_labels, classes_of, open_source
+from fabrica.data.masks import CLASSES
+from fabrica.data.sources import MASK, PHANTOM, Source, cache_home, check_labels, classes_of, open_source
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
 from fabrica.recipe import CodecConfig, DataConfig
@@ -34,7 +35,6 @@ SAMPLE = 64  # images looked at to choose a codec
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
 HOUNSFIELD = (-1024.0, 3071.0)
 PERCENTILES = (0.5, 99.5)
-CLASSES = 64  # masks whose values are integers below this hold labels
 
 
 def build_cache(
@@ -53,8 +53,8 @@ def build_cache(
 
     folder    where caches lie; FABRICA_CACHE or ~/.cache/fabrica, with "datasets", when None.
     progress  called with (done, total) in source images.
-    side      "a" or "b" of a translation, or a contrast beside a (see `open_source`): where it has no image, all values
-              are ABSENT. Only a has `config.context`.
+    side      "a" or "b" of a translation, a contrast beside a, or the masks of images (see `open_source`): where it has
+              no image, all values are ABSENT. Only a has `config.context`.
 
     The folder's name is a hash of manifest, files, config, codec and code, so a stale cache is never used; it
     takes that name only when it is whole, so neither is a half-built one. Of several processes that ask for the
@@ -66,6 +66,11 @@ def build_cache(
     codec = codec or resolve_codec(config, side=side)
     home = (folder or cache_home() / "datasets") / _key(source, codec, classes)
     return once(home, lambda partial: _write(source, codec, classes, partial, progress))
+
+
+def build_masks(config: DataConfig, codec: Codec, split: str, progress: Progress | None = None) -> Dataset:
+    """The label maps of the images that `build_cache` gives, image by image."""
+    return build_cache(replace(config, condition=[], classes=[]), codec, split, progress=progress, side=MASK)
 
 
 def once(home: Path, write: Callable[[Path], None]) -> Dataset:
@@ -100,9 +105,11 @@ def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: s
         raise UsageError(f"codec.kind is {chosen.kind!r}; expected auto, window, percentile or label")
     percentiles = PERCENTILES if chosen.low is None or chosen.high is None else (chosen.low, chosen.high)
     looked = _look(config, percentiles, side)
-    is_mask = {"a": config.a, "b": config.b}.get(side) == "mask"
+    is_mask = {"a": config.a, "b": config.b, MASK: MASK}.get(side) == MASK
     if chosen.kind == "auto" and (looked.units == {"label"} or (is_mask and looked.whole and looked.top < CLASSES)):
-        return Codec("label", classes=max(2, int(looked.top) + 1), unit="label")
+        declared = looked.window() if looked.formats == {"phantom"} else None  # of all phantoms, not of those looked at
+        top = declared[1] if declared else looked.top
+        return Codec("label", classes=max(2, int(top) + 1), unit="label")
     if chosen.kind == "auto" and is_mask:
         return Codec("window", 0.0, looked.top)
     unit = "HU" if looked.units == {"HU"} else "arbitrary"
@@ -173,9 +180,10 @@ def _look(config: DataConfig, percentiles: Limits, side: str) -> Looked:
 
 def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
     config = source.config
+    code = (standard, sides, masks) if source.side == MASK else (standard, sides)
     told: dict[str, Any] = {
         "format": FORMAT,
-        "code": hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, sides))).hexdigest(),
+        "code": hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in code)).hexdigest(),
         "source": source.fingerprint(),
         "split": source.split,
         "size": list(config.size),

@@ -21,6 +21,7 @@ import torch
 from fabrica.conditions import Teller
 from fabrica.data.about import ABOUT
 from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
+from fabrica.data.masks import one_hot
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
@@ -93,6 +94,7 @@ class Dataset:
         self.texts = Strings(folder, "texts")
         self.abouts = Strings(folder, "abouts")
         self.teller: Teller | None = None  # what a run has its networks told; without it, the label
+        self.masks: Dataset | None = None  # the label map of each image, where networks are told it
         self._stride = 2 * int(np.prod(self.shape))
         size = (folder / IMAGES).stat().st_size
         if size != self._stride * len(self) or len(self.ids) != len(self):
@@ -143,7 +145,9 @@ class Dataset:
         indices = order(len(self), seed, positions)
         images = torch.from_numpy(changed(self.read(indices), seed, positions, changes))
         found = {"image": images, "index": torch.from_numpy(indices)}
-        return found | self.told(indices, (np.random.default_rng([seed & ANY_SEED, int(p)]) for p in positions))
+        if self.masks is not None:  # changed as the images are
+            found["mask"] = one_hot(changed(self.masks.read(indices), seed, positions, changes, labels=True))
+        return found | self._said(indices, (np.random.default_rng([seed & ANY_SEED, int(p)]) for p in positions))
 
     def about(self, index: int) -> tuple[str, ...]:
         """What is known of an image, one value for each of ABOUT; () where nothing was asked."""
@@ -155,11 +159,16 @@ class Dataset:
         label = "" if self.labels is None else self.classes[self.labels[index]]
         return {**found, "label": label, "text": self.texts[index]}
 
-    def told(
+    def told(self, indices: Sequence[int] | Int64) -> dict[str, torch.Tensor]:
+        """What networks are told of these images: "label" int64 (B,), the values of `fabrica.conditions`, and "mask"
+        float32 (B, classes, *S), see `fabrica.data.masks.one_hot`; {} where they are told nothing."""
+        masks = {} if self.masks is None else {"mask": one_hot(self.masks.read(indices))}
+        return masks | self._said(indices)
+
+    def _said(
         self, indices: Sequence[int] | Int64, excerpts: Iterable[np.random.Generator] = ()
     ) -> dict[str, torch.Tensor]:
-        """What networks are told of these images: "label" int64 (B,), and the values of `fabrica.conditions`; {} where
-        they are told nothing. excerpts: one generator an image, which draws what sentences of its report are told."""
+        """`told`, but masks. excerpts: one generator an image, which draws what sentences of its report are told."""
         if self.teller is None:
             return {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)])}
         known = [self.known(int(k)) for k in indices]

@@ -19,6 +19,7 @@ from fabrica.data import split as splitting
 from fabrica.data.about import ABOUT, about
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.masks import as_labels
 from fabrica.data.sides import on_grid
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Image
@@ -27,6 +28,7 @@ from fabrica.recipe import CATEGORIES, DataConfig
 
 PHANTOM = "phantom:"
 BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
+MASK = "mask"  # a side, too: the label maps that images are told
 PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 # far from the seeds of phantoms written to a folder, and from one another
@@ -52,9 +54,10 @@ class Source:
     """The images of one split: rows of a manifest, or `count` phantoms; of a translation, those of one side.
 
     side   "a", "b", or "" where nothing is translated. To restore, a is b after `config.degrade`, with noise that
-           depends on the split and the image's number alone; BESIDE and a name for a contrast beside a.
-    grid   b of pairs: the rows of a, on whose voxels the images are laid; beside a: those of b.
-    absent beside a: which images there are none of.
+           depends on the split and the image's number alone; BESIDE and a name for a contrast beside a; MASK for what
+           images are told.
+    grid   b of pairs: the rows of a, on whose voxels the images are laid; beside a: those of b; of MASK: the images.
+    absent beside a, and of MASK: which images there are none of.
     notes  what had to be left out.
     """
 
@@ -83,6 +86,8 @@ class Source:
     def which(self) -> str:
         """What the recipe calls this side: a domain, "mask", "image"; "" where nothing is translated. To restore, both
         sides are b."""
+        if self.side == MASK:
+            return MASK
         if self.side.startswith(BESIDE):
             return self.side.removeprefix(BESIDE)
         a = self.config.b if self.config.restores else self.config.a
@@ -90,6 +95,8 @@ class Source:
 
     def _row(self, manifest: Manifest, k: int) -> Sample:
         sample = _read(manifest, manifest.rows[k])
+        if self.side == MASK:
+            return self._mask(sample, manifest, k)
         if k in self.absent:
             empty = sample.image.with_data(np.zeros_like(sample.image.data))
             return replace(sample, image=empty, absent=True)
@@ -97,6 +104,16 @@ class Source:
             return sample
         grid = _read(manifest, self.grid[k]).image
         return replace(sample, image=on_grid(sample.image, grid, self.which == "mask"))
+
+    def _mask(self, sample: Sample, manifest: Manifest, k: int) -> Sample:
+        """The label map of image k on its voxels, and of its kind, so that both are standardised alike."""
+        if k in self.absent:
+            empty = Image(np.zeros_like(sample.image.data[:1]), sample.image.affine, "label", sample.image.origin)
+            return replace(sample, image=empty, absent=True)
+        grid = _read(manifest, self.grid[k]).image
+        labels = on_grid(as_labels(sample.image), grid, labels=True)
+        origin = {**labels.origin, "format": grid.origin.get("format", "")}
+        return replace(sample, image=labels.with_data(labels.data, affine=grid.affine, origin=origin))
 
     def fingerprint(self) -> str:
         """Changes when any image would."""
@@ -127,8 +144,8 @@ class Source:
         seed, size = self._first() + k, max(self.config.size[-2:])
         if kind == "chest":
             drawn = chest(seed, size)
-            said = tuple(about(drawn.labels).values())
-            return Sample(f"chest-{seed}", drawn.image, drawn.label, drawn.text, "DX", about=said)
+            said, image = tuple(about(drawn.labels).values()), drawn.organs if self.side == MASK else drawn.image
+            return Sample(f"chest-{seed}", image, drawn.label, drawn.text, "DX", about=said)
         slices = self.config.size[0] if len(self.config.size) == 3 else self.config.depth or None
         wanted, _, scanner = (self.which or contrast[0]).partition("@")
         patient = head(seed, size, slices, contrasts=[] if wanted == "mask" else [wanted], scanner=scanner or "A")
@@ -139,7 +156,7 @@ class Source:
 
 def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or
-    of BESIDE and a contrast's name.
+    of BESIDE and a contrast's name; of MASK, the label maps beside them.
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
@@ -152,7 +169,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
         raise UsageError("data.where cannot choose the split; each use of the data has its own")
     whole = load_manifest(config.source)
     chosen = whole.select(split=split, **config.where)
-    if side:
+    if side and side != MASK:
         return _open_side(config, whole, chosen, split, side)
     if not chosen.rows:
         there = ", ".join(f"{s} {len(whole.select(split=s).rows)}" for s in ("train", "val", "test"))
@@ -161,7 +178,21 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
             f"{config.source} has no image in split {split}{where}; it has {there} in all: "
             "scan more patients, or change the split or data.where"
         )
-    return Source(config, split, chosen, len(chosen.rows))
+    return _open_masks(config, chosen, split) if side == MASK else Source(config, split, chosen, len(chosen.rows))
+
+
+def _open_masks(config: DataConfig, images: Manifest, split: str) -> Source:
+    """The masks of these images, in their order. Images that have none are kept: the network learns to do without."""
+    absent = frozenset(k for k, row in enumerate(images.rows) if not row.mask)
+    if split == "train" and len(absent) == len(images.rows):
+        raise UsageError(
+            f"data.condition names mask, and no training image of {config.source} has one: name its file in a column "
+            "`mask` of the manifest, or leave mask out"
+        )
+    own = [row if k in absent else replace(row, path=row.mask, frame="") for k, row in enumerate(images.rows)]
+    Manifest([row for k, row in enumerate(own) if k not in absent], images.root).check()
+    notes = [f"{len(absent)} of {len(own)} images have no mask: kept, without it"] * bool(absent)
+    return Source(config, split, Manifest(own, images.root), len(own), MASK, images.rows, notes, absent)
 
 
 def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str, side: str) -> Source:

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.conditions import Known, described
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.conditions import Asked, Known, described
+from fabrica.data.cache import build_cache, build_masks, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.manifest import SPLITS, Manifest
-from fabrica.data.sources import PHANTOM, load_manifest
+from fabrica.data.masks import Given
+from fabrica.data.sources import MASK, PHANTOM, load_manifest
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.memorisation import GRIDS, shrunk
 from fabrica.image import Float32, Image
@@ -40,13 +41,14 @@ BLOCK = 256
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all. known: what
-    each was told, and what else is known of the held-out image that was told the same."""
+    each was told, and what else is known of the held-out image that was told the same; masks: those that were told."""
 
     images: Float32
     names: Sequence[str]
     labels: Int | None = None
     seconds: float | None = None
     known: Sequence[Known] = ()
+    masks: Sequence[Given] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +85,12 @@ class Subject:
             labels = None if self.fixed.labels is None else self.fixed.labels[kept]
             return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
         assert self.model is not None  # a subject has one or the other
-        known, labels = sets.asked(self.config, n, seed)
-        told = {name: [one.get(name, "") for one in known] for name in self.config.condition if known}
+        told, known, labels = sets.asked(self.config, n, seed)
         began = time.perf_counter()
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
-        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, known)
+        masks = cast(list[Given], told.get(MASK, []))
+        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, known, masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,7 @@ class Sets:
     memory     what the model was trained on, None if it is not there: this is searched for copies, at the places
                `searched`. The same as train unless a model is judged against other data than its own.
     spacing    mm between pixel centres of the held-out images, in the order of S; () if not known.
+    masks      the label maps (1, *S) of the held-out images, for a model that is told masks; () for others.
     """
 
     heldout: Float32
@@ -112,18 +115,28 @@ class Sets:
     notes: Sequence[str] = ()
     known: Sequence[Known] = ()
     spacing: Sequence[float] = ()
+    masks: Sequence[Given] = ()
 
-    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[Sequence[Known], Int | None]:
-        """What n synthetic images are told: what is known of held-out images, one after the other in random order, or
-        only their classes, then as frequent as there; and the labels of these."""
+    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
+        """What n synthetic images are told: what held-out images are, one after the other in random order, or only
+        their classes, then as frequent as there; all that is known of these; and their labels."""
         rng = np.random.default_rng(seed)
         if set(config.condition) <= {"label"}:
             if "label" not in config.condition or self.labels is None:
-                return (), None
+                return {}, (), None
             labels = rng.permutation(spread(self.labels, len(self.classes), n))
-            return [{"label": self.classes[k]} for k in labels], labels
+            names = [self.classes[k] for k in labels]
+            return {"label": names}, [{"label": name} for name in names], labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
-        return [self.known[k] for k in places], None if self.labels is None else self.labels[places]
+        known = [self.known[k] for k in places]
+        return self.told(config, places), known, None if self.labels is None else self.labels[places]
+
+    def told(self, config: DataConfig, places: Sequence[int] | Int) -> dict[str, Asked]:
+        """All that is known of the held-out images at these places, for a model to be told."""
+        told: dict[str, Asked] = {
+            name: [self.known[k].get(name, "") for k in places] for name in config.condition if name != MASK
+        }
+        return told | ({MASK: [self.masks[k] for k in places]} if MASK in config.condition else {})
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None, Sequence[Known]]:
         """At most n training images, their labels, and all that is known of each, drawn at random, classes as frequent
@@ -371,7 +384,22 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         notes=notes,
         known=[heldout.known(int(k)) for k in kept],
         spacing=heldout.spacing,
+        masks=_masks(subject, used, kept, tell) if MASK in config.condition else (),
     )
+
+
+def _masks(subject: Subject, split: str, kept: Int, tell: Progress) -> list[Given]:
+    """The label maps of these images of a split; None where there is none."""
+    from fabrica.folder import codec_of
+
+    assert subject.model is not None  # nothing else is told masks
+    codec = codec_of(subject.model.recipe.codec_mask)
+    found = build_masks(subject.config, codec, split, lambda done, total: tell(f"caching {split} masks", done, total))
+    masks: list[Given] = []
+    for k in kept:
+        values = found.read([int(k)])[0]
+        masks.append(Image(codec.decode(values), unit="label") if (values > 0).any() else None)
+    return masks
 
 
 def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Dataset | None, str]:

@@ -3,7 +3,7 @@
 Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
 v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
 classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, told of each image by cross-attention
-(Rombach et al. 2022). The mathematics stands in fabrica.diffusion.
+(Rombach et al. 2022), and of a mask where it is (SPADE, Park et al. 2019). The mathematics stands in fabrica.diffusion.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica import diffusion
-from fabrica.device import default_device
-from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Told, Turn
-from fabrica.nets.conditions import Category, Condition, Conditions, dropped, unknown
+from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, unknown
+from fabrica.nets.denoisers import check, denoiser, laid_out
 from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
 from fabrica.recipe import SampleConfig
@@ -51,6 +49,7 @@ class Diffusion(nn.Module):
         norm_groups: int = 32
         label_drop: float = 0.1  # how often what is told of an image is hidden in training, for guidance
         context_width: int = 192  # of what is told, but the label, as cross-attention sees it
+        mask_width: int = 64  # of the layers that see a mask, where one is told
 
     keep: ClassVar[str] = "loss"
     choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
@@ -67,12 +66,13 @@ class Diffusion(nn.Module):
         space: Compressor | None = None,
     ) -> None:
         """shape (C, *S) of the images in [-1, 1]; what is told of each: a label, one of so many `classes`, or all of
-        `told`, by cross-attention and, its gist, beside t; space: a trained autoencoder on whose latents to work."""
+        `told`, a mask place by place, the rest by cross-attention and, its gist, beside t; space: a trained autoencoder
+        on whose latents to work."""
         super().__init__()
         shape = space.latent_shape if space else shape
         self.config, self.shape, self.classes, self.space = config, shape, classes, space
         self.declared = told or ({"label": Category(classes)} if classes else {})
-        _check(config, shape, "size of latents" if space else "data.size")
+        check(config, shape, "size of latents" if space else "data.size")
         self.schedule = diffusion.Schedule(
             config.schedule,
             config.levels,
@@ -82,24 +82,10 @@ class Diffusion(nn.Module):
             config.shift,
         )
         diffusion.check(config.objective, self.schedule)
-        self.denoiser: nn.Module = DiffusionModelUNet(
-            spatial_dims=len(shape) - 1,
-            in_channels=shape[0] * config.patch ** (len(shape) - 1),
-            out_channels=shape[0] * config.patch ** (len(shape) - 1),
-            channels=config.channels,
-            attention_levels=config.attention,
-            num_res_blocks=config.res_blocks,
-            num_head_channels=config.head_channels,
-            norm_num_groups=config.norm_groups,
-            num_class_embeds=classes + 1 if classes or told else None,  # the last one is the learned null
-            with_conditioning=bool(told),
-            cross_attention_dim=config.context_width if told else None,
-            use_flash_attention=default_device().type == "cuda",  # on a processor its backward pass is slow
-        )
-        self.conditions = Conditions(told, config.context_width) if told else None
-        if told:  # MONAI adds to the embedding of t what stands here
-            self.denoiser.class_embedding = nn.Linear(len(told) * config.context_width, 4 * config.channels[0])
-        self.ships = ("denoiser", "conditions") if told else ("denoiser",)
+        self.denoiser = denoiser(config, shape, classes, told or {})
+        self.said = {name: what for name, what in (told or {}).items() if not isinstance(what, Mask)}
+        self.conditions = Conditions(self.said, config.context_width) if self.said else None
+        self.ships = ("denoiser", "conditions") if self.said else ("denoiser",)
         self.players = {"denoiser": self.ships}
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
@@ -193,11 +179,17 @@ class Diffusion(nn.Module):
     def _shown(self, told: Told, hidden: Tensor | None = None) -> Told:
         """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions): what is not shown
         though it is told."""
+        shown: dict[str, Tensor] = {}
+        if "mask" in self.declared:  # always the last one
+            finest = self.shape[1:] if self.space else told["mask"].shape[2:]
+            hides = None if hidden is None else hidden[:, -1]
+            shown["seg"] = laid_out(told["mask"], hides, [side // self.config.patch for side in finest])
         if self.conditions is not None:
-            context, gist = self.conditions({name: told[name] for name in self.declared}, hidden)
-            return {"context": context, "class_labels": gist}
+            rest = None if hidden is None else hidden[:, : len(self.said)]
+            context, gist = self.conditions({name: told[name] for name in self.said}, rest)
+            shown |= {"context": context, "class_labels": gist}
         if not self.classes:
-            return {}
+            return shown
         absent = told["label"] < 0
         if hidden is not None:
             absent = absent | hidden[:, 0].to(absent.device)
@@ -209,33 +201,3 @@ class Diffusion(nn.Module):
 
     def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:
         return dropped(count, len(self.declared), self.config.label_drop, rng) if self.declared else None
-
-
-def _check(config: Diffusion.Config, shape: tuple[int, ...], what: str) -> None:
-    if len(config.attention) != len(config.channels):
-        raise UsageError(
-            f"method.attention has {len(config.attention)} entries and method.channels {len(config.channels)}; "
-            "give one for each level"
-        )
-    factor = config.patch * 2 ** (len(config.channels) - 1)
-    if any(side % factor for side in shape[1:]):
-        fitting = [max(factor, round(side / factor) * factor) for side in shape[1:]]
-        remedy = f"e.g. data.size={fitting}" if what == "data.size" else "take another size, or fewer method.channels"
-        raise UsageError(f"{what} {list(shape[1:])} does not fit; this network takes multiples of {factor}, {remedy}")
-    deepest = [side // factor for side in shape[1:]]
-    if len(deepest) == 3 and min(deepest) < 4:  # bf16 gradients of smaller 3-D convolutions are not finite (torch 2.13)
-        raise UsageError(
-            f"{what} {list(shape[1:])} leaves {deepest} voxels at the deepest level; it needs 4 a side: "
-            "take larger volumes, fewer method.channels or a smaller method.patch"
-        )
-    uneven = [width for width in config.channels if width % config.norm_groups]
-    if uneven:
-        raise UsageError(
-            f"method.channels {uneven} are not multiples of method.norm_groups {config.norm_groups}; "
-            "change one of the two"
-        )
-    for width, attends in zip(config.channels, [*config.attention[:-1], True], strict=True):  # the middle attends
-        if attends and width % config.head_channels:
-            raise UsageError(
-                f"method.channels {width} is not a multiple of method.head_channels {config.head_channels}"
-            )

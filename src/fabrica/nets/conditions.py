@@ -47,7 +47,17 @@ class Number:
     high: float
 
 
-Condition = Text | Category | Number
+@dataclass(frozen=True)
+class Mask:
+    """A label map of the image, one-hot: (B, classes, *size) float32; not known where it is 0 in all classes. It tells
+    every place its own, and takes another way than the rest: see `fabrica.nets.denoisers.laid_out`."""
+
+    classes: int
+    size: tuple[int, ...]
+
+
+Said = Text | Category | Number
+Condition = Said | Mask
 
 
 class Conditions(nn.Module):
@@ -61,7 +71,7 @@ class Conditions(nn.Module):
     for an accelerator, out of range.
     """
 
-    def __init__(self, declared: Mapping[str, Condition], width: int = 192) -> None:
+    def __init__(self, declared: Mapping[str, Said], width: int = 192) -> None:
         super().__init__()
         if not declared:
             raise UsageError("no condition is declared; leave the conditions out, or name one, e.g. text")
@@ -139,8 +149,10 @@ def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) 
             values[name] = torch.full((size, 1), PAD, device=device)
         elif isinstance(what, Category):
             values[name] = torch.full((size,), -1, device=device)
-        else:
+        elif isinstance(what, Number):
             values[name] = torch.full((size,), math.nan, device=device)
+        else:
+            values[name] = torch.zeros(size, what.classes, *what.size, device=device)
     return values
 
 
@@ -154,7 +166,7 @@ def dropped(size: int, conditions: int, share: float, rng: torch.Generator) -> T
     return everything | (torch.rand(size, conditions, generator=rng) < share)
 
 
-def _reader(name: str, what: Condition, width: int) -> nn.Module:
+def _reader(name: str, what: Said, width: int) -> nn.Module:
     if "." in name or not name:
         raise UsageError(f"a condition cannot be called {name!r}; take a word without full stops")
     if isinstance(what, Text):
@@ -170,7 +182,7 @@ def _reader(name: str, what: Condition, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(1 + 2 * OCTAVES, width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width))
 
 
-def _absent(what: Condition, given: Tensor) -> Tensor:
+def _absent(what: Said, given: Tensor) -> Tensor:
     """(B,) bool: where nothing is known."""
     if isinstance(what, Text):
         return (given <= END).all(dim=1)  # no word between its beginning and its end
