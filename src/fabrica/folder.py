@@ -18,6 +18,7 @@ from fabrica.recipe import CodecConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
 WORDS = "vocabulary.json"  # of a model that reads text
+READER = "text"  # the folder inside, of a frozen encoder that reads its prompts
 AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
@@ -87,8 +88,10 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
     use.append(f"fabrica evaluate FOLDER --against {recipe.data.source} -o report")
     lines = "\n".join(f"    {line}" for line in use)
-    if recipe.uses:
+    if "autoencoder" in recipe.uses:
         rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
+    if "text" in recipe.uses:
+        rows["reads with"] = f"the encoder in {READER}/, not trained here; its own terms hold for it"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}
 

@@ -16,7 +16,7 @@ from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
 DEGRADED = "degraded"
-USES = ("autoencoder",)
+USES = ("autoencoder", "text")
 CONDITIONS = ("label", "text", "age", "sex", "view")
 CATEGORIES = ("sex", "view")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
@@ -146,6 +146,8 @@ class TextConfig:
     tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
               report. layers, heads: of the transformer that reads them, which is trained with the rest.
     excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
+    width     of what a frozen encoder gives, which uses.text names: filled in. It has words, layers and heads of its
+              own, and `context` becomes its own where that is less.
     """
 
     tokens: int = 2048
@@ -153,6 +155,7 @@ class TextConfig:
     layers: int = 3
     heads: int = 3
     excerpts: float = 0.5
+    width: int = 0
 
 
 @dataclass
@@ -196,7 +199,8 @@ class Recipe:
     """A whole run. `method` holds the method's name and its own values (see the Config of its class).
 
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
-           works. They are copied into the model folder.
+           works. text: the folder of a frozen encoder that reads the reports, see `fabrica.pretrained`. They are
+           copied into the model folder.
     """
 
     name: str = ""
@@ -330,13 +334,17 @@ def _check_uses(recipe: Recipe) -> None:
             raise unknown("use", name, USES)
         if not folder:
             raise UsageError(f"uses.{name} is empty; give the folder of a trained one, or leave `uses` out")
+    if "text" in recipe.uses and "text" not in recipe.data.condition:
+        raise UsageError(
+            "uses.text reads reports, and data.condition names none; add text to it, or leave uses.text out"
+        )
     changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
-    if recipe.uses and changes:
+    if "autoencoder" in recipe.uses and changes:
         raise UsageError(
             f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "
             "train the autoencoder with it"
         )
-    if recipe.uses and recipe.train.keep in ("frd", "kid"):
+    if "autoencoder" in recipe.uses and recipe.train.keep in ("frd", "kid"):
         raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
 
 
