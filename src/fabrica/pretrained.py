@@ -113,7 +113,7 @@ def open_reader(folder: str | Path, context: int, device: torch.device, width: i
     home, words = _homes(Path(folder))
     sizes, (prefix, kind) = _sizes(home)
     _check_words(words, kind)
-    package = _package()
+    package = _package(f"{prefix}Config", f"{prefix}Model", f"{kind}Tokenizer")
     try:
         with _quiet(package):
             encoder, lacking = _encoder(package, prefix, sizes, home)
@@ -207,11 +207,16 @@ def _check_words(words: Path, kind: str) -> None:
         raise UsageError(f"uses.text: {words} has no tokenizer; expected {TOKENS}, or {wanted}, beside the encoder")
 
 
-def _package() -> Any:
+def _package(*classes: str) -> Any:
+    """transformers, with these classes, which it imports when they are asked for."""
     try:
         import transformers
-    except ImportError as error:
-        raise UsageError(f"uses.text takes the package transformers ({error}): pip install 'fabrica[text]'") from error
+
+        for name in classes:
+            getattr(transformers, name)
+    except (ImportError, AttributeError, RuntimeError) as error:
+        why = f"uses.text takes the package transformers ({_line(error)})"
+        raise UsageError(f"{why}: pip install 'fabrica[text]'") from error
     return transformers
 
 
