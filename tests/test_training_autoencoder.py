@@ -29,6 +29,7 @@ TINY = [
     "train.minutes=0",
     "train.warmup=2",
     "train.log_every=1",
+    "train.accumulate=1",
 ]
 RECIPES = [name for name in recipe_names() if load_recipe(name).task == "compress"]
 
@@ -122,3 +123,10 @@ def test_what_an_autoencoder_is_not_for_is_one_line(run: Path, tmp_path: Path) -
         train(tiny("autoencoder-chest", "train.keep=frd", "train.steps=1"), tmp_path / "run")
     with pytest.raises(UsageError, match=r"data\.a and data\.b empty"):
         train(tiny("autoencoder-chest", "data.a=x", "data.b=y", "train.steps=1"), tmp_path / "run")
+
+
+def test_a_network_file_that_is_not_there_is_missed_before_images_are_read(tmp_path: Path) -> None:
+    recipe = tiny("autoencoder-chest", "method.network=/nowhere.pt")
+    with pytest.raises(UsageError, match=r"method\.network: there is no file /nowhere\.pt; nothing is downloaded"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

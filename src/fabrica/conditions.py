@@ -17,7 +17,8 @@ from fabrica.bpe import FIRST, PAD, Vocabulary, learn, normalised, sentences, so
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.image import Image
 from fabrica.io.atomic import atomic
-from fabrica.nets.conditions import Category, Condition, Mask, Number, Text
+from fabrica.nets.conditions import Category, Condition, Features, Mask, Number, Text
+from fabrica.pretrained import Reader
 from fabrica.recipe import CATEGORIES, Recipe
 
 AGES = (0.0, 100.0)  # years; who is older counts as 100
@@ -40,7 +41,9 @@ def declared(recipe: Recipe) -> dict[str, Condition]:
             found[name] = Category(len(recipe.data.classes))
         elif name == "text":
             said = recipe.text
-            found[name] = Text(said.tokens, said.context, said.layers, said.heads)
+            frozen = "text" in recipe.uses
+            own = Text(said.tokens, said.context, said.layers, said.heads)
+            found[name] = Features(said.width, said.context) if frozen else own
         elif name == "age":
             found[name] = Number(*AGES)
         elif name in CATEGORIES:
@@ -66,6 +69,7 @@ class Teller:
     categories   condition -> the values it may have, in the order of their numbers; the label's, too.
     vocabulary   of the reports; seen: its tokens that occur in the training reports. The others mean nothing to the
                  network.
+    reader       what reads texts in their place, where the recipe uses a frozen encoder: it knows all words.
     """
 
     names: tuple[str, ...]
@@ -74,19 +78,22 @@ class Teller:
     seen: frozenset[int]
     context: int
     excerpts: float = 0.0
+    reader: Reader | None = None
 
     def excerpt(self, text: str, rng: np.random.Generator) -> str:
         """What is shown of a report in training: all of it, or some of its sentences."""
         return some_sentences(text, rng) if rng.random() < self.excerpts else text
 
     def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
-        """The values of every condition, (B,) or, of text, (B, at most context): see `fabrica.nets.conditions`.
+        """The values of every condition, (B,) or, of text, (B, at most context, ...): see `fabrica.nets.conditions`.
 
         Raises UsageError for a category that there is not, and an age that is no number."""
         found = {}
         for name in self.names:
             said = [one.get(name, "") for one in known]
-            if name == "text":
+            if name == "text" and self.reader:
+                found[name] = self.reader.features([_body(text) for text in said])
+            elif name == "text":
                 ids = np.stack([self._ids(text) for text in said])
                 longest = int((ids != PAD).sum(axis=1).max())
                 found[name] = torch.from_numpy(ids[:, :longest])  # more padding would take time and say nothing
@@ -132,6 +139,8 @@ class Teller:
 
         Raises UsageError for a prompt of which nothing is left."""
         said = _body(text)
+        if self.reader:
+            return self._longer(self.reader.left_out(said))
         unseen, words = self._unseen(said), normalised(said).split()
         strange = [word for word in words if unseen & set(self.vocabulary.tokens(word))]
         if words and len(strange) == len(words):
@@ -140,9 +149,12 @@ class Teller:
                 "those reports are written, or leave the prompt out"
             )
         notes = [f"not in the training reports, and left out: {_short(' '.join(strange))}"] if strange else []
-        if left_out := self.vocabulary.encode(self._clean(text), self.context).left_out:
-            notes.append(f"the model reads {self.context - 2} tokens, and the prompt is longer: {_short(left_out)}")
-        return notes
+        return notes + self._longer(self.vocabulary.encode(self._clean(text), self.context).left_out)
+
+    def _longer(self, left_out: str) -> list[str]:
+        if not left_out:
+            return []
+        return [f"the model reads {self.context - 2} tokens, and the prompt is longer: {_short(left_out)}"]
 
     def _ids(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return self.vocabulary.encode(self._clean(text), self.context).ids
@@ -200,11 +212,13 @@ def learned(recipe: Recipe, texts: Iterable[str]) -> tuple[Vocabulary, frozenset
     return vocabulary, frozenset(token for text in said for token in vocabulary.tokens(text))
 
 
-def teller(recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = ()) -> Teller:
+def teller(
+    recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = (), reader: Reader | None = None
+) -> Teller:
     """The one that says what this recipe's networks are told."""
-    data, words = recipe.data, vocabulary or Vocabulary()
+    data, text, words = recipe.data, recipe.text, vocabulary or Vocabulary()
     categories = {"label": data.classes, **data.categories}
-    return Teller(tuple(data.condition), categories, words, frozenset(seen), recipe.text.context, recipe.text.excerpts)
+    return Teller(tuple(data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader)
 
 
 def save_words(path: Path, told: Teller) -> None:

@@ -18,6 +18,7 @@ from fabrica.recipe import CodecConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
 WORDS = "vocabulary.json"  # of a model that reads text
+READER = "text"  # the folder inside, of a frozen encoder that reads its prompts
 AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
@@ -91,6 +92,8 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
         rows["distilled from"] = f"{recipe.uses['teacher']}, which the model no longer needs"
     if "autoencoder" in recipe.uses:
         rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
+    if "text" in recipe.uses:
+        rows["reads with"] = f"the encoder in {READER}/, not trained here; its own terms hold for it"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {recipe.name}
 

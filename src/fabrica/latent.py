@@ -1,4 +1,5 @@
-"""The autoencoder that a model works with: opened, checked against the recipe, and copied into the model's folder."""
+"""What a model works with that was trained before, an autoencoder, an encoder of text: opened, checked against the
+recipe, and copied into the model's folder."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from pathlib import Path
 from fabrica import bundle
 from fabrica.device import default_device
 from fabrica.errors import FabricaError, UsageError
-from fabrica.folder import AUTOENCODER, CARD, RECIPE, WEIGHTS
+from fabrica.folder import AUTOENCODER, CARD, READER, RECIPE, WEIGHTS
 from fabrica.io.atomic import atomic
 from fabrica.model import Model, load_autoencoder
+from fabrica.pretrained import CONFIG, Reader, open_reader
 from fabrica.recipe import CodecConfig, Recipe
 
 
@@ -20,11 +22,7 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
 
     Raises UsageError where the two do not see the same images.
     """
-    inside = folder / AUTOENCODER
-    resumed = (folder / RECIPE).is_file() and (inside / WEIGHTS).is_file()
-    where = inside if resumed else Path(recipe.uses["autoencoder"])
-    if not resumed and inside.exists() and inside.resolve() != where.resolve():
-        raise UsageError(f"{inside} is there already, where a copy of {where} would go; choose another folder with -o")
+    where = _origin(recipe.uses["autoencoder"], folder, folder / AUTOENCODER, WEIGHTS)
     if bundle.found(where):
         raise UsageError(
             f"{where} is a MONAI bundle, which diffusion is not trained on; train an autoencoder of your own"
@@ -42,6 +40,24 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
         raise UsageError(f"codec is not that of the autoencoder in {where}; leave it out: the autoencoder's is taken")
     recipe.codec = space.recipe.codec
     return space
+
+
+def open_text(recipe: Recipe, folder: Path) -> Reader:
+    """The encoder of text that a recipe names; of a run that goes on in `folder`, the copy there. Fills in text.context
+    and text.width."""
+    where = _origin(recipe.uses["text"], folder, folder / READER, CONFIG)
+    reader = open_reader(where, recipe.text.context, default_device())
+    recipe.text.context, recipe.text.width = reader.context, reader.width
+    return reader
+
+
+def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:
+    """Where that is which the recipe names: in the run's own folder where it goes on, and `proof` is there."""
+    resumed = (folder / RECIPE).is_file() and (inside / proof).is_file()
+    where = inside if resumed else Path(named)
+    if not resumed and inside.exists() and inside.resolve() != where.resolve():
+        raise UsageError(f"{inside} is there already, where a copy of {where} would go; choose another folder with -o")
+    return where
 
 
 def keep_space(space: Model, folder: Path) -> None:

@@ -26,11 +26,12 @@ from fabrica.data.masks import shown
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
-from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
+from fabrica.folder import AUTOENCODER, READER, RECIPE, WEIGHTS, WORDS, codec_of
 from fabrica.image import Float32, Float64, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, check_pace, networks
 from fabrica.nets.folding import folded
+from fabrica.pretrained import open_reader
 from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.start import begin
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
@@ -397,6 +398,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     recipe = load_recipe(folder / RECIPE)
     chosen = torch.device(device) if device else default_device()
     space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in recipe.uses else None
+    text, frozen = recipe.text, "text" in recipe.uses
+    reader = open_reader(folder / READER, text.context, chosen, text.width) if frozen else None
     method = build(recipe, space.compressor if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
@@ -409,11 +412,13 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
     cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + (space.hash.encode() if space else b"")).hexdigest()[:12]
+    others = "".join(used.hash for used in (space, reader) if used)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + others.encode()).hexdigest()[:12]
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
-    words = load_words(folder / WORDS) if "text" in recipe.data.condition else ()
-    return Model(folder, recipe, *codecs, method, chosen, digest, teller(recipe, *words), beside)
+    learned = "text" in recipe.data.condition and not reader
+    told = teller(recipe, *load_words(folder / WORDS)) if learned else teller(recipe, reader=reader)
+    return Model(folder, recipe, *codecs, method, chosen, digest, told, beside)
 
 
 def _of_bundle(folder: Path, device: torch.device) -> Model:

@@ -16,7 +16,7 @@ from fabrica.io.atomic import atomic
 
 T = TypeVar("T")
 DEGRADED = "degraded"
-USES = ("autoencoder", "teacher")
+USES = ("autoencoder", "teacher", "text")
 CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
 CATEGORIES = ("sex", "view")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
@@ -147,6 +147,8 @@ class TextConfig:
     tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
               report. layers, heads: of the transformer that reads them, which is trained with the rest.
     excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
+    width     of what a frozen encoder gives, which uses.text names: filled in. It has words, layers and heads of its
+              own, and `context` becomes its own where that is less.
     """
 
     tokens: int = 2048
@@ -154,6 +156,7 @@ class TextConfig:
     layers: int = 3
     heads: int = 3
     excerpts: float = 0.5
+    width: int = 0
 
 
 @dataclass
@@ -198,7 +201,8 @@ class Recipe:
 
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
            works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
-           `distill` learns; needed for training alone.
+           `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
+           `fabrica.pretrained`; it is copied too.
     """
 
     name: str = ""
@@ -337,6 +341,10 @@ def _check_uses(recipe: Recipe) -> None:
             raise unknown("use", name, USES)
         if not folder:
             raise UsageError(f"uses.{name} is empty; give the folder of a trained one, or leave `uses` out")
+    if "text" in recipe.uses and "text" not in recipe.data.condition:
+        raise UsageError(
+            "uses.text reads reports, and data.condition names none; add text to it, or leave uses.text out"
+        )
     changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
     if "autoencoder" in recipe.uses and changes:
         raise UsageError(

@@ -29,12 +29,13 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.sources import BESIDE, MASK, categories_of, classes_of, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
-from fabrica.folder import ALARMS, RECIPE, WORDS, codec_config, codec_of
+from fabrica.folder import ALARMS, READER, RECIPE, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
-from fabrica.latent import keep_space, open_space
+from fabrica.latent import keep_space, open_space, open_text
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, check_pace, networks
 from fabrica.model import Model
+from fabrica.pretrained import Reader, keep_reader
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
 from fabrica.teacher import open_teacher, taught
 from fabrica.track import COLUMNS, Log, csv_log, mlflow_log, read_log
@@ -85,15 +86,17 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
     guide = open_teacher(recipe) if "teacher" in recipe.uses else None
     space = open_space(recipe, folder) if "autoencoder" in recipe.uses else None
+    reader = open_text(recipe, folder) if "text" in recipe.uses else None
     known = space.compressor if space else None, taught(recipe, guide) if guide else None
     method = build(copy.deepcopy(recipe), *known)
     _check_scale(recipe, method)
+    _check_files(method)
     needs = getattr(method, "needs", ())
     data, heldout = _data(recipe, needs, progress)
     masks = _masks(recipe, progress) if MASK in recipe.data.condition else ()
     if space:
         data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
-    told = guide.teller if guide else _teller(recipe, data, folder)
+    told = guide.teller if guide else _teller(recipe, data, folder, reader)
     if isinstance(data, Dataset) and isinstance(heldout, Dataset):
         data.teller = heldout.teller = told
         if masks:
@@ -122,16 +125,20 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         folder.mkdir(parents=True, exist_ok=True)
         if space:
             keep_space(space, folder)
-        if "text" in recipe.data.condition:
+        if reader:
+            keep_reader(reader, folder / READER)
+        elif "text" in recipe.data.condition:
             save_words(folder / WORDS, told)
         recipe.save(folder / RECIPE)
     return run
 
 
-def _teller(recipe: Recipe, data: Dataset | Pairs, folder: Path) -> Teller:
+def _teller(recipe: Recipe, data: Dataset | Pairs, folder: Path, reader: Reader | None) -> Teller:
     """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
     if "text" not in recipe.data.condition:
         return teller(recipe)
+    if reader:
+        return teller(recipe, reader=reader)
     assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
     resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
     return teller(recipe, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
@@ -193,6 +200,16 @@ def _check_scale(recipe: Recipe, method: Method) -> None:
             f"method.scale is {finer} and data.degrade makes images {coarser} times smaller; both must be the same, "
             f"e.g. data.degrade=[{{name: downsample, factor: {finer}}}]"
         )
+
+
+def _check_files(method: Method) -> None:
+    """UsageError for a file that the method is to learn with and that is not there."""
+    for key in getattr(method, "files", ()):
+        path = getattr(method.config, key)
+        if path and not Path(path).is_file():
+            raise UsageError(
+                f"method.{key}: there is no file {path}; nothing is downloaded: put it there, or leave it out"
+            )
 
 
 def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:

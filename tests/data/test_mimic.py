@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fabrica.cli import app
 from fabrica.data.manifest import Manifest
 from fabrica.data.mimic import is_mimic, mimic, sections
 from fabrica.data.scan import scan
@@ -93,6 +94,33 @@ def test_reports_in_a_folder_of_their_own(tree: Path, tmp_path: Path) -> None:
     assert [row.text for row in mimic(tree, apart).rows] == ["", "IMPRESSION: Well.", ""]
 
 
+def test_age_and_sex_where_a_table_has_them(tree: Path) -> None:
+    assert {(row.age, row.sex, row.view) for row in mimic(tree).rows} == {("", "", "PA")}
+    (tree / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
+    (tree / "mimic-cxr-2.0.0-metadata.csv").write_text(
+        "dicom_id,subject_id,study_id,ViewPosition,anchor_age,gender\na,10000001,50000001,PA,57,F\n"
+    )
+    assert [(row.age, row.sex) for row in mimic(tree).rows] == [("57", "F")]
+
+
+def test_the_command_line_names_layout_views_and_reports(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    words = ["scan", str(tree), "-o", str(out), "--layout", "mimic-cxr"]
+    app([*words, "--views", "pa,AP", "--reports", str(tree)], standalone_mode=False)
+    rows = Manifest.load(out).rows
+    assert {row.view for row in rows} == {"PA", "AP"} and sum(bool(row.text) for row in rows) == 1
+    app([*words, "--views", ""], standalone_mode=False)
+    assert len(Manifest.load(out).rows) == 5
+    with pytest.raises(UsageError, match="no layout 'mimic-cx'; did you mean mimic-cxr"):
+        app([*words[:-1], "mimic-cx"], standalone_mode=False)
+    with pytest.raises(UsageError, match="by its own tables; leave x out"):
+        scan(tree, layout="mimic-cxr", patient_regex="x")
+    with pytest.raises(UsageError, match="has no mimic-cxr"):
+        scan(tree / "files", layout="mimic-cxr")
+    with pytest.raises(UsageError, match="not laid out as MIMIC-CXR-JPG"):
+        scan(tree / "files", views=["PA"])
+
+
 def test_sections_of_a_report() -> None:
     found = sections(REPORT)
     assert list(found) == ["", "EXAMINATION", "INDICATION", "FINDINGS", "IMPRESSION", "RECOMMENDATION(S)"]
@@ -101,8 +129,10 @@ def test_sections_of_a_report() -> None:
 
 
 def test_what_is_missing_is_explained(tree: Path) -> None:
-    with pytest.raises(UsageError, match="of view XX is there"):
+    with pytest.raises(UsageError, match="no view 'XX'; expected one of AP, LATERAL, PA"):
         mimic(tree, views=("XX",))
+    with pytest.raises(UsageError, match=r"no folder .*nowhere of reports"):
+        mimic(tree, tree / "nowhere")
     (tree / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(b"\x1f\x8bnot gzip")
     with pytest.raises(UsageError, match="cannot be read as a table"):
         mimic(tree)

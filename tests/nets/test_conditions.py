@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 
 from fabrica.bpe import LEAST, Vocabulary
 from fabrica.errors import UsageError
-from fabrica.nets.conditions import Category, Conditions, Number, Text, dropped, unknown
+from fabrica.nets.conditions import Category, Conditions, Features, Number, Text, dropped, unknown
 from fabrica.nets.text import TextEncoder
 
 CPU = torch.device("cpu")
@@ -226,3 +226,26 @@ def test_it_learns_what_the_words_mean() -> None:
     with torch.no_grad():
         seen = net(noise[:1].expand(2, 1, 8, 8), t[:2], context(conditions, {"text": texts})).mean((1, 2, 3))
     assert seen[0] > 0.5 and seen[1] < -0.5
+
+
+def test_features_of_a_frozen_encoder_are_a_text_like_any_other() -> None:
+    torch.manual_seed(0)
+    declared = {"text": Features(6, 5), "sex": Category(2)}
+    told = Conditions(declared, 8)
+    given = torch.randn(3, 4, 6)
+    given[0, 2:], given[1] = math.nan, math.nan
+    sex = torch.tensor([0, 1, -1])
+    context, gist = told({"text": given, "sex": sex})
+    assert context.shape == (3, 6, 8) and gist.shape == (3, 16) and bool(context.isfinite().all())
+    torch.testing.assert_close(context[0, :2], told.readers["text"](given[0, :2]))
+    assert torch.equal(context[0, 2:5], told.pads["text"].expand(3, 8)), "behind the end"
+    assert torch.equal(context[1, :5], told.nulls["text"].expand(5, 8)), "nothing known"
+    longer = torch.cat([given, torch.full((3, 1, 6), math.nan)], dim=1)
+    assert torch.equal(told({"text": longer, "sex": sex})[0], context)
+    nothing, _ = told(unknown(declared, 2, CPU))
+    assert torch.equal(nothing[0, :5], told.nulls["text"].expand(5, 8))
+    (context.sum() + gist.sum()).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in told.parameters())
+    for wrong in (torch.zeros(3, 6, 6), torch.zeros(3, 4, 7), torch.zeros(3, 4), torch.zeros(3, 4, 6).long()):
+        with pytest.raises(UsageError, match=r"expected float32 \(B, at most 5, 6\)"):
+            told({"text": wrong, "sex": sex})

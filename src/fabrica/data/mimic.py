@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from fabrica.data.about import age, sex
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.tables import SPLIT_NAMES
-from fabrica.errors import UsageError
+from fabrica.errors import UsageError, unknown
 
 TABLES = "mimic-cxr-2.*-{}.csv"
 VIEWS = ("PA",)
@@ -25,6 +26,7 @@ HEADING = re.compile(r"^[ \t]*([A-Z][A-Z \t/&,()-]{2,}|Findings|Impression):", r
 SECTIONS = ("FINDINGS", "IMPRESSION")
 SPLITS = {**SPLIT_NAMES, "validate": "val"}
 KEYS = {"subject_id", "study_id", "dicom_id"}
+AGES, SEXES = ("PatientAge", "anchor_age", "age"), ("PatientSex", "gender", "sex")  # columns that a table may have
 
 Progress = Callable[[int, int], None]
 
@@ -42,17 +44,21 @@ def mimic(
 ) -> Manifest:
     """A row each for the images of these views (PA, AP, LATERAL, ...; () for all): the view as domain too, the findings
     that are sure as label ("Edema|Pneumonia"), the sections FINDINGS and IMPRESSION of the study's report as text, and
-    the split as published, which is by patient.
+    the split as published, which is by patient. Age and sex are empty, since the published tables do not say them,
+    unless the metadata have a column of MIMIC-IV's (anchor_age, gender) or of DICOM's beside them.
 
     reports  the folder that holds the reports' own `files`; None: `folder`.
 
     Images that the tables name and the folder lacks are left out with a note, since hardly anybody has them all.
-    Nothing is decoded. Raises UsageError without the tables, without the split, and where no image is left.
+    Nothing is decoded. Raises UsageError without the tables, without the split, for views that no image has, and where
+    no image is left.
     """
     folder = Path(folder)
+    if reports is not None and not Path(reports).is_dir():
+        raise UsageError(f"no folder {reports} of reports; expected files/p10/p10000032/s50414267.txt in it")
     split = {record["dicom_id"]: record.get("split", "") for record in _records(folder, "split")}
     labels = {record["study_id"]: _positive(record) for record in _records(folder, "chexpert", required=False)}
-    wanted = [r for r in _records(folder, "metadata") if not views or r.get("ViewPosition", "") in views]
+    wanted = _wanted(folder, views)
     manifest = Manifest([], folder)
     texts: dict[str, str | None] = {}
     unread = silent = 0
@@ -85,6 +91,21 @@ def mimic(
     return manifest
 
 
+def _wanted(folder: Path, views: Collection[str]) -> list[dict[str, str]]:
+    """The metadata of the images of these views; UsageError for a view that none has."""
+    wanted: list[dict[str, str]] = []
+    there: set[str] = set()
+    for record in _records(folder, "metadata"):
+        view = record.get("ViewPosition", "")
+        there.add(view)
+        if not views or view in views:
+            wanted.append(record)
+    for view in views:
+        if view not in there:
+            raise unknown("view", view, there - {""})
+    return wanted
+
+
 _SILENT = "have a report with neither FINDINGS nor IMPRESSION: their text is empty"
 
 
@@ -109,8 +130,14 @@ def _row(record: dict[str, str], split: dict[str, str], labels: dict[str, str]) 
         split=SPLITS.get(split.get(image, ""), ""),
         domain=record.get("ViewPosition", ""),
         view=record.get("ViewPosition", ""),
+        age=age(_first(record, AGES)),
+        sex=sex(_first(record, SEXES)),
         label=labels.get(record["study_id"], ""),
     )
+
+
+def _first(record: dict[str, str], names: Collection[str]) -> str:
+    return next((record[name] for name in names if record.get(name)), "")
 
 
 def _text(path: Path) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -20,15 +20,19 @@ from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.data.tables import Table, find_table, read_table, stem
-from fabrica.errors import FabricaError, ReadError, UsageError
+from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 
 Progress = Callable[[int, int], None]
+LAYOUTS = ("mimic-cxr",)  # those that are not told by folders alone
 
 
 def scan(
     folder: str | Path,
     *,
     labels: Path | None = None,
+    layout: str = "",
+    views: Collection[str] | None = None,
+    reports: Path | None = None,
     patient_regex: str | None = None,
     fractions: Fractions = (0.8, 0.1, 0.1),
     seed: int = 0,
@@ -46,6 +50,9 @@ def scan(
 
     labels         a CSV that names the files; what it says comes before all else. Without it, a CSV in the folder
                    or its parent that knows at least half of the images is used. See `fabrica.data.tables`.
+    layout         "mimic-cxr": MIMIC-CXR-JPG, with its own tables and split. "": what the folder shows.
+    views, reports of MIMIC-CXR-JPG: which views, None for PA alone, () for all; and where its reports are, None for the
+                   same folder.
     patient_regex  searched in the relative path (and "/" + frame); its first group is the patient.
     fractions      of the patients in train, val and test. See `fabrica.data.split` for published splits.
     verify         decode every image, so that damaged files are left out and copies are found. Without it only
@@ -62,22 +69,37 @@ def scan(
     folder = Path(folder)
     if not folder.exists():
         raise UsageError(f"no folder {folder} to scan")
-    if labels is None and patient_regex is None and mimic.is_mimic(folder):
-        return mimic.mimic(folder, progress=progress)
+    if _is_mimic(folder, layout, views, reports, labels or patient_regex):
+        return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
     root, files = (folder, walk(folder)) if folder.is_dir() else (folder.parent, [folder])
-    layout = layouts.read_layout(_relative(path, root) for path in files)
-    found = find([path for path in files if _relative(path, root) not in layout.masks])
+    places = layouts.read_layout(_relative(path, root) for path in files)
+    found = find([path for path in files if _relative(path, root) not in places.masks])
     items, damaged = _verified(found.items, workers, progress) if verify else (found.items, [])
     rejected = [(_relative(path, root), reason) for path, reason in [*found.rejected, *damaged]]
     if not items:
         raise FabricaError(_nothing(folder, found.ignored, rejected))
     manifest = Manifest([], root, [], sorted(rejected))
-    _fill(manifest, items, layout, _table(labels, root, items), patient_regex)
+    _fill(manifest, items, places, _table(labels, root, items), patient_regex)
     manifest.notes += split_rows(manifest.rows, fractions, seed)
     manifest.notes += remove_leaks(manifest.rows)
     if not verify:
         manifest.notes.append("not verified: damaged files and copies were not looked for")
     return manifest
+
+
+def _is_mimic(
+    folder: Path, layout: str, views: Collection[str] | None, reports: Path | None, own: Path | str | None
+) -> bool:
+    """Whether to read the folder by the tables of MIMIC-CXR-JPG. Raises UsageError for an unknown layout, and for what
+    cannot stand together."""
+    if layout and layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    if layout and own:
+        raise UsageError(f"layout {layout} says labels and patients by its own tables; leave {own} out, or the layout")
+    found = bool(layout) or (not own and mimic.is_mimic(folder))
+    if not found and (views is not None or reports is not None):
+        raise UsageError(f"{folder} is not laid out as MIMIC-CXR-JPG, which views and reports are for; leave them out")
+    return found
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -44,6 +44,7 @@ class SRGAN(nn.Module):
     ships: ClassVar[tuple[str, ...]] = ("generator",)
     players: ClassVar[dict[str, tuple[str, ...]]] = {"generator": ("generator",), "critic": ("critic",)}
     keep: ClassVar[str] = "loss"
+    files: ClassVar[tuple[str, ...]] = ("network",)
     local: ClassVar[bool] = True
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:

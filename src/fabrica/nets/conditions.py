@@ -33,6 +33,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Features:
+    """A report as what a frozen encoder makes of its tokens: (B, L, width) float32, L at most `context`, the first of
+    them for the whole; NaN behind the end of a text, and all of it where nothing is known."""
+
+    width: int
+    context: int
+
+
+@dataclass(frozen=True)
 class Category:
     """One of so many classes, such as sex or view: (B,) int64, 0 to classes - 1; not known where it is below 0."""
 
@@ -56,7 +65,7 @@ class Mask:
     size: tuple[int, ...]
 
 
-Said = Text | Category | Number
+Said = Text | Features | Category | Number
 Condition = Said | Mask
 
 
@@ -79,7 +88,7 @@ class Conditions(nn.Module):
         self.readers = nn.ModuleDict({name: _reader(name, what, width) for name, what in declared.items()})
         self.nulls = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in declared})
         self.pads = nn.ParameterDict(
-            {name: nn.Parameter(torch.randn(width)) for name, what in declared.items() if isinstance(what, Text)}
+            {name: nn.Parameter(torch.randn(width)) for name, what in declared.items() if _places(what)}
         )
 
     def forward(self, values: Mapping[str, Tensor], hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -95,7 +104,7 @@ class Conditions(nn.Module):
             absent = _absent(what, given)
             if hidden is not None:
                 absent = absent | hidden[:, k].to(absent.device)
-            if isinstance(what, Text):
+            if isinstance(what, Text | Features):
                 part = self._read(name, what, given)
             elif isinstance(what, Category):
                 part = self.readers[name](given.clamp(min=0))[:, None]
@@ -104,12 +113,16 @@ class Conditions(nn.Module):
             parts.append(torch.where(absent[:, None, None], self.nulls[name], part.float()))
         return torch.cat(parts, dim=1), torch.cat([part[:, 0] for part in parts], dim=1)
 
-    def _read(self, name: str, what: Text, ids: Tensor) -> Tensor:
-        """(B, context, width) whatever the length of `ids`."""
-        mask = ids > PAD
-        meaning = self.readers[name](ids.clamp(min=PAD), mask)
+    def _read(self, name: str, what: Text | Features, given: Tensor) -> Tensor:
+        """(B, context, width) whatever the length of `given`."""
+        if isinstance(what, Text):
+            mask = given > PAD
+            meaning = self.readers[name](given.clamp(min=PAD), mask)
+        else:
+            mask = ~given[..., 0].isnan()
+            meaning = self.readers[name](given.nan_to_num(0.0))
         there = torch.where(mask[..., None], meaning.float(), self.pads[name])
-        rest = self.pads[name].expand(len(ids), what.context - ids.shape[1], self.width)
+        rest = self.pads[name].expand(len(given), what.context - given.shape[1], self.width)
         return torch.cat([there, rest], dim=1)
 
     def _check(self, values: Mapping[str, Tensor]) -> None:
@@ -121,16 +134,18 @@ class Conditions(nn.Module):
             if name not in values:
                 raise UsageError(f"condition {name!r} has no values; give -1 or NaN for those that are not known")
             given = values[name]
-            shape = f"(B, at most {what.context})" if isinstance(what, Text) else "(B,)"
-            right = (
-                given.ndim == 2 and 1 <= given.shape[1] <= what.context if isinstance(what, Text) else given.ndim == 1
-            )
-            if not right or given.is_floating_point() != isinstance(what, Number):
+            places, wide = _places(what), (what.width,) if isinstance(what, Features) else ()
+            shape = ("B", *([f"at most {places}"] if places else []), *map(str, wide))
+            right = given.ndim == len(shape) and tuple(given.shape[2:]) == wide
+            right = right and (not places or 1 <= given.shape[1] <= places)
+            real = isinstance(what, Number | Features)
+            if not right or given.is_floating_point() != real:
                 raise UsageError(
                     f"condition {name!r} has {str(given.dtype).removeprefix('torch.')} values of shape "
-                    f"{tuple(given.shape)}; expected {'float32' if isinstance(what, Number) else 'int64'} {shape}"
+                    f"{tuple(given.shape)}; expected {'float32' if real else 'int64'} "
+                    f"({', '.join(shape)}{',' * (len(shape) == 1)})"
                 )
-            most = 0 if isinstance(what, Number) else what.tokens if isinstance(what, Text) else what.classes
+            most = what.tokens if isinstance(what, Text) else what.classes if isinstance(what, Category) else 0
             if most and given.device.type == "cpu" and given.numel() and int(given.max()) >= most:
                 raise UsageError(f"condition {name!r} has the value {int(given.max())}; expected at most {most - 1}")
             sizes.add(len(given))
@@ -147,6 +162,8 @@ def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) 
     for name, what in declared.items():
         if isinstance(what, Text):
             values[name] = torch.full((size, 1), PAD, device=device)
+        elif isinstance(what, Features):
+            values[name] = torch.full((size, 1, what.width), math.nan, device=device)
         elif isinstance(what, Category):
             values[name] = torch.full((size,), -1, device=device)
         elif isinstance(what, Number):
@@ -171,6 +188,8 @@ def _reader(name: str, what: Said, width: int) -> nn.Module:
         raise UsageError(f"a condition cannot be called {name!r}; take a word without full stops")
     if isinstance(what, Text):
         return TextEncoder(what.tokens, width, what.layers, what.heads, what.context)
+    if isinstance(what, Features):
+        return nn.Linear(what.width, width)
     if isinstance(what, Category):
         if what.classes < 2:
             raise UsageError(f"condition {name!r} has {what.classes} classes; expected 2 or more")
@@ -182,10 +201,17 @@ def _reader(name: str, what: Said, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(1 + 2 * OCTAVES, width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width))
 
 
+def _places(what: Said) -> int:
+    """The most tokens of a text; 0 for what is none."""
+    return what.context if isinstance(what, Text | Features) else 0
+
+
 def _absent(what: Said, given: Tensor) -> Tensor:
     """(B,) bool: where nothing is known."""
     if isinstance(what, Text):
         return (given <= END).all(dim=1)  # no word between its beginning and its end
+    if isinstance(what, Features):
+        return given[..., 0].isnan().all(dim=1)
     return given < 0 if isinstance(what, Category) else given.isnan()
 
 
