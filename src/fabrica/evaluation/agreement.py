@@ -43,10 +43,11 @@ def agreement(
             continue
         answer = discriminant(train, of_train, classes)
         share, low, high = _balanced(answer(fake), of_fake, classes)
+        chance = f"{100 / len(classes):.0f} %"
         explanation = (
             f"Share of synthetic images in which a classifier trained on real ones sees the {name} that was asked for "
-            f"({', '.join(classes)}; each counted alike, chance {100 / len(classes):.0f} %); real: held-out images. Where a text leaves it open, no "
-            "more than chance can be expected."
+            f"({', '.join(classes)}; each counted alike, chance {chance}); real: held-out images. Where a text leaves "
+            "it open, no more than chance can be expected."
         )
         at_real = _balanced(answer(real), of_real, classes)[0]
         title = name.capitalize()
