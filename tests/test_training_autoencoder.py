@@ -126,7 +126,7 @@ def test_what_an_autoencoder_is_not_for_is_one_line(run: Path, tmp_path: Path) -
 
 
 def test_a_network_file_that_is_not_there_is_missed_before_images_are_read(tmp_path: Path) -> None:
-    recipe = tiny("autoencoder-chest", "method.network=/nowhere.pt")
+    recipe = tiny("autoencoder-chest", "train.steps=2", "method.network=/nowhere.pt")
     with pytest.raises(UsageError, match=r"method\.network: there is no file /nowhere\.pt; nothing is downloaded"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
