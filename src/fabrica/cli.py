@@ -288,7 +288,7 @@ def sample(
     loaded = load(model)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
-    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_)
+    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_, told.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
 

@@ -70,8 +70,8 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
         "weights kept": kept,
         "made with": f"Fabrica {__version__}, seed {recipe.seed}",
     }
-    prompt = " --prompt TEXT" * ("text" in recipe.data.condition)
-    use = [f"fabrica sample FOLDER{prompt} -n 16 -o samples"]
+    asked = " --prompt TEXT" * ("text" in recipe.data.condition) + " --mask FILE" * ("mask" in recipe.data.condition)
+    use = [f"fabrica sample FOLDER{asked} -n 16 -o samples"]
     warning = SYNTHETIC
     if isinstance(method, Compressor):
         rows["latents"] = " x ".join(str(side) for side in method.latent_shape)

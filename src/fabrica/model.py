@@ -27,7 +27,7 @@ from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import AUTOENCODER, RECIPE, WEIGHTS, WORDS, codec_of
-from fabrica.image import Float32, Image
+from fabrica.image import Float32, Float64, Image
 from fabrica.likeness import unlike
 from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, build, networks
 from fabrica.nets.folding import folded
@@ -252,6 +252,16 @@ class Model:
             return {}
         return {"mask": seen}
 
+    def mask_seen(self, mask: Image) -> Image:
+        """A mask as this model sees it when it is told it: a label map (1, *S) on the grid of the images it makes.
+
+        Raises UsageError for one that it cannot be told, and of a model that is told none."""
+        found = self._masks(mask, 1, warnings.warn)
+        if not found:
+            raise UsageError(f"model {self.name} is told no mask of an image; leave it out")
+        labels = middle(found["mask"].numpy().argmax(1)[:, None].astype(np.float32), self.size)[0]
+        return Image(labels, self._affine(), "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
+
     def apply(
         self,
         image: Image,
@@ -334,16 +344,9 @@ class Model:
 
     def _image(self, values: Float32, seed: int) -> Image:
         low, high = self.codec.span
-        output = self.recipe.output
-        # as the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
-        # front at the top
-        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
-        affine = np.eye(4)
-        for axis, spacing in enumerate(reversed(output.spacing)):
-            affine[axis, axis] = direction * spacing
         origin = {
             "format": "synthetic",
-            "modality": output.modality or "OT",
+            "modality": self.recipe.output.modality or "OT",
             "range": (low, high),
             "window": ((low + high) / 2, high - low),
             "step": 1.0 if high - low > 1 else (high - low) / 65535,
@@ -351,7 +354,16 @@ class Model:
             "model_hash": self.hash,
             "seed": seed,
         }
-        return Image(self.codec.decode(values), affine, self.codec.unit, origin)
+        return Image(self.codec.decode(values), self._affine(), self.codec.unit, origin)
+
+    def _affine(self) -> Float64:
+        """As the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
+        front at the top."""
+        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
+        affine = np.eye(4)
+        for axis, spacing in enumerate(reversed(self.recipe.output.spacing)):
+            affine[axis, axis] = direction * spacing
+        return affine
 
 
 @dataclass(frozen=True)
@@ -435,13 +447,21 @@ def suffix_of(as_: str) -> str:
 
 
 def write_samples(
-    images: Sequence[Image], known: Sequence[Known], folder: Path, model: Model, as_: str = "png"
+    images: Sequence[Image],
+    known: Sequence[Known],
+    folder: Path,
+    model: Model,
+    as_: str = "png",
+    mask: Image | None = None,
 ) -> Manifest:
     """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
-    manifest."""
+    manifest. mask: a label map that all were told, which is written beside them, on their grid."""
     suffix = suffix_of(as_)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, seen = [], ""
+    if mask is not None:
+        seen = f"mask{'.nii.gz' if len(model.size) == 3 else '.png'}"
+        io.write(model.mask_seen(mask), folder / seen)
     for image, told in zip(images, known, strict=True):
         seed = image.origin["seed"]
         name = f"{model.hash}-{seed:06d}"
@@ -454,6 +474,7 @@ def write_samples(
                 path=path.name,
                 split="test",
                 modality=image.origin["modality"],
+                mask=seen,
                 **told,
             )
         )

@@ -57,7 +57,7 @@ def examples(subject: Subject, sets: Sets, seed: int) -> list[Shown]:
     if subject.model is None or "text" not in subject.config.condition:
         return []
     places = [k for k, known in enumerate(sets.known) if known.get("text")][:SHOWN]
-    told = {name: [sets.known[k].get(name, "") for k in places] for name in subject.config.condition}
+    told = sets.told(subject.config, places)
     made = subject.model.sample_array(len(places), seed=seed, told=told, warn=lambda note: None)
     return [Shown(sets.known[k]["text"], image, sets.heldout[k]) for k, image in zip(places, made, strict=True)]
 

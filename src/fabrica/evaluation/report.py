@@ -33,6 +33,7 @@ BESIDE = {  # what scores stand beside
     "wiener": "Wiener's filter",
     "bicubic": "bicubic",
     "shrunk": "as many numbers",
+    "another": "another's mask",
     "real": "real images",
 }
 
@@ -170,7 +171,8 @@ class CurvePoint:
 @dataclass(frozen=True)
 class Exhibits:
     """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]; spacing in mm, in the order
-    of S, () if not known. texts: each with what the model drew for it, and the real image that it describes."""
+    of S, () if not known. texts: each with what the model drew for it, and the real image that it describes; masks:
+    each (3, C, *S) a mask, what the model drew for it, and the real image that it is of."""
 
     title: str
     subject: str
@@ -187,6 +189,7 @@ class Exhibits:
     classes: Sequence[ClassScore] = field(default_factory=tuple)
     texts: Sequence[tuple[str, Float32]] = ()
     obeyed: Chart | None = None
+    masks: Sequence[Float32] = ()
     spacing: Sequence[float] = ()
 
 
@@ -260,6 +263,9 @@ def render(report: Report, show: Exhibits) -> str:
     def couple(images: Float32) -> str:
         return png_uri(image_grid(images, 1 if volumes else 2, spacing=show.spacing), widest=600)
 
+    def triple(images: Float32) -> str:
+        return png_uri(image_grid(images, 1 if volumes else 3, spacing=show.spacing), widest=900)
+
     def picture(pair: Pair) -> str:
         return png_uri(triptych(pair.image, pair.nearest, show.spacing), widest=900)
 
@@ -273,6 +279,7 @@ def render(report: Report, show: Exhibits) -> str:
         strip=_strip,
         picture=picture,
         couple=couple,
+        triple=triple,
         real_grid=grid(show.real),
         synthetic_grid=grid(show.synthetic),
         grid_count=(min(count, len(show.real)), min(count, len(show.synthetic))),

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.conditions import Known, described
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.conditions import Asked, Known, described
+from fabrica.data.cache import build_cache, build_masks, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.manifest import SPLITS, Manifest
-from fabrica.data.sources import PHANTOM, load_manifest
+from fabrica.data.masks import Given
+from fabrica.data.sources import MASK, PHANTOM, load_manifest
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.memorisation import GRIDS, shrunk
 from fabrica.image import Float32, Image
@@ -39,12 +40,14 @@ BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all."""
+    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all.
+    masks: those that were told."""
 
     images: Float32
     names: Sequence[str]
     labels: Int | None = None
     seconds: float | None = None
+    masks: Sequence[Given] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,8 @@ class Subject:
         began = time.perf_counter()
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
-        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds)
+        masks = cast(list[Given], told.get(MASK, []))
+        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ class Sets:
     memory     what the model was trained on, None if it is not there: this is searched for copies, at the places
                `searched`. The same as train unless a model is judged against other data than its own.
     spacing    mm between pixel centres of the held-out images, in the order of S; () if not known.
+    masks      the label maps (1, *S) of the held-out images, for a model that is told masks; () for others.
     """
 
     heldout: Float32
@@ -109,8 +114,9 @@ class Sets:
     notes: Sequence[str] = ()
     known: Sequence[Known] = ()
     spacing: Sequence[float] = ()
+    masks: Sequence[Given] = ()
 
-    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, list[str]], Int | None]:
+    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, Asked], Int | None]:
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
         their classes, then as frequent as there; and the labels of these."""
         rng = np.random.default_rng(seed)
@@ -120,8 +126,14 @@ class Sets:
             labels = rng.permutation(spread(self.labels, len(self.classes), n))
             return {"label": [self.classes[k] for k in labels]}, labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
-        told = {name: [self.known[k].get(name, "") for k in places] for name in config.condition}
-        return told, None if self.labels is None else self.labels[places]
+        return self.told(config, places), None if self.labels is None else self.labels[places]
+
+    def told(self, config: DataConfig, places: Sequence[int] | Int) -> dict[str, Asked]:
+        """All that is known of the held-out images at these places, for a model to be told."""
+        told: dict[str, Asked] = {
+            name: [self.known[k].get(name, "") for k in places] for name in config.condition if name != MASK
+        }
+        return told | ({MASK: [self.masks[k] for k in places]} if MASK in config.condition else {})
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None]:
         """At most n training images and their labels, drawn at random, classes as frequent as held out."""
@@ -367,7 +379,22 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
         notes=notes,
         known=[heldout.known(int(k)) for k in kept],
         spacing=heldout.spacing,
+        masks=_masks(subject, used, kept, tell) if MASK in config.condition else (),
     )
+
+
+def _masks(subject: Subject, split: str, kept: Int, tell: Progress) -> list[Given]:
+    """The label maps of these images of a split; None where there is none."""
+    from fabrica.folder import codec_of
+
+    assert subject.model is not None  # nothing else is told masks
+    codec = codec_of(subject.model.recipe.codec_mask)
+    found = build_masks(subject.config, codec, split, lambda done, total: tell(f"caching {split} masks", done, total))
+    masks: list[Given] = []
+    for k in kept:
+        values = found.read([int(k)])[0]
+        masks.append(Image(codec.decode(values), unit="label") if (values > 0).any() else None)
+    return masks
 
 
 def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Dataset | None, str]:

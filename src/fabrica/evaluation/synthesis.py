@@ -19,7 +19,7 @@ import numpy as np
 from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
-from fabrica.evaluation import distribution, extractors, prompted
+from fabrica.evaluation import distribution, extractors, masked, prompted
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
@@ -110,6 +110,7 @@ def evaluate(
     obeyed = prompted.obedience(subject, GUIDANCES if guidances is None else guidances, seed, tell)
     if obeyed and subject.model:
         rows += prompted.rows_of(obeyed, subject.model.recipe.sample.guidance)
+    rows += masked.rows(drawn, sets, seed)
     shown_texts = prompted.examples(subject, sets, seed)
     classes = by_class(bench, sets, drawn)
     trial = Trial(subject, sets, drawn, bench, found, rows, curve, classes, n, seed, shown_texts, obeyed)
@@ -190,6 +191,7 @@ def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
         classes=trial.classes,
         texts=[(one.text, np.stack([one.synthetic, one.real])) for one in trial.examples],
         obeyed=prompted.chart(trial.obeyed) if trial.obeyed else None,
+        masks=masked.examples(trial.drawn, trial.sets),
         spacing=trial.sets.spacing,
     )
 
