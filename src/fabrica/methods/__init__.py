@@ -8,7 +8,7 @@ keep      what tells the best weights, unless the recipe chooses: "loss" (of `va
 turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
 
 One that synthesises sees batch["image"], and what the recipe has it told of each image: batch["label"], batch["text"],
-... (see `fabrica.conditions`). It has
+batch["mask"] ... (see `fabrica.conditions`). It has
 
 choices   which of the recipe's `sample:` values mean something to it
 sample    (draw, told, settings, device) -> images, made of the noise that is drawn, of which something is told or {}
