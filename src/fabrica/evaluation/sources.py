@@ -40,22 +40,14 @@ BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-<<<<<<< HEAD
     """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all. known: what
     each was told, and what else is known of the held-out image that was told the same; masks: those that were told."""
-=======
-    """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all.
-    masks: those that were told."""
->>>>>>> masks
 
     images: Float32
     names: Sequence[str]
     labels: Int | None = None
     seconds: float | None = None
-<<<<<<< HEAD
     known: Sequence[Known] = ()
-=======
->>>>>>> masks
     masks: Sequence[Given] = ()
 
 
@@ -98,11 +90,7 @@ class Subject:
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
         masks = cast(list[Given], told.get(MASK, []))
-<<<<<<< HEAD
         return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, known, masks)
-=======
-        return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, masks)
->>>>>>> masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +117,7 @@ class Sets:
     spacing: Sequence[float] = ()
     masks: Sequence[Given] = ()
 
-<<<<<<< HEAD
     def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
-=======
-    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, Asked], Int | None]:
->>>>>>> masks
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
         their classes, then as frequent as there; all that is known of these; and their labels."""
         rng = np.random.default_rng(seed)
@@ -144,19 +128,8 @@ class Sets:
             names = [self.classes[k] for k in labels]
             return {"label": names}, [{"label": name} for name in names], labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
-<<<<<<< HEAD
         known = [self.known[k] for k in places]
         return self.told(config, places), known, None if self.labels is None else self.labels[places]
-=======
-        return self.told(config, places), None if self.labels is None else self.labels[places]
-
-    def told(self, config: DataConfig, places: Sequence[int] | Int) -> dict[str, Asked]:
-        """All that is known of the held-out images at these places, for a model to be told."""
-        told: dict[str, Asked] = {
-            name: [self.known[k].get(name, "") for k in places] for name in config.condition if name != MASK
-        }
-        return told | ({MASK: [self.masks[k] for k in places]} if MASK in config.condition else {})
->>>>>>> masks
 
     def told(self, config: DataConfig, places: Sequence[int] | Int) -> dict[str, Asked]:
         """All that is known of the held-out images at these places, for a model to be told."""

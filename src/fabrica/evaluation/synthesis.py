@@ -20,10 +20,7 @@ from fabrica import __version__
 from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.evaluation import distribution, extractors, masked, prompted
-<<<<<<< HEAD
 from fabrica.evaluation.agreement import agreement
-=======
->>>>>>> masks
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
