@@ -173,7 +173,7 @@ def test_interpolation_refuses_what_it_has_no_use_for(gan: Path, tmp_path: Path)
         ((*two, "--frames", 1), "asked for 1 frames; expected at least 2"),
         (("--interpolate", 1, -2), "expected two seeds from 0"),
         ((*two, "--steps", 3), "has no steps; it has truncation"),
-        ((*two, "--label", "normal"), "knows no labels"),
+        ((*two, "--label", "normal"), "is told no label"),
         (("--truncation", -1), "asked for truncation -1"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):

@@ -103,7 +103,7 @@ def test_shipped_recipes_are_complete(name: str, monkeypatch: pytest.MonkeyPatch
     assert first.startswith("# fabrica ") and f"fabrica train {name} " in first
     assert (recipe.task in ("translate", "restore")) == bool(recipe.data.a) == bool(recipe.data.b)
     assert (recipe.task == "restore") == recipe.data.restores
-    monkeypatch.setattr("fabrica.methods.diffusion.DiffusionModelUNet", without_memory)
+    monkeypatch.setattr("fabrica.nets.denoisers.DiffusionModelUNet", without_memory)
     build(recipe)
 
 

@@ -135,7 +135,7 @@ def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) ->
         (["train.keep=frd"], "with uses.autoencoder take loss"),
         (["uses.autoencoder=/nowhere"], "/nowhere is not a model folder"),
         (["uses={autoencoder: ''}"], "uses.autoencoder is empty"),
-        (["uses.teacher=x"], "no use 'teacher'"),
+        (["uses.critic=x"], "no use 'critic'"),
         (
             ["method.channels=[8,8,8,8,16]", "method.attention=[false,false,false,false,false]"],
             "size of latents [8, 8] does not fit; this network takes multiples of 16, take another size",

@@ -184,6 +184,9 @@ def _body(text: str) -> str:
     return " ".join(sentences(text)) or text
 
 
+NOTHING = Teller((), {}, Vocabulary(), frozenset(), 0)  # of models that are told nothing
+
+
 def _years(age: str) -> float:
     try:
         years = float(age) if age else math.nan

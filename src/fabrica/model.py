@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fabrica import bundle, io, noise
 from fabrica.codec import Codec
-from fabrica.conditions import Asked, Known, Teller, load_words, teller
+from fabrica.conditions import NOTHING, Asked, Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import shown
@@ -53,8 +53,8 @@ class Model:
     method: Method
     device: torch.device
     hash: str
-    teller: Teller
     codecs_beside: tuple[Codec, ...] = ()
+    teller: Teller = NOTHING
 
     @property
     def name(self) -> str:
@@ -418,14 +418,14 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     learned = "text" in recipe.data.condition and not reader
     told = teller(recipe, *load_words(folder / WORDS)) if learned else teller(recipe, reader=reader)
-    return Model(folder, recipe, *codecs, method, chosen, digest, told, beside)
+    return Model(folder, recipe, *codecs, method, chosen, digest, beside, told)
 
 
 def _of_bundle(folder: Path, device: torch.device) -> Model:
     recipe, method, digest = bundle.opened(folder)
     cast(nn.Module, method).to(device).eval().requires_grad_(False)
     codec = codec_of(recipe.codec)
-    return Model(folder, recipe, codec, codec, method, device, digest, teller(recipe))
+    return Model(folder, recipe, codec, codec, method, device, digest, (), teller(recipe))
 
 
 def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
