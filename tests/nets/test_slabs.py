@@ -152,5 +152,5 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     _, by_slabs, twice, whole = map(int, done.stdout.split())
     widest = 4 * 16 * 96 * 192 * 32
     assert by_slabs < whole / 2, done.stdout
-    assert twice - by_slabs < widest, done.stdout  # the allocator holds some more; the whole would hold several such maps
+    assert twice - by_slabs < widest, done.stdout  # beside what the allocator holds; the whole keeps several
     assert not list(tmp_path.iterdir())
