@@ -134,25 +134,23 @@ class Diffusion(nn.Module):
 
     def denoising(self, told: Told, settings: SampleConfig, count: int, device: torch.device) -> diffusion.Denoise:
         """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
-        nothing = self._nothing(count, device)
 
         def knowing(told: Told) -> diffusion.Denoise:
-            shown = self._shown({name: values.to(device) for name, values in told.items()})
+            shown = self._shown_of(told, count, device)
 
             def denoise(x_t: Tensor, t: float) -> Tensor:
                 return self._x_0(x_t, torch.full((len(x_t),), t, device=device), shown)
 
             return denoise
 
-        denoise = knowing({**nothing, **told})
+        denoise = knowing(told)
         if told and settings.guidance != 1.0:
-            denoise = diffusion.guided(denoise, knowing(nothing), settings.guidance, settings.rescale)
+            denoise = diffusion.guided(denoise, knowing({}), settings.guidance, settings.rescale)
         return denoise
 
     def predicting(self, told: Told, count: int, device: torch.device) -> diffusion.Predict:
         """The network's own answers, of `count` images of which this is told."""
-        known = {**self._nothing(count, device), **told}
-        shown = self._shown({name: values.to(device) for name, values in known.items()})
+        shown = self._shown_of(told, count, device)
         return lambda x_t, t: self._predict(x_t, t, shown)
 
     def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
@@ -195,9 +193,10 @@ class Diffusion(nn.Module):
             absent = absent | hidden[:, 0].to(absent.device)
         return {"class_labels": torch.where(absent, self.classes, told["label"])}
 
-    def _nothing(self, count: int, device: torch.device) -> Told:
-        """What is told of images of which nothing is."""
-        return unknown(self.declared, count, device)
+    def _shown_of(self, told: Told, count: int, device: torch.device) -> Told:
+        """The same, of `count` images of which perhaps not everything is told."""
+        known = {**unknown(self.declared, count, device), **told}
+        return self._shown({name: values.to(device) for name, values in known.items()})
 
     def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:
         return dropped(count, len(self.declared), self.config.label_drop, rng) if self.declared else None
