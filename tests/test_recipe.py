@@ -104,6 +104,8 @@ def test_shipped_recipes_are_complete(name: str, monkeypatch: pytest.MonkeyPatch
     assert (recipe.task in ("translate", "restore")) == bool(recipe.data.a) == bool(recipe.data.b)
     assert (recipe.task == "restore") == recipe.data.restores
     monkeypatch.setattr("fabrica.nets.denoisers.DiffusionModelUNet", without_memory)
+    if "teacher" in recipe.uses:  # of which a student takes its network
+        recipe.method["student"] = load_recipe(Path(recipe.uses["teacher"]).name).method
     build(recipe)
 
 
