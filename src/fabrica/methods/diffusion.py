@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.methods import Compressor, Told, Turn
-from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, unknown
+from fabrica.nets.alignment import Alignment, contrastive
+from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, known, unknown
 from fabrica.nets.denoisers import check, denoiser, laid_out
 from fabrica.nets.patches import folded, unfolded
 from fabrica.noise import Draw
@@ -50,6 +51,7 @@ class Diffusion(nn.Module):
         label_drop: float = 0.1  # how often what is told of an image is hidden in training, for guidance
         context_width: int = 192  # of what is told, but the label, as cross-attention sees it
         mask_width: int = 64  # of the layers that see a mask, where one is told
+        align: float = 0.1  # weight of finding whose words are whose in a batch; by it text is understood far sooner
 
     keep: ClassVar[str] = "loss"
     choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
@@ -87,10 +89,23 @@ class Diffusion(nn.Module):
         self.conditions = Conditions(self.said, config.context_width) if self.said else None
         self.ships = ("denoiser", "conditions") if self.said else ("denoiser",)
         self.players = {"denoiser": self.ships}
+        self.alignment: nn.Module | None = None
+        if config.align and self.said:
+            sides = [side // config.patch for side in shape[1:]]
+            seen = (shape[0] * config.patch ** len(sides), *sides)
+            self.alignment = Alignment(len(self.said) * config.context_width, seen)
+            self.players = {"denoiser": (*self.ships, "alignment")}
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
-        hidden = self._hidden(len(batch["image"]), rng)
-        yield Turn("denoiser", self._loss(batch["image"], self._shown(batch, hidden), rng).mean())
+        images, hidden = batch["image"], self._hidden(len(batch["image"]), rng)
+        shown = self._shown(batch, hidden)
+        loss = self._loss(images, shown, rng).mean()
+        if self.alignment is None or hidden is None:
+            yield Turn("denoiser", loss)
+            return
+        alike = self.alignment(shown["class_labels"], folded(images, self.config.patch))
+        apart = contrastive(alike, known(self.said, batch, hidden[:, : len(self.said)]))
+        yield Turn("denoiser", loss + self.config.align * apart, {"apart": float(apart.detach())})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The denoising loss (B,) of held-out images, weighted as in training."""
@@ -195,8 +210,8 @@ class Diffusion(nn.Module):
 
     def _shown_of(self, told: Told, count: int, device: torch.device) -> Told:
         """The same, of `count` images of which perhaps not everything is told."""
-        known = {**unknown(self.declared, count, device), **told}
-        return self._shown({name: values.to(device) for name, values in known.items()})
+        values = {**unknown(self.declared, count, device), **told}
+        return self._shown({name: each.to(device) for name, each in values.items()})
 
     def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:
         return dropped(count, len(self.declared), self.config.label_drop, rng) if self.declared else None

@@ -173,6 +173,12 @@ def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) 
     return values
 
 
+def known(declared: Mapping[str, Said], values: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+    """(B,) bool: of which images anything at all is told. hidden (B, conditions) as in `Conditions`."""
+    absent = torch.stack([_absent(what, values[name]) for name, what in declared.items()], dim=1)
+    return ~(absent | hidden.to(absent.device)).all(dim=1)
+
+
 def dropped(size: int, conditions: int, share: float, rng: torch.Generator) -> Tensor:
     """Which conditions to hide in training, (size, conditions) bool on the CPU: in `share` of the images all of them,
     since that is what guidance compares with and chance would hardly ever hide them all; and, where there are several,
