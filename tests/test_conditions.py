@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fabrica.about import about, age, sex
 from fabrica.bpe import BEGIN, PAD
 from fabrica.conditions import Teller, declared, described, learned, load_words, save_words, teller
-from fabrica.data.about import about, age, sex
 from fabrica.errors import FabricaError, UsageError
 from fabrica.nets.conditions import Category, Number, Text
 from fabrica.recipe import Recipe, load_recipe
@@ -63,19 +63,45 @@ def test_words_and_numbers_become_tensors(told: Teller) -> None:
     assert torch.equal(plain["text"][0], told.tensors([{"text": REPORTS[0]}])["text"][0])
 
 
-def test_values_that_there_are_not_are_refused(told: Teller) -> None:
+def test_values_that_there_are_not_are_refused_of_a_user(told: Teller) -> None:
     with pytest.raises(UsageError, match=r"no sex 'X'; expected one of F, M"):
-        told.tensors([{"sex": "X"}])
-    for wrong in ("old", "-3", "inf"):
+        told.asked(1, 0, {"sex": "X"})
+    for wrong in ("old", "-3", "inf", "500", -1.0):
         with pytest.raises(UsageError, match=r"expected years, e\.g\. 57"):
-            told.tensors([{"age": wrong}])
+            told.asked(2, 0, {"age": wrong})
+    with pytest.raises(UsageError, match="3 values of sex for 2 images"):
+        told.asked(2, 0, {"sex": ["F", "M", "F"]})
+
+
+def test_values_that_training_never_saw_stay_open_in_data(told: Teller) -> None:
+    """A held-out row must not stop an hour of training."""
+    found = told.tensors([{"sex": "O", "age": "057Y", "text": "🫁"}, {"sex": "M", "age": "old", "text": "🫁 lungs"}])
+    assert found["sex"].tolist() == [-1, 1]
+    assert found["age"][0] == 57 and math.isnan(found["age"][1])
+    assert (found["text"][0] > PAD).sum() == 2 < (found["text"][1] > PAD).sum()
+    assert [told.legible("text", said) for said in ("🫁", "心 12 .", "lungs")] == ["", "", "lungs"]
+
+
+def test_a_user_may_say_numbers_of_any_kind_or_nothing(told: Teller) -> None:
+    for years in (57, 57.0, np.float32(57), np.int64(57), "57"):
+        assert told.asked(2, 0, {"age": years}) == [{"age": "57"}] * 2
+    assert told.asked(2, 0, {"age": [None, math.nan], "text": None}) == [{"age": "", "text": ""}] * 2
+    (said,) = told.asked(1, 0, {"text": "a \udcff b"})
+    assert said["text"].encode("utf-8")  # half a surrogate pair, as a shell hands over a broken byte
+
+
+def test_classes_come_in_turn_only_where_nothing_else_is_told() -> None:
+    alone = teller(recipe("data.condition=label", "data.classes=[a,b]"))
+    assert [one["label"] for one in alone.asked(3, 1, {})] == ["b", "a", "b"]
+    beside = teller(recipe("data.condition=[label,sex]", "data.classes=[a,b]"))
+    assert beside.asked(2, 0, {"sex": "F"}) == [{"sex": "F"}] * 2
 
 
 def test_a_prompt_that_can_be_read_needs_no_note(told: Teller) -> None:
     assert told.misread("The heart is enlarged.") == told.misread("") == told.misread("  \n ") == []
 
 
-@pytest.mark.parametrize("prompt", ["心脏扩大。", "🫁🫀", "جمجمة", "αβγ δεζ"])
+@pytest.mark.parametrize("prompt", ["心脏扩大。", "🫁🫀", "جمجمة", "αβγ δεζ", "xyzzy .", "心脏 12"])
 def test_a_prompt_without_a_word_of_the_reports_is_refused(told: Teller, prompt: str) -> None:
     with pytest.raises(UsageError, match=r"no word of the prompt .* occurs in the reports"):
         told.misread(prompt)
@@ -88,6 +114,15 @@ def test_words_that_no_report_has_are_left_out_with_a_note(told: Teller) -> None
         told.tensors([{"text": t}])["text"] for t in ("The heart 🫀 is enlarged", "The heart is enlarged")
     )
     assert torch.equal(with_them, without)
+
+
+def test_what_is_no_sentence_is_named_too(told: Teller) -> None:
+    """Neither signs alone between full stops nor a heading of one's own may vanish without a word."""
+    (note,) = told.misread("The heart is enlarged. 🫁")
+    assert "🫁" in note and "enlarged" not in note
+    (note,) = told.misread("LEFT EFFUSION: large.")
+    assert "left effusion:" in note
+    assert told.misread("FINDINGS: 1. The heart is enlarged. IMPRESSION: Cardiomegaly.") == []
 
 
 def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: Teller) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ import fabrica
 from fabrica import diffusion, io
 from fabrica.cli import app
 from fabrica.codec import Codec
+from fabrica.data.manifest import Manifest
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.phantoms.chest import chest
@@ -160,3 +162,25 @@ def test_the_command_line_takes_files(run: Path, tmp_path: Path) -> None:
     given = io.read(tmp_path / "image.png")
     np.testing.assert_allclose(made.data[:, 8:], given.data[:, 8:], atol=1.0)
     assert np.abs(made.data[:, :8] - given.data[:, :8]).max() > 20
+
+
+def test_what_is_drawn_from_a_patient_stays_the_patients(run: Path, tmp_path: Path) -> None:
+    """Outside of the mask it shows the patient's own pixels: to call it an image of nobody would give them away."""
+    source = chest(5, 40).image
+    io.write(source, tmp_path / "chest.dcm", model="phantom", seed=5)
+    patient = io.read(tmp_path / "chest.dcm").origin["patient"]
+    words = ["sample", str(run), "-n", "2", "--from", str(tmp_path / "chest.dcm"), "--strength", "0.3"]
+    app([*words, "--as", "dicom", "-o", str(tmp_path / "out")], standalone_mode=False)
+    first, second = (pydicom.dcmread(path) for path in sorted((tmp_path / "out").glob("*.dcm")))
+    given = pydicom.dcmread(tmp_path / "chest.dcm")
+    for made in (first, second):
+        assert made.PatientID == given.PatientID and made.StudyInstanceUID == given.StudyInstanceUID
+        assert made.SyntheticData == "YES" and made.ImageType[0] == "DERIVED"
+        assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == given.SOPInstanceUID
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    rows = Manifest.load(tmp_path / "out" / "manifest.csv").rows
+    assert {row.patient for row in rows} == {patient}
+    made = io.read(tmp_path / "out" / rows[0].path)
+    assert made.spacing == pytest.approx([side * 40 / 16 for side in source.spacing], rel=1e-3)
+    app([*words, "--as", "dicom", "-o", str(tmp_path / "out")], standalone_mode=False)
+    assert len(Manifest.load(tmp_path / "out" / "manifest.csv").rows) == 2, "the same again"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fabrica.about import age as years
 from fabrica.bpe import FIRST, PAD, Vocabulary, learn, normalised, sentences, some_sentences
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.image import Image
@@ -23,10 +26,13 @@ from fabrica.recipe import CATEGORIES, Recipe
 
 AGES = (0.0, 100.0)  # years; who is older counts as 100
 LEAST_TEXTS = 2
+HEADINGS = re.compile(
+    r"(findings|impression|comparison|indication|technique|history|examination|conclusion):|\(?\d+[.)]|[-*•]"
+)
 
 Known = Mapping[str, str]
 """label, text, age, sex, view -> what is known of an image; what is "" or not there is not known."""
-Asked = str | float | Image | Sequence[str | float | Image | None]
+Asked = str | float | Image | None | Sequence[str | float | Image | None]
 """One value for all images, or one an image; of masks, label maps."""
 
 
@@ -85,45 +91,73 @@ class Teller:
         return some_sentences(text, rng) if rng.random() < self.excerpts else text
 
     def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
-        """The values of every condition, (B,) or, of text, (B, at most context, ...): see `fabrica.nets.conditions`.
-
-        Raises UsageError for a category that there is not, and an age that is no number."""
+        """The values of every condition but masks, (B,) or, of text, (B, at most context, ...): see
+        `fabrica.nets.conditions`. What cannot be told, see `legible`, is not known."""
         found = {}
         for name in self.names:
-            said = [one.get(name, "") for one in known]
+            said = [self.legible(name, one.get(name, "")) for one in known]
             if name == "text" and self.reader:
                 found[name] = self.reader.features([_body(text) for text in said])
             elif name == "text":
-                ids = np.stack([self._ids(text) for text in said])
+                ids = np.stack([self.vocabulary.encode(self._read(text)[0], self.context).ids for text in said])
                 longest = int((ids != PAD).sum(axis=1).max())
                 found[name] = torch.from_numpy(ids[:, :longest])  # more padding would take time and say nothing
             elif name == "age":
-                found[name] = torch.tensor([_years(age) for age in said])
+                found[name] = torch.tensor([float(age) if age else math.nan for age in said])
             elif name in self.categories:
-                found[name] = torch.tensor([self._number(name, value) for value in said])
+                values = list(self.categories[name])
+                found[name] = torch.tensor([values.index(value) if value else -1 for value in said])
         return found
 
-    def asked(self, n: int, seed: int, told: Mapping[str, Asked]) -> list[dict[str, str]]:
-        """What n images are told, by condition: one value for all of them, or one each. Without a label the classes
-        come in turn, by seed; anything else that is not there is left open.
+    def legible(self, name: str, value: str) -> str:
+        """What is known of an image as far as this model can be told it: as it is, or "" for a value that no training
+        image had, an age that is none, a text without a word that the model knows."""
+        if name in self.categories:
+            return value if value in self.categories[name] else ""
+        if name == "age":
+            return years(value)
+        return value if name != "text" or self._can_read(value) else ""
 
-        Raises UsageError for what no image is told, and other numbers of values than images."""
+    def asked(self, n: int, seed: int, told: Mapping[str, Asked]) -> list[dict[str, str]]:
+        """What n images are told, by condition, masks excepted: one value for all of them, or one each, None or "" for
+        what is not known. Of a model that is told nothing but a label, the classes come in turn, by seed, unless it is
+        given; anything else that is not there is left open.
+
+        Raises UsageError for what no image is told, values that there are not, and other numbers of them than images.
+        """
         given = dict(told)
         for name in given:
             if name not in self.names:
                 knows = f"it is told {', '.join(self.names)}" if self.names else "it is told nothing"
                 raise UsageError(f"the model is told no {name} of an image ({knows}); leave it out")
-        if "label" in self.names:
+        if self.names == ("label",):
             classes = self.categories["label"]
             given.setdefault("label", [classes[(seed + k) % len(classes)] for k in range(n)])
         found: list[dict[str, str]] = [{} for _ in range(n)]
         for name, values in given.items():
-            each = [values] * n if isinstance(values, str | int | float | Image) else list(values)
+            if name == "mask":
+                continue
+            each = (
+                [values] * n
+                if values is None or isinstance(values, str | int | float | np.number | Image)
+                else list(values)
+            )
             if len(each) != n:
                 raise UsageError(f"{len(each)} values of {name} for {n} images; expected one each, or one for all")
             for known, value in zip(found, each, strict=True):
-                known[name] = f"{value:g}" if isinstance(value, float) else str(value)
+                known[name] = self._value(name, value)
         return found
+
+    def _value(self, name: str, value: object) -> str:
+        """What a user says of one image, as a manifest would; UsageError for what cannot be."""
+        if isinstance(value, int | float | np.number):
+            value = "" if math.isnan(value) else f"{float(value):g}"
+        said = "" if value is None else str(value).encode("utf-8", "replace").decode()  # half a surrogate pair
+        if name in self.categories and said and said not in self.categories[name]:
+            raise unknown(name, said, self.categories[name])
+        if name == "age" and said and not years(said):
+            raise UsageError(f"age is {said!r}; expected years, e.g. 57")
+        return said
 
     def notes(self, known: Sequence[Known]) -> list[str]:
         """What the model does not get to see of what is asked, a sentence each. Raises UsageError as `misread`."""
@@ -138,45 +172,38 @@ class Teller:
         """What of a prompt a network does not get to see, a sentence each.
 
         Raises UsageError for a prompt of which nothing is left."""
-        said = _body(text)
         if self.reader:
-            return self._longer(self.reader.left_out(said))
-        unseen, words = self._unseen(said), normalised(said).split()
-        strange = [word for word in words if unseen & set(self.vocabulary.tokens(word))]
-        if words and len(strange) == len(words):
+            return self._longer(self.reader.left_out(_body(text)))
+        if not self._can_read(text):
             raise UsageError(
                 f"no word of the prompt {_short(text)} occurs in the reports that the model has learned from; write as "
                 "those reports are written, or leave the prompt out"
             )
+        read, strange = self._read(text)
+        strange = [*_passed_over(text), *strange]
         notes = [f"not in the training reports, and left out: {_short(' '.join(strange))}"] if strange else []
-        return notes + self._longer(self.vocabulary.encode(self._clean(text), self.context).left_out)
+        return notes + self._longer(self.vocabulary.encode(read, self.context).left_out)
 
     def _longer(self, left_out: str) -> list[str]:
         if not left_out:
             return []
         return [f"the model reads {self.context - 2} tokens, and the prompt is longer: {_short(left_out)}"]
 
-    def _ids(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return self.vocabulary.encode(self._clean(text), self.context).ids
+    def _can_read(self, text: str) -> bool:
+        """Whether a word is left of a text that says something; of one that says nothing, yes."""
+        return self.reader is not None or not text.strip() or any(sign.isalpha() for sign in self._read(text)[0])
 
-    def _clean(self, text: str) -> str:
-        """The sentences of a text without what no training report has taught."""
+    def _read(self, text: str) -> tuple[str, list[str]]:
+        """What of a text the network reads, and its words that no training report has taught."""
         said = _body(text)
-        unseen = self._unseen(said)
-        if not unseen:
-            return said
-        return " ".join(w for w in normalised(said).split() if not unseen & set(self.vocabulary.tokens(w)))
+        if not self._unseen(said):
+            return said, []
+        words = normalised(said).split()
+        strange = {word for word in words if self._unseen(word)}
+        return " ".join(word for word in words if word not in strange), [word for word in words if word in strange]
 
     def _unseen(self, text: str) -> frozenset[int]:
         return frozenset(self.vocabulary.tokens(text)) - self.seen
-
-    def _number(self, name: str, value: str) -> int:
-        values = self.categories[name]
-        if not value:
-            return -1
-        if value not in values:
-            raise unknown(name, value, values)
-        return list(values).index(value)
 
 
 def _body(text: str) -> str:
@@ -184,17 +211,19 @@ def _body(text: str) -> str:
     return " ".join(sentences(text)) or text
 
 
+def _passed_over(text: str) -> list[str]:
+    """The words of a text that stand in none of its sentences, but for the headings and numbers of a report."""
+    read = Counter(normalised(_body(text)).split())
+    found = []
+    for word in normalised(text).split():
+        if read[word]:
+            read[word] -= 1
+        elif not HEADINGS.fullmatch(word):
+            found.append(word)
+    return found
+
+
 NOTHING = Teller((), {}, Vocabulary(), frozenset(), 0)  # of models that are told nothing
-
-
-def _years(age: str) -> float:
-    try:
-        years = float(age) if age else math.nan
-    except ValueError:
-        years = math.inf
-    if math.isinf(years) or years < 0:
-        raise UsageError(f"age is {age!r}; expected years, e.g. 57")
-    return years
 
 
 def _short(text: str, most: int = 60) -> str:

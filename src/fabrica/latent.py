@@ -3,6 +3,7 @@ recipe, and copied into the model's folder."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from fabrica.device import default_device
 from fabrica.errors import FabricaError, UsageError
 from fabrica.folder import AUTOENCODER, CARD, READER, RECIPE, WEIGHTS
 from fabrica.io.atomic import atomic
+from fabrica.methods import autoencoder as method
 from fabrica.model import Model, load_autoencoder
+from fabrica.nets import autoencoder, slabs
 from fabrica.pretrained import CONFIG, Reader, open_reader
 from fabrica.recipe import CodecConfig, Recipe
 
@@ -23,6 +26,11 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
     Raises UsageError where the two do not see the same images.
     """
     where = _origin(recipe.uses["autoencoder"], folder, folder / AUTOENCODER, WEIGHTS)
+    if not where.exists():
+        raise UsageError(
+            f"uses.autoencoder: {where} is not a model folder: it is not there; train an autoencoder first, e.g. "
+            f"fabrica train autoencoder-chest -o {where}"
+        )
     if bundle.found(where):
         raise UsageError(
             f"{where} is a MONAI bundle, which diffusion is not trained on; train an autoencoder of your own"
@@ -40,6 +48,12 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
         raise UsageError(f"codec is not that of the autoencoder in {where}; leave it out: the autoencoder's is taken")
     recipe.codec = space.recipe.codec
     return space
+
+
+def latents_key(space: Model) -> str:
+    """What changes when the latents of an image do: weights, precision, code."""
+    code = [Path(str(module.__file__)).read_bytes() for module in (method, autoencoder, slabs)]
+    return f"{space.hash} {space.recipe.train.precision} {hashlib.sha256(b''.join(code)).hexdigest()}"
 
 
 def open_text(recipe: Recipe, folder: Path) -> Reader:

@@ -23,6 +23,7 @@ from fabrica.conditions import NOTHING, Asked, Known, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import shown
+from fabrica.data.standardise import is_placed, placed
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
@@ -36,6 +37,7 @@ from fabrica.recipe import Recipe, SampleConfig, load_recipe
 from fabrica.start import begin
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
+OF_SOURCE = ("dicom", "patient")  # of an image's origin: whose it is
 SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
 
@@ -76,7 +78,7 @@ class Model:
         Image k comes from seed + k alone: it is the same whatever n and the batch size.
         """
         values = self.sample_array(n, seed=seed, progress=progress, **choices)
-        return [self._image(array, seed + k) for k, array in enumerate(values)]
+        return [self._image(array, seed + k, choices.get("start")) for k, array in enumerate(values)]
 
     def sample_array(
         self,
@@ -141,7 +143,7 @@ class Model:
         if frames < 2:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         data = self.recipe.data
-        first_class = {"label": data.classes[0]} if "label" in data.condition else {}
+        first_class = {"label": data.classes[0]} if data.condition == ["label"] else {}
         tensors = self._tensors(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
@@ -234,16 +236,15 @@ class Model:
     def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
         """What each image is told in words that `sample` makes with the same arguments, by condition; see
         `Teller.asked`."""
-        masked = "mask" in self.teller.names
-        return self.teller.asked(n, seed, {k: v for k, v in (told or {}).items() if k != "mask" or not masked})
+        return self.teller.asked(n, seed, told or {})
 
     def _tensors(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Told:
         known = self.known(n, seed=seed, told=told)
         for note in self.teller.notes(known):
             warn(note)
-        found: dict[str, Tensor] = {}
-        found |= {k: values for k, values in self.teller.tensors(known).items() if any(one.get(k) for one in known)}
-        return found | self._masks(told.get("mask"), n, warn)
+        said = {name for one in known for name, value in one.items() if value}
+        tensors = {name: values for name, values in self.teller.tensors(known).items() if name in said}
+        return tensors | self._masks(told.get("mask"), n, warn)
 
     def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> dict[str, Tensor]:
         if "mask" not in self.teller.names:
@@ -344,7 +345,8 @@ class Model:
         beside = self.codecs_beside
         return Way(net, from_codec, to_codec, recipe.data, source, modality, (), restores, local, beside)
 
-    def _image(self, values: Float32, seed: int) -> Image:
+    def _image(self, values: Float32, seed: int, start: Image | None = None) -> Image:
+        """start: the image that it was drawn from, if any: it is the same patient's then, and lies where that does."""
         low, high = self.codec.span
         origin = {
             "format": "synthetic",
@@ -356,7 +358,12 @@ class Model:
             "model_hash": self.hash,
             "seed": seed,
         }
-        return Image(self.codec.decode(values), self._affine(), self.codec.unit, origin)
+        known = start is not None and is_placed(start)
+        affine = placed(start, self.size, self.recipe.data.fit) if start and known else self._affine()
+        if start is not None:
+            origin |= {"translated": True, "start": start.origin.get("path", "")}
+            origin |= {key: start.origin[key] for key in OF_SOURCE if key in start.origin}
+        return Image(self.codec.decode(values), affine, self.codec.unit, origin)
 
     def _affine(self) -> Float64:
         """As the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
@@ -440,8 +447,8 @@ def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
 
 
 def told_in_turn(recipe: Recipe, count: int) -> Told:
-    """{"label": int64 (count,)}: every class in turn; {} for a model that is told none."""
-    classes = len(recipe.data.classes) if "label" in recipe.data.condition else 0
+    """{"label": int64 (count,)}: every class in turn; {} for a model that is told none, or more than a label."""
+    classes = len(recipe.data.classes) if recipe.data.condition == ["label"] else 0
     return {"label": torch.arange(count) % classes} if classes else {}
 
 
@@ -461,22 +468,29 @@ def write_samples(
     mask: Image | None = None,
 ) -> Manifest:
     """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
-    manifest. mask: a label map that all were told, which is written beside them, on their grid."""
+    manifest. What was written into the folder before stays, and stays listed, unless the same is drawn again: by this
+    model, of the same seed, told the same.
+
+    mask   a label map that all were told, which is written beside them, on their grid.
+    Images that were drawn from another image are that image's patient's: see `fabrica.io.write`, `translated`."""
     suffix = suffix_of(as_)
     folder.mkdir(parents=True, exist_ok=True)
     rows, seen = [], ""
     if mask is not None:
-        seen = f"mask{'.nii.gz' if len(model.size) == 3 else '.png'}"
-        io.write(model.mask_seen(mask), folder / seen)
+        labels = model.mask_seen(mask)
+        seen = f"mask-{_digest(labels.data.tobytes())}{'.nii.gz' if len(model.size) == 3 else '.png'}"
+        io.write(labels, folder / seen)
     for image, told in zip(images, known, strict=True):
-        seed = image.origin["seed"]
-        name = f"{model.hash}-{seed:06d}"
+        seed, drawn_anew = image.origin["seed"], "translated" in image.origin
+        words = {**told, "mask": seen, "start": str(image.origin.get("start", ""))}
+        name = f"{model.hash}-{seed:06d}" + (f"-{_digest(repr(words).encode())}" if any(words.values()) else "")
         path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
-        io.write(image, path, synthetic=True, model=model.name, model_hash=model.hash, seed=seed)
+        how: dict[str, Any] = {"translated": True} if drawn_anew else {"synthetic": True}
+        io.write(image, path, model=model.name, model_hash=model.hash, seed=seed, **how)
         rows.append(
             Row(
                 id=name,
-                patient=name,
+                patient=str(image.origin.get("patient") or name),
                 path=path.name,
                 split="test",
                 modality=image.origin["modality"],
@@ -484,6 +498,12 @@ def write_samples(
                 **told,
             )
         )
+    made, there = {row.id for row in rows}, folder / "manifest.csv"
+    rows = [*(row for row in Manifest.load(there).rows if row.id not in made), *rows] if there.is_file() else rows
     manifest = Manifest(rows, folder, [], [])
-    manifest.save(folder / "manifest.csv")
+    manifest.save(there)
     return manifest
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:6]

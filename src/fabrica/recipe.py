@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fabrica.bpe import LEAST
 from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.io.atomic import atomic
 
@@ -297,12 +298,21 @@ def _check(recipe: Recipe) -> None:
             train.decay in ("cosine", "linear", "constant"),
             f"train.decay is {train.decay!r}; expected cosine, linear or constant",
         ),
+        (train.clip >= 0, f"train.clip is {train.clip}; expected 0 (none) or a positive number"),
+        (train.warmup >= 0, f"train.warmup is {train.warmup}; expected 0 or more steps"),
+        (
+            len(train.betas) == 2 and all(0 <= beta < 1 for beta in train.betas),
+            f"train.betas is {train.betas}; expected two numbers from 0 to below 1, e.g. [0.9, 0.99]",
+        ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
         (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
         (0 <= recipe.text.excerpts <= 1, f"text.excerpts is {recipe.text.excerpts}; expected a share from 0 to 1"),
         (recipe.text.context >= 3, f"text.context is {recipe.text.context}; expected at least 3, e.g. 128"),
+        (recipe.text.tokens > LEAST, f"text.tokens is {recipe.text.tokens}; expected more than {LEAST}, e.g. 2048"),
+        (recipe.text.layers >= 0, f"text.layers is {recipe.text.layers}; expected 0 or more"),
+        (recipe.text.heads >= 1, f"text.heads is {recipe.text.heads}; expected at least 1"),
         (
             recipe.codec_mask.kind in ("auto", "label"),
             f"codec_mask.kind is {recipe.codec_mask.kind}; masks are label maps: take auto, or label with its classes",
@@ -356,8 +366,6 @@ def _check_uses(recipe: Recipe) -> None:
             f"data.{changes[0]} changes images, and with uses.teacher none is looked at; leave it out, or train the "
             "teacher with it"
         )
-    if "autoencoder" in recipe.uses and recipe.train.keep in ("frd", "kid"):
-        raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
 
 
 def _check_beside(recipe: Recipe) -> None:

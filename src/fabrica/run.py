@@ -31,7 +31,7 @@ from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, READER, RECIPE, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
-from fabrica.latent import keep_space, open_space, open_text
+from fabrica.latent import keep_space, latents_key, open_space, open_text
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, check_pace, networks
 from fabrica.model import Model
@@ -246,7 +246,7 @@ def _masks(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]
 def _latents(space: Model, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
     """What diffusion sees of these images where it works on latents."""
     assert isinstance(images, Dataset)  # what translates uses no autoencoder: see `build`
-    return encoded(images, space.encode, space.hash, _named(progress, f"encoding {split} images"))
+    return encoded(images, space.encode, latents_key(space), _named(progress, f"encoding {split} images"))
 
 
 def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
@@ -327,7 +327,7 @@ def restore_run(run: Run) -> None:
             cast(nn.Module, run.averaged).get_submodule(name).load_state_dict(weights)
         for player, state in saved["optimisers"].items():
             run.optimisers[player].load_state_dict(state)
-    except (RuntimeError, KeyError, AttributeError) as error:
+    except (RuntimeError, KeyError, AttributeError, ValueError) as error:  # optimisers raise ValueError
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
     run.state = State(**saved["state"])
@@ -351,10 +351,10 @@ def alarm(step: int, sentence: str) -> str:
 
 
 def open_log(run: Run) -> Log:
-    columns = [*COLUMNS, run.scored]
+    columns = [*COLUMNS, run.scored, *getattr(run.method, "shows", ())]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
-        columns += ["real_accuracy", "fake_accuracy", "ms_ssim", "l1", "cycle", "nce", "kl"]
+        columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
     to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)
     if run.recipe.track != "mlflow":
         return to_csv

@@ -12,17 +12,18 @@ from torch import Tensor
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
-from fabrica.folder import AUTOENCODER, WEIGHTS
+from fabrica.folder import AUTOENCODER, READER, WEIGHTS
 from fabrica.methods import Denoising, Teacher, Told, named
 from fabrica.model import Model, load
 from fabrica.recipe import CodecConfig, Recipe, TextConfig
 
+INSIDE = {"autoencoder": AUTOENCODER, "text": READER}  # what a recipe uses -> where its copy is in a model's folder
 SAME = ("size", "channels", "fit", "condition", "classes", "categories")
 
 
 def open_teacher(recipe: Recipe) -> Model:
-    """The model that a recipe names by uses.teacher. Fills in what a student has of its teacher: codec, text,
-    uses.autoencoder, and method.student, .guidance, .rescale, .spacing and .clip.
+    """The model that a recipe names by uses.teacher. Fills in what a student has of its teacher: codecs, text,
+    uses.autoencoder and .text, and method.student, .guidance, .rescale, .spacing and .clip.
 
     Call it when data.classes and data.categories are filled in. Raises UsageError where no student can learn from it,
     and where the two do not see the same images.
@@ -54,11 +55,11 @@ def open_teacher(recipe: Recipe) -> Model:
         if getattr(recipe, key) not in (empty, getattr(theirs, key)):
             raise UsageError(f"{key} is not that of the teacher in {where}; leave it out: the teacher's is taken")
         setattr(recipe, key, getattr(theirs, key))
-    if "autoencoder" in theirs.uses:
-        recipe.uses["autoencoder"] = str(where / AUTOENCODER)
+    recipe.codec_mask = theirs.codec_mask
+    recipe.uses |= {name: str(where / home) for name, home in INSIDE.items() if name in theirs.uses}
     asked = {key: getattr(theirs.sample, key) for key in ("guidance", "rescale", "spacing", "clip")}
     chosen = {key: value for key, value in recipe.method.items() if value not in (None, "")}
-    recipe.method = {**asked, **chosen, "student": theirs.method}
+    recipe.method = {**asked, **chosen, "student": {**theirs.method, "align": 0.0}}  # words it understands already
     return model
 
 

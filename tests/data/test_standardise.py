@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica.codec import Codec
-from fabrica.data.standardise import as_seen, fitted_to, neighbours, oriented, resample, standardise
+from fabrica.data.standardise import as_seen, fitted_to, neighbours, oriented, placed, resample, standardise
 from fabrica.errors import UsageError
 from fabrica.image import Image
 
@@ -207,3 +207,22 @@ def test_repeated_pixels_stay_repeated_where_they_are_cropped_or_padded(size: tu
     ((values, _),) = standardise(Image(fine), Codec("window", 0, 255), (26, 28), 1, "exact", step=2)
     assert values.shape == (1, 26, 28)
     np.testing.assert_array_equal(values[:, ::2, ::2].repeat(2, 1).repeat(2, 2), values)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch", "exact"])
+@pytest.mark.parametrize("size", [(20, 12), (31, 44)])
+def test_what_a_network_sees_is_placed_where_it_lies(fit: str, size: tuple[int, int]) -> None:
+    """An image whose values are their own places in mm shows what place each pixel of the network's image has."""
+    affine = np.diag([0.7, -1.9, 1.0, 1.0])
+    affine[:3, 3] = 3.0, -5.0, 0.0
+    rows, columns = np.mgrid[:24, :40].astype(np.float32)
+    for axis, values in ((0, affine[0, 0] * columns + affine[0, 3]), (1, affine[1, 1] * rows + affine[1, 3])):
+        image = Image(values[None].astype(np.float32), affine)
+        low, high = float(image.data.min()), float(image.data.max())
+        (seen, _), *_ = standardise(image, Codec("window", low, high), size, 1, fit)
+        found, matrix = (seen[0] + 1) / 2 * (high - low) + low, placed(image, size, fit)
+        h, w = np.mgrid[: size[0], : size[1]]
+        expected = matrix[axis, 0] * w + matrix[axis, 1] * h + matrix[axis, 3]
+        inside = (expected > low + 2) & (expected < high - 2) & (seen[0] > -1)
+        assert inside.sum() > 40
+        np.testing.assert_allclose(found[inside], expected[inside], atol=0.2)  # areas, not points

@@ -11,7 +11,7 @@ import pytest
 from fabrica.evaluation import evaluate, prompted
 from fabrica.evaluation.adherence import pictures, prompts
 from fabrica.evaluation.phantom_reader import Reader, reader
-from fabrica.evaluation.sources import Subject, open_subject
+from fabrica.evaluation.sources import Subject, open_sets, open_subject
 from fabrica.model import Model, load
 from fabrica.recipe import load_recipe
 from fabrica.training import train
@@ -88,3 +88,27 @@ def test_nothing_is_asked_of_models_that_read_nothing(run: Path) -> None:
     assert prompted.obedience(deaf, [1.0], 0, quiet) is None
     other = replace(subject, config=replace(subject.config, source="reports.csv"))
     assert prompted.obedience(other, [1.0], 0, quiet) is None
+
+
+def test_a_model_without_guidance_is_asked_once(hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student has its teacher's guidance, and none to set."""
+    monkeypatch.setattr(Model, "choices", property(lambda self: ("steps",)))
+    found = prompted.obedience(opened(run), [1.0, 3.0], 0, quiet)
+    assert found is not None and not found.points
+    assert found.interval[0] <= found.found.mean <= found.interval[1]
+    assert prompted.rows_of(found)[0].key == "obeyed"
+
+
+def test_sizes_without_a_reader_are_left_out(run: Path) -> None:
+    subject = opened(run)
+    assert subject.model is not None
+    subject.model.recipe.output.size = [36, 36]
+    assert prompted.obedience(subject, [1.0], 0, quiet) is None
+
+
+def test_without_texts_no_example_is_drawn(run: Path) -> None:
+    subject = opened(run)
+    sets = open_sets(subject, "test", 0, quiet)
+    assert len(prompted.examples(subject, sets, 0)) == min(prompted.SHOWN, len(sets.known))
+    silent = replace(sets, known=[{**known, "text": ""} for known in sets.known])
+    assert prompted.examples(subject, silent, 0) == []

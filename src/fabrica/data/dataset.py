@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fabrica.about import ABOUT
 from fabrica.conditions import Teller
-from fabrica.data.about import ABOUT
 from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
 from fabrica.data.masks import one_hot
 from fabrica.errors import FabricaError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fabrica import io
-from fabrica.data.about import about
+from fabrica.about import about
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import assign
 from fabrica.errors import UsageError

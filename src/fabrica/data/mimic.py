@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from fabrica.data.about import age, sex
+from fabrica.about import age, sex
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import UsageError, unknown

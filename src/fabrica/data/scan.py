@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fabrica import io
+from fabrica.about import ABOUT, about
 from fabrica.data import layouts, mimic
-from fabrica.data.about import ABOUT, about
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.split import Fractions, remove_leaks, split_rows

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fabrica import about as saying
 from fabrica import io, kspace, radiography, tomography
-from fabrica.data import degradations, degrade, find, layouts, sides, tables
+from fabrica.about import ABOUT, about
+from fabrica.data import degradations, degrade, find, layouts, mimic, sides, tables
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
-from fabrica.data.about import ABOUT, about
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import as_labels
@@ -38,7 +39,7 @@ FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_00
 @dataclass(frozen=True)
 class Sample:
     """One source image with what is said of it. absent: there is none, and the image is empty, on the grid it would
-    have. about: see `fabrica.data.about.ABOUT`."""
+    have. about: see `fabrica.about.ABOUT`."""
 
     id: str
     image: Image
@@ -397,7 +398,7 @@ def _scan_kept(folder: Path) -> Manifest:
     for path in sorted({*files, *root.glob("*.csv"), *root.absolute().parent.glob("*.csv")}):
         stat = path.lstat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    for code in (find, layouts, scanning, splitting, tables):
+    for code in (saying, find, layouts, mimic, scanning, splitting, tables):
         digest.update(Path(str(code.__file__)).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
     if not kept.is_file():

@@ -49,6 +49,11 @@ def standardise(
             f"{name(image)} has {image.channels} channels; expected {expected} (data.channels): "
             "leave it out (data.where), convert it, or set data.channels"
         )
+    if codec.kind == "label" and (top := int(np.rint(image.data.max()))) >= codec.classes:
+        raise UsageError(
+            f"{name(image)} has labels up to {top}, and its codec has {codec.classes} classes; give it more, with kind "
+            f"label and classes {top + 1} (codec, codec_b or codec_mask), or number the labels anew"
+        )
     if len(image.size) < len(size):
         raise UsageError(f"{name(image)} is 2-D and data.size {list(size)} is a volume's; give [H, W]")
     if len(image.size) == 3:
@@ -64,6 +69,21 @@ def standardise(
     for k in learned(depth, slices):
         near = [_fitted(values[:, n], codec, size, fit, spacing[1:], step) for n in neighbours(k, context, depth)]
         yield np.concatenate([plane for plane, _ in near]), near[0][1]
+
+
+def placed(image: Image, size: Sequence[int], fit: str) -> Float64:
+    """The affine (4, 4) of what `standardise` makes of an image of as many dimensions as `size`: where it lies in
+    mm."""
+    image = oriented(image, "RAS") if len(image.size) == 3 else image
+    inner = inner_size(image.size, size, fit, image.spacing if is_placed(image) else ())
+    affine = image.affine.copy()
+    for axis, (source, have, want) in enumerate(zip(image.size, inner, size, strict=True)):
+        k = len(size) - 1 - axis
+        common, step = min(have, want), source / have
+        first = (have - common) // 2 - (want - common) // 2
+        affine[:3, 3] += image.affine[:3, k] * ((first + 0.5) * step - 0.5)
+        affine[:3, k] *= step
+    return affine
 
 
 def learned(depth: int, slices: str) -> range:

@@ -9,10 +9,12 @@ from fabrica.diffusion.objective import (
     OBJECTIVES,
     TIMES,
     WEIGHTINGS,
+    Denoise,
     Predict,
     check,
     denoising_loss,
     draw_times,
+    estimates,
     loss_weight,
     noised,
     target,
@@ -20,7 +22,6 @@ from fabrica.diffusion.objective import (
 )
 from fabrica.diffusion.samplers import (
     SAMPLERS,
-    Denoise,
     Noise,
     Sampler,
     ddim,
@@ -53,6 +54,7 @@ __all__ = [
     "denoising_loss",
     "dpmpp_2m",
     "draw_times",
+    "estimates",
     "evaluations",
     "guided",
     "heun",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fabrica.diffusion.objective import Level
-from fabrica.diffusion.samplers import Denoise, dpmpp_2m
+from fabrica.diffusion.objective import Denoise, Level
+from fabrica.diffusion.samplers import dpmpp_2m
 from fabrica.diffusion.schedule import Schedule
 
 

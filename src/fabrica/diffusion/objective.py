@@ -16,6 +16,7 @@ TIMES = ("uniform", "stratified", "logit-normal")
 
 Level = Tensor | float  # alpha or sigma: one number, or a tensor that broadcasts to the image
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, *S), t (B,)) -> prediction (B, C, *S)
+Denoise = Callable[[Tensor, float], Tensor]  # (x_t (B, C, *S), t) -> the estimate of x_0 (B, C, *S)
 
 
 def noised(x_0: Tensor, noise: Tensor, alpha: Level, sigma: Level) -> Tensor:
@@ -56,6 +57,20 @@ def to_x0(objective: str, prediction: Tensor, x_t: Tensor, alpha: Level, sigma: 
     if objective == "flow":
         return (x_t - sigma * prediction) / (alpha + sigma)
     raise unknown("objective", objective, OBJECTIVES)
+
+
+def estimates(predict: Predict, schedule: Schedule, objective: str, later: float = 0.0) -> Denoise:
+    """What samplers ask, denoise(x_t, t) -> the estimate of x_0, of a network that predicts something else.
+
+    later   is added to the times that the network is told, though not to those of x_t.
+    """
+
+    def denoise(x_t: Tensor, t: float) -> Tensor:
+        at = torch.full((len(x_t),), t, device=x_t.device)
+        alpha, sigma = coefficients(schedule, at, x_t)
+        return to_x0(objective, predict(x_t, at + later), x_t, alpha, sigma)
+
+    return denoise
 
 
 def check(objective: str, schedule: Schedule) -> None:

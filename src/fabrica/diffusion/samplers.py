@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fabrica.diffusion.objective import Denoise
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown
 
-Denoise = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
 Sampler = Callable[[Denoise, Tensor, Schedule, Sequence[float], Noise | None], Tensor]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fabrica.diffusion.objective import noised
-from fabrica.diffusion.samplers import SAMPLERS, Denoise, Noise
+from fabrica.diffusion.objective import Denoise, noised
+from fabrica.diffusion.samplers import SAMPLERS, Noise
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown
 

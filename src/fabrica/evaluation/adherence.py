@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.evaluation.memorisation import wilson
+from fabrica.evaluation.memorisation import mean_share
 from fabrica.evaluation.phantom_findings import FINDINGS, Int, Prompt, Stated, numbered, pictures, prompts
 from fabrica.evaluation.phantom_reader import Reader, reader
 from fabrica.image import Float32
@@ -93,8 +93,5 @@ def _row(name: str, stated: Int, seen: Int, accuracy: float) -> Obeyed:
     for k in np.unique(stated[stated >= 0]):
         those = seen[stated == k]
         values[FINDINGS[name].values[k]] = (int(np.sum(those == k)), len(those))
-    share = float(np.mean([right / number for right, number in values.values()]))
-    # the mean of K shares of n_k images varies as one share of so many would, if all were alike
-    worth = len(values) ** 2 / sum(1 / number for _, number in values.values())
-    low, high = wilson(share * worth, worth)
+    share, low, high = mean_share(*zip(*values.values(), strict=True))
     return Obeyed(name, share, low, high, 1 / len(values), int(np.sum(stated >= 0)), accuracy, values)

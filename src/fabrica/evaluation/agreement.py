@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fabrica.about import age as years
 from fabrica.conditions import Known
-from fabrica.evaluation.memorisation import wilson
+from fabrica.evaluation.memorisation import mean_share
 from fabrica.evaluation.report import Row
 from fabrica.image import Float64
 
@@ -74,7 +75,7 @@ def _questions(known: Sequence[Sequence[Known]]) -> dict[str, list[Answers]]:
         name: [np.array([one.get(name, "") for one in each], dtype=object) for each in known]
         for name in ("label", "sex", "view")
     }
-    ages = [[float(one["age"]) if one.get("age") else np.nan for one in each] for each in known]
+    ages = [[float(years(one.get("age", "")) or np.nan) for one in each] for each in known]
     if np.isfinite(ages[0]).sum() >= LEAST:
         middle = float(np.nanmedian(ages[0]))
         words = (f"to {middle:g}", f"above {middle:g}")
@@ -85,10 +86,6 @@ def _questions(known: Sequence[Sequence[Known]]) -> dict[str, list[Answers]]:
 
 
 def _balanced(seen: Answers, asked: Answers, classes: Sequence[str]) -> tuple[float, float, float]:
-    """The mean over classes of the share recognised, and its 95 % interval (Wilson)."""
-    counts = [int((asked == each).sum()) for each in classes]
-    shares = [float((seen[asked == each] == each).mean()) for each in classes]
-    share = float(np.mean(shares))
-    # the mean of K shares of n_k images varies as one share of so many would, if all were alike
-    worth = len(classes) ** 2 / sum(1 / count for count in counts)
-    return share, *wilson(share * worth, worth)
+    """The mean over classes of the share recognised, and its 95 % interval."""
+    right = [int(((asked == each) & (seen == each)).sum()) for each in classes]
+    return mean_share(right, [int((asked == each).sum()) for each in classes])

@@ -8,7 +8,7 @@ learnt from real images that the generator never saw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -139,6 +139,14 @@ def wilson(hits: float, n: float, level: float = 0.95) -> Interval:
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
+
+
+def mean_share(hits: Sequence[int], of: Sequence[int]) -> tuple[float, float, float]:
+    """The mean of several shares, however many images each is of, and its 95 % interval (Wilson): that of one share of
+    as many images as the mean would vary with, if all shares were alike."""
+    share = float(np.mean([right / number for right, number in zip(hits, of, strict=True)]))
+    worth = len(of) ** 2 / sum(1 / number for number in of)
+    return share, *wilson(share * worth, worth)
 
 
 def _calibrate(ratios: Float64, false_alarms: float) -> tuple[float, float]:

@@ -85,6 +85,11 @@ class Reader:
             raise UsageError("some images hold values that are not finite numbers")
 
 
+def readable(size: int) -> bool:
+    """Whether there is a reader of radiographs of so many pixels a side."""
+    return size % 8 == 0 and size >= 32
+
+
 def reader(size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, tell: Progress = quiet) -> Reader:
     """The reader of this size, from the cache, or trained on `count` phantoms and examined on `exam` others.
 
@@ -92,7 +97,7 @@ def reader(size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, 
     both, presence and side of everything but nodules are read right in 99 of 100 phantoms and more; nodules, one to six
     pixels wide, hardly better than by guessing. Raises UsageError for sizes that are no multiple of 8.
     """
-    if size % 8 or size < 32:
+    if not readable(size):
         raise UsageError(f"no reader of size {size}; expected a multiple of 8 from 32 on, e.g. 64 or 96")
     told = hashlib.sha256(f"{size} {count} {exam} {epochs}".encode())
     for code in (Path(__file__), Path(phantom_findings.__file__), *sorted(Path(phantoms.__path__[0]).glob("*.py"))):

@@ -12,7 +12,7 @@ from fabrica.data.sources import PHANTOM
 from fabrica.evaluation.adherence import Adherence, pictures, prompts, scored
 from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown
 from fabrica.evaluation.phantom_findings import Int, numbered
-from fabrica.evaluation.phantom_reader import reader
+from fabrica.evaluation.phantom_reader import readable, reader
 from fabrica.evaluation.report import Row
 from fabrica.evaluation.sources import Progress, Sets, Subject
 from fabrica.image import Float32
@@ -45,9 +45,11 @@ class GuidancePoint:
 
 @dataclass(frozen=True)
 class Obedience:
-    """found: at the model's own guidance; real: of the phantoms that the texts were written for; points: at others."""
+    """found: at the model's own guidance; real: of the phantoms that the texts were written for; points: at others as
+    well, none where a model has no guidance to set."""
 
     found: Adherence
+    interval: tuple[float, float]
     real: Adherence
     points: Sequence[GuidancePoint]
 
@@ -57,39 +59,43 @@ def examples(subject: Subject, sets: Sets, seed: int) -> list[Shown]:
     if subject.model is None or "text" not in subject.config.condition:
         return []
     places = [k for k, known in enumerate(sets.known) if known.get("text")][:SHOWN]
-    told = sets.told(subject.config, places)
+    if not places:
+        return []
+    told = sets.told(subject.model.teller, places)
     made = subject.model.sample_array(len(places), seed=seed, told=told, warn=lambda note: None)
     return [Shown(sets.known[k]["text"], image, sets.heldout[k]) for k, image in zip(places, made, strict=True)]
 
 
+def reads_phantoms(subject: Subject) -> bool:
+    """Whether this is a model of chest phantoms that reads reports."""
+    if subject.model is None or "text" not in subject.config.condition:
+        return False
+    return subject.config.source.startswith(f"{PHANTOM}chest") and len(set(subject.model.size)) == 1
+
+
 def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Progress) -> Obedience | None:
     """The score of a model of chest phantoms that reads reports, on reports that no training has seen, at its own
-    guidance and at `guidances`; None for other models, and without `guidances`."""
+    guidance and at `guidances`; None for other models, for sizes that have no reader, and without `guidances`."""
     model = subject.model
-    if model is None or "text" not in subject.config.condition or not guidances:
-        return None
-    if not subject.config.source.startswith(f"{PHANTOM}chest") or len(set(model.size)) > 1:
+    if model is None or not guidances or not reads_phantoms(subject) or not readable(model.size[0]):
         return None
     by = reader(model.size[0], tell=tell)
     asked = prompts(ASKED, seed)
     stated = numbered([one.stated for one in asked])
     texts = [one.text for one in asked]
 
-    def seen(guidance: float | None) -> dict[str, Int]:
+    def at(guidance: float | None) -> tuple[Adherence, tuple[float, float]]:
         images = model.sample_array(
             ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
         )
-        return by.read(images)
+        read = by.read(images)
+        return scored(stated, read, by.accuracy, by.trusted), _interval(stated, read, by.accuracy, by.trusted)
 
-    points = []
-    for guidance in sorted({*guidances, model.recipe.sample.guidance}):
-        read = seen(guidance)
-        found = scored(stated, read, by.accuracy, by.trusted)
-        if guidance == model.recipe.sample.guidance:
-            own = found
-        points.append(GuidancePoint(guidance, found.mean, *_interval(stated, read, by.accuracy, by.trusted)))
+    own = model.recipe.sample.guidance if "guidance" in model.choices else None
+    found = {guidance: at(guidance) for guidance in ([None] if own is None else sorted({*guidances, own}))}
+    points = [GuidancePoint(g, score.mean, *interval) for g, (score, interval) in found.items() if g is not None]
     real = scored(stated, by.read(pictures((one.seed for one in asked), model.size[0])), by.accuracy, by.trusted)
-    return Obedience(own, real, points)
+    return Obedience(*found[own], real, points)
 
 
 def _interval(
@@ -106,19 +112,18 @@ def _interval(
     return float(low), float(high)
 
 
-def rows_of(obeyed: Obedience, guidance: float) -> list[Row]:
+def rows_of(obeyed: Obedience) -> list[Row]:
     """The mean at the model's own guidance, then each finding."""
 
     def row(key: str, name: str, found: tuple[float, float, float], said: str, real: float) -> Row:
         return Row(key, name, *found, "higher", said, real, percent=True, group=OBEYED)
 
-    own = next(point for point in obeyed.points if point.guidance == guidance)
     said = (
         f"The share of {ASKED} reports whose findings are seen in the image, each value of a finding counted alike, "
         "read by a network that was trained on phantoms; real: the phantoms of these reports. Images that know nothing "
         f"of the text get {100 * obeyed.found.chance:.0f} %."
     )
-    rows = [row("obeyed", "All findings", (own.value, own.low, own.high), said, obeyed.real.mean)]
+    rows = [row("obeyed", "All findings", (obeyed.found.mean, *obeyed.interval), said, obeyed.real.mean)]
     of_real = {each.finding: each.share for each in obeyed.real.rows}
     for each in obeyed.found.rows:
         counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in each.values.items())

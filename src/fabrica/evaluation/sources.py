@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.conditions import Asked, Known, described
+from fabrica.conditions import Asked, Known, Teller, described
 from fabrica.data.cache import build_cache, build_masks, resolve_codec
 from fabrica.data.dataset import Dataset
 from fabrica.data.manifest import SPLITS, Manifest
@@ -85,7 +85,7 @@ class Subject:
             labels = None if self.fixed.labels is None else self.fixed.labels[kept]
             return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
         assert self.model is not None  # a subject has one or the other
-        told, known, labels = sets.asked(self.config, n, seed)
+        told, known, labels = sets.asked(self.model.teller, n, seed)
         began = time.perf_counter()
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began
@@ -117,26 +117,28 @@ class Sets:
     spacing: Sequence[float] = ()
     masks: Sequence[Given] = ()
 
-    def asked(self, config: DataConfig, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
+    def asked(self, teller: Teller, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
         their classes, then as frequent as there; all that is known of these; and their labels."""
         rng = np.random.default_rng(seed)
-        if set(config.condition) <= {"label"}:
-            if "label" not in config.condition or self.labels is None:
+        if set(teller.names) <= {"label"}:
+            if not teller.names or self.labels is None:
                 return {}, (), None
             labels = rng.permutation(spread(self.labels, len(self.classes), n))
             names = [self.classes[k] for k in labels]
             return {"label": names}, [{"label": name} for name in names], labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
         known = [self.known[k] for k in places]
-        return self.told(config, places), known, None if self.labels is None else self.labels[places]
+        return self.told(teller, places), known, None if self.labels is None else self.labels[places]
 
-    def told(self, config: DataConfig, places: Sequence[int] | Int) -> dict[str, Asked]:
-        """All that is known of the held-out images at these places, for a model to be told."""
+    def told(self, teller: Teller, places: Sequence[int] | Int) -> dict[str, Asked]:
+        """All that is known of the held-out images at these places, as far as a model can be told it."""
         told: dict[str, Asked] = {
-            name: [self.known[k].get(name, "") for k in places] for name in config.condition if name != MASK
+            name: [teller.legible(name, self.known[k].get(name, "")) for k in places]
+            for name in teller.names
+            if name != MASK
         }
-        return told | ({MASK: [self.masks[k] for k in places]} if MASK in config.condition else {})
+        return told | ({MASK: [self.masks[k] for k in places]} if MASK in teller.names else {})
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None, Sequence[Known]]:
         """At most n training images, their labels, and all that is known of each, drawn at random, classes as frequent

@@ -35,6 +35,7 @@ from fabrica.evaluation.measure import (
     search_copies,
 )
 from fabrica.evaluation.memorisation import EXACT, Audit
+from fabrica.evaluation.phantom_reader import readable
 from fabrica.evaluation.prompted import GUIDANCES, Obedience, Shown
 from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, write_report
 from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
@@ -111,8 +112,8 @@ def evaluate(
         rows.append(cost(drawn.seconds / len(drawn.images)))
     curve = [at_steps(subject, sets, bench, drawn, steps, seed, tell) for steps in steps_curve]
     obeyed = prompted.obedience(subject, GUIDANCES if guidances is None else guidances, seed, tell)
-    if obeyed and subject.model:
-        rows += prompted.rows_of(obeyed, subject.model.recipe.sample.guidance)
+    if obeyed:
+        rows += prompted.rows_of(obeyed)
     rows += masked.rows(drawn, sets, seed)
     shown_texts = prompted.examples(subject, sets, seed)
     classes = by_class(bench, sets, drawn)
@@ -193,7 +194,7 @@ def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
         curve=trial.curve,
         classes=trial.classes,
         texts=[(one.text, np.stack([one.synthetic, one.real])) for one in trial.examples],
-        obeyed=prompted.chart(trial.obeyed) if trial.obeyed else None,
+        obeyed=prompted.chart(trial.obeyed) if trial.obeyed and trial.obeyed.points else None,
         masks=masked.examples(trial.drawn, trial.sets),
         spacing=trial.sets.spacing,
     )
@@ -232,6 +233,8 @@ def _warnings(trial: Trial) -> list[str]:
         notes.append("copies were not looked for: that needs at least 4 training and 10 held-out images")
     else:
         notes.append(_suspicion(trial.found))
+    if prompted.reads_phantoms(trial.subject) and not readable(trial.subject.config.size[0]):
+        notes.append("nothing reads phantoms of this size: whether images show what the text says is not scored")
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
 
 
@@ -273,7 +276,11 @@ def _measured(trial: Trial, facts: dict[str, Any]) -> list[tuple[str, str]]:
     line = ["fabrica", "evaluate", subject.source, "--against", subject.against]
     line += ["-n", str(trial.asked)] if trial.asked is not None else []
     line += ["--extractor", name] if name != "radiomic" else []
-    line += ["--curve", ",".join(str(point.steps) for point in trial.curve)] if trial.curve else []
+    if subject.model and "steps" in subject.model.choices:
+        line += ["--curve", ",".join(str(point.steps) for point in trial.curve)]
+    if prompted.reads_phantoms(subject):
+        strengths = trial.obeyed.points if trial.obeyed else ()
+        line += ["--guidances", ",".join(f"{point.guidance:g}" for point in strengths)]
     line += ["--seed", str(trial.seed)] if trial.seed else []
     libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
     return [

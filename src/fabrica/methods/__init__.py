@@ -31,6 +31,7 @@ Optional:
 validation   (batch, rng) -> per-image losses on held-out images; lower is better
 least_batch  the fewest images a step and process; 1 without it
 files        which of its values name files that training needs, and what is trained does not
+shows        the keys of what its turns have seen, but a critic's accuracy: columns of the log
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
              `beside`, their number
@@ -227,6 +228,8 @@ def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:
 def _check_uses(recipe: Recipe, name: str, cls: type, config: Any) -> None:
     if "autoencoder" in recipe.uses and not getattr(cls, "latent", False):
         raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
+    if "autoencoder" in recipe.uses and recipe.train.keep in ("frd", "kid"):
+        raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
     if getattr(cls, "learner", False) and not config.student:
         raise UsageError(
             f"{name} learns from a trained diffusion model, and none is named; set uses.teacher to its folder"

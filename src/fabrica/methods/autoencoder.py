@@ -52,6 +52,7 @@ class Autoencoder(nn.Module):
 
     ships: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     keep: ClassVar[str] = "loss"
+    shows: ClassVar[tuple[str, ...]] = ("l1", "kl")
     files: ClassVar[tuple[str, ...]] = ("network",)
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:

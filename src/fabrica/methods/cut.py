@@ -41,6 +41,7 @@ class CUT(nn.Module):
     ships: ClassVar[tuple[str, ...]] = ("generator",)
     players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator", "projection")}
     keep: ClassVar[str] = "frd"
+    shows: ClassVar[tuple[str, ...]] = ("nce",)
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""

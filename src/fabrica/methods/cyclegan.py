@@ -41,6 +41,7 @@ class CycleGAN(nn.Module):
         "critic": ("critic_a", "critic_b"),
     }
     keep: ClassVar[str] = "frd"
+    shows: ClassVar[tuple[str, ...]] = ("cycle",)
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica import diffusion
+from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Told, Turn
 from fabrica.nets.alignment import Alignment, contrastive
 from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, known, unknown
@@ -54,6 +55,7 @@ class Diffusion(nn.Module):
         align: float = 0.1  # weight of finding whose words are whose in a batch; by it text is understood far sooner
 
     keep: ClassVar[str] = "loss"
+    shows: ClassVar[tuple[str, ...]] = ("apart",)
     choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
     latent: ClassVar[bool] = True
     conditional: ClassVar[bool] = True
@@ -75,6 +77,11 @@ class Diffusion(nn.Module):
         self.config, self.shape, self.classes, self.space = config, shape, classes, space
         self.declared = told or ({"label": Category(classes)} if classes else {})
         check(config, shape, "size of latents" if space else "data.size")
+        if not (0 <= config.label_drop <= 1 and config.align >= 0):
+            raise UsageError(
+                f"method.label_drop is {config.label_drop} and method.align {config.align}; expected a share from 0 to "
+                "1, and 0 (no alignment) or more"
+            )
         self.schedule = diffusion.Schedule(
             config.schedule,
             config.levels,
@@ -151,12 +158,7 @@ class Diffusion(nn.Module):
         """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
 
         def knowing(told: Told) -> diffusion.Denoise:
-            shown = self._shown_of(told, count, device)
-
-            def denoise(x_t: Tensor, t: float) -> Tensor:
-                return self._x_0(x_t, torch.full((len(x_t),), t, device=device), shown)
-
-            return denoise
+            return diffusion.estimates(self.predicting(told, count, device), self.schedule, self.config.objective)
 
         denoise = knowing(told)
         if told and settings.guidance != 1.0:
@@ -171,10 +173,6 @@ class Diffusion(nn.Module):
     def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
         out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
         return unfolded(out.float(), self.config.patch)
-
-    def _x_0(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
-        alpha, sigma = diffusion.coefficients(self.schedule, t, x_t)
-        return diffusion.to_x0(self.config.objective, self._predict(x_t, t, shown), x_t, alpha, sigma)
 
     def _loss(self, x_0: Tensor, shown: Told, rng: torch.Generator) -> Tensor:
         t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
@@ -206,7 +204,7 @@ class Diffusion(nn.Module):
         absent = told["label"] < 0
         if hidden is not None:
             absent = absent | hidden[:, 0].to(absent.device)
-        return {"class_labels": torch.where(absent, self.classes, told["label"])}
+        return {**shown, "class_labels": torch.where(absent, self.classes, told["label"])}
 
     def _shown_of(self, told: Told, count: int, device: torch.device) -> Told:
         """The same, of `count` images of which perhaps not everything is told."""

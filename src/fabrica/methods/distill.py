@@ -97,12 +97,7 @@ class Distill(nn.Module):
         student, k = self.student, self.paces.index(settings.steps)
         start = draw(student.shape).to(device)
         predict = student.predicting(told, len(start), device)
-
-        def denoise(x_t: Tensor, t: float) -> Tensor:
-            at = torch.full((len(x_t),), t, device=device)
-            alpha, sigma = diffusion.coefficients(student.schedule, at, x_t)
-            return diffusion.to_x0(student.config.objective, predict(x_t, at + k), x_t, alpha, sigma)
-
+        denoise = diffusion.estimates(predict, student.schedule, student.config.objective, later=k)
         found = diffusion.ddim(denoise, start, student.schedule, self.times[:: self.strides[k]])
         return student.space.decode(found) if student.space else found.clamp(-1, 1)
 

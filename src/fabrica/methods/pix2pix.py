@@ -46,6 +46,7 @@ class Pix2Pix(nn.Module):
     pairs: ClassVar[bool] = True
     ships: ClassVar[tuple[str, ...]] = ("generator",)
     keep: ClassVar[str] = "loss"
+    shows: ClassVar[tuple[str, ...]] = ("l1",)
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, *S) of the two sides."""

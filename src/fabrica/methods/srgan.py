@@ -44,6 +44,7 @@ class SRGAN(nn.Module):
     ships: ClassVar[tuple[str, ...]] = ("generator",)
     players: ClassVar[dict[str, tuple[str, ...]]] = {"generator": ("generator",), "critic": ("critic",)}
     keep: ClassVar[str] = "loss"
+    shows: ClassVar[tuple[str, ...]] = ("l1", "features")
     files: ClassVar[tuple[str, ...]] = ("network",)
     local: ClassVar[bool] = True
 

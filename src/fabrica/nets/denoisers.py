@@ -109,5 +109,6 @@ def check(config: Wanted, shape: Sequence[int], what: str) -> None:
             raise UsageError(
                 f"method.channels {width} is not a multiple of method.head_channels {config.head_channels}"
             )
-    if config.mask_width < 1:
-        raise UsageError(f"method.mask_width is {config.mask_width}; expected at least 1, e.g. 64")
+    for key in ("context_width", "mask_width"):
+        if getattr(config, key) < 1:
+            raise UsageError(f"method.{key} is {getattr(config, key)}; expected at least 1")
