@@ -81,6 +81,12 @@ def test_the_folder_holds_weights_and_scale(run: Path) -> None:
     assert model.decode(model.encode(odd), (41, 30)).shape == odd.shape
 
 
+def test_the_critic_begins_after_steps_however_many_parts_a_step_has(tmp_path: Path) -> None:
+    train(tiny("autoencoder-chest", "data.count=8", "train.accumulate=2", "train.steps=3"), tmp_path / "run")
+    rows = read_log(tmp_path / "run/log.csv")
+    assert [row["step"] for row in rows if "real_accuracy" in row] == [3], "method.pretrain is 2"
+
+
 def test_a_resumed_run_is_bit_exact(tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     overrides = ["train.decay=constant", "data.count=8", "train.validate_every=2"]
@@ -88,7 +94,6 @@ def test_a_resumed_run_is_bit_exact(tmp_path: Path) -> None:
     train(tiny("autoencoder-chest", *overrides, "train.steps=3"), stopped)
     train(load_recipe(stopped / "recipe.yaml", ["train.steps=5"]), stopped, resume=True)
     one, two = (torch.load(folder / "training/checkpoint.pt") for folder in (straight, stopped))
-    assert int(one["networks"]["past"]["count"]) == int(two["networks"]["past"]["count"]) == 5
     for part in ("networks", "averaged"):
         for network, weights in one[part].items():
             for key, value in weights.items():

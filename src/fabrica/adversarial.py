@@ -104,20 +104,6 @@ class History(nn.Module):
         return shown
 
 
-class Steps(nn.Module):
-    """How many steps have been made, kept in checkpoints: a critic that begins later begins once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.count: Tensor
-
-    def count_to(self, most: int) -> bool:
-        """Whether this is one of the first so many steps; -1: always."""
-        self.count += 1
-        return most < 0 or int(self.count) <= most
-
-
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Gradients pass through these networks but none is kept for their own weights."""

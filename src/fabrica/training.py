@@ -240,6 +240,8 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
     seed = run.recipe.seed * 1_000_003 + run.state.step
     torch.manual_seed(seed)  # what is drawn inside networks: dropout
     first = run.fabric.global_rank * len(micro)
+    if hasattr(run.method, "step"):
+        run.method.step = run.state.step
     generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
     while True:
         total, turn = 0.0, None

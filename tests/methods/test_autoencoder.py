@@ -55,9 +55,9 @@ def test_the_distance_is_the_sum_of_its_weighted_terms() -> None:
 @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 24, 24, 24)])
 def test_the_critic_begins_after_its_steps_and_each_player_moves_in_its_own_turn(shape: tuple[int, ...]) -> None:
     method, images = small(shape, pretrain=2, ms_ssim=0.1, frequency=0.1), torch.rand(2, *shape, generator=rng())
-    for step, wanted in enumerate([["autoencoder"], ["autoencoder"], ["autoencoder", "critic"]]):
+    for method.step, wanted in enumerate([["autoencoder"], ["autoencoder"], ["autoencoder", "critic"]]):
         moved = []
-        for turn in method.turns({"image": images}, rng(step)):
+        for turn in method.turns({"image": images}, rng(method.step)):
             method.zero_grad()
             turn.loss.backward()
             names = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}

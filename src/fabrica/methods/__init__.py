@@ -31,6 +31,7 @@ Optional:
 validation   (batch, rng) -> per-image losses on held-out images; lower is better
 least_batch  the fewest images a step and process; 1 without it
 files        which of its values name files that training needs, and what is trained does not
+step         how many steps have been made, set by the loop: for what begins later
 shows        the keys of what its turns have seen, but a critic's accuracy: columns of the log
 needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
 multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica import losses
-from fabrica.adversarial import Steps, accuracy, frozen, least_squares, refuse_small
+from fabrica.adversarial import accuracy, frozen, least_squares, refuse_small
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets import slabs
@@ -54,6 +54,7 @@ class Autoencoder(nn.Module):
     keep: ClassVar[str] = "loss"
     shows: ClassVar[tuple[str, ...]] = ("l1", "kl")
     files: ClassVar[tuple[str, ...]] = ("network",)
+    step: int = 0
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, *S) of the images in [-1, 1]; classes must be 0."""
@@ -76,7 +77,6 @@ class Autoencoder(nn.Module):
             refuse_small("autoencoder", shape)
             self.critic: nn.Module = PatchCritic(shape[0], config.critic_width, dims=len(shape) - 1)
             self.players["critic"] = ("critic",)
-        self.past = Steps()
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
         divergence = kl(mean, log_variance).mean()
         loss = self._distance(made, images).mean() + config.kl * divergence
         seen = {"l1": float((made - images).detach().abs().mean()), "kl": float(divergence.detach())}
-        judged = not self.past.count_to(config.pretrain) and bool(config.adversarial)
+        judged = self.step >= config.pretrain and config.adversarial > 0
         if config.network and config.features:
             loss = loss + config.features * seen_otherwise(config.network, _planes(made), _planes(images))
         if not judged:

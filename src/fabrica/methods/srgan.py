@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from fabrica.adversarial import Steps, accuracy, critic_loss, frozen, generator_loss
+from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
@@ -46,6 +46,7 @@ class SRGAN(nn.Module):
     keep: ClassVar[str] = "loss"
     shows: ClassVar[tuple[str, ...]] = ("l1", "features")
     files: ClassVar[tuple[str, ...]] = ("network",)
+    step: int = 0
     local: ClassVar[bool] = True
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -58,14 +59,13 @@ class SRGAN(nn.Module):
         self.config = config
         self.generator: nn.Module = SRResNet(a[0], config.scale, config.width, config.blocks)
         self.critic: nn.Module = SRCritic(b[0], config.critic_width)
-        self.past = Steps()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on processors
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = batch["a"], batch["b"]
         made = self.generator(a)
         distance = l1_loss(made, b)
-        if self.past.count_to(self.config.pretrain):
+        if self.config.pretrain < 0 or self.step < self.config.pretrain:
             yield Turn("generator", distance, {"l1": float(distance.detach())})
             return
         config = self.config
