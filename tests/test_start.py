@@ -125,6 +125,9 @@ def test_wrong_use_is_explained(run: Path) -> None:
     image = chest(5, 16).image
     volume = Image(np.zeros((1, 4, 16, 16), np.float32), image.affine, "arbitrary", {})
     empty = image.with_data(np.zeros((1, 16, 16), np.float32))
+    wide, aside = (image.with_data(np.zeros((1, 16, 64), np.float32)) for _ in range(2))
+    aside.data[..., 0] = 1
+    model.recipe.data.fit = "crop"
     for choices, message in (
         ({"strength": 0.5}, "are for an image to start from"),
         ({"redraw": image}, "are for an image to start from"),
@@ -132,6 +135,7 @@ def test_wrong_use_is_explained(run: Path) -> None:
         ({"start": volume}, "the image is 3-D, and the model draws 2-D ones"),
         ({"start": image, "redraw": chest(5, 20).image}, r"the mask has shape \(1, 20, 20\); expected \(1, 16, 16\)"),
         ({"start": image, "redraw": empty}, "the mask is empty"),
+        ({"redraw": aside, "start": wide}, "the mask lies outside of what the model sees"),
     ):
         with pytest.raises(UsageError, match=message):
             model.sample_array(1, **choices)

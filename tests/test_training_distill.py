@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import fabrica
 from fabrica.errors import UsageError
+from fabrica.phantoms.chest import chest
 from fabrica.recipe import Recipe, load_recipe, recipe_names
 from fabrica.track import read_log
 from fabrica.training import train
@@ -102,6 +103,27 @@ def test_a_student_of_latents_and_text_has_its_teachers_autoencoder_and_words(tm
     assert made[0].shape == (1, 1, 32, 32) and not np.array_equal(*made)
 
 
+def test_a_student_is_told_masks_as_its_teacher_is(tmp_path: Path) -> None:
+    masked = ["data.condition=mask", "method.mask_width=8", "train.steps=1"]
+    teacher = train(load_recipe("spade-chest", [*SMALL, *NET, *LOOP, *masked]), tmp_path / "teacher")
+    assert fabrica.load(teacher, device="cpu").recipe.codec_mask.classes == 7
+    student = fabrica.load(train(taught(teacher, "data.condition=mask"), tmp_path / "student"), device="cpu")
+    masks = [chest(seed, 16).organs for seed in (1, 2)]
+    made = [student.sample_array(1, told={"mask": mask}) for mask in masks]
+    assert made[0].shape == (1, 1, 16, 16) and not np.array_equal(*made)
+    assert student.recipe.method["student"]["align"] == 0
+
+
+def test_a_student_of_latents_is_not_kept_by_distances_between_images(tmp_path: Path) -> None:
+    small = [*SMALL[:1], "data.size=32", "data.count=12", "data.batch=2", "train.minutes=0", "train.steps=1"]
+    coder = ["method.channels=[8,16]", "method.norm_groups=8", "method.adversarial=0", "method.features=0"]
+    train(load_recipe("autoencoder-chest", [*small, *coder]), tmp_path / "coder")
+    latent = [*small, *NET, f"uses.autoencoder={tmp_path / 'coder'}"]
+    teacher = train(load_recipe("latent-chest", latent), tmp_path / "teacher")
+    with pytest.raises(UsageError, match=r"with uses\.autoencoder take loss"):
+        train(taught(teacher, *small, "data.fit=pad", "train.keep=frd"), tmp_path / "run")
+
+
 def test_a_resumed_run_is_bit_exact(teacher: Path, tmp_path: Path) -> None:
     often = ["train.checkpoint_every=1", "train.validate_every=1"]
     train(taught(teacher, *often), tmp_path / "straight")
@@ -127,7 +149,7 @@ def test_what_no_student_can_learn_from_is_refused(teacher: Path, run: Path, tmp
         (alone, r"set uses\.teacher to its folder"),
         (taught(teacher, "data.size=32"), r"data\.size is \[32, 32\], and the teacher in .* with \[16, 16\]"),
         (taught(teacher, "data.condition=label"), r"data\.condition is \['label'\], and the teacher .* with none"),
-        (taught(teacher, "sample.steps=10"), "asked for 10 steps; this model takes 1, 2 or 4"),
+        (taught(teacher, "sample.steps=10"), "sample.steps is 10; this model takes 1, 2 or 4"),
         (taught(teacher, "codec.kind=window", "codec.low=0", "codec.high=9"), "codec is not that of the teacher"),
         (
             load_recipe("dcgan-chest", [*SMALL, "data.fit=pad", "train.steps=1", f"uses.teacher={teacher}"]),

@@ -291,6 +291,8 @@ def sample(
     choices |= {"strength": strength, **files}
     n, as_, seed = 16 if n is None else n, as_ or "png", seed or 0
     suffix_of(as_)  # refused before an hour of sampling, not after
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder for the images with -o")
     loaded = load(model)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)

@@ -249,6 +249,8 @@ class Model:
     def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> dict[str, Tensor]:
         if "mask" not in self.teller.names:
             return {}
+        if isinstance(given, str | Path):
+            raise UsageError(f"the mask is {str(given)!r}; expected an Image: fabrica.read({str(given)!r})")
         seen = None if given is None else shown(given, n, codec_of(self.recipe.codec_mask), self.recipe.data)
         if seen is None:
             warn("the model draws what a mask shows, and there is none: anything may come; add a mask")

@@ -326,6 +326,8 @@ def _check(recipe: Recipe) -> None:
         found = getattr(data, key)
         expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
     expectations.append((train.patience >= 0, f"train.patience is {train.patience}; expected 0 or more"))
+    no_best = f"train.patience is {train.patience}, and with train.keep=last no weights are the best; leave one out"
+    expectations.append((not (train.patience and train.keep == "last"), no_best))
     counts = ("accumulate", "devices")
     periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "watch_every")
     for key in (*counts, *periods):

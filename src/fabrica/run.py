@@ -89,6 +89,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     reader = open_text(recipe, folder) if "text" in recipe.uses else None
     known = space.compressor if space else None, taught(recipe, guide) if guide else None
     method = build(copy.deepcopy(recipe), *known)
+    check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
     _check_scale(recipe, method)
     _check_files(method)
     needs = getattr(method, "needs", ())
@@ -174,7 +175,6 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
 
 def _check(recipe: Recipe, method: Method, processes: int) -> None:
     """UsageError for what can only be known once the method is there."""
-    check_pace(method, recipe.sample.steps)
     config, name = recipe.train, recipe.method["name"]
     for player in set(config.lr_of) - set(method.players):
         raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")

@@ -54,7 +54,8 @@ def begin(
     where = start.with_data((redraw.data > 0).astype(np.float32))
     drawn = torch.from_numpy(_seen(where, Codec("window", 0.0, 1.0), data, 1)) > -1
     if not drawn.any():
-        raise UsageError("the mask is empty, and nothing would be drawn; mark where to draw by values above 0")
+        what = "is empty" if not redraw.data.max() > 0 else "lies outside of what the model sees of the image"
+        raise UsageError(f"the mask {what}, and nothing would be drawn; mark where to draw by values above 0")
     return Begin(x_0.to(device), strength, ~drawn.to(device))
 
 

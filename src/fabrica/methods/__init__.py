@@ -209,13 +209,13 @@ def named(recipe: Recipe) -> Any:
     return getattr(import_module(module), cls_name)
 
 
-def check_pace(method: Method, steps: int) -> None:
-    """UsageError for a number of steps that a method does not sample in."""
+def check_pace(method: Method, steps: int, asked: str = "asked for {steps} steps") -> None:
+    """UsageError for a number of steps that a method does not sample in; asked: how they were."""
     paces = getattr(method, "paces", (steps,))
     if steps not in paces:
         *most, last = sorted(paces)
         known = f"{', '.join(map(str, most))} or {last}" if most else last
-        raise UsageError(f"asked for {steps} steps; this model takes {known}")
+        raise UsageError(f"{asked.format(steps=steps)}; this model takes {known}")
 
 
 def side_shape(recipe: Recipe, side: str) -> tuple[int, ...]:

@@ -137,9 +137,12 @@ class Autoencoder(nn.Module):
     def measure(self, images: Iterable[Tensor]) -> None:
         """Set the scale of the latents, so that each channel has mean 0 and standard deviation 1 over these batches of
         images (B, C, *S)."""
-        found = torch.cat([self._means(batch).transpose(0, 1).flatten(1) for batch in images], dim=1)
-        self.encoder.mean.copy_(found.mean(1))
-        self.encoder.std.copy_(found.std(1).clamp_min(1e-6))
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for batch in images:
+            found = self._means(batch).transpose(0, 1).flatten(1).double()
+            count, total, squares = count + found.shape[1], total + found.sum(1), squares + found.square().sum(1)
+        self.encoder.mean.copy_(total / count)
+        self.encoder.std.copy_((squares / count - (total / count).square()).clamp_min(1e-12).sqrt())
 
     def _latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.config.latent_channels, *(-(-side // self.factor) for side in size))
