@@ -30,6 +30,7 @@ from fabrica.latent import open_space
 from fabrica.methods import build
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.model import Model, load_autoencoder
+from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
 from fabrica.noise import seeded
 from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
@@ -164,6 +165,21 @@ def test_an_autoencoder_alone_encodes_and_decodes_as_in_monai(tmp_path: Path, di
     np.testing.assert_allclose(latents, turned(means).numpy(), atol=1e-5)
     wanted = turned(coder.decode(means)).clamp(0, 1) * 2 - 1
     np.testing.assert_allclose(model.decode(latents), wanted.numpy(), atol=2e-5 if dims == 2 else 1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say their spacing")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_large_images_of_a_bundle_go_by_slabs(tmp_path: Path, dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo(tmp_path / "b", dims, denoiser=False)  # whose images are from 0 to 1
+    model = opened(tmp_path / "b")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 1, *model.size)).astype(np.float32)
+    latents = model.encode(images)
+    made = model.decode(latents)
+    monkeypatch.setattr(slabs, "LARGE", {"cpu": 0})
+    monkeypatch.setattr(slabs, "SLAB", 2**12)
+    np.testing.assert_allclose(model.encode(images), latents, atol=1e-4)
+    np.testing.assert_allclose(model.decode(latents), made, atol=1e-4)
+    assert made.std() > 0.1
 
 
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction"])

@@ -20,13 +20,14 @@ from monai.networks.nets import DiffusionModelUNet
 
 from fabrica.bundle.config import Config, read
 from fabrica.bundle.networks import Network, networks, noise_levels
-from fabrica.bundle.spans import OURS, Moved, Span, Spread
+from fabrica.bundle.spans import Spread
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, build
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.conventions import axes_reversed, later, negated
+from fabrica.nets.framing import OURS, Span
 from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
 
 METADATA = "configs/metadata.json"
@@ -190,12 +191,9 @@ def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: floa
     recipe.method = {"name": "autoencoder", "adversarial": 0.0, "features": 0.0, **narrow}
     method = cast(Autoencoder, build(recipe))
     net: Any = network.net
-    method.encoder = Encoder(net, patch, method.factor, None)
-    method.decoder = Decoder(net, patch, None)
+    method.encoder = Encoder(net, patch, method.factor, None, span)
+    method.decoder = Decoder(net, patch, None, span)
     method.encoder.std.fill_(1 / scale)
-    if span != OURS:
-        method.encoder.layers = Moved(method.encoder.layers, before=(OURS, span))
-        method.decoder.layers = Moved(method.decoder.layers, after=(span, OURS))
     attention = bool(told["with_encoder_nonlocal_attn"])
     method.config = replace(method.config, **_wide(told), attention=attention)
     recipe.method = {"name": "autoencoder", **asdict(method.config)}

@@ -1,4 +1,4 @@
-"""Networks whose images are values from low to high, worked with as if they were from -1 to 1."""
+"""Diffusion whose images are values from low to high, worked with as if they were from -1 to 1."""
 
 from __future__ import annotations
 
@@ -11,27 +11,7 @@ from torch import Tensor, nn
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.methods.diffusion import Diffusion
-
-Span = tuple[float, float]
-OURS: Span = (-1.0, 1.0)
-
-
-class Moved(nn.Module):
-    """A network before or after which values of one span are moved to another.
-
-    Not a matter of the first convolution: it pads with zeros, which mean black to one span and grey to the other.
-    """
-
-    def __init__(
-        self, net: nn.Module, before: tuple[Span, Span] | None = None, after: tuple[Span, Span] | None = None
-    ) -> None:
-        super().__init__()
-        self.net, self.before, self.after = net, before, after
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = moved(x, *self.before) if self.before else x
-        y: Tensor = self.net(x)
-        return moved(y, *self.after) if self.after else y
+from fabrica.nets.framing import OURS, Span, moved
 
 
 class Spread(nn.Module):
@@ -57,8 +37,3 @@ class Spread(nn.Module):
     def sample(self, *given: Any, **named: Any) -> Tensor:
         """As `Diffusion.sample`: images (N, C, *S) in [-1, 1]."""
         return moved(self.method.sample(*given, **named), self.span, OURS).clamp(-1, 1)
-
-
-def moved(x: Tensor, of: Span, to: Span) -> Tensor:
-    """x on the line that takes the ends of one span to those of the other."""
-    return (x - of[0]) * ((to[1] - to[0]) / (of[1] - of[0])) + to[0]
