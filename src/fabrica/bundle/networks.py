@@ -34,13 +34,8 @@ PACKAGES = ("monai", "generative")
 DEFINITIONS = ("autoencoder_def", "diffusion_def", "diffusion_unet_def", "network_def")  # as the zoo calls networks
 SCHEDULER_KEYS = ("noise_scheduler", "scheduler")
 OLDER = {"num_channels": "channels", "use_checkpointing": "use_checkpoint", "beta_schedule": "schedule"}
-SCHEDULES = {
-    "linear_beta": "linear",
-    "linear": "linear",
-    "scaled_linear_beta": "scaled-linear",
-    "scaled_linear": "scaled-linear",
-    "cosine": "cosine",
-}
+SCHEDULES = {"linear_beta": "linear", "scaled_linear_beta": "scaled-linear", "cosine": "cosine"}
+OLDER_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled-linear"}
 OBJECTIVES = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
 LEVELS = 1000
 AUTOENCODER_FILES = ("autoencoder.pt", "model_autoencoder.pt", "autoencoder.pth")
@@ -222,7 +217,7 @@ def noise_levels(config: Config) -> Noise:
     if name == "RFlowScheduler":
         _expect(config, key, values, expected)
         return Noise({"objective": "flow", "schedule": "flow"}, False)
-    kind = _one_of(config, key, values, "schedule", "linear_beta", SCHEDULES)
+    kind = _one_of(config, key, values, "schedule", "linear_beta", SCHEDULES | OLDER_SCHEDULES)
     objective = _one_of(config, key, values, "prediction_type", "epsilon", OBJECTIVES)
     _expect(config, key, values, expected | {"s": 0.008, "clip_sample_min": -1.0, "clip_sample_max": 1.0})
     ends = (

@@ -17,6 +17,7 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica.bundle import METADATA, SECTION, Section, found
+from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
 from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme
@@ -25,10 +26,6 @@ from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model
 from fabrica.nets.conventions import later, negated, rescaled
-
-SCHEDULES = {"linear": "linear_beta", "scaled-linear": "scaled_linear_beta", "cosine": "cosine"}
-OBJECTIVES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
-LEVELS = 1000
 
 
 @dataclass(frozen=True)
@@ -182,8 +179,12 @@ def _scheduler(method: Diffusion, clip: bool) -> dict[str, Any]:
     return {
         "_target_": "monai.networks.schedulers.DDIMScheduler",
         "num_train_timesteps": LEVELS,
-        "schedule": SCHEDULES[config.schedule],
+        "schedule": _monais(SCHEDULES, config.schedule),
         **({"beta_start": betas[0], "beta_end": betas[1]} if betas else {}),
-        "prediction_type": OBJECTIVES[config.objective],
+        "prediction_type": _monais(OBJECTIVES, config.objective),
         "clip_sample": clip and not method.space,
     }
+
+
+def _monais(known: Mapping[str, str], ours: str) -> str:
+    return next(theirs for theirs, name in known.items() if name == ours)

@@ -27,7 +27,7 @@ def metadata(section: Section, networks: Networks) -> dict[str, Any]:
     images = _images(section, coder or denoiser or {}, section.autoencoder_patch if coder else section.patch)
     formats = {"network_data_format": images}
     if denoiser:
-        factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
+        factor = _factor(coder, section.autoencoder_patch)
         seen = [-(-side // factor) // section.patch for side in section.size]
         noise = _tensor("latent" if coder else "image", denoiser["in_channels"], seen, [])
         times = {**_tensor("timesteps", 1, [], TIMES), "type": "timesteps"}
@@ -51,8 +51,13 @@ def metadata(section: Section, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _factor(told: Mapping[str, Any] | None, patch: int) -> int:
+    """What the sides of images are multiples of to the network of these arguments; 1 where there is none."""
+    return patch * 2 ** (len(told["channels"]) - 1) if told else 1
+
+
 def _images(section: Section, told: Mapping[str, Any], patch: int) -> dict[str, Any]:
-    factor = patch * 2 ** (len(told["channels"]) - 1)
+    factor = _factor(told, patch)
     sides = [-(-side // factor) * factor // patch for side in section.size]
     image = _tensor("image", told["in_channels"], sides, [-1, 1])
     image["modality"] = section.output.modality or "n/a"
@@ -96,10 +101,8 @@ def configuration(section: Section, networks: Networks, span: tuple[float, float
         "high": span[1],
         "affine": affine.tolist(),
     }
-    coder, denoiser = networks["autoencoder"], networks["denoiser"]
-    factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
-    use = _drawn(section, networks) if denoiser else _compressed(section, networks)
-    return head | use | _written(section, factor)
+    use = _drawn(section, networks) if networks["denoiser"] else _compressed(section, networks)
+    return head | use | _written(section, _factor(networks["autoencoder"], section.autoencoder_patch))
 
 
 def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     but for clipped estimates of x_0, after which MONAI keeps the noise it had."""
     coder, denoiser = networks["autoencoder"], networks["denoiser"] or {}
     patch, dims = section.patch, len(section.size)
-    factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
+    factor = _factor(coder, section.autoencoder_patch)
     shape = [denoiser["in_channels"] // patch**dims, *(-(-side // factor) for side in section.size)]
     noise = "torch.randn([1] + @latent_shape, generator=torch.Generator().manual_seed(@seed)).to(@device)"
     values: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS, "latent_shape": shape}
@@ -125,10 +128,10 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
             "'timesteps', torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]))"
         )
     drawn = "input_noise=@noise, diffusion_model=@diffusion, scheduler=@noise_scheduler, verbose=False"
-    whole = _unfolded("@drawn", patch, dims)
+    whole = _folded("@drawn", patch, dims, back=True)
     if coder:
         decoded = f"@autoencoder.decode_stage_2_outputs({whole} / @scale_factor).detach()"
-        whole = _unfolded(decoded, section.autoencoder_patch, dims)
+        whole = _folded(decoded, section.autoencoder_patch, dims, back=True)
     return values | {
         "network": "$(@network_def.register_forward_pre_hook(lambda net, given, named: (given, {'timesteps': "
         "torch.zeros(len(given[0]), device=given[0].device), **named}), with_kwargs=True), @network_def)[1]",
@@ -163,7 +166,7 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
         "inferer": {"_target_": "monai.inferers.SimpleInferer", "_requires_": "@load_autoencoder"},
         "image_seen": f"${_folded(seen, patch, dims)}",
         "drawn": "$@inferer(@image_seen, @autoencoder.reconstruct).detach()",
-        "sample": f"${_unfolded('@drawn', patch, dims)}",
+        "sample": f"${_folded('@drawn', patch, dims, back=True)}",
     }
 
 
@@ -190,20 +193,14 @@ def _written(section: Section, factor: int) -> dict[str, Any]:
     }
 
 
-def _folded(expression: str, patch: int, dims: int) -> str:
+def _folded(expression: str, patch: int, dims: int, back: bool = False) -> str:
+    """The expression of `fabrica.nets.patches.folded`, or of the way back."""
     if patch == 1:
         return expression
-    apart, together, sides = patterns(dims, patch)
+    image, channels, sides = patterns(dims, patch)
+    way = f"{channels} -> {image}" if back else f"{image} -> {channels}"
     told = ", ".join(f"{name}={side}" for name, side in sides.items())
-    return f"rearrange({expression}, 'b c {apart} -> b (c {together}', {told})"
-
-
-def _unfolded(expression: str, patch: int, dims: int) -> str:
-    if patch == 1:
-        return expression
-    apart, together, sides = patterns(dims, patch)
-    told = ", ".join(f"{name}={side}" for name, side in sides.items())
-    return f"rearrange({expression}, 'b (c {together} -> b c {apart}', {told})"
+    return f"rearrange({expression}, '{way}', {told})"
 
 
 def readme(section: Section, draws: bool) -> str:
