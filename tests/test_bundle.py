@@ -33,7 +33,7 @@ from fabrica.model import Model, load_autoencoder
 from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
 from fabrica.noise import seeded
-from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
+from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, load_recipe
 
 CODER: dict[str, Any] = {
     "in_channels": 1,
@@ -372,6 +372,14 @@ VARIANTS = {
 }
 
 
+def by_monai(folder: Path, **changes: Any) -> Any:
+    """The image that the exported configuration makes, (C, *S) in physical units."""
+    parser = ConfigParser()
+    parser.read_config(folder / "configs/inference.json")
+    parser.update({"bundle_root": str(folder), **changes})
+    return parser.get_parsed_content("image").numpy()
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_there_and_back(tmp_path: Path, name: str) -> None:
     """Exported, the model draws the same image of a seed by MONAI alone, and opened again."""
@@ -386,11 +394,36 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(image.affine, again.affine)
     assert (again.unit, again.origin["modality"], back.recipe.sample) == ("HU", "CT", model.recipe.sample)
 
-    parser = ConfigParser()
-    parser.read_config(tmp_path / "bundle/configs/inference.json")
-    parser.update({"bundle_root": str(tmp_path / "bundle"), "seed": 7, "num_inference_steps": 5})
-    wanted = (drawn[0] + 1) * 750 - 1000
-    np.testing.assert_allclose(parser.get_parsed_content("image").numpy(), wanted, atol=0.3)  # of 1500 HU
+    made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=5)
+    np.testing.assert_allclose(made, (drawn[0] + 1) * 750 - 1000, atol=0.3)  # of 1500 HU
+
+
+@pytest.mark.parametrize(("data_size", "space"), [([32, 32], None), ([31, 34], LATENTS)])
+def test_padding_of_fit_exact_is_cut_off(tmp_path: Path, data_size: list[int], space: dict[str, Any] | None) -> None:
+    ours(tmp_path / "model", SHALLOW, data_size, space)
+    path = tmp_path / "model/recipe.yaml"
+    recipe = load_recipe(path, ["output.size=[28,29]", "data.fit=exact"])
+    recipe.save(path)
+    model = opened(tmp_path / "model")
+    export(model, "bundle", tmp_path / "bundle")
+    wanted = model.sample(1, seed=3)[0].data
+    assert wanted.shape == (1, 28, 29)
+    np.testing.assert_allclose(by_monai(tmp_path / "bundle", seed=3, num_inference_steps=5), wanted, atol=0.3)
+    assert opened(tmp_path / "bundle").size == (28, 29)
+
+
+@pytest.mark.filterwarnings("ignore")  # LoadImage of MONAI warns of readers that are not installed
+@pytest.mark.parametrize("size", [(31, 45), (32, 48), (64, 20), (21, 18, 26)])
+def test_an_exported_autoencoder_takes_images_of_any_size(tmp_path: Path, size: tuple[int, ...]) -> None:
+    model = ours(tmp_path / "model", {**LATENTS, "patch": 2}, [32, 48] if len(size) == 2 else [16, 16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    image = Image(np.random.default_rng(0).uniform(-1000, 500, (1, *size)).astype(np.float32), np.eye(4), "HU")
+    io.write(image, tmp_path / "in.nii.gz")
+    values = model.codec.encode(fabrica.read(tmp_path / "in.nii.gz"))[None]
+    wanted = model.codec.decode(model.decode(model.encode(values), size)[0])
+    made = by_monai(tmp_path / "bundle", input_file=str(tmp_path / "in.nii.gz"))
+    assert made.shape == (1, *size)
+    np.testing.assert_allclose(made, wanted, atol=0.3)
 
 
 def test_an_autoencoder_there_and_back(tmp_path: Path) -> None:

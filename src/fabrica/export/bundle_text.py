@@ -102,7 +102,7 @@ def configuration(section: Section, networks: Networks, span: tuple[float, float
         "affine": affine.tolist(),
     }
     use = _drawn(section, networks) if networks["denoiser"] else _compressed(section, networks)
-    return head | use | _written(section, _factor(networks["autoencoder"], section.autoencoder_patch))
+    return head | use | _written(len(section.size))
 
 
 def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
@@ -111,22 +111,17 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     coder, denoiser = networks["autoencoder"], networks["denoiser"] or {}
     patch, dims = section.patch, len(section.size)
     factor = _factor(coder, section.autoencoder_patch)
-    shape = [denoiser["in_channels"] // patch**dims, *(-(-side // factor) for side in section.size)]
+    sides = [-(-side // factor) for side in section.size]
     noise = "torch.randn([1] + @latent_shape, generator=torch.Generator().manual_seed(@seed)).to(@device)"
+    shape = [denoiser["in_channels"] // patch**dims, *sides]
     values: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS, "latent_shape": shape}
+    values |= _kept(section, [side * factor for side in sides])
     needed = ["@load_diffusion"]
     if coder:
         values |= _network("autoencoder", "autoencoder_def", "autoencoder.pt", "AutoencoderKL", coder)
         values["scale_factor"] = 1.0
         needed.append("@load_autoencoder")
     values |= _network("diffusion", "network_def", "model.pt", "DiffusionModelUNet", denoiser)
-    if networks["scheduler"] and "Flow" in networks["scheduler"]["_target_"]:
-        steps = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
-    else:  # evenly, from the last level on: what MONAI visits by itself is not what its steps lead to
-        steps = (
-            "(@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps), setattr(@noise_scheduler, "
-            "'timesteps', torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]))"
-        )
     drawn = "input_noise=@noise, diffusion_model=@diffusion, scheduler=@noise_scheduler, verbose=False"
     whole = _folded("@drawn", patch, dims, back=True)
     if coder:
@@ -136,7 +131,7 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
         "network": "$(@network_def.register_forward_pre_hook(lambda net, given, named: (given, {'timesteps': "
         "torch.zeros(len(given[0]), device=given[0].device), **named}), with_kwargs=True), @network_def)[1]",
         "noise_scheduler": {**(networks["scheduler"] or {}), "_requires_": needed},
-        "set_timesteps": f"${steps}",
+        "set_timesteps": _steps(networks["scheduler"] or {}),
         "noise": f"${_folded(noise, patch, dims)}",
         "inferer": {
             "_target_": "monai.inferers.DiffusionInferer",
@@ -148,13 +143,30 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _steps(scheduler: Mapping[str, Any]) -> str:
+    """Evenly, from the last level on: what MONAI visits by itself is not what its steps lead to."""
+    told = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
+    if "Flow" in scheduler["_target_"]:
+        return f"${told}"
+    times = "torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]"
+    return f"$({told}, setattr(@noise_scheduler, 'timesteps', {times}))"
+
+
+def _kept(section: Section, made: list[int]) -> dict[str, list[int]]:
+    """Where the image lies in what is made: what the autoencoder had padded is cut off, then what `data.fit` had, which
+    is not always the middle of the whole."""
+    size = section.output.size or section.size
+    starts = [(m - s) // 2 + (s - k) // 2 for m, s, k in zip(made, section.size, size, strict=True)]
+    return {"size": size, "starts": starts}
+
+
 def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
-    """Of an image: what the autoencoder leaves of it."""
+    """Of an image of any size, padded as by `fabrica.nets.framing`: what the autoencoder leaves of it."""
     coder = networks["autoencoder"] or {}
     dims, patch = len(section.size), section.autoencoder_patch
     back = ", ".join(str(axis) for axis in (0, *range(dims, 0, -1)))
-    flat = ".flatten(2)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
-    seen = f"(((@loaded{flat}.permute({back}) - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
+    flat = ".squeeze(-1)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
+    seen = "@padder(((@loaded - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
     return {
         **_network("autoencoder", "autoencoder_def", "model.pt", "AutoencoderKL", coder),
         "network_def": "@autoencoder_def",
@@ -162,7 +174,10 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
         "@autoencoder_def.post_quant_conv, @autoencoder_def.decoder)",
         "input_file": "",
         "loader": {"_target_": "LoadImage", "image_only": True, "ensure_channel_first": True},
-        "loaded": "$torch.as_tensor(@loader(@input_file))",
+        "loaded": f"$@loader(@input_file).as_tensor(){flat}.permute({back})",
+        "size": "$@loaded.shape[1:]",
+        "starts": "$[(large - side) // 2 for large, side in zip(@sample.shape[2:], @size)]",
+        "padder": {"_target_": "DivisiblePad", "k": _factor(coder, patch), "mode": "edge"},
         "inferer": {"_target_": "monai.inferers.SimpleInferer", "_requires_": "@load_autoencoder"},
         "image_seen": f"${_folded(seen, patch, dims)}",
         "drawn": "$@inferer(@image_seen, @autoencoder.reconstruct).detach()",
@@ -179,14 +194,12 @@ def _network(name: str, key: str, file: str, cls: str, told: Mapping[str, Any]) 
     }
 
 
-def _written(section: Section, factor: int) -> dict[str, Any]:
+def _written(dims: int) -> dict[str, Any]:
     """The image as NIfTI: in physical units, without padding, (x, y, z)."""
-    dims, made = len(section.size), [-(-side // factor) * factor for side in section.size]
-    starts = [(large - side) // 2 for large, side in zip(made, section.size, strict=True)]
-    crop = "".join(f", {start}:{start + side}" for start, side in zip(starts, section.size, strict=True))
+    inner = "(slice(None), *[slice(start, start + side) for start, side in zip(@starts, @size)])"
     back = ", ".join(str(axis) for axis in range(dims, -1, -1))  # (x, y, z, channel)
     return {
-        "image": f"$(@sample[0, :{crop}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
+        "image": f"$(@sample[0][{inner}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
         "create_output_dir": "$Path(@output_dir).mkdir(exist_ok=True)",
         "placed": f"$nibabel.Nifti1Image(@image.permute({back}).squeeze(-1).cpu().numpy(), np.array(@affine))",
         "run": ["@create_output_dir", "$nibabel.save(@placed, @output_dir + '/image.nii.gz')"],
@@ -207,7 +220,7 @@ def readme(section: Section, draws: bool) -> str:
     """docs/README.md."""
     what = "python -m monai.bundle run --config_file configs/inference.json"
     what += " --seed 0" if draws else " --input_file FILE.nii.gz"
-    size = " x ".join(str(side) for side in section.size)
+    size = " x ".join(str(side) for side in section.output.size or section.size)
     return f"""# {section.name}
 
 {section.about}
