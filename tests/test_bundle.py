@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import fabrica
 from fabrica import io
 from fabrica.cli import app
+from fabrica.diffusion import ddim
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
 from fabrica.folder import save_model
@@ -29,6 +30,7 @@ from fabrica.image import Image
 from fabrica.latent import open_space
 from fabrica.methods import build
 from fabrica.methods.autoencoder import Autoencoder
+from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model, load_autoencoder
 from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
@@ -396,6 +398,19 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
 
     made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=5)
     np.testing.assert_allclose(made, (drawn[0] + 1) * 750 - 1000, atol=0.3)  # of 1500 HU
+
+
+@pytest.mark.parametrize("steps", [7, 300])
+@torch.no_grad()
+def test_steps_that_do_not_divide_the_levels_leave_no_noise(tmp_path: Path, steps: int) -> None:
+    model = ours(tmp_path / "model", SHALLOW, [16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    times = [(k + 1) / 1000 for k in range(999, -1, -(1000 // steps))] + [0.0]
+    method = cast(Diffusion, model.method)
+    denoise = method.denoising({}, model.recipe.sample, 1, torch.device("cpu"))
+    wanted = ddim(denoise, seeded([7])(method.shape), method.schedule, times)
+    made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=steps)
+    np.testing.assert_allclose(made, model.codec.decode(wanted[0].numpy()), atol=0.5)
 
 
 @pytest.mark.parametrize(("data_size", "space"), [([32, 32], None), ([31, 34], LATENTS)])

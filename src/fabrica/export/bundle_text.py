@@ -144,11 +144,12 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
 
 
 def _steps(scheduler: Mapping[str, Any]) -> str:
-    """Evenly, from the last level on: what MONAI visits by itself is not what its steps lead to."""
+    """MONAI's DDIM steps down by 1000 // num_inference_steps levels, and visits others. Here it visits those, from the
+    last level down to the image: some more than asked for where that is no divisor, and no noise is left."""
     told = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
     if "Flow" in scheduler["_target_"]:
         return f"${told}"
-    times = "torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]"
+    times = "torch.arange(999, -1, -(1000 // @num_inference_steps))"
     return f"$({told}, setattr(@noise_scheduler, 'timesteps', {times}))"
 
 
