@@ -374,12 +374,12 @@ VARIANTS = {
 }
 
 
-def by_monai(folder: Path, **changes: Any) -> Any:
-    """The image that the exported configuration makes, (C, *S) in physical units."""
+def by_monai(folder: Path, what: str = "image", **changes: Any) -> Any:
+    """What the exported configuration makes: the image, (C, *S) in physical units, or its affine."""
     parser = ConfigParser()
     parser.read_config(folder / "configs/inference.json")
     parser.update({"bundle_root": str(folder), **changes})
-    return parser.get_parsed_content("image").numpy()
+    return parser.get_parsed_content(what)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -394,10 +394,21 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(back.sample_array(2, seed=7), drawn, atol=3e-4)
     image, again = model.sample(1)[0], back.sample(1)[0]
     np.testing.assert_array_equal(image.affine, again.affine)
+    np.testing.assert_array_equal(image.affine, by_monai(tmp_path / "bundle", what="affine"))
     assert (again.unit, again.origin["modality"], back.recipe.sample) == ("HU", "CT", model.recipe.sample)
 
     made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=5)
     np.testing.assert_allclose(made, (drawn[0] + 1) * 750 - 1000, atol=0.3)  # of 1500 HU
+
+
+def test_without_a_spacing_pictures_stand_as_with_one(tmp_path: Path) -> None:
+    """The patient's right on the left, the head at the top: what viewers of NIfTI go by."""
+    ours(tmp_path / "model", SHALLOW, [16, 16])
+    load_recipe(tmp_path / "model/recipe.yaml", ["output.spacing=[]"]).save(tmp_path / "model/recipe.yaml")
+    model = opened(tmp_path / "model")
+    export(model, "bundle", tmp_path / "bundle")
+    np.testing.assert_array_equal(model.sample(1)[0].affine, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    np.testing.assert_array_equal(model.affine, by_monai(tmp_path / "bundle", what="affine"))
 
 
 @pytest.mark.parametrize("steps", [7, 300])
@@ -432,13 +443,16 @@ def test_padding_of_fit_exact_is_cut_off(tmp_path: Path, data_size: list[int], s
 def test_an_exported_autoencoder_takes_images_of_any_size(tmp_path: Path, size: tuple[int, ...]) -> None:
     model = ours(tmp_path / "model", {**LATENTS, "patch": 2}, [32, 48] if len(size) == 2 else [16, 16, 16])
     export(model, "bundle", tmp_path / "bundle")
-    image = Image(np.random.default_rng(0).uniform(-1000, 500, (1, *size)).astype(np.float32), np.eye(4), "HU")
+    place = np.array([[-0.5, 0, 0, 20], [0, 0, 2, 30], [0, -0.7, 0, 40], [0, 0, 0, 1]])
+    image = Image(np.random.default_rng(0).uniform(-1000, 500, (1, *size)).astype(np.float32), place, "HU")
     io.write(image, tmp_path / "in.nii.gz")
     values = model.codec.encode(fabrica.read(tmp_path / "in.nii.gz"))[None]
     wanted = model.codec.decode(model.decode(model.encode(values), size)[0])
     made = by_monai(tmp_path / "bundle", input_file=str(tmp_path / "in.nii.gz"))
     assert made.shape == (1, *size)
     np.testing.assert_allclose(made, wanted, atol=0.3)
+    placed = by_monai(tmp_path / "bundle", what="placed", input_file=str(tmp_path / "in.nii.gz"))
+    np.testing.assert_allclose(placed.affine, place, atol=1e-5)
 
 
 def test_an_autoencoder_there_and_back(tmp_path: Path) -> None:

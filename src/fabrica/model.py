@@ -262,7 +262,7 @@ class Model:
         if not found:
             raise UsageError(f"model {self.name} is told no mask of an image; leave it out")
         labels = middle(found["mask"].numpy().argmax(1)[:, None].astype(np.float32), self.size)[0]
-        return Image(labels, self._affine(), "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
+        return Image(labels, self.affine, "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
 
     def apply(
         self,
@@ -356,16 +356,16 @@ class Model:
             "model_hash": self.hash,
             "seed": seed,
         }
-        return Image(self.codec.decode(values), self._affine(), self.codec.unit, origin)
+        return Image(self.codec.decode(values), self.affine, self.codec.unit, origin)
 
-    def _affine(self) -> Float64:
-        """As the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
-        front at the top."""
-        direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
-        affine = np.eye(4)
-        for axis, spacing in enumerate(reversed(self.recipe.output.spacing)):
-            affine[axis, axis] = direction * spacing
-        return affine
+    @property
+    def affine(self) -> Float64:
+        """Of the images it makes, as the data set stands: volumes in RAS+, pictures with the patient's right on the
+        left and the head or the front at the top; 1 mm where the spacing is not known."""
+        dims = len(self.recipe.data.size)
+        spacing = self.recipe.output.spacing or [1.0] * dims
+        direction = 1.0 if dims == 3 else -1.0
+        return np.diag([*(direction * side for side in reversed(spacing)), *[1.0] * (4 - dims)])
 
 
 @dataclass(frozen=True)

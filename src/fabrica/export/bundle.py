@@ -65,7 +65,7 @@ def write(model: Model, folder: Path) -> None:
     }
     texts = {
         METADATA: _json({**metadata(section, networks), SECTION: asdict(section)}),
-        "configs/inference.json": _json(configuration(section, networks, model.codec.span)),
+        "configs/inference.json": _json(configuration(section, networks, model.codec.span, model.affine)),
         "docs/README.md": readme(section, bool(denoiser)),
     }
     for name, text in texts.items():

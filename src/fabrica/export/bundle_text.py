@@ -13,6 +13,7 @@ import torch
 from fabrica import __version__
 from fabrica.bundle import Section
 from fabrica.folder import COMPRESSED, SYNTHETIC
+from fabrica.image import Float64
 from fabrica.nets.patches import patterns
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -77,11 +78,9 @@ def _tensor(kind: str, channels: int, shape: list[int], values: list[int]) -> di
     }
 
 
-def configuration(section: Section, networks: Networks, span: tuple[float, float]) -> dict[str, Any]:
-    """inference.json. Everything that defines the model is a plain value; expressions only run it."""
-    spacing = section.output.spacing or [1.0] * len(section.size)
-    sign = 1.0 if len(section.size) == 3 else -1.0  # as images of this house stand: see `Model.sample`
-    affine = np.diag([sign * side for side in reversed(spacing)] + [1.0] * (4 - len(spacing)))
+def configuration(section: Section, networks: Networks, span: tuple[float, float], affine: Float64) -> dict[str, Any]:
+    """inference.json. Everything that defines the model is a plain value; expressions only run it. span, affine: of the
+    images that the model makes."""
     head = {
         "imports": [
             "$import nibabel",
@@ -175,7 +174,9 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
         "@autoencoder_def.post_quant_conv, @autoencoder_def.decoder)",
         "input_file": "",
         "loader": {"_target_": "LoadImage", "image_only": True, "ensure_channel_first": True},
-        "loaded": f"$@loader(@input_file).as_tensor(){flat}.permute({back})",
+        "read": "$@loader(@input_file)",
+        "affine": "$@read.affine",  # the image is given back where it lay
+        "loaded": f"$@read.as_tensor(){flat}.permute({back})",
         "size": "$@loaded.shape[1:]",
         "starts": "$[(large - side) // 2 for large, side in zip(@sample.shape[2:], @size)]",
         "padder": {"_target_": "DivisiblePad", "k": _factor(coder, patch), "mode": "edge"},
