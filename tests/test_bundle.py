@@ -256,6 +256,26 @@ def test_what_a_bundle_does_not_say_is_said(tmp_path: Path) -> None:
         assert opened(tmp_path / "b").codec.span == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": [16]}, "size of images is [16], and the networks are 2-D"),
+        ({"output": {"spacing": [1.0]}}, "output.spacing of images is [1.0], and"),
+        ({"output": {"size": [8, 0]}}, "output.size of images is [8, 0], and"),
+        ({"fit": "squeeze"}, "fit is 'squeeze'; expected one of pad, crop, stretch, exact"),
+        ({"patch": 0}, "patches are 0 and 1; expected 1 or more"),
+    ],
+)
+def test_what_a_bundle_of_ours_cannot_say(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    export(ours(tmp_path / "model", SHALLOW, [16, 16]), "bundle", tmp_path / "bundle")
+    path = tmp_path / "bundle/configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "fabrica": metadata["fabrica"] | changes}))
+    with pytest.raises(UsageError) as refused:
+        opened(tmp_path / "bundle")
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
 class Boom:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -435,7 +455,8 @@ def test_padding_of_fit_exact_is_cut_off(tmp_path: Path, data_size: list[int], s
     wanted = model.sample(1, seed=3)[0].data
     assert wanted.shape == (1, 28, 29)
     np.testing.assert_allclose(by_monai(tmp_path / "bundle", seed=3, num_inference_steps=5), wanted, atol=0.3)
-    assert opened(tmp_path / "bundle").size == (28, 29)
+    back = opened(tmp_path / "bundle")
+    assert back.size == (28, 29) and back.recipe.data.fit == "exact"
 
 
 @pytest.mark.filterwarnings("ignore")  # LoadImage of MONAI warns of readers that are not installed

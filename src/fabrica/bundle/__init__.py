@@ -28,7 +28,7 @@ from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.conventions import axes_reversed, later, negated
 from fabrica.nets.framing import OURS, Span
-from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
+from fabrica.recipe import FITS, CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
 
 METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
@@ -40,13 +40,14 @@ UNIT = (0.0, 1.0)
 class Section:
     """What MONAI has no words for, in the metadata of a bundle that this house wrote.
 
-    size    of the images, in array order.
+    size, fit   of the images, in array order, and how others are brought to it.
     patch, autoencoder_patch    pixels along the side of what the denoiser and the autoencoder see as one.
     """
 
     name: str = ""
     about: str = ""
     size: list[int] = field(default_factory=list)
+    fit: str = "pad"
     patch: int = 1
     autoencoder_patch: int = 1
     precision: str = "fp32"
@@ -76,8 +77,7 @@ def opened(folder: Path) -> Opened:
     nets = [each for each in (coder, denoiser) if each]
     section = own or _supposed(folder, metadata, config, nets)
     dims = nets[0].arguments["spatial_dims"]
-    if len(section.size) != dims or min(section.size) < 1 or min(section.patch, section.autoencoder_patch) < 1:
-        raise UsageError(f"{metadata.path}: images of size {section.size}, and the networks are {dims}-D; correct one")
+    _check(section, dims, metadata.path)
     if dims == 3 and not own:
         for each in nets:
             axes_reversed(each.net)
@@ -87,6 +87,18 @@ def opened(folder: Path) -> Opened:
     method = _diffusion(denoiser, recipe, section, config, space, span) if denoiser else cast(Method, space)
     digest = hashlib.sha256(b"".join(each.digest for each in nets)).hexdigest()[:12]
     return Opened(recipe, method, digest)
+
+
+def _check(section: Section, dims: int, path: Path) -> None:
+    output, one = section.output, [1.0] * dims
+    said = {"size": section.size, "output.size": output.size or one, "output.spacing": output.spacing or one}
+    for name, sides in said.items():
+        if len(sides) != dims or min(sides) <= 0:
+            raise UsageError(f"{path}: {name} of images is {sides}, and the networks are {dims}-D; correct one")
+    if min(section.patch, section.autoencoder_patch) < 1:
+        raise UsageError(f"{path}: patches are {section.patch} and {section.autoencoder_patch}; expected 1 or more")
+    if section.fit not in FITS:
+        raise UsageError(f"{path}: fit is {section.fit!r}; expected one of {', '.join(FITS)}")
 
 
 def _inference(folder: Path) -> Config:
@@ -168,7 +180,7 @@ def _recipe(section: Section, images: Network, patch: int) -> Recipe:
             f"{section.name} sees {seen} channels and gives {given}; only networks that see what they give can be "
             "opened, unconditional ones"
         )
-    recipe.data = DataConfig(size=section.size, channels=channels)
+    recipe.data = DataConfig(size=section.size, channels=channels, fit=section.fit)
     recipe.codec, recipe.output, recipe.sample = section.codec, section.output, section.sample
     recipe.train.precision = section.precision
     return recipe

@@ -26,6 +26,7 @@ from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model
 from fabrica.nets.conventions import later, negated, rescaled
+from fabrica.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,7 @@ def write(model: Model, folder: Path) -> None:
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None
     scheduler = _scheduler(method, model.recipe.sample.clip) if isinstance(method, Diffusion) else None
-    section = Section(
-        name=model.name,
-        about=model.recipe.about,
-        size=list(model.recipe.data.size),
-        patch=method.config.patch if isinstance(method, Diffusion) else 1,
-        autoencoder_patch=cast(Autoencoder, space).config.patch if space else 1,
-        precision=model.recipe.train.precision,
-        codec=model.recipe.codec,
-        output=model.recipe.output,
-        sample=model.recipe.sample,
-    )
+    section = _section(model.recipe, cast(Autoencoder | None, space), method.config.patch if denoiser else 1)
     networks = {
         "autoencoder": coder.arguments if coder else None,
         "denoiser": denoiser.arguments if denoiser else None,
@@ -76,6 +67,21 @@ def write(model: Model, folder: Path) -> None:
             stream = io.BytesIO()
             torch.save(part.weights, stream)
             _put(folder / "models" / name, stream.getvalue())
+
+
+def _section(recipe: Recipe, space: Autoencoder | None, patch: int) -> Section:
+    return Section(
+        name=recipe.name,
+        about=recipe.about,
+        size=list(recipe.data.size),
+        fit=recipe.data.fit,
+        patch=patch,
+        autoencoder_patch=space.config.patch if space else 1,
+        precision=recipe.train.precision,
+        codec=recipe.codec,
+        output=recipe.output,
+        sample=recipe.sample,
+    )
 
 
 def _put(path: Path, content: bytes) -> None:
