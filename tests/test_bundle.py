@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -574,6 +575,24 @@ def test_what_cannot_be_a_bundle_is_one_line(
         export(model, "bundle", tmp_path / "bundle")
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, empty: bool) -> None:
+    model, home = ours(tmp_path / "model", PIXELS, [16, 16]), tmp_path / "home"
+    out = home / "out"
+    (out if empty else home).mkdir(parents=True)
+    before = list(home.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the texts fit, the weights do not
+    try:
+        with pytest.raises(FabricaError, match=r"out: cannot be written \(.*\); nothing was changed"):
+            export(model, "bundle", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(home.rglob("*")) == before
+    export(model, "bundle", out)
+    assert opened(out).size == (16, 16) and {path.name for path in out.iterdir()} == {"configs", "docs", "models"}
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
 from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme
-from fabrica.io.atomic import atomic
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model
@@ -38,7 +37,7 @@ class Part:
 
 
 def write(model: Model, folder: Path) -> None:
-    """Write the bundle; UsageError for a model that cannot be one."""
+    """Write the bundle; UsageError for a model that cannot be one, OSError for a full disk."""
     method: object = model.method
     if found(model.folder):
         raise UsageError(f"{model.folder} is a bundle already; copy it")
@@ -86,8 +85,7 @@ def _section(recipe: Recipe, space: Autoencoder | None, patch: int) -> Section:
 
 def _put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+    path.write_bytes(content)
 
 
 def _json(values: Mapping[str, Any]) -> str:
