@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import fabrica
 from fabrica import io
 from fabrica.cli import app
+from fabrica.data.manifest import Manifest, Row
 from fabrica.diffusion import ddim
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
@@ -275,6 +276,40 @@ def test_what_a_bundle_of_ours_cannot_say(tmp_path: Path, changes: dict[str, Any
     with pytest.raises(UsageError) as refused:
         opened(tmp_path / "bundle")
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_command_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo(tmp_path / "b")
+    app(["sample", str(tmp_path / "b"), "-n", "1", "--steps", "1", "-o", str(tmp_path / "out")], standalone_mode=False)
+    assert f"note: {tmp_path / 'b'} does not say their spacing, taken as 1 mm\n" in capsys.readouterr().err
+
+
+def radiographs(folder: Path) -> Path:
+    """A manifest of noise in train and test."""
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for k in range(40):
+        values = np.rint(rng.uniform(0, 255, (1, 16, 16))).astype(np.float32)
+        io.write(Image(values, origin={"range": (0, 255), "step": 1.0}), folder / f"{k}.png")
+        rows.append(Row(id=str(k), patient=str(k), path=f"{k}.png", split="train" if k < 20 else "test"))
+    Manifest(rows, folder).save(folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+@pytest.mark.parametrize("method", ["diffusion", "autoencoder"])
+def test_a_bundle_is_judged_as_any_model(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ours(tmp_path / "model", SHALLOW if method == "diffusion" else LATENTS, [16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    real = radiographs(tmp_path / "real")
+    monkeypatch.chdir(real.parent)  # what no source names must not be read
+    words = ["evaluate", str(tmp_path / "bundle"), "-n", "16", "--curve", "", "-o", str(tmp_path / "report")]
+    words = [word for word in words if method == "diffusion" or word not in ("--curve", "")]
+    with pytest.raises(UsageError, match=r"bundle does not say what it was trained on; name the real ones: --against"):
+        app(words, standalone_mode=False)
+    app([*words, "--against", str(real)], standalone_mode=False)
+    report = json.loads((tmp_path / "report/scores.json").read_text())
+    assert report["model_hash"] == opened(tmp_path / "bundle").hash
+    assert any("does not say what it was trained on" in said for said in report["warnings"])
 
 
 class Boom:

@@ -384,14 +384,18 @@ def middle(images: Float32, size: Sequence[int]) -> Float32:
     return images[:, :, *cut]
 
 
-def load(folder: str | Path, *, device: str | torch.device | None = None) -> Model:
+def load(
+    folder: str | Path, *, device: str | torch.device | None = None, warn: Callable[[str], None] | None = None
+) -> Model:
     """The model in a folder written by `train`, or in a MONAI bundle. Executes nothing from the folder.
+
+    warn   called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
     """
     folder = Path(folder)
     if bundle.found(folder):
-        return _of_bundle(folder, torch.device(device) if device else default_device())
+        return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
@@ -421,8 +425,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     return Model(folder, recipe, *codecs, method, chosen, digest, beside, told)
 
 
-def _of_bundle(folder: Path, device: torch.device) -> Model:
-    recipe, method, digest = bundle.opened(folder)
+def _of_bundle(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
+    recipe, method, digest = bundle.opened(folder, warn)
     cast(nn.Module, method).to(device).eval().requires_grad_(False)
     codec = codec_of(recipe.codec)
     return Model(folder, recipe, codec, codec, method, device, digest, (), teller(recipe))

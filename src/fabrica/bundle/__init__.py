@@ -10,8 +10,7 @@ its border, and the scale of latents is one number for all channels.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -69,13 +68,14 @@ def found(folder: Path) -> bool:
     return (folder / METADATA).is_file()
 
 
-def opened(folder: Path) -> Opened:
-    """The model in a bundle, on the CPU; UsageError or FabricaError, one line, for what it cannot be."""
+def opened(folder: Path, warn: Callable[[str], None]) -> Opened:
+    """The model in a bundle, on the CPU; UsageError or FabricaError, one line, for what it cannot be. warn: called with
+    one sentence on what the bundle does not say of its images."""
     metadata, config = read(folder / METADATA), _inference(folder)
     own = typed(Section, metadata.plain(SECTION), f"{SECTION}.") if SECTION in metadata else None
     coder, denoiser = networks(folder, config)
     nets = [each for each in (coder, denoiser) if each]
-    section = own or _supposed(folder, metadata, config, nets)
+    section = own or _supposed(folder, metadata, config, nets, warn)
     dims = nets[0].arguments["spatial_dims"]
     _check(section, dims, metadata.path)
     if dims == 3 and not own:
@@ -108,7 +108,9 @@ def _inference(folder: Path) -> Config:
     raise UsageError(f"{folder} has no {INFERENCE[0]}, which says what its networks are; expected a bundle of the zoo")
 
 
-def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network]) -> Section:
+def _supposed(
+    folder: Path, metadata: Config, config: Config, nets: list[Network], warn: Callable[[str], None]
+) -> Section:
     """What a bundle of others says of its images, and what is taken where it says nothing, with a warning."""
     images = _images(metadata, nets[0])
     span, spacing = _numbers(images.get("value_range")), _numbers(_or_none(config, "spacing"))
@@ -121,7 +123,7 @@ def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network
     if len(spacing) != len(size):
         spacing, unsaid = [], [*unsaid, "their spacing, taken as 1 mm"]
     if unsaid:
-        warnings.warn(f"{folder} does not say {', nor '.join(unsaid)}", stacklevel=4)
+        warn(f"{folder} does not say {', nor '.join(unsaid)}")
     return Section(
         name=str(metadata.values.get("name") or folder.resolve().name),
         about=str(metadata.values.get("description", "")),
