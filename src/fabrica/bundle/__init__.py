@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from monai.networks.nets import DiffusionModelUNet
 
 from fabrica.bundle.config import Config, read
-from fabrica.bundle.networks import Network, networks, noise_levels
+from fabrica.bundle.networks import Network, networks, noise_levels, positive
 from fabrica.bundle.spans import Spread
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, build
@@ -191,10 +191,9 @@ def _recipe(section: Section, images: Network, patch: int) -> Recipe:
 def _scale(config: Config, nets: list[Network]) -> float:
     """What latents are multiplied by before diffusion; 1 where nothing is said."""
     beside = next((each.scale for each in reversed(nets) if each.scale is not None), None)
-    scale = beside if beside is not None else config.plain("scale_factor") if "scale_factor" in config else 1.0
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise UsageError(f"{config.path}: scale_factor is {scale!r}; expected a positive number")
-    return float(scale)
+    if beside is not None:
+        return beside
+    return positive(config.plain("scale_factor"), config.path) if "scale_factor" in config else 1.0
 
 
 def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: float, span: Span) -> Compressor:

@@ -181,7 +181,18 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], float | None]:
             held = held[key]
     if not isinstance(held, dict) or not held or not all(isinstance(each, Tensor) for each in held.values()):
         raise FabricaError(f"{path} holds no state_dict; expected tensors by name, or these under {', '.join(NESTED)}")
-    return held, None if scale is None else float(scale)
+    return held, None if scale is None else positive(scale, path)
+
+
+def positive(value: Any, path: Path) -> float:
+    """The scale factor that the file at `path` says; FabricaError for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise FabricaError(f"{path}: scale_factor is {_line(value)}; expected a positive number")
+    return number
 
 
 def _digest(path: Path) -> bytes:
@@ -189,8 +200,8 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _line(said: object) -> str:
+    return (str(said).strip().splitlines() or [type(said).__name__])[0][:200]
 
 
 @dataclass(frozen=True)
