@@ -38,6 +38,7 @@ from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
 from fabrica.noise import seeded
 from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, load_recipe
+from fabrica.teacher import open_teacher
 
 CODER: dict[str, Any] = {
     "in_channels": 1,
@@ -215,6 +216,15 @@ def test_diffusion_on_pixels_of_0_to_1_as_yaml(tmp_path: Path, prediction: str) 
     np.testing.assert_allclose(drawn, x.clamp(0, 1).numpy() * 2 - 1, atol=1e-4)
     assert not model.recipe.sample.clip and abs(model.sample(1)[0].affine[0, 0]) == 0.5
 
+    image = Image(np.random.default_rng(0).random((1, 16, 16)).astype(np.float32))
+    if prediction == "v_prediction":  # whose estimate is near x_t where t is, whatever the network
+        near = model.sample_array(1, start=image, strength=0.01)
+        assert np.abs(near - (image.data * 2 - 1)).mean() < 0.1
+    upper = image.with_data(np.float32(np.arange(16) < 8)[:, None] * np.ones((1, 16, 16), np.float32))
+    redrawn = model.sample_array(1, start=image, redraw=upper)[0]
+    np.testing.assert_allclose(redrawn[:, 8:], image.data[:, 8:] * 2 - 1, atol=1e-5)
+    assert np.abs(redrawn[:, :8] - (image.data[:, :8] * 2 - 1)).mean() > 0.1
+
 
 def test_weights_of_monai_generative_find_their_places() -> None:
     """Its networks had a projection behind attention that they never used."""
@@ -372,6 +382,18 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, legacy: bool) -> None:
     with pytest.raises(FabricaError, match="holds more than tensors, which is not run"):
         opened(tmp_path / "b")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say their spacing")
+def test_a_scale_beside_the_weights(tmp_path: Path) -> None:
+    _, denoiser = zoo(tmp_path / "b")
+    for scale in ("0.8 or so", [0.8], torch.tensor([0.8, 0.9]), float("nan")):
+        torch.save({"state_dict": denoiser.state_dict(), "scale_factor": scale}, tmp_path / "b/models/model.pt")
+        with pytest.raises(FabricaError, match=r"model\.pt: scale_factor is .*; expected a positive number") as refused:
+            opened(tmp_path / "b")
+        assert "\n" not in str(refused.value)
+    torch.save({"state_dict": denoiser.state_dict(), "scale_factor": torch.tensor(0.5)}, tmp_path / "b/models/model.pt")
+    assert float(cast(Any, opened(tmp_path / "b").method).space.encoder.std[0]) == 2
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
@@ -641,5 +663,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         app([*words, "bundle"], standalone_mode=False)
     with pytest.raises(UsageError, match="is a MONAI bundle, which diffusion is not trained on"):
         open_space(Recipe(uses={"autoencoder": str(tmp_path / "out")}), tmp_path / "run")
+    with pytest.raises(UsageError, match="is a MONAI bundle, from which no student learns"):
+        open_teacher(Recipe(method={"name": "distill"}, uses={"teacher": str(tmp_path / "out")}))
     with pytest.raises(UsageError, match="is a bundle already"):
         export(opened(tmp_path / "out"), "bundle", tmp_path / "again")

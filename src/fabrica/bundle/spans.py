@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.framing import OURS, Span, moved
+from fabrica.noise import Draw
+from fabrica.recipe import SampleConfig
 
 
 class Spread(nn.Module):
     """Diffusion on pixels whose images are values in a part of [-1, 1], for all that a model asks of a method."""
 
     Config: ClassVar[type] = Diffusion.Config
+    edits: ClassVar[bool] = True
 
     def __init__(self, method: Diffusion, span: Span) -> None:
         super().__init__()
@@ -34,6 +39,11 @@ class Spread(nn.Module):
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")
 
-    def sample(self, *given: Any, **named: Any) -> Tensor:
-        """As `Diffusion.sample`: images (N, C, *S) in [-1, 1]."""
-        return moved(self.method.sample(*given, **named), self.span, OURS).clamp(-1, 1)
+    def sample(
+        self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device, begin: Begin | None = None
+    ) -> Tensor:
+        """As `Diffusion.sample`: images (N, C, *S) in [-1, 1], as those are that it begins with."""
+        if begin is not None:
+            begin = replace(begin, x_0=moved(begin.x_0, OURS, self.span))
+        images = self.method.sample(draw, told, settings, device, begin)
+        return moved(images, self.span, OURS).clamp(-1, 1)
