@@ -217,7 +217,7 @@ def test_diffusion_on_pixels_of_0_to_1_as_yaml(tmp_path: Path, prediction: str) 
     assert not model.recipe.sample.clip and abs(model.sample(1)[0].affine[0, 0]) == 0.5
 
     image = Image(np.random.default_rng(0).random((1, 16, 16)).astype(np.float32))
-    if prediction == "v_prediction":  # whose estimate is near x_t where t is, whatever the network
+    if prediction == "v_prediction":  # which near t = 0 is that of the image, whatever the network
         near = model.sample_array(1, start=image, strength=0.01)
         assert np.abs(near - (image.data * 2 - 1)).mean() < 0.1
     upper = image.with_data(np.float32(np.arange(16) < 8)[:, None] * np.ones((1, 16, 16), np.float32))
@@ -417,11 +417,21 @@ PIXELS = {**NETS, "name": "diffusion", "attention": [False, True], "head_channel
 LATENTS = {**NETS, "name": "autoencoder", "adversarial": 0.0, "features": 0.0, "latent_channels": 4, "res_blocks": 1}
 
 
-def ours(folder: Path, method: dict[str, Any], size: list[int], space: dict[str, Any] | None = None) -> Model:
+HU = CodecConfig("window", -1000.0, 500.0, "HU")
+
+
+def ours(
+    folder: Path,
+    method: dict[str, Any],
+    size: list[int],
+    space: dict[str, Any] | None = None,
+    channels: int = 1,
+    codec: CodecConfig = HU,
+) -> Model:
     """A model of this house with lively weights, saved and opened; space: of the autoencoder that it works on."""
     recipe = Recipe(name="tiny", about="A test", method=dict(method))
-    recipe.data = DataConfig(size=size)
-    recipe.codec = CodecConfig("window", -1000.0, 500.0, "HU")
+    recipe.data = DataConfig(size=size, channels=channels)
+    recipe.codec = codec
     recipe.output = OutputConfig("CT", [2.0, 0.7, 0.5][-len(size) :])
     recipe.sample = SampleConfig(steps=5, sampler="ddim", spacing="uniform", clip=False)  # MONAI clips otherwise
     recipe.train.precision = "fp32"
@@ -532,6 +542,29 @@ def test_an_exported_autoencoder_takes_images_of_any_size(tmp_path: Path, size: 
     np.testing.assert_allclose(made, wanted, atol=0.3)
     placed = by_monai(tmp_path / "bundle", what="placed", input_file=str(tmp_path / "in.nii.gz"))
     np.testing.assert_allclose(placed.affine, place, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_exported_autoencoder_reads_each_image_by_its_percentiles(tmp_path: Path, channels: int) -> None:
+    codec = CodecConfig("percentile", 1.0, 99.0, default_limits=[0.0, 1.0])
+    model = ours(tmp_path / "model", LATENTS, [16, 16], channels=channels, codec=codec)
+    export(model, "bundle", tmp_path / "bundle")
+    values = np.random.default_rng(0).gamma(2, 300, (channels, 18, 21)).astype(np.float32)
+    io.write(Image(values), tmp_path / "in.nii.gz")
+    image = fabrica.read(tmp_path / "in.nii.gz")
+    made = model.decode(model.encode(model.codec.encode(image)[None]), image.size)[0]
+    wanted = model.codec.decode(made, model.codec.limits(image.data))
+    given = {"input_file": str(tmp_path / "in.nii.gz"), "output_dir": str(tmp_path)}
+    np.testing.assert_allclose(by_monai(tmp_path / "bundle", **given), wanted, atol=0.5)
+    by_monai(tmp_path / "bundle", what="run", **given)
+    np.testing.assert_allclose(fabrica.read(tmp_path / "image.nii.gz").data, wanted, atol=0.5)
+
+
+def test_label_maps_cannot_be_a_bundle(tmp_path: Path) -> None:
+    model = ours(tmp_path / "model", SHALLOW, [16, 16], channels=3, codec=CodecConfig("label", 0, 2, "label", 3))
+    with pytest.raises(UsageError, match="tiny makes label maps, and a bundle's images are grey values"):
+        export(model, "bundle", tmp_path / "bundle")
 
 
 def test_an_autoencoder_there_and_back(tmp_path: Path) -> None:

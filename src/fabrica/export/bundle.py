@@ -43,6 +43,8 @@ def write(model: Model, folder: Path) -> None:
         raise UsageError(f"{model.folder} is a bundle already; copy it")
     if not isinstance(method, Diffusion | Autoencoder):
         raise UsageError(f"{model.name} is a {model.recipe.method['name']}; bundles are for diffusion and autoencoders")
+    if model.codec.kind == "label":
+        raise UsageError(f"{model.name} makes label maps, and a bundle's images are grey values; none can be one yet")
     space = method.space if isinstance(method, Diffusion) else method
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None

@@ -15,6 +15,7 @@ from fabrica.bundle import Section
 from fabrica.folder import COMPRESSED, SYNTHETIC
 from fabrica.image import Float64
 from fabrica.nets.patches import patterns
+from fabrica.recipe import CodecConfig
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 STEPS = 50
@@ -168,6 +169,7 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
     flat = ".squeeze(-1)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
     seen = "@padder(((@loaded - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
     return {
+        **(_percentiles(section.codec) if section.codec.kind == "percentile" else {}),
         **_network("autoencoder", "autoencoder_def", "model.pt", "AutoencoderKL", coder),
         "network_def": "@autoencoder_def",
         "network": "$torch.nn.Sequential(@autoencoder_def.encoder, @autoencoder_def.quant_conv_mu, "
@@ -187,6 +189,15 @@ def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _percentiles(codec: CodecConfig) -> dict[str, str]:
+    """Black and white of each image: see `fabrica.codec.Codec.limits`."""
+    high = f"float(np.percentile(@loaded, {codec.high}))"
+    return {
+        "low": f"$float(np.percentile(@loaded, {codec.low}))",
+        "high": f"${high} if {high} > @low else @low + 1",
+    }
+
+
 def _network(name: str, key: str, file: str, cls: str, told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: {"_target_": f"monai.networks.nets.{cls}", **told},
@@ -200,10 +211,11 @@ def _written(dims: int) -> dict[str, Any]:
     """The image as NIfTI: in physical units, without padding, (x, y, z)."""
     inner = "(slice(None), *[slice(start, start + side) for start, side in zip(@starts, @size)])"
     back = ", ".join(str(axis) for axis in range(dims, -1, -1))  # (x, y, z, channel)
+    deep = "[:, :, None]" if dims == 2 else ""
     return {
         "image": f"$(@sample[0][{inner}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
         "create_output_dir": "$Path(@output_dir).mkdir(exist_ok=True)",
-        "placed": f"$nibabel.Nifti1Image(@image.permute({back}).squeeze(-1).cpu().numpy(), np.array(@affine))",
+        "placed": f"$nibabel.Nifti1Image(@image.permute({back}){deep}.squeeze(-1).cpu().numpy(), np.array(@affine))",
         "run": ["@create_output_dir", "$nibabel.save(@placed, @output_dir + '/image.nii.gz')"],
     }
 
