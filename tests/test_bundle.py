@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 import fabrica
 from fabrica import io
 from fabrica.cli import app
+from fabrica.data.manifest import Manifest, Row
+from fabrica.diffusion import ddim
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
 from fabrica.folder import save_model
@@ -29,10 +32,13 @@ from fabrica.image import Image
 from fabrica.latent import open_space
 from fabrica.methods import build
 from fabrica.methods.autoencoder import Autoencoder
+from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model, load_autoencoder
+from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
 from fabrica.noise import seeded
-from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
+from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, load_recipe
+from fabrica.teacher import open_teacher
 
 CODER: dict[str, Any] = {
     "in_channels": 1,
@@ -166,6 +172,21 @@ def test_an_autoencoder_alone_encodes_and_decodes_as_in_monai(tmp_path: Path, di
     np.testing.assert_allclose(model.decode(latents), wanted.numpy(), atol=2e-5 if dims == 2 else 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say their spacing")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_large_images_of_a_bundle_go_by_slabs(tmp_path: Path, dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo(tmp_path / "b", dims, denoiser=False)  # whose images are from 0 to 1
+    model = opened(tmp_path / "b")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 1, *model.size)).astype(np.float32)
+    latents = model.encode(images)
+    made = model.decode(latents)
+    monkeypatch.setattr(slabs, "LARGE", {"cpu": 0})
+    monkeypatch.setattr(slabs, "SLAB", 2**12)
+    np.testing.assert_allclose(model.encode(images), latents, atol=1e-4)
+    np.testing.assert_allclose(model.decode(latents), made, atol=1e-4)
+    assert made.std() > 0.1
+
+
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
 @torch.no_grad()
 def test_diffusion_on_pixels_of_0_to_1_as_yaml(tmp_path: Path, prediction: str) -> None:
@@ -194,6 +215,15 @@ def test_diffusion_on_pixels_of_0_to_1_as_yaml(tmp_path: Path, prediction: str) 
     drawn = model.sample_array(1, seed=3, sampler="ddim", steps=10)
     np.testing.assert_allclose(drawn, x.clamp(0, 1).numpy() * 2 - 1, atol=1e-4)
     assert not model.recipe.sample.clip and abs(model.sample(1)[0].affine[0, 0]) == 0.5
+
+    image = Image(np.random.default_rng(0).random((1, 16, 16)).astype(np.float32))
+    if prediction == "v_prediction":  # which near t = 0 is that of the image, whatever the network
+        near = model.sample_array(1, start=image, strength=0.01)
+        assert np.abs(near - (image.data * 2 - 1)).mean() < 0.1
+    upper = image.with_data(np.float32(np.arange(16) < 8)[:, None] * np.ones((1, 16, 16), np.float32))
+    redrawn = model.sample_array(1, start=image, redraw=upper)[0]
+    np.testing.assert_allclose(redrawn[:, 8:], image.data[:, 8:] * 2 - 1, atol=1e-5)
+    assert np.abs(redrawn[:, :8] - (image.data[:, :8] * 2 - 1)).mean() > 0.1
 
 
 def test_weights_of_monai_generative_find_their_places() -> None:
@@ -236,6 +266,60 @@ def test_what_a_bundle_does_not_say_is_said(tmp_path: Path) -> None:
     (tmp_path / "b/configs/metadata.json").write_text("{}")
     with pytest.warns(UserWarning, match="does not say the range of its images, taken as .0, 1., nor their spacing"):
         assert opened(tmp_path / "b").codec.span == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": [16]}, "size of images is [16], and the networks are 2-D"),
+        ({"output": {"spacing": [1.0]}}, "output.spacing of images is [1.0], and"),
+        ({"output": {"size": [8, 0]}}, "output.size of images is [8, 0], and"),
+        ({"fit": "squeeze"}, "fit is 'squeeze'; expected one of pad, crop, stretch, exact"),
+        ({"patch": 0}, "patches are 0 and 1; expected 1 or more"),
+    ],
+)
+def test_what_a_bundle_of_ours_cannot_say(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    export(ours(tmp_path / "model", SHALLOW, [16, 16]), "bundle", tmp_path / "bundle")
+    path = tmp_path / "bundle/configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "fabrica": metadata["fabrica"] | changes}))
+    with pytest.raises(UsageError) as refused:
+        opened(tmp_path / "bundle")
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_command_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo(tmp_path / "b")
+    app(["sample", str(tmp_path / "b"), "-n", "1", "--steps", "1", "-o", str(tmp_path / "out")], standalone_mode=False)
+    assert f"note: {tmp_path / 'b'} does not say their spacing, taken as 1 mm\n" in capsys.readouterr().err
+
+
+def radiographs(folder: Path) -> Path:
+    """A manifest of noise in train and test."""
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for k in range(40):
+        values = np.rint(rng.uniform(0, 255, (1, 16, 16))).astype(np.float32)
+        io.write(Image(values, origin={"range": (0, 255), "step": 1.0}), folder / f"{k}.png")
+        rows.append(Row(id=str(k), patient=str(k), path=f"{k}.png", split="train" if k < 20 else "test"))
+    Manifest(rows, folder).save(folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+@pytest.mark.parametrize("method", ["diffusion", "autoencoder"])
+def test_a_bundle_is_judged_as_any_model(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ours(tmp_path / "model", SHALLOW if method == "diffusion" else LATENTS, [16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    real = radiographs(tmp_path / "real")
+    monkeypatch.chdir(real.parent)  # what no source names must not be read
+    words = ["evaluate", str(tmp_path / "bundle"), "-n", "16", "--curve", "", "-o", str(tmp_path / "report")]
+    words = [word for word in words if method == "diffusion" or word not in ("--curve", "")]
+    with pytest.raises(UsageError, match=r"bundle does not say what it was trained on; name the real ones: --against"):
+        app(words, standalone_mode=False)
+    app([*words, "--against", str(real)], standalone_mode=False)
+    report = json.loads((tmp_path / "report/scores.json").read_text())
+    assert report["model_hash"] == opened(tmp_path / "bundle").hash
+    assert any("does not say what it was trained on" in said for said in report["warnings"])
 
 
 class Boom:
@@ -300,6 +384,18 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path, legacy: bool) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say their spacing")
+def test_a_scale_beside_the_weights(tmp_path: Path) -> None:
+    _, denoiser = zoo(tmp_path / "b")
+    for scale in ("0.8 or so", [0.8], torch.tensor([0.8, 0.9]), float("nan")):
+        torch.save({"state_dict": denoiser.state_dict(), "scale_factor": scale}, tmp_path / "b/models/model.pt")
+        with pytest.raises(FabricaError, match=r"model\.pt: scale_factor is .*; expected a positive number") as refused:
+            opened(tmp_path / "b")
+        assert "\n" not in str(refused.value)
+    torch.save({"state_dict": denoiser.state_dict(), "scale_factor": torch.tensor(0.5)}, tmp_path / "b/models/model.pt")
+    assert float(cast(Any, opened(tmp_path / "b").method).space.encoder.std[0]) == 2
+
+
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     zoo(tmp_path / "b")
     (tmp_path / "b/models/model.pt").write_bytes(b"PK\x03\x04 not an archive")
@@ -321,11 +417,21 @@ PIXELS = {**NETS, "name": "diffusion", "attention": [False, True], "head_channel
 LATENTS = {**NETS, "name": "autoencoder", "adversarial": 0.0, "features": 0.0, "latent_channels": 4, "res_blocks": 1}
 
 
-def ours(folder: Path, method: dict[str, Any], size: list[int], space: dict[str, Any] | None = None) -> Model:
+HU = CodecConfig("window", -1000.0, 500.0, "HU")
+
+
+def ours(
+    folder: Path,
+    method: dict[str, Any],
+    size: list[int],
+    space: dict[str, Any] | None = None,
+    channels: int = 1,
+    codec: CodecConfig = HU,
+) -> Model:
     """A model of this house with lively weights, saved and opened; space: of the autoencoder that it works on."""
     recipe = Recipe(name="tiny", about="A test", method=dict(method))
-    recipe.data = DataConfig(size=size)
-    recipe.codec = CodecConfig("window", -1000.0, 500.0, "HU")
+    recipe.data = DataConfig(size=size, channels=channels)
+    recipe.codec = codec
     recipe.output = OutputConfig("CT", [2.0, 0.7, 0.5][-len(size) :])
     recipe.sample = SampleConfig(steps=5, sampler="ddim", spacing="uniform", clip=False)  # MONAI clips otherwise
     recipe.train.precision = "fp32"
@@ -356,6 +462,14 @@ VARIANTS = {
 }
 
 
+def by_monai(folder: Path, what: str = "image", **changes: Any) -> Any:
+    """What the exported configuration makes: the image, (C, *S) in physical units, or its affine."""
+    parser = ConfigParser()
+    parser.read_config(folder / "configs/inference.json")
+    parser.update({"bundle_root": str(folder), **changes})
+    return parser.get_parsed_content(what)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_there_and_back(tmp_path: Path, name: str) -> None:
     """Exported, the model draws the same image of a seed by MONAI alone, and opened again."""
@@ -368,13 +482,88 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(back.sample_array(2, seed=7), drawn, atol=3e-4)
     image, again = model.sample(1)[0], back.sample(1)[0]
     np.testing.assert_array_equal(image.affine, again.affine)
+    np.testing.assert_array_equal(image.affine, by_monai(tmp_path / "bundle", what="affine"))
     assert (again.unit, again.origin["modality"], back.recipe.sample) == ("HU", "CT", model.recipe.sample)
 
-    parser = ConfigParser()
-    parser.read_config(tmp_path / "bundle/configs/inference.json")
-    parser.update({"bundle_root": str(tmp_path / "bundle"), "seed": 7, "num_inference_steps": 5})
-    wanted = (drawn[0] + 1) * 750 - 1000
-    np.testing.assert_allclose(parser.get_parsed_content("image").numpy(), wanted, atol=0.3)  # of 1500 HU
+    made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=5)
+    np.testing.assert_allclose(made, (drawn[0] + 1) * 750 - 1000, atol=0.3)  # of 1500 HU
+
+
+def test_without_a_spacing_no_place_is_made_up(tmp_path: Path) -> None:
+    ours(tmp_path / "model", SHALLOW, [16, 16])
+    load_recipe(tmp_path / "model/recipe.yaml", ["output.spacing=[]"]).save(tmp_path / "model/recipe.yaml")
+    model = opened(tmp_path / "model")
+    export(model, "bundle", tmp_path / "bundle")
+    np.testing.assert_array_equal(model.sample(1)[0].affine, np.eye(4))
+    np.testing.assert_array_equal(model.affine, by_monai(tmp_path / "bundle", what="affine"))
+
+
+@pytest.mark.parametrize("steps", [7, 300])
+@torch.no_grad()
+def test_steps_that_do_not_divide_the_levels_leave_no_noise(tmp_path: Path, steps: int) -> None:
+    model = ours(tmp_path / "model", SHALLOW, [16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    times = [(k + 1) / 1000 for k in range(999, -1, -(1000 // steps))] + [0.0]
+    method = cast(Diffusion, model.method)
+    denoise = method.denoising({}, model.recipe.sample, 1, torch.device("cpu"))
+    wanted = ddim(denoise, seeded([7])(method.shape), method.schedule, times)
+    made = by_monai(tmp_path / "bundle", seed=7, num_inference_steps=steps)
+    np.testing.assert_allclose(made, model.codec.decode(wanted[0].numpy()), atol=0.5)
+
+
+@pytest.mark.parametrize(("data_size", "space"), [([32, 32], None), ([31, 34], LATENTS)])
+def test_padding_of_fit_exact_is_cut_off(tmp_path: Path, data_size: list[int], space: dict[str, Any] | None) -> None:
+    ours(tmp_path / "model", SHALLOW, data_size, space)
+    path = tmp_path / "model/recipe.yaml"
+    recipe = load_recipe(path, ["output.size=[28,29]", "data.fit=exact"])
+    recipe.save(path)
+    model = opened(tmp_path / "model")
+    export(model, "bundle", tmp_path / "bundle")
+    wanted = model.sample(1, seed=3)[0].data
+    assert wanted.shape == (1, 28, 29)
+    np.testing.assert_allclose(by_monai(tmp_path / "bundle", seed=3, num_inference_steps=5), wanted, atol=0.3)
+    back = opened(tmp_path / "bundle")
+    assert back.size == (28, 29) and back.recipe.data.fit == "exact"
+
+
+@pytest.mark.filterwarnings("ignore")  # LoadImage of MONAI warns of readers that are not installed
+@pytest.mark.parametrize("size", [(31, 45), (32, 48), (64, 20), (21, 18, 26)])
+def test_an_exported_autoencoder_takes_images_of_any_size(tmp_path: Path, size: tuple[int, ...]) -> None:
+    model = ours(tmp_path / "model", {**LATENTS, "patch": 2}, [32, 48] if len(size) == 2 else [16, 16, 16])
+    export(model, "bundle", tmp_path / "bundle")
+    place = np.array([[-0.5, 0, 0, 20], [0, 0, 2, 30], [0, -0.7, 0, 40], [0, 0, 0, 1]])
+    image = Image(np.random.default_rng(0).uniform(-1000, 500, (1, *size)).astype(np.float32), place, "HU")
+    io.write(image, tmp_path / "in.nii.gz")
+    values = model.codec.encode(fabrica.read(tmp_path / "in.nii.gz"))[None]
+    wanted = model.codec.decode(model.decode(model.encode(values), size)[0])
+    made = by_monai(tmp_path / "bundle", input_file=str(tmp_path / "in.nii.gz"))
+    assert made.shape == (1, *size)
+    np.testing.assert_allclose(made, wanted, atol=0.3)
+    placed = by_monai(tmp_path / "bundle", what="placed", input_file=str(tmp_path / "in.nii.gz"))
+    np.testing.assert_allclose(placed.affine, place, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_exported_autoencoder_reads_each_image_by_its_percentiles(tmp_path: Path, channels: int) -> None:
+    codec = CodecConfig("percentile", 1.0, 99.0, default_limits=[0.0, 1.0])
+    model = ours(tmp_path / "model", LATENTS, [16, 16], channels=channels, codec=codec)
+    export(model, "bundle", tmp_path / "bundle")
+    values = np.random.default_rng(0).gamma(2, 300, (channels, 18, 21)).astype(np.float32)
+    io.write(Image(values), tmp_path / "in.nii.gz")
+    image = fabrica.read(tmp_path / "in.nii.gz")
+    made = model.decode(model.encode(model.codec.encode(image)[None]), image.size)[0]
+    wanted = model.codec.decode(made, model.codec.limits(image.data))
+    given = {"input_file": str(tmp_path / "in.nii.gz"), "output_dir": str(tmp_path)}
+    np.testing.assert_allclose(by_monai(tmp_path / "bundle", **given), wanted, atol=0.5)
+    by_monai(tmp_path / "bundle", what="run", **given)
+    np.testing.assert_allclose(fabrica.read(tmp_path / "image.nii.gz").data, wanted, atol=0.5)
+
+
+def test_label_maps_cannot_be_a_bundle(tmp_path: Path) -> None:
+    model = ours(tmp_path / "model", SHALLOW, [16, 16], channels=3, codec=CodecConfig("label", 0, 2, "label", 3))
+    with pytest.raises(UsageError, match="tiny makes label maps, and a bundle's images are grey values"):
+        export(model, "bundle", tmp_path / "bundle")
 
 
 def test_an_autoencoder_there_and_back(tmp_path: Path) -> None:
@@ -477,6 +666,24 @@ def test_what_cannot_be_a_bundle_is_one_line(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, empty: bool) -> None:
+    model, home = ours(tmp_path / "model", PIXELS, [16, 16]), tmp_path / "home"
+    out = home / "out"
+    (out if empty else home).mkdir(parents=True)
+    before = list(home.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the texts fit, the weights do not
+    try:
+        with pytest.raises(FabricaError, match=r"out: cannot be written \(.*\); nothing was changed"):
+            export(model, "bundle", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(home.rglob("*")) == before
+    export(model, "bundle", out)
+    assert opened(out).size == (16, 16) and {path.name for path in out.iterdir()} == {"configs", "docs", "models"}
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours(tmp_path / "model", PIXELS, [16, 16])
     words = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--to"]
@@ -488,5 +695,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         app([*words, "bundle"], standalone_mode=False)
     with pytest.raises(UsageError, match="is a MONAI bundle, which diffusion is not trained on"):
         open_space(Recipe(uses={"autoencoder": str(tmp_path / "out")}), tmp_path / "run")
+    with pytest.raises(UsageError, match="is a MONAI bundle, from which no student learns"):
+        open_teacher(Recipe(method={"name": "distill"}, uses={"teacher": str(tmp_path / "out")}))
     with pytest.raises(UsageError, match="is a bundle already"):
         export(opened(tmp_path / "out"), "bundle", tmp_path / "again")

@@ -229,7 +229,7 @@ def train(
 
 @app.command()
 def sample(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder or a bundle.")],
     out: Out = Path("samples"),
     n: Annotated[int | None, typer.Option("-n", help="How many images; 16 if not given.")] = None,
     label: Annotated[str | None, typer.Option(help="One of the model's labels; none: all in turn.")] = None,
@@ -279,7 +279,7 @@ def sample(
         "guidance": guidance,
         "rescale": rescale,
         "truncation": truncation,
-        "warn": lambda note: print(f"note: {note}", file=sys.stderr),
+        "warn": _note,
     }
     if interpolate:
         beside = "beside --interpolate A B, which makes one strip and one GIF of two seeds"
@@ -293,7 +293,7 @@ def sample(
     suffix_of(as_)  # refused before an hour of sampling, not after
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the images with -o")
-    loaded = load(model)
+    loaded = load(model, warn=_note)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_, told.get("mask"))
@@ -322,7 +322,7 @@ def apply(
     from fabrica.model import load
 
     others = _beside(beside or [])
-    loaded = load(model)
+    loaded = load(model, warn=_note)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,
@@ -345,7 +345,7 @@ def apply(
         if not outcome.refused:
             print(f"{outcome.input} -> {outcome.output}{doubt}")
     if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
-        print(f"note: without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)", file=sys.stderr)
+        _note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:
         print(f"left out {outcome.refused}", file=sys.stderr)
@@ -386,7 +386,7 @@ def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, cho
     first, last = ends
     if not all(0 <= end <= LAST_SEED for end in ends):
         raise UsageError(f"--interpolate {first} {last}; expected two seeds from 0 to {LAST_SEED}")
-    loaded = load(model)
+    loaded = load(model, warn=_note)
     with named_bars() as progress:
         images = loaded.interpolate(first, last, frames, progress=progress, **choices)
     out.mkdir(parents=True, exist_ok=True)
@@ -399,7 +399,7 @@ def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, cho
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a folder of synthetic images.")],
+    model: Annotated[Path, typer.Argument(help="A model folder or a bundle, or a folder of synthetic images.")],
     against: Annotated[Path | None, typer.Option(help="Manifest of real images; none: the model's own.")] = None,
     out: Out = Path("report"),
     versus: Annotated[
@@ -432,7 +432,7 @@ def evaluate(
     with named_bars() as progress:
         choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
         choices["guidances"] = strengths
-        report = judge(model, against, out, versus=versus, progress=progress, **choices)
+        report = judge(model, against, out, versus=versus, progress=progress, warn=_note, **choices)
     if as_json:
         _print_json(report.scores)
         return
@@ -452,7 +452,7 @@ def export(
     from fabrica.model import load
 
     writer(to)  # refused before the model is loaded
-    loaded = load(model)
+    loaded = load(model, warn=_note)
     export_model(loaded, to, out)
     print(f"{out}: model {loaded.name} {loaded.hash} as {to}")
 
@@ -463,6 +463,10 @@ def version() -> None:
     from fabrica import __version__
 
     print(__version__)
+
+
+def _note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)
 
 
 def _say(text: str) -> None:

@@ -265,7 +265,7 @@ class Model:
         if not found:
             raise UsageError(f"model {self.name} is told no mask of an image; leave it out")
         labels = middle(found["mask"].numpy().argmax(1)[:, None].astype(np.float32), self.size)[0]
-        return Image(labels, self._affine(), "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
+        return Image(labels, self.affine, "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
 
     def apply(
         self,
@@ -361,15 +361,16 @@ class Model:
             "seed": seed,
         }
         known = start is not None and is_placed(start)
-        affine = placed(start, self.size, self.recipe.data.fit) if start and known else self._affine()
+        affine = placed(start, self.size, self.recipe.data.fit) if start and known else self.affine
         if start is not None:
             origin |= {"translated": True, "start": start.origin.get("path", "")}
             origin |= {key: start.origin[key] for key in OF_SOURCE if key in start.origin}
         return Image(self.codec.decode(values), affine, self.codec.unit, origin)
 
-    def _affine(self) -> Float64:
-        """As the data set stands: volumes in RAS+, pictures with the patient's right on the left and the head or the
-        front at the top."""
+    @property
+    def affine(self) -> Float64:
+        """Of the images it makes, as the data set stands: volumes in RAS+, pictures with the patient's right on the
+        left and the head or the front at the top; the identity where the spacing is not known."""
         direction = 1.0 if len(self.recipe.data.size) == 3 else -1.0
         affine = np.eye(4)
         for axis, spacing in enumerate(reversed(self.recipe.output.spacing)):
@@ -393,14 +394,18 @@ def middle(images: Float32, size: Sequence[int]) -> Float32:
     return images[:, :, *cut]
 
 
-def load(folder: str | Path, *, device: str | torch.device | None = None) -> Model:
+def load(
+    folder: str | Path, *, device: str | torch.device | None = None, warn: Callable[[str], None] | None = None
+) -> Model:
     """The model in a folder written by `train`, or in a MONAI bundle. Executes nothing from the folder.
+
+    warn   called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
     """
     folder = Path(folder)
     if bundle.found(folder):
-        return _of_bundle(folder, torch.device(device) if device else default_device())
+        return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
@@ -430,8 +435,8 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Mod
     return Model(folder, recipe, *codecs, method, chosen, digest, beside, told)
 
 
-def _of_bundle(folder: Path, device: torch.device) -> Model:
-    recipe, method, digest = bundle.opened(folder)
+def _of_bundle(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
+    recipe, method, digest = bundle.opened(folder, warn)
     cast(nn.Module, method).to(device).eval().requires_grad_(False)
     codec = codec_of(recipe.codec)
     return Model(folder, recipe, codec, codec, method, device, digest, (), teller(recipe))

@@ -20,6 +20,7 @@ DEGRADED = "degraded"
 USES = ("autoencoder", "teacher", "text")
 CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
 CATEGORIES = ("sex", "view")
+FITS = ("pad", "crop", "stretch", "exact")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
@@ -276,8 +277,8 @@ def _check(recipe: Recipe) -> None:
         (data.batch >= 1, f"data.batch is {data.batch}; expected at least 1"),
         (data.channels >= 1, f"data.channels is {data.channels}; expected at least 1"),
         (
-            data.fit in ("pad", "crop", "stretch", "exact"),
-            f"data.fit is {data.fit!r}; expected pad, crop, stretch or exact",
+            data.fit in FITS,
+            f"data.fit is {data.fit!r}; expected one of {', '.join(FITS)}",
         ),
         (data.slices in ("middle", "all"), f"data.slices is {data.slices!r}; expected middle or all"),
         (

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fabrica import bundle
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
@@ -32,6 +33,11 @@ def open_teacher(recipe: Recipe) -> Model:
         name = recipe.method["name"]
         raise UsageError(f"{name} learns from no teacher; leave uses.teacher out, or take method.name=distill")
     where = Path(recipe.uses["teacher"])
+    if bundle.found(where):
+        raise UsageError(
+            f"uses.teacher: {where} is a MONAI bundle, from which no student learns; train a teacher of your own, e.g. "
+            "fabrica train ddpm-xray"
+        )
     model = load(where, device=default_device())
     theirs, method = model.recipe, model.method
     if not isinstance(method, Denoising):

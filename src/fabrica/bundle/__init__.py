@@ -10,8 +10,7 @@ its border, and the scale of latents is one number for all channels.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,15 +18,16 @@ from typing import Any, NamedTuple, cast
 from monai.networks.nets import DiffusionModelUNet
 
 from fabrica.bundle.config import Config, read
-from fabrica.bundle.networks import Network, networks, noise_levels
-from fabrica.bundle.spans import OURS, Moved, Span, Spread
+from fabrica.bundle.networks import Network, networks, noise_levels, positive
+from fabrica.bundle.spans import Spread
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, build
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.conventions import axes_reversed, later, negated
-from fabrica.recipe import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
+from fabrica.nets.framing import OURS, Span
+from fabrica.recipe import FITS, CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
 
 METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
@@ -39,13 +39,14 @@ UNIT = (0.0, 1.0)
 class Section:
     """What MONAI has no words for, in the metadata of a bundle that this house wrote.
 
-    size    of the images, in array order.
+    size, fit   of the images, in array order, and how others are brought to it.
     patch, autoencoder_patch    pixels along the side of what the denoiser and the autoencoder see as one.
     """
 
     name: str = ""
     about: str = ""
     size: list[int] = field(default_factory=list)
+    fit: str = "pad"
     patch: int = 1
     autoencoder_patch: int = 1
     precision: str = "fp32"
@@ -67,16 +68,16 @@ def found(folder: Path) -> bool:
     return (folder / METADATA).is_file()
 
 
-def opened(folder: Path) -> Opened:
-    """The model in a bundle, on the CPU; UsageError or FabricaError, one line, for what it cannot be."""
+def opened(folder: Path, warn: Callable[[str], None]) -> Opened:
+    """The model in a bundle, on the CPU; UsageError or FabricaError, one line, for what it cannot be. warn: called with
+    one sentence on what the bundle does not say of its images."""
     metadata, config = read(folder / METADATA), _inference(folder)
     own = typed(Section, metadata.plain(SECTION), f"{SECTION}.") if SECTION in metadata else None
     coder, denoiser = networks(folder, config)
     nets = [each for each in (coder, denoiser) if each]
-    section = own or _supposed(folder, metadata, config, nets)
+    section = own or _supposed(folder, metadata, config, nets, warn)
     dims = nets[0].arguments["spatial_dims"]
-    if len(section.size) != dims or min(section.size) < 1 or min(section.patch, section.autoencoder_patch) < 1:
-        raise UsageError(f"{metadata.path}: images of size {section.size}, and the networks are {dims}-D; correct one")
+    _check(section, dims, metadata.path)
     if dims == 3 and not own:
         for each in nets:
             axes_reversed(each.net)
@@ -88,6 +89,18 @@ def opened(folder: Path) -> Opened:
     return Opened(recipe, method, digest)
 
 
+def _check(section: Section, dims: int, path: Path) -> None:
+    output, one = section.output, [1.0] * dims
+    said = {"size": section.size, "output.size": output.size or one, "output.spacing": output.spacing or one}
+    for name, sides in said.items():
+        if len(sides) != dims or min(sides) <= 0:
+            raise UsageError(f"{path}: {name} of images is {sides}, and the networks are {dims}-D; correct one")
+    if min(section.patch, section.autoencoder_patch) < 1:
+        raise UsageError(f"{path}: patches are {section.patch} and {section.autoencoder_patch}; expected 1 or more")
+    if section.fit not in FITS:
+        raise UsageError(f"{path}: fit is {section.fit!r}; expected one of {', '.join(FITS)}")
+
+
 def _inference(folder: Path) -> Config:
     for name in INFERENCE:
         if (folder / name).is_file():
@@ -95,7 +108,9 @@ def _inference(folder: Path) -> Config:
     raise UsageError(f"{folder} has no {INFERENCE[0]}, which says what its networks are; expected a bundle of the zoo")
 
 
-def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network]) -> Section:
+def _supposed(
+    folder: Path, metadata: Config, config: Config, nets: list[Network], warn: Callable[[str], None]
+) -> Section:
     """What a bundle of others says of its images, and what is taken where it says nothing, with a warning."""
     images = _images(metadata, nets[0])
     span, spacing = _numbers(images.get("value_range")), _numbers(_or_none(config, "spacing"))
@@ -108,7 +123,7 @@ def _supposed(folder: Path, metadata: Config, config: Config, nets: list[Network
     if len(spacing) != len(size):
         spacing, unsaid = [], [*unsaid, "their spacing, taken as 1 mm"]
     if unsaid:
-        warnings.warn(f"{folder} does not say {', nor '.join(unsaid)}", stacklevel=4)
+        warn(f"{folder} does not say {', nor '.join(unsaid)}")
     return Section(
         name=str(metadata.values.get("name") or folder.resolve().name),
         about=str(metadata.values.get("description", "")),
@@ -167,7 +182,7 @@ def _recipe(section: Section, images: Network, patch: int) -> Recipe:
             f"{section.name} sees {seen} channels and gives {given}; only networks that see what they give can be "
             "opened, unconditional ones"
         )
-    recipe.data = DataConfig(size=section.size, channels=channels)
+    recipe.data = DataConfig(size=section.size, channels=channels, fit=section.fit)
     recipe.codec, recipe.output, recipe.sample = section.codec, section.output, section.sample
     recipe.train.precision = section.precision
     return recipe
@@ -176,10 +191,9 @@ def _recipe(section: Section, images: Network, patch: int) -> Recipe:
 def _scale(config: Config, nets: list[Network]) -> float:
     """What latents are multiplied by before diffusion; 1 where nothing is said."""
     beside = next((each.scale for each in reversed(nets) if each.scale is not None), None)
-    scale = beside if beside is not None else config.plain("scale_factor") if "scale_factor" in config else 1.0
-    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise UsageError(f"{config.path}: scale_factor is {scale!r}; expected a positive number")
-    return float(scale)
+    if beside is not None:
+        return beside
+    return positive(config.plain("scale_factor"), config.path) if "scale_factor" in config else 1.0
 
 
 def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: float, span: Span) -> Compressor:
@@ -190,12 +204,9 @@ def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: floa
     recipe.method = {"name": "autoencoder", "adversarial": 0.0, "features": 0.0, **narrow}
     method = cast(Autoencoder, build(recipe))
     net: Any = network.net
-    method.encoder = Encoder(net, patch, method.factor, None)
-    method.decoder = Decoder(net, patch, None)
+    method.encoder = Encoder(net, patch, method.factor, None, span)
+    method.decoder = Decoder(net, patch, None, span)
     method.encoder.std.fill_(1 / scale)
-    if span != OURS:
-        method.encoder.layers = Moved(method.encoder.layers, before=(OURS, span))
-        method.decoder.layers = Moved(method.decoder.layers, after=(span, OURS))
     attention = bool(told["with_encoder_nonlocal_attn"])
     method.config = replace(method.config, **_wide(told), attention=attention)
     recipe.method = {"name": "autoencoder", **asdict(method.config)}

@@ -34,13 +34,8 @@ PACKAGES = ("monai", "generative")
 DEFINITIONS = ("autoencoder_def", "diffusion_def", "diffusion_unet_def", "network_def")  # as the zoo calls networks
 SCHEDULER_KEYS = ("noise_scheduler", "scheduler")
 OLDER = {"num_channels": "channels", "use_checkpointing": "use_checkpoint", "beta_schedule": "schedule"}
-SCHEDULES = {
-    "linear_beta": "linear",
-    "linear": "linear",
-    "scaled_linear_beta": "scaled-linear",
-    "scaled_linear": "scaled-linear",
-    "cosine": "cosine",
-}
+SCHEDULES = {"linear_beta": "linear", "scaled_linear_beta": "scaled-linear", "cosine": "cosine"}
+OLDER_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled-linear"}
 OBJECTIVES = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v"}
 LEVELS = 1000
 AUTOENCODER_FILES = ("autoencoder.pt", "model_autoencoder.pt", "autoencoder.pth")
@@ -186,7 +181,18 @@ def _tensors(path: Path) -> tuple[Mapping[str, Tensor], float | None]:
             held = held[key]
     if not isinstance(held, dict) or not held or not all(isinstance(each, Tensor) for each in held.values()):
         raise FabricaError(f"{path} holds no state_dict; expected tensors by name, or these under {', '.join(NESTED)}")
-    return held, None if scale is None else float(scale)
+    return held, None if scale is None else positive(scale, path)
+
+
+def positive(value: Any, path: Path) -> float:
+    """The scale factor that the file at `path` says; FabricaError for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last of a tensor of several
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise FabricaError(f"{path}: scale_factor is {_line(value)}; expected a positive number")
+    return number
 
 
 def _digest(path: Path) -> bytes:
@@ -194,8 +200,8 @@ def _digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _line(said: object) -> str:
+    return (str(said).strip().splitlines() or [type(said).__name__])[0][:200]
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def noise_levels(config: Config) -> Noise:
     if name == "RFlowScheduler":
         _expect(config, key, values, expected)
         return Noise({"objective": "flow", "schedule": "flow"}, False)
-    kind = _one_of(config, key, values, "schedule", "linear_beta", SCHEDULES)
+    kind = _one_of(config, key, values, "schedule", "linear_beta", SCHEDULES | OLDER_SCHEDULES)
     objective = _one_of(config, key, values, "prediction_type", "epsilon", OBJECTIVES)
     _expect(config, key, values, expected | {"s": 0.008, "clip_sample_min": -1.0, "clip_sample_max": 1.0})
     ends = (

@@ -1,43 +1,28 @@
-"""Networks whose images are values from low to high, worked with as if they were from -1 to 1."""
+"""Diffusion whose images are values from low to high, worked with as if they were from -1 to 1."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Told, Turn
 from fabrica.methods.diffusion import Diffusion
-
-Span = tuple[float, float]
-OURS: Span = (-1.0, 1.0)
-
-
-class Moved(nn.Module):
-    """A network before or after which values of one span are moved to another.
-
-    Not a matter of the first convolution: it pads with zeros, which mean black to one span and grey to the other.
-    """
-
-    def __init__(
-        self, net: nn.Module, before: tuple[Span, Span] | None = None, after: tuple[Span, Span] | None = None
-    ) -> None:
-        super().__init__()
-        self.net, self.before, self.after = net, before, after
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = moved(x, *self.before) if self.before else x
-        y: Tensor = self.net(x)
-        return moved(y, *self.after) if self.after else y
+from fabrica.nets.framing import OURS, Span, moved
+from fabrica.noise import Draw
+from fabrica.recipe import SampleConfig
 
 
 class Spread(nn.Module):
     """Diffusion on pixels whose images are values in a part of [-1, 1], for all that a model asks of a method."""
 
     Config: ClassVar[type] = Diffusion.Config
+    edits: ClassVar[bool] = True
 
     def __init__(self, method: Diffusion, span: Span) -> None:
         super().__init__()
@@ -54,11 +39,11 @@ class Spread(nn.Module):
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")
 
-    def sample(self, *given: Any, **named: Any) -> Tensor:
-        """As `Diffusion.sample`: images (N, C, *S) in [-1, 1]."""
-        return moved(self.method.sample(*given, **named), self.span, OURS).clamp(-1, 1)
-
-
-def moved(x: Tensor, of: Span, to: Span) -> Tensor:
-    """x on the line that takes the ends of one span to those of the other."""
-    return (x - of[0]) * ((to[1] - to[0]) / (of[1] - of[0])) + to[0]
+    def sample(
+        self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device, begin: Begin | None = None
+    ) -> Tensor:
+        """As `Diffusion.sample`: images (N, C, *S) in [-1, 1], as those are that it begins with."""
+        if begin is not None:
+            begin = replace(begin, x_0=moved(begin.x_0, OURS, self.span))
+        images = self.method.sample(draw, told, settings, device, begin)
+        return moved(images, self.span, OURS).clamp(-1, 1)

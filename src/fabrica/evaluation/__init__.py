@@ -33,10 +33,11 @@ def evaluate(
     steps_curve: Sequence[int] | None = None,
     guidances: Sequence[float] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Report:
     """Score a model, or synthetic images, against held-out real ones; write out/report.html and out/scores.json.
 
-    model      a Model, a model folder, or a folder or manifest of synthetic images.
+    model      a Model, a model folder or a bundle, or a folder or manifest of synthetic images.
     against    a manifest, folder or phantom source of real images; None: what the model was trained on.
     versus     of models that translate: a second one, judged on the same test images by paired tests.
     n          how many images: to synthesise, or to translate. None: see the three modules below.
@@ -45,6 +46,7 @@ def evaluate(
     steps_curve  of diffusion: also measure at these numbers of sampler steps.
     guidances  of diffusion told by text on chest phantoms: strengths of guidance at which to measure how far it obeys.
     progress   called with (what, done, total).
+    warn       called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
     What makes images of noise is judged by `fabrica.evaluation.synthesis`, what translates by
     `fabrica.evaluation.translation`, what compresses by `fabrica.evaluation.compression`. Raises UsageError.
@@ -53,7 +55,7 @@ def evaluate(
     from fabrica.evaluation import compression, synthesis, translation
     from fabrica.evaluation.sources import opened
 
-    model = opened(model)
+    model = opened(model, warn)
     choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}
     translates, compresses = translation.translates(model), compression.compresses(model)
     if (translates or compresses) and steps_curve:

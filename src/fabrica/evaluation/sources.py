@@ -207,12 +207,15 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
     return _of_images(path, str(against), tell)
 
 
-def opened(model: Model | Path | str) -> Model | Path | str:
-    """The model in a folder; what is a Model, or no model's folder, as it is."""
+def opened(model: Model | Path | str, warn: Callable[[str], None] | None = None) -> Model | Path | str:
+    """The model in a folder or a bundle; what is a Model, or neither of these, as it is. warn: see `load`."""
+    from fabrica import bundle
     from fabrica.folder import RECIPE
     from fabrica.model import Model, load
 
-    return model if isinstance(model, Model) or not (Path(model) / RECIPE).exists() else load(model)
+    if isinstance(model, Model) or not ((Path(model) / RECIPE).exists() or bundle.found(Path(model))):
+        return model
+    return load(model, warn=warn)
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
@@ -220,6 +223,8 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
     from fabrica.methods import Synthesiser
 
     recipe = model.recipe
+    if not (against or recipe.data.source):  # a bundle's
+        raise UsageError(f"{model.folder} does not say what it was trained on; name the real ones: --against MANIFEST")
     config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
     size = " × ".join(str(side) for side in config.size)
     facts = [
@@ -408,6 +413,8 @@ def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Da
     """The images a model was trained on: its own, also when it is judged against others; and a note on that."""
     model = subject.model
     own = replace(model.recipe.data, size=list(model.size)) if model else subject.config
+    if not own.source:  # a bundle's
+        return None, "the model does not say what it was trained on"
     if own.source == subject.against or (
         PHANTOM not in own.source + subject.against and Path(own.source).resolve() == Path(subject.against).resolve()
     ):

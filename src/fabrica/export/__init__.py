@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
-from fabrica.errors import UsageError, unknown
+from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.model import Model
 
 FORMATS = {"bundle": "fabrica.export.bundle:write"}
@@ -23,11 +24,25 @@ def writer(to: str) -> Writer:
 
 
 def export(model: Model, to: str, out: Path) -> None:
-    """Write the model as `to`, one of FORMATS, to `out`, which must not be there yet.
+    """Write the model as `to`, one of FORMATS, to `out`, which must not be there yet, or be an empty folder. It is
+    there afterwards as a whole, or not at all.
 
-    Raises UsageError for an unknown format, and for a model that the format cannot hold.
+    Raises UsageError for an unknown format, and for a model that the format cannot hold; FabricaError for a full disk.
     """
     write = writer(to)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} is there already; choose another place with -o")
-    write(model, out)
+    home = out if out.is_dir() else out.parent  # an empty folder stays: it may be where a disk is mounted
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=home) as temporary:
+            made = Path(temporary) / "made"
+            write(model, made)
+            if home != out:
+                made.replace(out)
+                return
+            for each in made.iterdir():
+                each.replace(out / each.name)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise FabricaError(f"{out}: cannot be written ({reason}); nothing was changed") from error

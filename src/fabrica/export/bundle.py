@@ -17,18 +17,15 @@ from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor, nn
 
 from fabrica.bundle import METADATA, SECTION, Section, found
+from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
 from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme
-from fabrica.io.atomic import atomic
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.model import Model
 from fabrica.nets.conventions import later, negated, rescaled
-
-SCHEDULES = {"linear": "linear_beta", "scaled-linear": "scaled_linear_beta", "cosine": "cosine"}
-OBJECTIVES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
-LEVELS = 1000
+from fabrica.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -40,27 +37,19 @@ class Part:
 
 
 def write(model: Model, folder: Path) -> None:
-    """Write the bundle; UsageError for a model that cannot be one."""
+    """Write the bundle; UsageError for a model that cannot be one, OSError for a full disk."""
     method: object = model.method
     if found(model.folder):
         raise UsageError(f"{model.folder} is a bundle already; copy it")
     if not isinstance(method, Diffusion | Autoencoder):
         raise UsageError(f"{model.name} is a {model.recipe.method['name']}; bundles are for diffusion and autoencoders")
+    if model.codec.kind == "label":
+        raise UsageError(f"{model.name} makes label maps, and a bundle's images are grey values; none can be one yet")
     space = method.space if isinstance(method, Diffusion) else method
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None
     scheduler = _scheduler(method, model.recipe.sample.clip) if isinstance(method, Diffusion) else None
-    section = Section(
-        name=model.name,
-        about=model.recipe.about,
-        size=list(model.recipe.data.size),
-        patch=method.config.patch if isinstance(method, Diffusion) else 1,
-        autoencoder_patch=cast(Autoencoder, space).config.patch if space else 1,
-        precision=model.recipe.train.precision,
-        codec=model.recipe.codec,
-        output=model.recipe.output,
-        sample=model.recipe.sample,
-    )
+    section = _section(model.recipe, cast(Autoencoder | None, space), method.config.patch if denoiser else 1)
     networks = {
         "autoencoder": coder.arguments if coder else None,
         "denoiser": denoiser.arguments if denoiser else None,
@@ -68,7 +57,7 @@ def write(model: Model, folder: Path) -> None:
     }
     texts = {
         METADATA: _json({**metadata(section, networks), SECTION: asdict(section)}),
-        "configs/inference.json": _json(configuration(section, networks, model.codec.span)),
+        "configs/inference.json": _json(configuration(section, networks, model.codec.span, model.affine)),
         "docs/README.md": readme(section, bool(denoiser)),
     }
     for name, text in texts.items():
@@ -81,10 +70,24 @@ def write(model: Model, folder: Path) -> None:
             _put(folder / "models" / name, stream.getvalue())
 
 
+def _section(recipe: Recipe, space: Autoencoder | None, patch: int) -> Section:
+    return Section(
+        name=recipe.name,
+        about=recipe.about,
+        size=list(recipe.data.size),
+        fit=recipe.data.fit,
+        patch=patch,
+        autoencoder_patch=space.config.patch if space else 1,
+        precision=recipe.train.precision,
+        codec=recipe.codec,
+        output=recipe.output,
+        sample=recipe.sample,
+    )
+
+
 def _put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+    path.write_bytes(content)
 
 
 def _json(values: Mapping[str, Any]) -> str:
@@ -182,8 +185,12 @@ def _scheduler(method: Diffusion, clip: bool) -> dict[str, Any]:
     return {
         "_target_": "monai.networks.schedulers.DDIMScheduler",
         "num_train_timesteps": LEVELS,
-        "schedule": SCHEDULES[config.schedule],
+        "schedule": _monais(SCHEDULES, config.schedule),
         **({"beta_start": betas[0], "beta_end": betas[1]} if betas else {}),
-        "prediction_type": OBJECTIVES[config.objective],
+        "prediction_type": _monais(OBJECTIVES, config.objective),
         "clip_sample": clip and not method.space,
     }
+
+
+def _monais(known: Mapping[str, str], ours: str) -> str:
+    return next(theirs for theirs, name in known.items() if name == ours)

@@ -13,7 +13,9 @@ import torch
 from fabrica import __version__
 from fabrica.bundle import Section
 from fabrica.folder import COMPRESSED, SYNTHETIC
+from fabrica.image import Float64
 from fabrica.nets.patches import patterns
+from fabrica.recipe import CodecConfig
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 STEPS = 50
@@ -27,7 +29,7 @@ def metadata(section: Section, networks: Networks) -> dict[str, Any]:
     images = _images(section, coder or denoiser or {}, section.autoencoder_patch if coder else section.patch)
     formats = {"network_data_format": images}
     if denoiser:
-        factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
+        factor = _factor(coder, section.autoencoder_patch)
         seen = [-(-side // factor) // section.patch for side in section.size]
         noise = _tensor("latent" if coder else "image", denoiser["in_channels"], seen, [])
         times = {**_tensor("timesteps", 1, [], TIMES), "type": "timesteps"}
@@ -51,8 +53,13 @@ def metadata(section: Section, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _factor(told: Mapping[str, Any] | None, patch: int) -> int:
+    """What the sides of images are multiples of to the network of these arguments; 1 where there is none."""
+    return patch * 2 ** (len(told["channels"]) - 1) if told else 1
+
+
 def _images(section: Section, told: Mapping[str, Any], patch: int) -> dict[str, Any]:
-    factor = patch * 2 ** (len(told["channels"]) - 1)
+    factor = _factor(told, patch)
     sides = [-(-side // factor) * factor // patch for side in section.size]
     image = _tensor("image", told["in_channels"], sides, [-1, 1])
     image["modality"] = section.output.modality or "n/a"
@@ -72,11 +79,9 @@ def _tensor(kind: str, channels: int, shape: list[int], values: list[int]) -> di
     }
 
 
-def configuration(section: Section, networks: Networks, span: tuple[float, float]) -> dict[str, Any]:
-    """inference.json. Everything that defines the model is a plain value; expressions only run it."""
-    spacing = section.output.spacing or [1.0] * len(section.size)
-    sign = 1.0 if len(section.size) == 3 else -1.0  # as images of this house stand: see `Model.sample`
-    affine = np.diag([sign * side for side in reversed(spacing)] + [1.0] * (4 - len(spacing)))
+def configuration(section: Section, networks: Networks, span: tuple[float, float], affine: Float64) -> dict[str, Any]:
+    """inference.json. Everything that defines the model is a plain value; expressions only run it. span, affine: of the
+    images that the model makes."""
     head = {
         "imports": [
             "$import nibabel",
@@ -96,10 +101,8 @@ def configuration(section: Section, networks: Networks, span: tuple[float, float
         "high": span[1],
         "affine": affine.tolist(),
     }
-    coder, denoiser = networks["autoencoder"], networks["denoiser"]
-    factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
-    use = _drawn(section, networks) if denoiser else _compressed(section, networks)
-    return head | use | _written(section, factor)
+    use = _drawn(section, networks) if networks["denoiser"] else _compressed(section, networks)
+    return head | use | _written(len(section.size))
 
 
 def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
@@ -107,33 +110,28 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     but for clipped estimates of x_0, after which MONAI keeps the noise it had."""
     coder, denoiser = networks["autoencoder"], networks["denoiser"] or {}
     patch, dims = section.patch, len(section.size)
-    factor = section.autoencoder_patch * 2 ** (len(coder["channels"]) - 1) if coder else 1
-    shape = [denoiser["in_channels"] // patch**dims, *(-(-side // factor) for side in section.size)]
+    factor = _factor(coder, section.autoencoder_patch)
+    sides = [-(-side // factor) for side in section.size]
     noise = "torch.randn([1] + @latent_shape, generator=torch.Generator().manual_seed(@seed)).to(@device)"
+    shape = [denoiser["in_channels"] // patch**dims, *sides]
     values: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS, "latent_shape": shape}
+    values |= _kept(section, [side * factor for side in sides])
     needed = ["@load_diffusion"]
     if coder:
         values |= _network("autoencoder", "autoencoder_def", "autoencoder.pt", "AutoencoderKL", coder)
         values["scale_factor"] = 1.0
         needed.append("@load_autoencoder")
     values |= _network("diffusion", "network_def", "model.pt", "DiffusionModelUNet", denoiser)
-    if networks["scheduler"] and "Flow" in networks["scheduler"]["_target_"]:
-        steps = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
-    else:  # evenly, from the last level on: what MONAI visits by itself is not what its steps lead to
-        steps = (
-            "(@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps), setattr(@noise_scheduler, "
-            "'timesteps', torch.arange(999, -1, -(1000 // @num_inference_steps))[:@num_inference_steps]))"
-        )
     drawn = "input_noise=@noise, diffusion_model=@diffusion, scheduler=@noise_scheduler, verbose=False"
-    whole = _unfolded("@drawn", patch, dims)
+    whole = _folded("@drawn", patch, dims, back=True)
     if coder:
         decoded = f"@autoencoder.decode_stage_2_outputs({whole} / @scale_factor).detach()"
-        whole = _unfolded(decoded, section.autoencoder_patch, dims)
+        whole = _folded(decoded, section.autoencoder_patch, dims, back=True)
     return values | {
         "network": "$(@network_def.register_forward_pre_hook(lambda net, given, named: (given, {'timesteps': "
         "torch.zeros(len(given[0]), device=given[0].device), **named}), with_kwargs=True), @network_def)[1]",
         "noise_scheduler": {**(networks["scheduler"] or {}), "_requires_": needed},
-        "set_timesteps": f"${steps}",
+        "set_timesteps": _steps(networks["scheduler"] or {}),
         "noise": f"${_folded(noise, patch, dims)}",
         "inferer": {
             "_target_": "monai.inferers.DiffusionInferer",
@@ -145,25 +143,58 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     }
 
 
+def _steps(scheduler: Mapping[str, Any]) -> str:
+    """MONAI's DDIM steps down by 1000 // num_inference_steps levels, and visits others. Here it visits those, from the
+    last level down to the image: some more than asked for where that is no divisor, and no noise is left."""
+    told = "@noise_scheduler.set_timesteps(num_inference_steps=@num_inference_steps)"
+    if "Flow" in scheduler["_target_"]:
+        return f"${told}"
+    times = "torch.arange(999, -1, -(1000 // @num_inference_steps))"
+    return f"$({told}, setattr(@noise_scheduler, 'timesteps', {times}))"
+
+
+def _kept(section: Section, made: list[int]) -> dict[str, list[int]]:
+    """Where the image lies in what is made: what the autoencoder had padded is cut off, then what `data.fit` had, which
+    is not always the middle of the whole."""
+    size = section.output.size or section.size
+    starts = [(m - s) // 2 + (s - k) // 2 for m, s, k in zip(made, section.size, size, strict=True)]
+    return {"size": size, "starts": starts}
+
+
 def _compressed(section: Section, networks: Networks) -> dict[str, Any]:
-    """Of an image: what the autoencoder leaves of it."""
+    """Of an image of any size, padded as by `fabrica.nets.framing`: what the autoencoder leaves of it."""
     coder = networks["autoencoder"] or {}
     dims, patch = len(section.size), section.autoencoder_patch
     back = ", ".join(str(axis) for axis in (0, *range(dims, 0, -1)))
-    flat = ".flatten(2)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
-    seen = f"(((@loaded{flat}.permute({back}) - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
+    flat = ".squeeze(-1)" if dims == 2 else ""  # a single slice is (1, W, H, 1)
+    seen = "@padder(((@loaded - @low) / (@high - @low)).clamp(0, 1) * 2 - 1)[None].to(@device)"
     return {
+        **(_percentiles(section.codec) if section.codec.kind == "percentile" else {}),
         **_network("autoencoder", "autoencoder_def", "model.pt", "AutoencoderKL", coder),
         "network_def": "@autoencoder_def",
         "network": "$torch.nn.Sequential(@autoencoder_def.encoder, @autoencoder_def.quant_conv_mu, "
         "@autoencoder_def.post_quant_conv, @autoencoder_def.decoder)",
         "input_file": "",
         "loader": {"_target_": "LoadImage", "image_only": True, "ensure_channel_first": True},
-        "loaded": "$torch.as_tensor(@loader(@input_file))",
+        "read": "$@loader(@input_file)",
+        "affine": "$@read.affine",  # the image is given back where it lay
+        "loaded": f"$@read.as_tensor(){flat}.permute({back})",
+        "size": "$@loaded.shape[1:]",
+        "starts": "$[(large - side) // 2 for large, side in zip(@sample.shape[2:], @size)]",
+        "padder": {"_target_": "DivisiblePad", "k": _factor(coder, patch), "mode": "edge"},
         "inferer": {"_target_": "monai.inferers.SimpleInferer", "_requires_": "@load_autoencoder"},
         "image_seen": f"${_folded(seen, patch, dims)}",
         "drawn": "$@inferer(@image_seen, @autoencoder.reconstruct).detach()",
-        "sample": f"${_unfolded('@drawn', patch, dims)}",
+        "sample": f"${_folded('@drawn', patch, dims, back=True)}",
+    }
+
+
+def _percentiles(codec: CodecConfig) -> dict[str, str]:
+    """Black and white of each image: see `fabrica.codec.Codec.limits`."""
+    high = f"float(np.percentile(@loaded, {codec.high}))"
+    return {
+        "low": f"$float(np.percentile(@loaded, {codec.low}))",
+        "high": f"${high} if {high} > @low else @low + 1",
     }
 
 
@@ -176,41 +207,34 @@ def _network(name: str, key: str, file: str, cls: str, told: Mapping[str, Any]) 
     }
 
 
-def _written(section: Section, factor: int) -> dict[str, Any]:
+def _written(dims: int) -> dict[str, Any]:
     """The image as NIfTI: in physical units, without padding, (x, y, z)."""
-    dims, made = len(section.size), [-(-side // factor) * factor for side in section.size]
-    starts = [(large - side) // 2 for large, side in zip(made, section.size, strict=True)]
-    crop = "".join(f", {start}:{start + side}" for start, side in zip(starts, section.size, strict=True))
+    inner = "(slice(None), *[slice(start, start + side) for start, side in zip(@starts, @size)])"
     back = ", ".join(str(axis) for axis in range(dims, -1, -1))  # (x, y, z, channel)
+    deep = "[:, :, None]" if dims == 2 else ""
     return {
-        "image": f"$(@sample[0, :{crop}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
+        "image": f"$(@sample[0][{inner}].clamp(-1, 1) + 1) / 2 * (@high - @low) + @low",
         "create_output_dir": "$Path(@output_dir).mkdir(exist_ok=True)",
-        "placed": f"$nibabel.Nifti1Image(@image.permute({back}).squeeze(-1).cpu().numpy(), np.array(@affine))",
+        "placed": f"$nibabel.Nifti1Image(@image.permute({back}){deep}.squeeze(-1).cpu().numpy(), np.array(@affine))",
         "run": ["@create_output_dir", "$nibabel.save(@placed, @output_dir + '/image.nii.gz')"],
     }
 
 
-def _folded(expression: str, patch: int, dims: int) -> str:
+def _folded(expression: str, patch: int, dims: int, back: bool = False) -> str:
+    """The expression of `fabrica.nets.patches.folded`, or of the way back."""
     if patch == 1:
         return expression
-    apart, together, sides = patterns(dims, patch)
+    image, channels, sides = patterns(dims, patch)
+    way = f"{channels} -> {image}" if back else f"{image} -> {channels}"
     told = ", ".join(f"{name}={side}" for name, side in sides.items())
-    return f"rearrange({expression}, 'b c {apart} -> b (c {together}', {told})"
-
-
-def _unfolded(expression: str, patch: int, dims: int) -> str:
-    if patch == 1:
-        return expression
-    apart, together, sides = patterns(dims, patch)
-    told = ", ".join(f"{name}={side}" for name, side in sides.items())
-    return f"rearrange({expression}, 'b (c {together} -> b c {apart}', {told})"
+    return f"rearrange({expression}, '{way}', {told})"
 
 
 def readme(section: Section, draws: bool) -> str:
     """docs/README.md."""
     what = "python -m monai.bundle run --config_file configs/inference.json"
     what += " --seed 0" if draws else " --input_file FILE.nii.gz"
-    size = " x ".join(str(side) for side in section.size)
+    size = " x ".join(str(side) for side in section.output.size or section.size)
     return f"""# {section.name}
 
 {section.about}

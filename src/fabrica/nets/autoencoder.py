@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
 
 from fabrica.errors import UsageError
-from fabrica.nets.framing import padded_to
+from fabrica.nets.framing import OURS, Span, moved, padded_to
 from fabrica.nets.patches import folded, unfolded
 
 SURE = -6.0  # log variance of latents at first, where there is something to be sure of
@@ -25,11 +25,13 @@ class Encoder(nn.Module):
     """images (B, C, *S) -> mean and log variance of their latents, (B, 2 L, *s) with s = S / factor, rounded up.
 
     mean, std   of the latents over training images, each (L,): the scale of latents, kept beside the weights.
+    span        what the layers take black and white for; images are in [-1, 1] whatever it is. Not a matter of the
+                first convolution: it pads with zeros, which are black to one span and grey to the other.
     """
 
-    def __init__(self, whole: AutoencoderKL, patch: int, factor: int, past: Past | None) -> None:
+    def __init__(self, whole: AutoencoderKL, patch: int, factor: int, past: Past | None, span: Span = OURS) -> None:
         super().__init__()
-        self.patch, self.factor, self.past = patch, factor, past
+        self.patch, self.factor, self.past, self.span = patch, factor, past, span
         self.layers, self.means, self.log_variances = whole.encoder, whole.quant_conv_mu, whole.quant_conv_log_sigma
         self.register_buffer("mean", torch.zeros(whole.latent_channels))
         self.register_buffer("std", torch.ones(whole.latent_channels))
@@ -41,26 +43,34 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = padded_to(images, self.factor)
-        found = self.layers(folded(images, self.patch))
+        found = self.layers(self.seen(images))
         means = self.means(found)
         if self.past:
             means = means + self.past.down(images, means.shape[1])
         return torch.cat([means, self.log_variances(found)], dim=1)
 
+    def seen(self, images: Tensor) -> Tensor:
+        """What the layers see of images, or of planes of them, whose sides are multiples of the patch."""
+        return folded(moved(images, OURS, self.span), self.patch)
+
 
 class Decoder(nn.Module):
-    """latents (B, L, *s) -> images (B, C, *s * factor): what `framing.inner` cuts the padding off."""
+    """latents (B, L, *s) -> images (B, C, *s * factor): what `inner` cuts the padding off. span: see Encoder."""
 
-    def __init__(self, whole: AutoencoderKL, patch: int, past: Past | None) -> None:
+    def __init__(self, whole: AutoencoderKL, patch: int, past: Past | None, span: Span = OURS) -> None:
         super().__init__()
-        self.patch, self.past = patch, past
+        self.patch, self.past, self.span = patch, past, span
         self.enter, self.layers = whole.post_quant_conv, whole.decoder
         if past:
             _silence(self.layers.blocks[-1].conv)
 
     def forward(self, latents: Tensor) -> Tensor:
-        images = unfolded(self.layers(self.enter(latents)), self.patch)
+        images = self.shown(self.layers(self.enter(latents)))
         return images + self.past.up(latents) if self.past else images
+
+    def shown(self, made: Tensor) -> Tensor:
+        """The images, or planes of them, that are in what the layers make: the way back from `Encoder.seen`."""
+        return moved(unfolded(made, self.patch), self.span, OURS)
 
 
 class Past(NamedTuple):

@@ -1,4 +1,4 @@
-"""What stands around a network: sides that its strides need, and the image that it corrects."""
+"""What stands around a network: sides that its strides need, values that it works with, the image that it corrects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fabrica.errors import UsageError
+
+Span = tuple[float, float]
+OURS: Span = (-1.0, 1.0)
 
 
 def padded_to(x: Tensor, multiple: int) -> Tensor:
@@ -27,6 +30,11 @@ def inner(y: Tensor, size: Sequence[int]) -> Tensor:
     """The middle of y (B, C, *T) that `padded_to` made of images of this size."""
     starts = [(large - small) // 2 for large, small in zip(y.shape[2:], size, strict=True)]
     return y[(slice(None), slice(None), *(slice(k, k + side) for k, side in zip(starts, size, strict=True)))]
+
+
+def moved(x: Tensor, of: Span, to: Span) -> Tensor:
+    """x on the line that takes the ends of one span to those of the other."""
+    return x if of == to else (x - of[0]) * ((to[1] - to[0]) / (of[1] - of[0])) + to[0]
 
 
 def middle_of(x: Tensor, like: Tensor, beside: int = 0) -> Tensor:

@@ -8,19 +8,18 @@ from torch import Tensor
 
 def folded(x: Tensor, patch: int) -> Tensor:
     """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
-    apart, together, sides = patterns(x.ndim - 2, patch)
-    return rearrange(x, f"b c {apart} -> b (c {together}", **sides)
+    image, channels, sides = patterns(x.ndim - 2, patch)
+    return rearrange(x, f"{image} -> {channels}", **sides)
 
 
 def unfolded(x: Tensor, patch: int) -> Tensor:
     """The inverse of `folded`."""
-    apart, together, sides = patterns(x.ndim - 2, patch)
-    return rearrange(x, f"b (c {together} -> b c {apart}", **sides)
+    image, channels, sides = patterns(x.ndim - 2, patch)
+    return rearrange(x, f"{channels} -> {image}", **sides)
 
 
 def patterns(dims: int, patch: int) -> tuple[str, str, dict[str, int]]:
-    """The einops patterns of pixels in space, "(h ph) (w pw)", and in channels, "ph pw) h w", and the sides."""
-    axes = "hwd"[:dims]
-    apart = " ".join(f"({a} p{a})" for a in axes)
-    together = " ".join(f"p{a}" for a in axes) + ") " + " ".join(axes)
-    return apart, together, {f"p{a}": patch for a in axes}
+    """The einops patterns of pixels in space, "b c (h ph) (w pw)", in channels, "b (c ph pw) h w", and the sides."""
+    axes, within = "hwd"[:dims], [f"p{a}" for a in "hwd"[:dims]]
+    image = " ".join(f"({a} {p})" for a, p in zip(axes, within, strict=True))
+    return f"b c {image}", f"b (c {' '.join(within)}) {' '.join(axes)}", dict.fromkeys(within, patch)

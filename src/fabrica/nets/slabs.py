@@ -25,7 +25,6 @@ from torch.nn.functional import silu
 from fabrica.errors import FabricaError
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.framing import padded_to
-from fabrica.nets.patches import folded, unfolded
 
 LARGE = {"cpu": 2**28, "cuda": 2**30}  # bytes of the widest feature map; smaller ones are sooner done as a whole
 SLAB = 2**26  # bytes of a feature map that are worked on at a time, of which a layer needs some six times as many; few
@@ -87,7 +86,7 @@ def decoded(decoder: Decoder, latents: Tensor) -> Tensor:
     *blocks, last_norm, last = decoder.layers.blocks
     x = _through(blocks, Map([decoder.enter(latents)]))
     norm = _fixed(last_norm, x)
-    slabs = _slabs(lambda t: unfolded(last(norm(t)), decoder.patch), x, halo=1, up=decoder.patch)
+    slabs = _slabs(lambda t: decoder.shown(last(norm(t))), x, halo=1, up=decoder.patch)
     images = torch.cat(list(slabs), dim=2)
     return images + decoder.past.up(latents) if decoder.past else images
 
@@ -99,7 +98,7 @@ def encoded(encoder: Encoder, images: Tensor) -> Tensor:
     *blocks, last_norm, last = encoder.layers.blocks
     step = 8 * encoder.patch
     parts = (images[:, :, k : k + step] for k in range(0, images.shape[2], step))
-    x = _through(blocks, Map(folded(part, encoder.patch) for part in parts))
+    x = _through(blocks, Map(encoder.seen(part) for part in parts))
     norm = _fixed(last_norm, x)
     found = torch.cat(list(_slabs(lambda t: last(norm(t)), x, halo=1)), dim=2)
     means = encoder.means(found)
