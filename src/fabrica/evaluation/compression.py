@@ -5,11 +5,8 @@ Beside it stands what as many numbers keep without a network: the image shrunk a
 
 from __future__ import annotations
 
-import platform
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,7 @@ from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown, tra
 from fabrica.evaluation.gallery import Exhibit, Gallery
 from fabrica.evaluation.measure import DISTANCES, LEAST_JUDGED, distances, lay_out
 from fabrica.evaluation.panels import WIDE, Picture, error, error_legend, grey
-from fabrica.evaluation.report import BESIDE, Report, Row, as_json, filled, finite, keep, numbers
+from fabrica.evaluation.report import BESIDE, Report, Row, as_json, filled, finite, keep, numbers, repeated
 from fabrica.evaluation.restored import difference_scale
 from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 from fabrica.evaluation.spectrum import power_kept
@@ -61,6 +58,7 @@ class Trial:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     extractor: str
+    asked: int | None
     seed: int
 
 
@@ -108,7 +106,7 @@ def evaluate(
     else:
         notes.append(f"{len(images)} images are too few for distances between sets; at least {LEAST_JUDGED} are needed")
     said = tuple(note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note)
-    return _written(Trial(model, subject, sets, made, scores, power, tuple(rows), said, extractor, seed), Path(out))
+    return _written(Trial(model, subject, sets, made, scores, power, tuple(rows), said, extractor, n, seed), Path(out))
 
 
 def _some(sets: Sets, n: int | None, seed: int) -> Sets:
@@ -281,14 +279,9 @@ def _chart(trial: Trial) -> Chart:
 
 
 def _measured(trial: Trial) -> list[tuple[str, str]]:
-    line = ["fabrica", "evaluate", str(trial.model.folder), "--against", trial.subject.against]
-    line += ["--extractor", trial.extractor] if trial.extractor != "radiomic" else []
-    line += ["--seed", str(trial.seed)] if trial.seed else []
-    libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
+    folder, against = str(trial.model.folder), trial.subject.against
     return [
         ("images", f"{len(trial.sets.heldout)} of the {trial.sets.split} split of {trial.subject.against}"),
         ("values", "network values, −1 to 1; means over images, intervals: 95 %, percentile bootstrap"),
-        ("seed", str(trial.seed)),
-        ("command", shlex.join(line)),
-        ("versions", f"Fabrica {__version__}, Python {platform.python_version()}, {libraries}"),
+        *repeated(folder, against, asked=trial.asked, extractor=trial.extractor, seed=trial.seed),
     ]

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fabrica import __version__
 from fabrica.errors import FabricaError
 from fabrica.evaluation.charts import Chart, Line, level, line_chart, png_uri, shown, training_charts, triptych
 from fabrica.image import Float32
 from fabrica.io.atomic import atomic
 from fabrica.pictures import image_grid
+
+Facts = list[tuple[str, str]]  # name, what it is
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "report.html.jinja"
@@ -36,6 +42,22 @@ BESIDE = {  # what scores stand beside
     "another": "another's mask",
     "real": "real images",
 }
+
+
+def repeated(
+    source: str, against: str, *, asked: int | None, extractor: str, seed: int, more: Sequence[str] = ()
+) -> Facts:
+    """How to repeat a report: the last lines of how it was measured. more: further words of the command."""
+    line = ["fabrica", "evaluate", source, "--against", against, *more]
+    line += ["-n", str(asked)] if asked is not None else []
+    line += ["--extractor", extractor] if extractor != "radiomic" else []
+    line += ["--seed", str(seed)] if seed else []
+    libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
+    return [
+        ("seed", str(seed)),
+        ("command", shlex.join(line)),
+        ("versions", f"Fabrica {__version__}, Python {platform.python_version()}, {libraries}"),
+    ]
 
 
 @dataclass(frozen=True)

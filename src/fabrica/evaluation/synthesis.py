@@ -6,11 +6,8 @@ The second is what a perfect generator would score at this number of images, so 
 
 from __future__ import annotations
 
-import platform
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +34,7 @@ from fabrica.evaluation.measure import (
 from fabrica.evaluation.memorisation import EXACT, Audit
 from fabrica.evaluation.phantom_reader import readable
 from fabrica.evaluation.prompted import GUIDANCES, Obedience, Shown
-from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, write_report
+from fabrica.evaluation.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, repeated, write_report
 from fabrica.evaluation.sources import Drawn, Progress, Sets, Subject, open_sets, open_subject
 
 if TYPE_CHECKING:
@@ -273,16 +270,13 @@ def _verdict(trial: Trial) -> str:
 def _measured(trial: Trial, facts: dict[str, Any]) -> list[tuple[str, str]]:
     """How to read and repeat the figures."""
     subject, name = trial.subject, trial.bench.extractor.name
-    line = ["fabrica", "evaluate", subject.source, "--against", subject.against]
-    line += ["-n", str(trial.asked)] if trial.asked is not None else []
-    line += ["--extractor", name] if name != "radiomic" else []
+    more: list[str] = []
     if subject.model and "steps" in subject.model.choices:
-        line += ["--curve", ",".join(str(point.steps) for point in trial.curve)]
+        more += ["--curve", ",".join(str(point.steps) for point in trial.curve)]
     if prompted.reads_phantoms(subject):
         strengths = trial.obeyed.points if trial.obeyed else ()
-        line += ["--guidances", ",".join(f"{point.guidance:g}" for point in strengths)]
-    line += ["--seed", str(trial.seed)] if trial.seed else []
-    libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
+        more += ["--guidances", ",".join(f"{point.guidance:g}" for point in strengths)]
+    again = repeated(subject.source, subject.against, asked=trial.asked, extractor=name, seed=trial.seed, more=more)
     return [
         ("synthetic", f"{facts['n_synthetic']} images"),
         ("real", f"{facts['n_real']} images of the {facts['split']} split of {subject.against}"),
@@ -290,7 +284,5 @@ def _measured(trial: Trial, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("copies looked for in", f"{facts['n_searched']} training images"),
         ("features", f"{name}, {facts['dims']} of them (those that vary in the real images)"),
         ("image size", " × ".join(str(side) for side in subject.config.size)),
-        ("seed", str(trial.seed)),
-        ("command", shlex.join(line)),
-        ("versions", f"Fabrica {__version__}, Python {platform.python_version()}, {libraries}"),
+        *again,
     ]

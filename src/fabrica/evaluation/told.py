@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
-from fabrica import __version__
 from fabrica.evaluation.accuracy import Scored
 from fabrica.evaluation.cases import Exam, directions, restores
 from fabrica.evaluation.charts import shown
 from fabrica.evaluation.extractors import Extractor
 from fabrica.evaluation.gallery import Gallery
-from fabrica.evaluation.report import BESIDE, Comparison, Row
+from fabrica.evaluation.report import BESIDE, Comparison, Row, repeated
 from fabrica.evaluation.restored import Restoring
 from fabrica.evaluation.sources import alarms
 from fabrica.folder import ALARMS
@@ -238,12 +234,8 @@ def _classics(trial: Trial) -> list[tuple[str, str]]:
 def measured(trial: Trial) -> list[tuple[str, str]]:
     """How to read and repeat the figures."""
     first, exam = trial.first, trial.exam
-    line = ["fabrica", "evaluate", str(trial.model.folder), "--against", exam.config.source]
-    line += ["--versus", str(trial.versus.folder)] if trial.versus else []
-    line += ["-n", str(trial.asked)] if trial.asked is not None else []
-    line += ["--extractor", trial.extractor.name] if trial.extractor.name != "radiomic" else []
-    line += ["--seed", str(trial.seed)] if trial.seed else []
-    libraries = ", ".join(f"{library} {version(library)}" for library in ("numpy", "scipy", "torch"))
+    versus = ["--versus", str(trial.versus.folder)] if trial.versus else []
+    folder, against, extractor = str(trial.model.folder), exam.config.source, trial.extractor.name
     seen = "what is brighter than air (CT: above −500 HU), largest piece, holes filled"
     masks = f"masks of the manifest for {first.declared} images" if first.declared else ""
     return [
@@ -252,7 +244,5 @@ def measured(trial: Trial) -> list[tuple[str, str]]:
         ("means", "over patients; intervals: 95 %, percentile bootstrap over patients; of sets: random halves"),
         ("values", _range(trial)),
         *_classics(trial),
-        ("seed", str(trial.seed)),
-        ("command", shlex.join(line)),
-        ("versions", f"Fabrica {__version__}, Python {platform.python_version()}, {libraries}"),
+        *repeated(folder, against, asked=trial.asked, extractor=extractor, seed=trial.seed, more=versus),
     ]
