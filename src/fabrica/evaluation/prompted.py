@@ -3,19 +3,20 @@ truth is known, how many of the findings that a report states are seen, at sever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fabrica.data.sources import PHANTOM
+from fabrica.evaluation import pairs
 from fabrica.evaluation.adherence import Adherence, pictures, prompts, scored
 from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown
-from fabrica.evaluation.phantom_findings import Int, numbered
+from fabrica.evaluation.phantom_findings import FINDINGS, Int, numbered
 from fabrica.evaluation.phantom_reader import readable, reader
 from fabrica.evaluation.report import Row
 from fabrica.evaluation.sources import Progress, Sets, Subject
-from fabrica.image import Float32
+from fabrica.image import Float32, Float64
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 ASKED = 200  # prompts at each strength of guidance
@@ -45,12 +46,14 @@ class GuidancePoint:
 
 @dataclass(frozen=True)
 class Obedience:
-    """found: at the model's own guidance; real: of the phantoms that the texts were written for; points: at others as
-    well, none where a model has no guidance to set."""
+    """found: at the model's own guidance; real: of the phantoms that the texts were written for; hearts: what is stated
+    of the heart's size -> the heart-thorax ratios measured in images and in phantoms; points: at other strengths, too,
+    none where a model has no guidance to set."""
 
     found: Adherence
     interval: tuple[float, float]
     real: Adherence
+    hearts: Mapping[str, tuple[Float64, Float64]]
     points: Sequence[GuidancePoint]
 
 
@@ -84,18 +87,23 @@ def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Pro
     stated = numbered([one.stated for one in asked])
     texts = [one.text for one in asked]
 
-    def at(guidance: float | None) -> tuple[Adherence, tuple[float, float]]:
+    def at(guidance: float | None) -> tuple[Adherence, tuple[float, float], Float64]:
         images = model.sample_array(
             ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
         )
         read = by.read(images)
-        return scored(stated, read, by.accuracy, by.trusted), _interval(stated, read, by.accuracy, by.trusted)
+        interval = _interval(stated, read, by.accuracy, by.trusted)
+        return scored(stated, read, by.accuracy, by.trusted), interval, by.ratios(images)
 
     own = model.recipe.sample.guidance if "guidance" in model.choices else None
     found = {guidance: at(guidance) for guidance in ([None] if own is None else sorted({*guidances, own}))}
-    points = [GuidancePoint(g, score.mean, *interval) for g, (score, interval) in found.items() if g is not None]
-    real = scored(stated, by.read(pictures((one.seed for one in asked), model.size[0])), by.accuracy, by.trusted)
-    return Obedience(*found[own], real, points)
+    points = [GuidancePoint(g, score.mean, *interval) for g, (score, interval, _) in found.items() if g is not None]
+    true = pictures((one.seed for one in asked), model.size[0])
+    real, (score, interval, ratios) = scored(stated, by.read(true), by.accuracy, by.trusted), found[own]
+    degree = stated["degree of cardiomegaly"]
+    sizes = {size: np.flatnonzero(degree == k) for k, size in enumerate(FINDINGS["degree of cardiomegaly"].values)}
+    hearts = {size: (ratios[those], by.ratios(true)[those]) for size, those in sizes.items() if len(those)}
+    return Obedience(score, interval, real, hearts, points)
 
 
 def _interval(
@@ -130,7 +138,15 @@ def rows_of(obeyed: Obedience) -> list[Row]:
         key, name = "obeyed_" + each.finding.replace(" ", "_"), each.finding.capitalize()
         said = f"Chance {100 * each.chance:.0f} %. {counts}."
         rows.append(row(key, name, (each.share, each.low, each.high), said, of_real[each.finding]))
-    return rows
+    return rows + [_heart(size, *ratios) for size, ratios in obeyed.hearts.items()]
+
+
+def _heart(size: str, images: Float64, phantoms: Float64) -> Row:
+    own = pairs.interval(images)
+    enlarged = "not enlarged" if size == "absent" else f"{size}ly enlarged"
+    said = f"Measured in the {len(images)} images of reports in which the heart is {enlarged}; real: in their phantoms."
+    name, real = f"Heart-thorax ratio, {enlarged}", float(phantoms.mean())
+    return Row(f"heart_{size}", name, own.mean, own.low, own.high, "near real", said, real, group=OBEYED)
 
 
 def chart(obeyed: Obedience) -> Chart:
