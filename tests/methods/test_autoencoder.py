@@ -15,6 +15,7 @@ from fabrica.errors import UsageError
 from fabrica.losses import frequency_distance, ms_ssim
 from fabrica.methods.autoencoder import Autoencoder, kl
 from fabrica.nets.patches import folded
+from fabrica.nets.perceptual import seen_otherwise
 from fabrica.phantoms import chest
 
 SMALL: dict[str, Any] = {"channels": [8, 16], "res_blocks": 1, "norm_groups": 8, "critic_width": 4, "pretrain": 0}
@@ -140,17 +141,47 @@ def test_at_work_there_is_no_noise() -> None:
         assert torch.equal(method.encode(images), method.encode(images))
 
 
-def test_a_network_file_sees_in_the_critics_place(tmp_path: Path) -> None:
+def scripted(path: Path, network: nn.Module) -> str:
     with pytest.warns(DeprecationWarning):
-        seer = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))  # type: ignore[no-untyped-call]
-    seer.save(str(tmp_path / "seer.pt"))
-    only = {"adversarial": 0.0, "kl": 0.0, "network": str(tmp_path / "seer.pt")}
-    for shape in ((1, 32, 32), (1, 8, 32, 32)):  # volumes slice by slice
-        images = torch.rand(2, *shape, generator=rng())
-        plain, seeing = (
-            next(small(shape, **only, features=weight).turns({"image": images}, rng())).loss for weight in (0.0, 1.0)
-        )
-        assert float((seeing - plain).detach()) > 0
+        torch.jit.script(network).save(str(path))  # type: ignore[no-untyped-call]
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "network"),
+    [
+        ((1, 32, 32), nn.Conv2d(1, 4, 3)),
+        ((1, 32, 32), nn.Conv2d(3, 4, 3)),  # of photographs: sees grey three times
+        ((1, 8, 32, 24), nn.Conv2d(3, 4, 3)),  # planes across an axis drawn at random
+        ((1, 8, 32, 24), nn.Conv3d(1, 4, 3)),  # volumes as they are
+    ],
+)
+def test_a_network_file_sees_in_the_critics_place(shape: tuple[int, ...], network: nn.Module, tmp_path: Path) -> None:
+    only = {"adversarial": 0.0, "kl": 0.0, "network": scripted(tmp_path / "seer.pt", network)}
+    images = torch.rand(2, *shape, generator=rng())
+    plain, seeing = (
+        next(small(shape, **only, features=weight).turns({"image": images}, rng())).loss for weight in (0.0, 1.0)
+    )
+    assert float((seeing - plain).detach()) > 0
+
+
+def test_what_a_network_file_sees_is_the_squared_distance_of_its_features(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    file = scripted(tmp_path / "seer.pt", network)
+    made, wanted = torch.rand(2, 2, 1, 6, 7, 8, generator=rng())
+    for axis in range(3):
+        planes = [x.movedim(2 + axis, 1).flatten(0, 1).repeat(1, 3, 1, 1) for x in (made, wanted)]
+        expected = (network(planes[0]) - network(planes[1])).square().mean()
+        torch.testing.assert_close(seen_otherwise(file, made, wanted, axis), expected)
+    deep = scripted(tmp_path / "deep.pt", nn.Conv3d(1, 4, 3))
+    for one, images, message in (
+        (deep, torch.zeros(1, 1, 9, 9), "takes 3-D images of 1 channels; found 2-D ones of 1"),
+        (file, torch.zeros(1, 2, 9, 9), "takes 2-D images of 3 channels; found 2-D ones of 2"),
+        (file, torch.zeros(1, 1, 2, 2), "cannot see images"),
+    ):
+        with pytest.raises(UsageError, match=message) as refused:
+            seen_otherwise(one, images, images)
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

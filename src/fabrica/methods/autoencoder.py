@@ -41,11 +41,13 @@ class Autoencoder(nn.Module):
         patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster
         shortcut: bool = False  # means of blocks go past the networks, which learn the rest, sooner
         l1: float = 1.0
-        ms_ssim: float = 0.0  # weight of 1 - MS-SSIM; of volumes on axial slices, as all that follows but the critic
-        frequency: float = 0.0  # weight of the distance of Fourier coefficients
+        ms_ssim: float = 0.0  # weight of 1 - MS-SSIM, of volumes on axial slices
+        frequency: float = 0.0  # weight of the distance of Fourier coefficients, likewise
         kl: float = 1e-6  # weight of the divergence from a normal distribution, summed over an image's latents
         features: float = 0.05  # weight of the distance of features, the perceptual loss
-        network: str = ""  # TorchScript file, images (B, C, H, W) in [-1, 1] -> features; empty: those of the critic
+        network: str = (
+            ""  # TorchScript file, images (B, C, *S) in [-1, 1] -> features; empty: the critic, once it begins
+        )
         adversarial: float = 0.005  # weight of the critic; 0: no critic at all
         critic_width: int = 64
         pretrain: int = 1000  # steps before the critic begins
@@ -94,7 +96,8 @@ class Autoencoder(nn.Module):
         seen = {"l1": float((made - images).detach().abs().mean()), "kl": float(divergence.detach())}
         judged = self.step >= config.pretrain and config.adversarial > 0
         if config.network and config.features:
-            loss = loss + config.features * seen_otherwise(config.network, _planes(made), _planes(images))
+            axis = int(torch.randint(3, (), generator=rng)) if images.ndim == 5 else 0
+            loss = loss + config.features * seen_otherwise(config.network, made, images, axis)
         if not judged:
             yield Turn("autoencoder", loss, seen)
             return
