@@ -82,6 +82,17 @@ def test_what_is_obeyed_is_counted_by_value() -> None:
     assert row.high - row.low > 0.4, "two pacemakers say little"
 
 
+def test_a_report_is_obeyed_as_a_whole_where_nothing_that_is_read_is_wrong() -> None:
+    said: list[Stated] = [{"pacemaker": "present", "view": "PA"}, {"pacemaker": "absent"}, {"view": "AP"}, {}]
+    truth = numbered(said)
+    seen = {name: truth[name].copy() for name in ("pacemaker", "view")}
+    assert scored(truth, seen, {"pacemaker": 1.0, "view": 1.0}, ("pacemaker", "view")).whole == (4, 4)
+    seen["view"][0] += 1
+    assert scored(truth, seen, {"pacemaker": 1.0, "view": 1.0}, ("pacemaker", "view")).whole == (3, 4)
+    assert scored(truth, seen, {"pacemaker": 1.0, "view": 0.5}, ("pacemaker",)).whole == (4, 4), "views are not read"
+    assert scored(truth, seen, {}, ()).whole == (0, 0)
+
+
 def test_what_cannot_be_read_is_named_and_left_out(asked: list[Prompt]) -> None:
     truth, accuracy = perfect(asked)
     result = scored(truth, truth, {**accuracy, "nodule": 0.6}, [name for name in FINDINGS if name != "nodule"])
@@ -170,6 +181,7 @@ def test_a_reader_is_taught_once_and_kept() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_reader_of_64_can_be_trusted() -> None:
     by = reader(64)
     asked = prompts(300)

@@ -57,7 +57,7 @@ def test_the_report_says_how_far_a_model_obeys(hasty: Reader, run: Path, tmp_pat
     assert all(point["low"] <= point["value"] <= point["high"] for point in points)
     keys = [row.key for row in report.rows if row.group == prompted.OBEYED]
     hearts = ["heart_absent", "heart_mild", "heart_marked"]
-    assert keys == ["obeyed", *(f"obeyed_{name}" for name in hasty.trusted), *hearts]
+    assert keys == ["obeyed", "whole_reports", *(f"obeyed_{name}" for name in hasty.trusted), *hearts]
     assert report.scores["obeyed"]["value"] == points[1]["value"]
     own = next(row for row in report.rows if row.key == "obeyed")
     findings = [row for row in report.rows if row.key.startswith("obeyed_")]
@@ -80,6 +80,8 @@ def test_one_that_draws_what_is_asked_scores_as_the_phantoms_do(
     found = prompted.obedience(opened(run), [1.0, 3.0], 0, quiet)
     assert found is not None and found.found == found.real
     assert {point.value for point in found.points} == {found.real.mean}
+    whole = next(row for row in prompted.rows_of(found) if row.key == "whole_reports")
+    assert whole.value == whole.real and found.found.whole[1] == 48
     assert all(np.array_equal(*ratios) for ratios in found.hearts.values())
     assert all(row.value == pytest.approx(row.real) for row in prompted.rows_of(found) if row.key.startswith("heart"))
 

@@ -45,11 +45,13 @@ class Obeyed:
 
 @dataclass(frozen=True)
 class Adherence:
-    """rows, one a finding that the reader can be trusted with; unread: finding -> the reader's accuracy, of the others.
-    The mean is over the rows, NaN without any."""
+    """rows, one a finding that the reader can be trusted with; unread: finding -> the reader's accuracy, of the others;
+    whole: of how many texts the image shows all that is stated of those findings, and how many texts there are. The
+    mean is over the rows, NaN without any."""
 
     rows: tuple[Obeyed, ...]
     unread: dict[str, float]
+    whole: tuple[int, int] = (0, 0)
 
     @property
     def mean(self) -> float:
@@ -84,8 +86,11 @@ def scored(
     stated: dict[str, Int], seen: dict[str, Int], accuracy: dict[str, float], trusted: Sequence[str]
 ) -> Adherence:
     """The score of findings (N,) seen where others were stated, -1 where nothing was."""
-    rows = [_row(name, stated[name], seen[name], accuracy[name]) for name in trusted if (stated[name] >= 0).any()]
-    return Adherence(tuple(rows), {name: share for name, share in accuracy.items() if name not in trusted})
+    names = [name for name in trusted if (stated[name] >= 0).any()]
+    rows = [_row(name, stated[name], seen[name], accuracy[name]) for name in names]
+    kept = [(stated[name] < 0) | (stated[name] == seen[name]) for name in names]
+    whole = (int(np.all(kept, axis=0).sum()), len(kept[0])) if kept else (0, 0)
+    return Adherence(tuple(rows), {name: share for name, share in accuracy.items() if name not in trusted}, whole)
 
 
 def _row(name: str, stated: Int, seen: Int, accuracy: float) -> Obeyed:

@@ -14,6 +14,7 @@ from fabrica.evaluation.adherence import Adherence, pictures, prompts, scored
 from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown
 from fabrica.evaluation.phantom_findings import FINDINGS, Int, numbered
 from fabrica.evaluation.phantom_reader import readable, reader
+from fabrica.evaluation.memorisation import wilson
 from fabrica.evaluation.report import Row
 from fabrica.evaluation.sources import Progress, Sets, Subject
 from fabrica.image import Float32, Float64
@@ -132,6 +133,9 @@ def rows_of(obeyed: Obedience) -> list[Row]:
         f"of the text get {100 * obeyed.found.chance:.0f} %."
     )
     rows = [row("obeyed", "All findings", (obeyed.found.mean, *obeyed.interval), said, obeyed.real.mean)]
+    (right, reports), whole = obeyed.found.whole, "The share of reports of which the image shows everything."
+    shares = (right / reports, *wilson(right, reports))
+    rows.append(row("whole_reports", "Whole reports", shares, whole, obeyed.real.whole[0] / reports))
     of_real = {each.finding: each.share for each in obeyed.real.rows}
     for each in obeyed.found.rows:
         counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in each.values.items())
