@@ -22,7 +22,7 @@ from fabrica.errors import ReadError, UsageError
 from fabrica.image import Float32, Image
 from fabrica.io.atomic import atomic
 from fabrica.likeness import doubt
-from fabrica.model import SUFFIXES, Applied, Model, suffix_of
+from fabrica.model import Applied, Model
 from fabrica.pictures import Uint8, save_picture
 
 Progress = Callable[[str, int, int], None]
@@ -204,8 +204,8 @@ class _Place:
     @staticmethod
     def of(out: Path, as_: str, count: int) -> _Place:
         if as_:
-            suffix_of(as_)
-        known = next((kind for kind, suffix in SUFFIXES.items() if out.name.lower().endswith(suffix)), "")
+            io.suffix_of(as_)
+        known = next((kind for kind, suffix in io.SUFFIXES.items() if out.name.lower().endswith(suffix)), "")
         if out.name.lower().endswith(".nii"):
             known = "nifti"
         if known and not out.is_dir():
@@ -224,7 +224,7 @@ class _Place:
     def suffix(self, each: Input, image: Image) -> str:
         """The ending of the result's file, "" for a folder of DICOM slices; UsageError where some lie there."""
         kind = self.kind or _kind(image, each.path)
-        suffix = "" if kind == "dicom" and len(image.size) == 3 else SUFFIXES[kind]
+        suffix = "" if kind == "dicom" and len(image.size) == 3 else io.SUFFIXES[kind]
         target = self.folder / (self.file or each.name + suffix)
         if not suffix and target.is_dir() and any(target.iterdir()):
             raise UsageError(f"{target} already holds files; choose another folder, so that no two series mix")

@@ -266,8 +266,9 @@ def sample(
     frames: Annotated[int | None, typer.Option(help="Images on that way; 16 if not given.")] = None,
 ) -> None:
     """Make synthetic images. Image k comes from seed + k alone."""
-    from fabrica.io import read
-    from fabrica.model import load, suffix_of, write_samples
+    from fabrica.io import read, suffix_of
+    from fabrica.model import load
+    from fabrica.samples import write_samples
 
     told: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
     told |= {"mask": read(mask)} if mask else {}

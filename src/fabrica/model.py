@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fabrica import bundle, io, noise
+from fabrica import bundle, noise
 from fabrica.codec import Codec
-from fabrica.conditions import NOTHING, Asked, Known, Teller, load_words, teller
+from fabrica.conditions import NOTHING, Asked, Teller, load_words, teller
 from fabrica.data.degrade import scale
-from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import shown
 from fabrica.data.standardise import is_placed, placed
 from fabrica.device import autocast, default_device
@@ -38,7 +37,6 @@ from fabrica.start import begin
 from fabrica.translation import Way, enlarged, translated, with_doubt, with_way_back
 
 OF_SOURCE = ("dicom", "patient")  # of an image's origin: whose it is
-SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}
 Progress = Callable[[str, int, int], None]
 
 
@@ -457,60 +455,3 @@ def told_in_turn(recipe: Recipe, count: int) -> Told:
     """{"label": int64 (count,)}: every class in turn; {} for a model that is told none, or more than a label."""
     classes = len(recipe.data.classes) if recipe.data.condition == ["label"] else 0
     return {"label": torch.arange(count) % classes} if classes else {}
-
-
-def suffix_of(as_: str) -> str:
-    """The ending of files of this kind; UsageError for an unknown kind."""
-    if as_ not in SUFFIXES:
-        raise UsageError(f"--as {as_}{did_you_mean(as_, SUFFIXES)}")
-    return SUFFIXES[as_]
-
-
-def write_samples(
-    images: Sequence[Image],
-    known: Sequence[Known],
-    folder: Path,
-    model: Model,
-    as_: str = "png",
-    mask: Image | None = None,
-) -> Manifest:
-    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
-    manifest. What was written into the folder before stays, and stays listed, unless the same is drawn again: by this
-    model, of the same seed, told the same.
-
-    mask   a label map that all were told, which is written beside them, on their grid.
-    Images that were drawn from another image are that image's patient's: see `fabrica.io.write`, `translated`."""
-    suffix = suffix_of(as_)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, seen = [], ""
-    if mask is not None:
-        labels = model.mask_seen(mask)
-        seen = f"mask-{_digest(labels.data.tobytes())}{'.nii.gz' if len(model.size) == 3 else '.png'}"
-        io.write(labels, folder / seen)
-    for image, told in zip(images, known, strict=True):
-        seed, drawn_anew = image.origin["seed"], "translated" in image.origin
-        words = {**told, "mask": seen, "start": str(image.origin.get("start", ""))}
-        name = f"{model.hash}-{seed:06d}" + (f"-{_digest(repr(words).encode())}" if any(words.values()) else "")
-        path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
-        how: dict[str, Any] = {"translated": True} if drawn_anew else {"synthetic": True}
-        io.write(image, path, model=model.name, model_hash=model.hash, seed=seed, **how)
-        rows.append(
-            Row(
-                id=name,
-                patient=str(image.origin.get("patient") or name),
-                path=path.name,
-                split="test",
-                modality=image.origin["modality"],
-                mask=seen,
-                **told,
-            )
-        )
-    made, there = {row.id for row in rows}, folder / "manifest.csv"
-    rows = [*(row for row in Manifest.load(there).rows if row.id not in made), *rows] if there.is_file() else rows
-    manifest = Manifest(rows, folder, [], [])
-    manifest.save(there)
-    return manifest
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:6]

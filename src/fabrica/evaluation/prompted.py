@@ -12,9 +12,9 @@ from fabrica.data.sources import PHANTOM
 from fabrica.evaluation import pairs
 from fabrica.evaluation.adherence import Adherence, pictures, prompts, scored
 from fabrica.evaluation.charts import Chart, Line, level, line_chart, shown
+from fabrica.evaluation.memorisation import wilson
 from fabrica.evaluation.phantom_findings import FINDINGS, Int, numbered
 from fabrica.evaluation.phantom_reader import readable, reader
-from fabrica.evaluation.memorisation import wilson
 from fabrica.evaluation.report import Row
 from fabrica.evaluation.sources import Progress, Sets, Subject
 from fabrica.image import Float32, Float64

@@ -9,12 +9,24 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from fabrica.errors import ReadError, UsageError
+from fabrica.errors import ReadError, UsageError, did_you_mean
 from fabrica.image import Image
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.display import to_display
 
-__all__ = ["DEFAULT_BUDGET", "format_of", "frames", "npz_labels", "read", "to_display", "write"]
+__all__ = [
+    "DEFAULT_BUDGET",
+    "SUFFIXES",
+    "format_of",
+    "frames",
+    "npz_labels",
+    "read",
+    "suffix_of",
+    "to_display",
+    "write",
+]
+
+SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}  # of what is written
 
 _EXPECTED = "expected DICOM, NIfTI, PNG, JPEG, TIFF, npz or zip"
 _KNOWN_SUFFIXES = (".dcm", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npz", ".zip")
@@ -173,6 +185,13 @@ def format_of(path: str | Path) -> str:
     if is_dicom(path):
         return "dicom"
     raise ReadError(f"{path}: {_complaint(path, head)}; {_EXPECTED}")
+
+
+def suffix_of(as_: str) -> str:
+    """The ending of files of this kind; UsageError for an unknown kind."""
+    if as_ not in SUFFIXES:
+        raise UsageError(f"--as {as_}{did_you_mean(as_, SUFFIXES)}")
+    return SUFFIXES[as_]
 
 
 def _complaint(path: Path, head: bytes) -> str:
