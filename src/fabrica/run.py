@@ -35,6 +35,7 @@ from fabrica.latent import keep_space, latents_key, open_space, open_text
 from fabrica.likeness import seen
 from fabrica.methods import Method, build, check_pace, networks
 from fabrica.model import Model
+from fabrica.nets.convolutions import exact
 from fabrica.pretrained import Reader, keep_reader
 from fabrica.recipe import CodecConfig, Recipe, TrainConfig
 from fabrica.teacher import open_teacher, taught
@@ -165,6 +166,10 @@ class Bf16(Precision):  # type: ignore[misc]  # Fabric's types are not followed
 
     def __init__(self, device_type: str) -> None:
         self.device_type = device_type
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        exact(module)
+        return module
 
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device_type, torch.bfloat16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fabrica.nets.convolutions import Doubling, Narrowing
+from fabrica.nets.convolutions import Doubling, Narrowing, exact
 
 
 def noise(*shape: int) -> Tensor:
@@ -46,3 +46,22 @@ def test_narrowing_is_the_convolution_that_it_is_at_work(out: int, side: int) ->
     for ours, expected in zip(*told(layer, layer.convolution, x), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # added in single precision
     torch.testing.assert_close(layer.eval()(x), trained, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(3, (2, 2, 2)), (3, (2, 8, 8)), (4, (3, 5, 3)), (3, (4, 6, 4))])
+def test_convolutions_of_small_volumes_learn_in_bfloat16_what_they_learn_in_float32(
+    kernel: int, size: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv3d(16, 8, kernel, padding=1))
+    x, names = torch.randn(4, 16, *size), list(layer.state_dict())
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), layer[0].weight)
+    exact(layer)
+    assert list(layer.state_dict()) == names and isinstance(layer[0], nn.Conv3d)
+    for _ in range(4):
+        junk = [torch.full((n,), torch.nan) for n in (100, 1000, 10_000, 100_000)]
+        del junk  # what lies in memory that is not written to
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = layer(x).float().square().sum()
+        (found,) = torch.autograd.grad(loss, layer[0].weight)
+        assert float((found - expected).norm() / expected.norm()) < 0.02
