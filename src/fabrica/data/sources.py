@@ -298,7 +298,8 @@ def check_labels(found: set[tuple[str, str]], classes: tuple[str, ...]) -> None:
     if not label:
         raise UsageError(
             f"{sum(not label for label, _ in strangers)} images have no label, the first is {id_}; "
-            "with data.condition=label every image needs one: leave them out with data.where"
+            "with data.condition=label every image needs one: leave them out with data.where, or leave label out of "
+            "data.condition"
         )
     raise UsageError(f"label {label!r} of {id_} is no class{did_you_mean(label, classes)}")
 

@@ -41,7 +41,7 @@ BLOCK = 256
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all. known: what
-    each was told, and what else is known of the held-out image that was told the same; masks: those that were told."""
+    each was told, and by a text perhaps, see `Sets.asked`; masks: those that were told."""
 
     images: Float32
     names: Sequence[str]
@@ -119,7 +119,8 @@ class Sets:
 
     def asked(self, teller: Teller, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
-        their classes, then as frequent as there; all that is known of these; and their labels."""
+        their classes, then as frequent as there; what is known of these; and their labels. Of images that are told
+        a text all is known that is known of the held-out ones, since it may say that; of others what they are told."""
         rng = np.random.default_rng(seed)
         if set(teller.names) <= {"label"}:
             if not teller.names or self.labels is None:
@@ -129,6 +130,8 @@ class Sets:
             return {"label": names}, [{"label": name} for name in names], labels
         places = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-n // len(self.known)))])[:n]
         known = [self.known[k] for k in places]
+        if "text" not in teller.names:
+            known = [{name: one[name] for name in teller.names if name in one} for one in known]
         return self.told(teller, places), known, None if self.labels is None else self.labels[places]
 
     def told(self, teller: Teller, places: Sequence[int] | Int) -> dict[str, Asked]:
