@@ -31,6 +31,7 @@ SIDE = 16
 NET = [
     *("method.channels=[16,16]", "method.attention=[false,false]", "method.head_channels=16", "method.norm_groups=8"),
     *("method.patch=1", "method.mask_width=8", "sample.steps=4", "train.minutes=0", "train.log_every=50"),
+    *("data.condition=mask", "sample.guidance=1"),
 ]
 TINY = [*NET, "data.size=16", "data.count=16", "data.batch=8", "train.steps=4", "train.validate_every=2"]
 QUICK = ["train.warmup=10", "train.checkpoint_every=1000", "train.sample_every=1000", "train.validate_every=50"]
@@ -73,7 +74,7 @@ def drawn(home: Path, seed: int, most: str) -> Path:
 
 
 def of_squares(squares: Path, *overrides: str) -> Recipe:
-    return load_recipe("spade-chest", [*TINY, *QUICK, f"data.source={squares}", *overrides])
+    return load_recipe("ddpm-chest", [*TINY, *QUICK, f"data.source={squares}", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +164,8 @@ def test_masks_change_as_their_images_do(squares: Path, tmp_path: Path, changes:
 def test_phantoms_come_with_their_organs_and_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     words = [*TINY, *QUICK, "data.condition=[mask,text,sex]", "text.tokens=300", "text.context=32", "text.layers=1"]
     words += ["method.context_width=12", "data.flip=true", "train.decay=constant", "train.validate_every=2"]
-    whole = train(load_recipe("spade-chest", words), tmp_path / "whole")
-    half = train(load_recipe("spade-chest", [*words, "train.steps=2"]), tmp_path / "half")
+    whole = train(load_recipe("ddpm-chest", words), tmp_path / "whole")
+    half = train(load_recipe("ddpm-chest", [*words, "train.steps=2"]), tmp_path / "half")
     saved = (half / "recipe.yaml").read_text()
     (half / "recipe.yaml").write_text(saved.replace("  steps: 2\n  minutes", "  steps: 4\n  minutes"))
     train(None, half, resume=True)
@@ -183,7 +184,7 @@ def test_latents_are_told_the_mask_at_full_size(tmp_path: Path) -> None:
     size = ["data.size=32", "data.count=16", "data.batch=8", "train.minutes=0", "train.steps=2"]
     coder = ["method.channels=[8,16]", "method.norm_groups=8", "method.adversarial=0", "method.features=0"]
     train(load_recipe("autoencoder-chest", [*size, *coder]), tmp_path / "coder")
-    more = [*NET, *size, "data.condition=mask", f"uses.autoencoder={tmp_path / 'coder'}"]
+    more = [*NET, *size, f"uses.autoencoder={tmp_path / 'coder'}"]
     recipe = load_recipe("latent-chest", more)
     data = open_run(recipe, tmp_path / "open", None, lambda note: None).data
     batch = batch_at(data, 0, 4, seed=0)
@@ -205,7 +206,7 @@ def test_volumes_are_told_their_masks(tmp_path: Path) -> None:
         rows.append(Row(f"{k}", f"p{k}", f"{k}.nii.gz", split=split, modality="MR", mask=f"{k}-mask.nii.gz"))
     Manifest(rows, tmp_path).save(tmp_path / "manifest.csv")
     volume = [*NET, "data.size=[8,16,16]", f"data.source={tmp_path / 'manifest.csv'}", "data.batch=2"]
-    recipe = load_recipe("spade-chest", [*volume, "train.steps=2", "train.validate_every=2"])
+    recipe = load_recipe("ddpm-chest", [*volume, "train.steps=2", "train.validate_every=2"])
     model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
     assert model.recipe.codec_mask.classes == 3
     told, free = model.sample_array(1, told={"mask": labels}), model.sample_array(1, warn=lambda note: None)
