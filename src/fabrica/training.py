@@ -281,7 +281,7 @@ def _nan_message(run: Run, player: str, loss: float, norm: float, micro: list[Ba
     shown = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
     best = run.state.best_step
     bf16 = uses_bf16(run.recipe.train.precision, run.fabric.device)
-    wider = ", or set train.precision=fp32" if bf16 else ""  # bf16 kernels fail on volumes of very few voxels
+    wider = ", or set train.precision=fp32" if bf16 else ""
     kept = f"the best weights (step {best}) are kept in {run.folder}" if best else "no weights were kept yet"
     return (
         f"training stopped at step {run.state.step}: {player} has loss {loss:.4g} and gradient norm {norm:.4g} on "
