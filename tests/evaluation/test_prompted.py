@@ -104,6 +104,27 @@ def test_a_model_without_guidance_is_asked_once(hasty: Reader, run: Path, monkey
     assert prompted.rows_of(found)[0].key == "obeyed"
 
 
+def test_a_reader_that_can_be_trusted_with_nothing_has_no_whole_reports(
+    hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = replace(hasty, accuracy=dict.fromkeys(hasty.accuracy, 0.0))
+    monkeypatch.setattr(prompted, "reader", lambda size, tell: blind)
+    found = prompted.obedience(opened(run), [1.0], 0, quiet)
+    assert found is not None and not found.found.rows
+    assert "whole_reports" not in {row.key for row in prompted.rows_of(found)}
+
+
+def test_the_hearts_are_measured_once_in_images_and_once_in_phantoms(
+    hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    ratios = Reader.ratios
+    monkeypatch.setattr(Reader, "ratios", lambda self, images: measured.append(len(images)) or ratios(self, images))
+    found = prompted.obedience(opened(run), [1.0, 2.0, 3.0], 0, quiet)
+    assert found is not None and [point.guidance for point in found.points] == [1.0, 2.0, 3.0]
+    assert measured == [48, 48] and len(found.hearts) == 3
+
+
 def test_sizes_without_a_reader_are_left_out(run: Path) -> None:
     subject = opened(run)
     assert subject.model is not None

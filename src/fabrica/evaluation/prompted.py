@@ -88,23 +88,32 @@ def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Pro
     stated = numbered([one.stated for one in asked])
     texts = [one.text for one in asked]
 
-    def at(guidance: float | None) -> tuple[Adherence, tuple[float, float], Float64]:
-        images = model.sample_array(
+    def drawn(guidance: float | None) -> Float32:
+        return model.sample_array(
             ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
         )
+
+    def judged(images: Float32) -> tuple[Adherence, tuple[float, float]]:
         read = by.read(images)
-        interval = _interval(stated, read, by.accuracy, by.trusted)
-        return scored(stated, read, by.accuracy, by.trusted), interval, by.ratios(images)
+        return scored(stated, read, by.accuracy, by.trusted), _interval(stated, read, by.accuracy, by.trusted)
 
     own = model.recipe.sample.guidance if "guidance" in model.choices else None
-    found = {guidance: at(guidance) for guidance in ([None] if own is None else sorted({*guidances, own}))}
-    points = [GuidancePoint(g, score.mean, *interval) for g, (score, interval, _) in found.items() if g is not None]
-    true = pictures((one.seed for one in asked), model.size[0])
-    real, (score, interval, ratios) = scored(stated, by.read(true), by.accuracy, by.trusted), found[own]
-    degree = stated["degree of cardiomegaly"]
-    sizes = {size: np.flatnonzero(degree == k) for k, size in enumerate(FINDINGS["degree of cardiomegaly"].values)}
-    hearts = {size: (ratios[those], by.ratios(true)[those]) for size, those in sizes.items() if len(those)}
-    return Obedience(score, interval, real, hearts, points)
+    images, true = drawn(own), pictures((one.seed for one in asked), model.size[0])
+    score, interval = judged(images)
+    points = []
+    for guidance in [] if own is None else sorted({*guidances, own}):
+        there, around = (score, interval) if guidance == own else judged(drawn(guidance))
+        points.append(GuidancePoint(guidance, there.mean, *around))
+    real = scored(stated, by.read(true), by.accuracy, by.trusted)
+    return Obedience(score, interval, real, _hearts(stated, by.ratios(images), by.ratios(true)), points)
+
+
+def _hearts(stated: dict[str, Int], ratios: Float64, real: Float64) -> dict[str, tuple[Float64, Float64]]:
+    """The ratios (N,) measured in images and in phantoms, by what is stated of the heart's size."""
+    name = "degree of cardiomegaly"
+    degrees = stated[name]
+    there = np.unique(degrees[degrees >= 0])
+    return {FINDINGS[name].values[k]: (ratios[degrees == k], real[degrees == k]) for k in there}
 
 
 def _interval(
@@ -133,9 +142,11 @@ def rows_of(obeyed: Obedience) -> list[Row]:
         f"of the text get {100 * obeyed.found.chance:.0f} %."
     )
     rows = [row("obeyed", "All findings", (obeyed.found.mean, *obeyed.interval), said, obeyed.real.mean)]
-    (right, reports), whole = obeyed.found.whole, "The share of reports of which the image shows everything."
-    shares = (right / reports, *wilson(right, reports))
-    rows.append(row("whole_reports", "Whole reports", shares, whole, obeyed.real.whole[0] / reports))
+    right, reports = obeyed.found.whole
+    if reports:  # none where the reader can be trusted with nothing
+        shares = (right / reports, *wilson(right, reports))
+        whole = "The share of reports of which the image shows everything."
+        rows.append(row("whole_reports", "Whole reports", shares, whole, obeyed.real.whole[0] / reports))
     of_real = {each.finding: each.share for each in obeyed.real.rows}
     for each in obeyed.found.rows:
         counts = ", ".join(f"{value} {right} of {number}" for value, (right, number) in each.values.items())
