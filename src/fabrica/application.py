@@ -224,7 +224,7 @@ class _Place:
     def suffix(self, each: Input, image: Image) -> str:
         """The ending of the result's file, "" for a folder of DICOM slices; UsageError where some lie there."""
         kind = self.kind or _kind(image, each.path)
-        suffix = "" if kind == "dicom" and len(image.size) == 3 else io.SUFFIXES[kind]
+        suffix = io.suffix_of(kind, len(image.size))
         target = self.folder / (self.file or each.name + suffix)
         if not suffix and target.is_dir() and any(target.iterdir()):
             raise UsageError(f"{target} already holds files; choose another folder, so that no two series mix")

@@ -28,18 +28,18 @@ def write_samples(
 
     mask   a label map that all were told, which is written beside them, on their grid.
     Images that were drawn from another image are that image's patient's: see `fabrica.io.write`, `translated`."""
-    suffix = io.suffix_of(as_)
+    suffix = io.suffix_of(as_, len(model.size))
     folder.mkdir(parents=True, exist_ok=True)
     rows, seen = [], ""
     if mask is not None:
         labels = model.mask_seen(mask)
-        seen = f"mask-{_digest(labels.data.tobytes())}{'.nii.gz' if len(model.size) == 3 else '.png'}"
+        seen = f"mask-{_digest(labels.data.tobytes())}{io.suffix_of('nifti' if len(model.size) == 3 else 'png')}"
         io.write(labels, folder / seen)
     for image, told in zip(images, known, strict=True):
         seed, drawn_anew = image.origin["seed"], "translated" in image.origin
         words = {**told, "mask": seen, "start": str(image.origin.get("start", ""))}
         name = f"{model.hash}-{seed:06d}" + (f"-{_digest(repr(words).encode())}" if any(words.values()) else "")
-        path = folder / f"{name}{'' if as_ == 'dicom' and len(image.size) == 3 else suffix}"
+        path = folder / f"{name}{suffix}"
         how: dict[str, Any] = {"translated": True} if drawn_anew else {"synthetic": True}
         io.write(image, path, model=model.name, model_hash=model.hash, seed=seed, **how)
         rows.append(

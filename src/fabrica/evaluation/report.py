@@ -26,8 +26,6 @@ from fabrica.image import Float32
 from fabrica.io.atomic import atomic
 from fabrica.pictures import image_grid
 
-Facts = list[tuple[str, str]]  # name, what it is
-
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "report.html.jinja"
 BESIDE = {  # what scores stand beside
@@ -46,7 +44,7 @@ BESIDE = {  # what scores stand beside
 
 def repeated(
     source: str, against: str, *, asked: int | None, extractor: str, seed: int, more: Sequence[str] = ()
-) -> Facts:
+) -> list[tuple[str, str]]:
     """How to repeat a report: the last lines of how it was measured. more: further words of the command."""
     line = ["fabrica", "evaluate", source, "--against", against, *more]
     line += ["-n", str(asked)] if asked is not None else []

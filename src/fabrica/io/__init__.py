@@ -187,11 +187,11 @@ def format_of(path: str | Path) -> str:
     raise ReadError(f"{path}: {_complaint(path, head)}; {_EXPECTED}")
 
 
-def suffix_of(as_: str) -> str:
-    """The ending of files of this kind; UsageError for an unknown kind."""
+def suffix_of(as_: str, dims: int = 2) -> str:
+    """The ending of files of this kind, "" for volumes as DICOM: folders of slices. UsageError for an unknown kind."""
     if as_ not in SUFFIXES:
         raise UsageError(f"--as {as_}{did_you_mean(as_, SUFFIXES)}")
-    return SUFFIXES[as_]
+    return "" if as_ == "dicom" and dims == 3 else SUFFIXES[as_]
 
 
 def _complaint(path: Path, head: bytes) -> str:

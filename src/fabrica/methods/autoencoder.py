@@ -45,9 +45,7 @@ class Autoencoder(nn.Module):
         frequency: float = 0.0  # weight of the distance of Fourier coefficients, likewise
         kl: float = 1e-6  # weight of the divergence from a normal distribution, summed over an image's latents
         features: float = 0.05  # weight of the distance of features, the perceptual loss
-        network: str = (
-            ""  # TorchScript file, images (B, C, *S) in [-1, 1] -> features; empty: the critic, once it begins
-        )
+        network: str = ""  # TorchScript: images (B, C, *S) in [-1, 1] -> features; empty: the critic, once it begins
         adversarial: float = 0.005  # weight of the critic; 0: no critic at all
         critic_width: int = 64
         pretrain: int = 1000  # steps before the critic begins
