@@ -12,7 +12,7 @@ Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-UNITS = ("HU", "arbitrary", "label")
+UNITS = ("HU", "SUV", "Gy", "arbitrary", "label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +23,16 @@ class Image:
     affine  float64, 4 x 4, maps the voxel index (w, h, d, 1) to mm in RAS+ (x to the patient's Right, y
             Anterior, z Superior). Index order is that of NIfTI and ITK: fastest axis first, so a NIfTI affine
             is kept as it stands while its array is transposed. For 2-D images d = 0.
-    unit    one of UNITS: "HU" (CT numbers), "arbitrary" (MR, X-ray, photographs), "label" (integers).
+    unit    one of UNITS: "HU" (CT numbers), "SUV" (PET by body weight, g/ml), "Gy" (radiation dose), "arbitrary" (MR,
+            X-ray, photographs), "label" (integers).
     origin  what a writer needs to give the header back, and what a codec may trust. Keys in use:
             "path", "format" ("dicom" | "nifti" | "raster" | "npz" | "phantom"), "modality" (DICOM's two
             letters: CT, MR, DX, CR, PT, ...), "patient", "range" ((lowest, highest) storable value),
             "step" (the difference between two neighbouring stored values), "window" (centre, width),
             "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "notes" (tuple of strings:
             what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
+            "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose slices
+            are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
             "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
             model, the latter of a patient). Absent: none.
     """

@@ -112,5 +112,8 @@ def test_select_and_patients(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_those_promised() -> None:
-    expected = "id patient path frame split modality domain label text age sex view mask pair sha256"
+    expected = (
+        "id patient path frame split modality domain label text age sex view mask pair sha256 "
+        "kind series series_number description image_type refers notes"
+    )
     assert " ".join(COLUMNS) == expected

@@ -37,6 +37,13 @@ class Row:
     mask      a label map on the same grid.
     pair      another image of the same patient on the same grid.
     sha256    of the file; of the decoded pixels where one file holds many images.
+    kind      "" for an image of the patient as it was taken; else what it is instead: "localizer", "derived", "screen",
+              "dose", "segmentation" ... (see `fabrica.io.dicom_kinds.KINDS`), "mask". Such rows have no split, unless
+              they were asked for.
+    series    DICOM's SeriesInstanceUID; series_number, description (SeriesDescription) and image_type
+              ("ORIGINAL\\PRIMARY\\M") as the header has them.
+    refers    the SeriesInstanceUID of the images that a segmentation or structure set was drawn on.
+    notes     what the reader had to repair, assume or leave out, joined by "; ".
     """
 
     id: str = ""
@@ -54,6 +61,13 @@ class Row:
     mask: str = ""
     pair: str = ""
     sha256: str = ""
+    kind: str = ""
+    series: str = ""
+    series_number: str = ""
+    description: str = ""
+    image_type: str = ""
+    refers: str = ""
+    notes: str = ""
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
