@@ -31,8 +31,8 @@ class Image:
             "step" (the difference between two neighbouring stored values), "window" (centre, width),
             "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "notes" (tuple of strings:
             what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
-            "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose slices
-            are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
+            "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose
+            slices are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
             "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
             model, the latter of a patient). Absent: none.
     """
