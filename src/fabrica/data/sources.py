@@ -16,6 +16,7 @@ from fabrica import about as saying
 from fabrica import io, kspace, radiography, tomography
 from fabrica.about import ABOUT, about
 from fabrica.data import degradations, degrade, find, layouts, mimic, sides, tables
+from fabrica.data import rows as making
 from fabrica.data import scan as scanning
 from fabrica.data import split as splitting
 from fabrica.data.degrade import degraded
@@ -399,7 +400,7 @@ def _scan_kept(folder: Path) -> Manifest:
     for path in sorted({*files, *root.glob("*.csv"), *root.absolute().parent.glob("*.csv")}):
         stat = path.lstat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    for code in (saying, find, layouts, mimic, scanning, splitting, tables):
+    for code in (saying, find, layouts, making, mimic, scanning, splitting, tables):
         digest.update(Path(str(code.__file__)).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
     if not kept.is_file():
