@@ -29,7 +29,8 @@ class Image:
             "path", "format" ("dicom" | "nifti" | "raster" | "npz" | "phantom"), "modality" (DICOM's two
             letters: CT, MR, DX, CR, PT, ...), "patient", "range" ((lowest, highest) storable value),
             "step" (the difference between two neighbouring stored values), "window" (centre, width),
-            "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "notes" (tuple of strings:
+            "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "grid" and "shape" (the affine and
+            (D, H, W) in which these lie), "notes" (tuple of strings:
             what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
             "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose
             slices are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),

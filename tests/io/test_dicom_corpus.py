@@ -14,7 +14,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from fabrica.errors import ReadError
-from fabrica.io.dicom import header, is_dicom, read_dicom, read_series
+from fabrica.io.dicom import is_dicom, read_dicom, read_series
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data")) / "dicom_pydicom"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no DICOM collection at {DATA}; set FABRICA_DATA")

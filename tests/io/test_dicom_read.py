@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from fabrica.errors import ReadError
-from fabrica.io.dicom import group_series, header, is_dicom, read_dicom, read_series
+from fabrica.io.dicom import is_dicom, read_dicom, read_series
 
 SERIES = generate_uid(entropy_srcs=["series"])
 

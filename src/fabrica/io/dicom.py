@@ -1,9 +1,11 @@
-"""Read DICOM: one file, one frame, or a series of slices as one volume."""
+"""Read DICOM: one file, one frame, or the images that a folder's series hold."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,231 +13,303 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from fabrica.errors import ReadError, UsageError
-from fabrica.image import Float32, Float64, Image
+from fabrica.errors import ReadError, UsageError, did_you_mean
+from fabrica.image import Array, Float32, Image
 from fabrica.io import budget as memory
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom_file import OpenDicom, is_dicom, opened
-from fabrica.io.dicom_geometry import SAME_POSITION, Place, affine, frame_geometry, gaps, place, same_plane, stack_step
-from fabrica.io.dicom_pixels import check_budget, decode_frames, frame_count
-from fabrica.io.dicom_values import Physical, is_hounsfield, physical
+from fabrica.io.dicom_frames import GUESSED, Frame, frames_of
+from fabrica.io.dicom_geometry import stack
+from fabrica.io.dicom_header import Header, read_header
+from fabrica.io.dicom_pixels import check_budget, decode_frames
+from fabrica.io.dicom_values import Physical, physical, unit_and_factor
+from fabrica.io.dicom_volumes import Arranged, Volume, arrange
 
-__all__ = ["group_series", "header", "is_dicom", "read_dicom", "read_series"]
+__all__ = ["frames_below", "frames_in", "is_dicom", "read_dicom", "read_folder", "read_series", "read_volume"]
 
-_HEADER = {
-    "modality": "Modality",
-    "patient": "PatientID",
-    "study": "StudyInstanceUID",
-    "series": "SeriesInstanceUID",
-    "sop": "SOPInstanceUID",
-    "sop_class": "SOPClassUID",
-    "rows": "Rows",
-    "columns": "Columns",
-    "instance": "InstanceNumber",
-    "photometric": "PhotometricInterpretation",
-    "body_part": "BodyPartExamined",
-    "description": "SeriesDescription",
-    "sex": "PatientSex",
-    "age": "PatientAge",
-}
-
-
+NAMELESS = "nameless"  # what a series without SeriesInstanceUID is called by
 _ABOUT = {"age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}  # what a model may be told of an image
+_NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 _NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """One file of a series before its pixels are decoded."""
-
-    path: Path
-    place: Place
-    shape: tuple[int, int, int]
-    series: str
-    instance: int
+_SHOWN = 8  # images that a message lists
 
 
 def read_dicom(path: Path | str, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
-    """One DICOM file as an Image in physical units.
+    """One DICOM file as an Image in physical units: (C, H, W), or (C, D, H, W) of several slices; C is 3 for colour.
 
-    A single frame gives (C, H, W), several give (C, D, H, W); C is 3 for colour, else 1. `frame` is a DICOM
-    frame number (from 1): only that frame is decoded. Frames that lie along one line in the patient are put
-    in spatial order if they are not; others keep their order in the file (noted). Raises ReadError for
-    everything that is not a readable image, and where decoding would take more than `budget` bytes.
-    """
-    path, notes = Path(path), list[str]()
-    with opened(path, budget, notes) as file:
-        count = _frames_of_image(file)
-        wanted = [_frame_index(frame, count, path)] if frame else list(range(count))
-        channels, rows, columns = check_budget(file, len(wanted), budget)
-        order, matrix, missing = frame_geometry(file.dataset, wanted, notes)
-        data, frames = _NO_PIXELS, list[Physical]()
-        decoded = zip(wanted, np.argsort(order), decode_frames(file, wanted, budget), strict=True)
-        for index, k, (raw, space) in decoded:
-            if not frames:  # not before: a header may promise gigabytes that its file does not hold
-                data = np.empty((channels, len(wanted), rows, columns), dtype=np.float32)
-            values = physical(raw, space, file.dataset, index, notes)
-            data[:, k] = values.data
-            frames.append(replace(values, data=_NO_PIXELS))
-        if len(wanted) == 1:
-            data = data[:, 0]
-        return _image(data, matrix, frames, (file.dataset,), path, notes, missing)
-
-
-def header(path: Path | str) -> dict[str, str]:
-    """What a file says about itself, its pixels untouched. Every value is a string, "" where absent.
-
-    Keys: modality, patient, study, series, sop, sop_class, rows, columns, frames ("0" without pixels),
-    instance, photometric, body_part, description, sex, age, syntax.
+    frame   what tells one image of the file from its others ("echo=2"; see `frames_in`), or a DICOM frame's number
+            (from 1): that frame alone is decoded.
+    budget  bytes of memory that the decoded image may need.
+    Raises ReadError, in one line, for everything that is not a readable image, and for a file of several of which none
+    is named.
     """
     path = Path(path)
-    with opened(path, DEFAULT_BUDGET, header_only=True) as file:
-        values = {key: _text(file.dataset.get(keyword)) for key, keyword in _HEADER.items()}
-        values["frames"] = "0" if file.pixels is None else _text(file.dataset.get("NumberOfFrames")) or "1"
-        values["syntax"] = _text(file.dataset.file_meta.get("TransferSyntaxUID"))
-        return values
+    header = read_header(path, budget)
+    _check_image(header)
+    if frame.isascii() and frame.isdigit():
+        return read_volume(_single(header, frame), budget)
+    return read_volume(_chosen(arrange([header]), frame, path), budget)
 
 
-def group_series(paths: Iterable[Path | str]) -> dict[str, list[Path]]:
-    """Files by SeriesInstanceUID, in the order given; a file without one stands alone under its own path."""
-    groups: dict[str, list[Path]] = {}
-    for path in map(Path, paths):
-        groups.setdefault(header(path)["series"] or str(path), []).append(path)
-    return groups
-
-
-def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, strict: bool = False) -> Image:
-    """The slices of one series as one volume (C, D, H, W), sorted by position along the slice normal.
-
-    Names and instance numbers play no part in the order. A second file at a position already filled is left
-    out, and missing or uneven slices are reported in origin["notes"], the missing ones counted in
-    origin["missing"]; with `strict` each of these is a ReadError. Mixed series, sizes, spacings or orientations
-    are always a ReadError.
-    """
+def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, frame: str = "") -> Image:
+    """The image that these files of one series hold, its slices sorted by where they lie; of several, the one that
+    `frame` names. Names of files play no part."""
     if not paths:
         raise UsageError("read_series needs at least one file")
-    notes: list[str] = []
-    slices = _in_place([_inspect(Path(p), budget, notes) for p in paths])
-    slices, found = _without_duplicates(slices)
-    gap_notes, missing = gaps([s.place for s in slices])
-    found += gap_notes
-    if strict and found:
-        raise ReadError(f"{slices[0].path.parent}: {found[0]}; expected one file at every position")
-    channels, rows, columns = slices[0].shape
-    what = f"a series of {len(slices)} slices of {rows} x {columns}"
-    memory.check(4 * channels * rows * columns * len(slices), budget, what, slices[0].path)
-    data = np.empty((channels, len(slices), rows, columns), dtype=np.float32)
-    frames: list[Physical] = []
-    datasets: list[Dataset] = []
-    for k, item in enumerate(slices):
-        with opened(item.path, budget, notes) as file:
-            raw, space = next(iter(decode_frames(file, [0], budget)))
-            frame = physical(raw, space, file.dataset, 0, notes)
-            data[:, k] = frame.data
-            frames.append(replace(frame, data=_NO_PIXELS))
-            datasets.append(file.dataset)
-    matrix = affine(slices[0].place, stack_step([s.place for s in slices], missing))
-    return _image(data, matrix, frames, tuple(datasets), slices[0].path, notes + found, missing)
+    headers = [read_header(path, budget) for path in paths]
+    for header in headers:
+        _check_image(header)
+    return read_volume(_chosen(arrange(headers), frame, Path(paths[0]).parent), budget)
 
 
-def _frames_of_image(file: OpenDicom) -> int:
+def read_folder(folder: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
+    """The image of a folder of DICOM files, in it and below; of several, the one that `frame` names: a
+    SeriesInstanceUID, what tells images of one series apart ("echo=2"), or both joined by a colon."""
+    series = series_below(folder)
+    uid, tells = _parted(frame, series)
+    if not uid and len(series) > 1:
+        ordinary = {name: found for name, found in series.items() if _ordinary(found)}
+        if len(ordinary) != 1:
+            listed = "; ".join(f"{name} ({_count(found)})" for name, found in list(series.items())[:_SHOWN])
+            more = "; ..." if len(series) > _SHOWN else ""
+            raise ReadError(
+                f"{folder}: {len(series)} DICOM series, expected one; name one as the frame: {listed}{more}"
+            )
+        series = ordinary
+    if uid and uid not in series:
+        raise ReadError(f"{folder}: no series {uid!r}; found {', '.join(list(series)[:_SHOWN])}")
+    return read_volume(_chosen(series[uid] if uid else next(iter(series.values())), tells, folder), budget)
+
+
+def frames_in(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
+    """What `read_dicom` takes as `frame`: [""] of a file that holds one image."""
+    return [volume.tells for volume in _offered(arrange([read_header(path, budget)]))] or [""]
+
+
+def frames_below(folder: Path) -> list[str]:
+    """What `read_folder` takes as `frame`."""
+    series = series_below(folder)
+    found = []
+    for uid, arranged in series.items():
+        for volume in _offered(arranged):
+            found.append(":".join(filter(None, (uid, volume.tells))) if len(series) > 1 else volume.tells)
+    return found
+
+
+def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
+    """Decode the planes of one image, a file at a time, into an Image in physical units."""
+    frames, notes = volume.frames, list(volume.notes)
+    first = frames[0]
+    channels = 3 if _is_colour(volume.header) else 1
+    rows, columns = first.size
+    what = f"{len(frames)} x {rows} x {columns} pixels of {channels} samples"
+    memory.check(4 * channels * len(frames) * rows * columns, budget, what, first.path)
+    data = _NO_PIXELS
+    values: dict[int, Physical] = {}
+    datasets: dict[Path, Dataset] = {}
+    seats: dict[Path, dict[int, list[int]]] = {}
+    for k, frame in enumerate(frames):
+        seats.setdefault(frame.path, {}).setdefault(frame.number, []).append(k)
+    unit = "arbitrary"
+    for path, numbers in seats.items():
+        with opened(path, budget, notes) as file:
+            check_image(file)
+            check_budget(file, 1, budget)
+            unit, factor = unit_and_factor(file.dataset, path)
+            wanted = sorted(numbers)
+            for number, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True):
+                found = physical(raw, space, file.dataset, number, notes, factor)
+                for k in numbers[number]:
+                    plane = found.data if (tile := frames[k].tile) is None else _cut(found.data, tile.of)
+                    if data is _NO_PIXELS:  # not before: a header may promise gigabytes that its file does not hold
+                        data = np.empty((len(plane), len(frames), rows, columns), dtype=np.float32)
+                    if plane.shape != (len(data), rows, columns):
+                        raise ReadError(f"{path}: its pixels are {plane.shape}, expected {(len(data), rows, columns)}")
+                    data[:, k] = plane
+                    values[k] = replace(found, data=_NO_PIXELS)
+            datasets[path] = file.dataset
+    kept = _filled(data, frames)
+    data, frames = data[:, :kept], frames[:kept]
+    _fill_padding(data, [values[k] for k in range(kept)], notes)
+    lies = stack([frame.place for frame in frames])
+    origin = _origin(volume, [values[k] for k in range(kept)], datasets, frames, [*notes, *lies.notes])
+    origin |= {"grid": lies.affine, "shape": (kept, rows, columns)}
+    if lies.missing:
+        origin["missing"] = lies.missing
+    if lies.positions is not None:
+        origin["positions"] = lies.positions
+    if len(frames) == 1 and data.ndim == 4:
+        data = data[:, 0]
+    return Image(np.ascontiguousarray(data), lies.affine, unit, origin)
+
+
+def check_image(file: OpenDicom) -> None:
+    """Raise ReadError for a file that holds no image, or cannot be decoded for what its header lacks."""
     if file.pixels is None and file.source.cut_short:
         raise ReadError(f"{file.path}: ends within its header; the file is cut short or damaged")
     if file.pixels is None:
         meta, dataset = file.dataset.file_meta, file.dataset
         kind = UID(_text(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID"))).name or "unknown class"
         raise ReadError(f"{file.path}: holds no image ({kind}); expected a DICOM file with pixel data")
-    for keyword in ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"):
+    for keyword in _NEEDED:
         if file.dataset.get(keyword) is None:
             raise ReadError(f"{file.path}: has pixel data but no {keyword}; it cannot be decoded")
-    return frame_count(file)
 
 
-def _frame_index(frame: str, count: int, path: Path) -> int:
-    if not frame.isascii() or not frame.isdigit() or not 1 <= int(frame) <= count:
-        raise ReadError(f"{path}: has no frame {frame!r}; expected a number from 1 to {count}")
-    return int(frame) - 1
+def _check_image(header: Header) -> None:
+    if not header.frames or any(not header.get(keyword) for keyword in _NEEDED):
+        with opened(header.path, DEFAULT_BUDGET, header_only=True) as file:
+            check_image(file)
 
 
-def _inspect(path: Path, budget: int, notes: list[str]) -> _Slice:
-    with opened(path, budget, header_only=True) as file:
-        frames = _frames_of_image(file)
-        if frames != 1:
-            raise ReadError(f"{path}: holds {frames} frames; expected one slice a file (use read_dicom for it)")
-        shape = check_budget(file, 1, budget)
-        found = list[str]()
-        where = place(file.dataset, 0, found)
-        notes.extend(note for note in found if note not in notes)
-        series = _text(file.dataset.get("SeriesInstanceUID"))
-        number = _text(file.dataset.get("InstanceNumber"))
-        return _Slice(path, where, shape, series, int(number) if number.lstrip("-").isdigit() else 0)
+def _single(header: Header, frame: str) -> Volume:
+    """One DICOM frame, by its number."""
+    if not 1 <= int(frame) <= header.frames:
+        raise ReadError(f"{header.path}: has no frame {frame!r}; expected a number from 1 to {header.frames}")
+    found = [plane for plane in frames_of(header) if plane.number == int(frame) - 1 and plane.tile is None]
+    if not found:
+        raise ReadError(f"{header.path}: a montage of slices, not frames; leave the frame out")
+    return Volume((found[0],), header, "", "", found[0].notes)
 
 
-def _in_place(slices: list[_Slice]) -> list[_Slice]:
-    """The slices sorted along their common normal, once it is certain that they have one."""
-    first = slices[0]
-    for other in slices[1:]:
-        if other.series != first.series:
-            raise ReadError(f"{other.path}: is of another series than {first.path.name}; read each on its own")
-        if other.shape != first.shape:
-            raise ReadError(
-                f"{other.path}: is {other.shape[1]} x {other.shape[2]}, {first.path.name} is "
-                f"{first.shape[1]} x {first.shape[2]}; slices of one volume must have one size"
-            )
-        if other.place.position is None or first.place.position is None:
-            raise ReadError(f"{other.path}: the series has no positions in the patient; read its files one by one")
-        if not same_plane(first.place, other.place):
-            raise ReadError(
-                f"{other.path}: differs from {first.path.name} in orientation or pixel spacing; "
-                "slices of one volume must be parallel (a localizer in the series?)"
-            )
-    return sorted(slices, key=lambda s: (s.place.depth, s.instance, str(s.path)))
+def _chosen(found: Arranged, tells: str, where: Path) -> Volume:
+    """The image that is named; without a name the only one there is, or the only one of the patient as taken."""
+    offered = _offered(found)
+    named = [volume for volume in found.volumes if volume.tells == tells] if tells else offered
+    if len(named) == 1:
+        return named[0]
+    if not found.volumes:
+        path, reason = found.refused[0]
+        raise ReadError(f"{path}: {reason}")
+    names = [volume.tells for volume in (found.volumes if tells else offered)]
+    if tells:
+        raise ReadError(f"{where}: no image {tells!r}{did_you_mean(tells, names)}")
+    listed = "; ".join(f"{volume.tells} ({_size(volume)})" for volume in offered[:_SHOWN])
+    more = f"; and {len(offered) - _SHOWN} more" if len(offered) > _SHOWN else ""
+    raise ReadError(f"{where}: holds {len(offered)} images, expected one; name one as the frame: {listed}{more}")
 
 
-def _without_duplicates(slices: list[_Slice]) -> tuple[list[_Slice], list[str]]:
-    """One slice a position: of several, the one with the lowest instance number."""
-    groups: list[list[_Slice]] = []
-    for item in slices:
-        if groups and item.place.depth - groups[-1][0].place.depth < SAME_POSITION:
-            groups[-1].append(item)
-        else:
-            groups.append([item])
-    kept = [min(group, key=lambda s: (s.instance, str(s.path))) for group in groups]
-    left_out = len(slices) - len(kept)
-    if not left_out:
-        return kept, []
-    return kept, [f"{left_out} of {len(slices)} files lie at a position already filled and were left out"]
+def _offered(found: Arranged) -> list[Volume]:
+    """The images of the patient as taken; where there are none, all."""
+    return _ordinary(found) or found.volumes
 
 
-def _image(
-    data: Float32,
-    matrix: Float64,
-    frames: Sequence[Physical],
-    datasets: tuple[Dataset, ...],
-    path: Path,
-    notes: list[str],
-    missing: int,
-) -> Image:
+def _ordinary(found: Arranged) -> list[Volume]:
+    return [volume for volume in found.volumes if not volume.kind]
+
+
+def _size(volume: Volume) -> str:
+    n = len(volume.frames)
+    return " x ".join(str(side) for side in ((n, *volume.frames[0].size) if n > 1 else volume.frames[0].size))
+
+
+def _count(found: Arranged) -> str:
+    files = {path for volume in found.volumes for path in volume.files} | {path for path, _ in found.refused}
+    images = len(_offered(found))
+    return f"{len(files)} files" + (f", {images} images" if images > 1 else "")
+
+
+def _parted(frame: str, series: Iterable[str]) -> tuple[str, str]:
+    """A frame as (series, what tells the image of it)."""
+    uid, colon, tells = frame.partition(":")
+    if colon:
+        return uid, tells
+    return ("", frame) if "=" in frame else (frame, "")
+
+
+def series_below(folder: Path) -> dict[str, Arranged]:
+    """The series of the DICOM files in a folder and below it, by SeriesInstanceUID; those without one, which
+    de-identification leaves, are taken as one."""
+    stamps = []
+    for home, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.upper() != "DICOMDIR":
+                path = Path(home, name)
+                try:
+                    stat = path.stat()
+                except OSError:
+                    continue
+                stamps.append((str(path), stat.st_size, stat.st_mtime_ns))
+    found = _series_of(tuple(stamps))
+    if not found:
+        raise ReadError(
+            f"{folder}: no DICOM slice among {len(stamps)} files; expected a folder of one series, or a file"
+        )
+    return found
+
+
+@lru_cache(maxsize=4)
+def _series_of(stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Arranged]:
+    """By series, of files that have not changed: every row of a manifest may come from one large folder."""
+    headers: dict[str, list[Header]] = {}
+    for path, _, _ in stamps:
+        if is_dicom(path):
+            header = read_header(path)
+            headers.setdefault(header.get("SeriesInstanceUID") or NAMELESS, []).append(header)
+    arranged = {uid: arrange(several) for uid, several in headers.items()}
+    return {uid: found for uid, found in arranged.items() if found.volumes} or arranged
+
+
+def _cut(data: Float32, of: Any) -> Float32:
+    part: Float32 = np.moveaxis(of(np.moveaxis(data, 0, -1)), -1, 0)
+    return part
+
+
+def _is_colour(header: Header) -> bool:
+    return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
+
+
+def _filled(data: Float32, frames: Sequence[Frame]) -> int:
+    """How many planes there are: of a mosaic that does not say how many, without the empty tiles at its end."""
+    kept = len(frames)
+    if GUESSED in frames[0].notes:
+        while kept > 1 and not data[:, kept - 1].any():
+            kept -= 1
+    return kept
+
+
+def _fill_padding(data: Array, frames: Sequence[Physical], notes: list[str]) -> None:
+    """Padding becomes the lowest of the values that are there, in place, and is counted. A zero below all of them stays
+    what it was: the usual background, of which there is nothing to say."""
+    padded = sum(frame.padded for frame in frames)
+    if not padded:
+        return
+    lowest = float(np.min(data, where=~np.isnan(data), initial=np.inf))
+    zeros = [frame.padding for frame in frames if frame.padded and frame.padding is not None]
+    if zeros and min(zeros) <= lowest:
+        data[np.isnan(data)] = min(zeros)
+        return
+    data[np.isnan(data)] = lowest if np.isfinite(lowest) else 0.0
+    share = padded / (data.size // len(data))
+    notes.append(f"{padded} pixels ({share:.0%}) are padding (PixelPaddingValue): set to the lowest value")
+
+
+def _origin(
+    volume: Volume, values: Sequence[Physical], datasets: dict[Path, Dataset], frames: Sequence[Frame], notes: list[str]
+) -> dict[str, Any]:
+    first = datasets[frames[0].path]
+    own = [datasets[frame.path] for frame in frames]
+    single = all(dataset is not own[0] for dataset in own[1:]) or len(own) == 1
     origin: dict[str, Any] = {
-        "path": str(path),
+        "path": str(frames[0].path),
         "format": "dicom",
-        "modality": _text(datasets[0].get("Modality")),
-        "patient": _text(datasets[0].get("PatientID")),
-        "about": {name: _text(datasets[0].get(keyword)) for name, keyword in _ABOUT.items()},
-        "range": (min(f.low for f in frames), max(f.high for f in frames)),
-        "dicom": datasets,
+        "modality": _text(first.get("Modality")),
+        "patient": _text(first.get("PatientID")),
+        "about": {name: _text(first.get(keyword)) for name, keyword in _ABOUT.items()},
+        "range": (min(value.low for value in values), max(value.high for value in values)),
+        "dicom": tuple(own) if single else tuple(datasets.values()),
         "notes": tuple(dict.fromkeys(notes)),
     }
-    if missing:
-        origin["missing"] = missing
-    step = min(f.step for f in frames)
+    if volume.tells:
+        origin["tells"] = volume.tells
+    step = min(value.step for value in values)
     if step > 0:
         origin["step"] = step
-    window = frames[len(frames) // 2].window
+    window = values[len(values) // 2].window
     if window is not None:
         origin["window"] = window
-    unit = "HU" if is_hounsfield(datasets[0]) else "arbitrary"
-    return Image(np.ascontiguousarray(data), matrix, unit, origin)
+    return origin
 
 
 def _text(value: Any) -> str:

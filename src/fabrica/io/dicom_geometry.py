@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from fabrica.image import Float64
 from fabrica.io.dicom_file import attribute
+from fabrica.io.dicom_header import as_text
 
 SAME_POSITION = 1e-3  # mm: slices nearer than this are one
+UNEVEN = 0.05  # of the distance between slices: a slice further off its even place has its own
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_THICKNESSES = ("SpacingBetweenSlices", "SliceThickness")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Place:
     along_w    unit vector of growing column index, along_h of growing row index.
     spacing    (between rows, between columns).
     thickness  distance to the next slice: SpacingBetweenSlices, else SliceThickness, else 1.
+    between    SpacingBetweenSlices, 0 where it does not stand.
     """
 
     position: Float64 | None
@@ -32,6 +35,7 @@ class Place:
     along_h: Float64
     spacing: tuple[float, float]
     thickness: float
+    between: float = 0.0
 
     @property
     def normal(self) -> Float64:
@@ -45,17 +49,28 @@ class Place:
 
 def place(dataset: Dataset, frame: int, notes: list[str]) -> Place:
     """The place of one frame (from 0). What is missing or nonsensical is noted and replaced by a default."""
-    orientation = _numbers(attribute(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-    position = _numbers(attribute(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
-    spacing = _spacing(dataset, frame, notes)
-    thickness = _thickness(dataset, frame)
+    groups = {
+        "ImageOrientationPatient": "PlaneOrientationSequence",
+        "ImagePositionPatient": "PlanePositionSequence",
+        **dict.fromkeys((*_SPACINGS, *_THICKNESSES), "PixelMeasuresSequence"),
+    }
+    return place_of({name: as_text(attribute(dataset, frame, group, name)) for name, group in groups.items()}, notes)
+
+
+def place_of(values: Mapping[str, str], notes: list[str]) -> Place:
+    """The same of what a header says of one frame in text (`fabrica.io.dicom_header.Header.frame`)."""
+    orientation = numbers(values.get("ImageOrientationPatient", ""), 6)
+    position = numbers(values.get("ImagePositionPatient", ""), 3)
+    spacing = _spacing(values, notes)
+    thickness = _thickness(values)
     along = None if orientation is None else _orthonormal(orientation)
     if along is None:
         if orientation is not None:
             notes.append("ImageOrientationPatient is not two perpendicular unit vectors and was ignored")
         # No place in the patient is known: the axes of the picture, as for a PNG, with no flip invented.
         along, position = (np.array([-1.0, 0, 0]), np.array([0, -1.0, 0])), None
-    return Place(position, along[0], along[1], spacing, thickness)
+    between = numbers(values.get("SpacingBetweenSlices", ""), 1)
+    return Place(position, along[0], along[1], spacing, thickness, 0.0 if between is None else abs(float(between[0])))
 
 
 def affine(first: Place, step: Float64 | None = None) -> Float64:
@@ -69,67 +84,83 @@ def affine(first: Place, step: Float64 | None = None) -> Float64:
     return matrix
 
 
-def stack_step(places: Sequence[Place], strays: int = 0) -> Float64 | None:
-    """The vector from one slice to the next (LPS, mm) of two or more sorted slices.
-
-    The mean of all steps, or where `strays` slices are missing their median, which a gap does not stretch.
-    """
-    if len(places) < 2 or any(p.position is None for p in places):
-        return None
-    positions = np.array([p.position for p in places], dtype=np.float64)
-    if strays:
-        return np.asarray(np.median(np.diff(positions, axis=0), axis=0), dtype=np.float64)
-    return np.asarray((positions[-1] - positions[0]) / (len(places) - 1), dtype=np.float64)
-
-
 def same_plane(a: Place, b: Place) -> bool:
     """Whether two slices are parallel, turned alike and equally spaced in the plane (to 0.1 %)."""
     turned = max(np.abs(a.along_w - b.along_w).max(), np.abs(a.along_h - b.along_h).max())
     return bool(turned < 1e-3 and np.allclose(a.spacing, b.spacing, rtol=1e-3))
 
 
-def frame_geometry(dataset: Dataset, wanted: list[int], notes: list[str]) -> tuple[list[int], Float64, int]:
-    """The order in which decoded frames are stacked, the affine of the result, and how many slices are missing."""
-    places = [place(dataset, index, notes) for index in wanted]
-    notes[:] = dict.fromkeys(notes)
-    plain = list(range(len(wanted)))
-    offsets = dataset.get("GridFrameOffsetVector")  # RT dose: one position, and offsets along the normal
-    if offsets is not None and len(wanted) > 1 and len(offsets) >= len(wanted):
-        step = places[0].normal * (float(offsets[len(wanted) - 1]) - float(offsets[0])) / (len(wanted) - 1)
-        return plain, affine(places[0], step if step.any() else None), 0
-    depths = np.array([p.depth for p in places])
-    parallel = all(same_plane(places[0], p) and p.position is not None for p in places)
-    steps = np.diff(np.sort(depths))
-    if len(wanted) < 2 or not parallel or steps.min() < SAME_POSITION:
-        if len(wanted) > 1:
-            notes.append("the frames are not the slices of one volume; kept in the order of the file")
-        return plain, affine(places[0]), 0
-    order = plain
-    if not (np.all(np.diff(depths) > 0) or np.all(np.diff(depths) < 0)):
-        order = [int(k) for k in np.argsort(depths)]
-        notes.append("frames were put in spatial order")
-    stacked = [places[k] for k in order]
-    gap_notes, missing = gaps(stacked)
-    notes.extend(gap_notes)
-    return order, affine(stacked[0], stack_step(stacked, missing)), missing
+@dataclass(frozen=True)
+class Stack:
+    """How slices lie, sorted along their normal.
+
+    affine     of the first slice, with the mean step from slice to slice; where slices are missing their median step,
+               which a gap does not stretch.
+    positions  (D, 3) RAS+ in mm, where the first pixel of each slice lies, if no affine is right for all; else None.
+    missing    how many slices seem to be missing between others.
+    notes      what is uneven.
+    """
+
+    affine: Float64
+    positions: Float64 | None = None
+    missing: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def gaps(places: Sequence[Place]) -> tuple[list[str], int]:
-    """What is uneven in sorted slices: notes, and how many slices seem to be missing."""
-    if len(places) < 3:
-        return [], 0
-    steps = np.abs(np.diff([p.depth for p in places]))
-    usual = float(np.median(steps))
-    missing = int(np.sum(np.maximum(np.rint(steps / usual) - 1, 0)[steps > 1.5 * usual]))
+def stack(places: Sequence[Place]) -> Stack:
+    """The geometry of one slice or of sorted slices. A slice off its even place by more than UNEVEN of a step has its
+    own."""
+    if len(places) < 2 or any(place.position is None for place in places):
+        return Stack(affine(places[0]))
+    positions = np.array([place.position for place in places], dtype=np.float64)
+    steps = np.diff(positions, axis=0)
+    mean = (positions[-1] - positions[0]) / (len(places) - 1)
+    even = positions[0] + np.arange(len(places))[:, None] * mean
+    if np.linalg.norm(positions - even, axis=1).max() <= UNEVEN * np.linalg.norm(mean):
+        return Stack(affine(places[0], mean), None, 0, _contradictions(places, float(np.linalg.norm(mean))))
+    along = np.abs(steps @ places[0].normal)
+    missing = _missing(along, np.array([place.thickness for place in places]))
+    step = np.median(steps, axis=0) if missing else mean
+    own = positions @ LPS_TO_RAS
     if missing:
-        at = int(np.argmax(steps > 1.5 * usual))
-        return [
-            f"{missing} slices seem to be missing, the first after slice {at + 1}: "
-            f"{steps[at]:.4g} mm to the next instead of {usual:.4g} mm"
-        ], missing
-    if np.ptp(steps) > 0.1 * usual:
-        return [f"uneven slice spacing, {steps.min():.4g} to {steps.max():.4g} mm"], 0
-    return [], 0
+        usual = float(np.median(along))
+        at = int(np.argmax(along > 1.5 * usual))
+        note = (
+            f"{missing} slices seem to be missing, the first after slice {at + 1}: {along[at]:.4g} mm to the next instead "
+            f"of {usual:.4g} mm; each slice keeps its own place"
+        )
+    else:
+        note = f"uneven slices, {along.min():.4g} to {along.max():.4g} mm apart: each keeps its own place"
+    return Stack(affine(places[0], step), own, missing, (note,))
+
+
+def _missing(steps: Float64, thickness: Float64) -> int:
+    """How many slices seem to be missing where the steps along the normal are these (mm): the positions say so where
+    all steps are the usual one or a multiple of it, and the wide ones are not how thick slices there are, nor how all
+    lie from there on to the end."""
+    usual = float(np.median(steps))
+    wide = steps > 1.5 * usual
+    if not usual or not wide.any() or np.abs(steps[~wide] / usual - 1).max(initial=0.0) > 0.1:
+        return 0
+    multiples = steps[wide] / usual
+    if np.abs(multiples - np.rint(multiples)).max() > 0.1:
+        return 0
+    thick = np.maximum(thickness[:-1], thickness[1:])
+    if thickness.max() > 1.5 * thickness.min() and (thick[wide] > 0.75 * steps[wide]).all():
+        return 0
+    runs = np.flatnonzero(wide)
+    for side in (runs == np.arange(len(runs)), runs == np.arange(len(steps) - len(runs), len(steps))):
+        if len(runs) > 1 and side.all() and np.ptp(steps[wide]) < 0.1 * usual:
+            return 0  # another protocol from there on
+    return int(np.sum(np.rint(multiples) - 1))
+
+
+def _contradictions(places: Sequence[Place], step: float) -> tuple[str, ...]:
+    """What SpacingBetweenSlices says otherwise than the positions do."""
+    said = places[0].between
+    if said and abs(said / step - 1) > 0.1:
+        return (f"slices lie {step:.4g} mm apart, and SpacingBetweenSlices says {said:.4g}: the positions count",)
+    return ()
 
 
 def orientation_of(matrix: Float64) -> tuple[Float64, Float64, tuple[float, float]] | None:
@@ -154,29 +185,29 @@ def _orthonormal(orientation: Float64) -> tuple[Float64, Float64] | None:
     return along_w / lengths[0], along_h / lengths[1]
 
 
-def _spacing(dataset: Dataset, frame: int, notes: list[str]) -> tuple[float, float]:
+def _spacing(values: Mapping[str, str], notes: list[str]) -> tuple[float, float]:
     for keyword in _SPACINGS:
-        values = _numbers(attribute(dataset, frame, "PixelMeasuresSequence", keyword), 2)
-        if values is not None and values.min() > 0:
-            return float(values[0]), float(values[1])
+        found = numbers(values.get(keyword, ""), 2)
+        if found is not None and found.min() > 0:
+            return float(found[0]), float(found[1])
     notes.append("no pixel spacing; 1 mm assumed")
     return 1.0, 1.0
 
 
-def _thickness(dataset: Dataset, frame: int) -> float:
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        values = _numbers(attribute(dataset, frame, "PixelMeasuresSequence", keyword), 1)
-        if values is not None and abs(values[0]) > 0:
-            return float(abs(values[0]))
+def _thickness(values: Mapping[str, str]) -> float:
+    for keyword in _THICKNESSES:
+        found = numbers(values.get(keyword, ""), 1)
+        if found is not None and abs(found[0]) > 0:
+            return float(abs(found[0]))
     return 1.0
 
 
-def _numbers(value: Any, count: int) -> Float64 | None:
-    """The `count` finite numbers of an attribute, or None."""
-    if value is None or value == "":
-        return None
+def numbers(text: str, count: int = 0) -> Float64 | None:
+    """The finite numbers in the text of an attribute, None where there are none, or not `count` of them."""
     try:
-        numbers = np.atleast_1d(np.array(value, dtype=np.float64))
-    except (TypeError, ValueError):
+        found = np.array([float(part) for part in text.split("\\")], dtype=np.float64) if text else None
+    except ValueError:
         return None
-    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
+    if found is None or not np.isfinite(found).all():
+        return None
+    return None if count and found.shape != (count,) else found

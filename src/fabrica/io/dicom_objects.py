@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from fabrica.errors import UsageError
 from fabrica.image import Image
-from fabrica.io.dicom_geometry import affine, frame_geometry, gaps, orientation_of, place, position_of, stack_step
+from fabrica.io.dicom_geometry import orientation_of, position_of
 from fabrica.io.dicom_keywords import LOSSY, LOSSY_KEYWORDS, STALE
 from fabrica.io.dicom_provenance import (
     PROCESSED,
@@ -83,18 +83,10 @@ def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: 
 
 def same_geometry(image: Image, sources: Sequence[Dataset]) -> bool:
     """Whether the image still lies where its sources did, voxel for voxel."""
-    if not sources or (int(sources[0].Rows), int(sources[0].Columns)) != image.data.shape[-2:]:
+    size = (image.data.shape[1] if image.data.ndim == 4 else 1, *image.data.shape[-2:])
+    if not sources or image.origin.get("shape") != size:
         return False
-    slices = image.data.shape[1] if image.data.ndim == 4 else 1
-    frames = int(sources[0].get("NumberOfFrames") or 1)
-    if len(sources) == 1 and frames == slices:
-        matrix = frame_geometry(sources[0], list(range(frames)), [])[1]
-    elif len(sources) == slices:
-        places = [place(source, 0, []) for source in sources]
-        matrix = affine(places[0], stack_step(places, gaps(places)[1]))
-    else:
-        return False
-    return bool(np.allclose(matrix, image.affine, atol=1e-6))
+    return bool(np.allclose(image.origin["grid"], image.affine, atol=1e-6))
 
 
 def copyable(image: Image, sources: Sequence[Dataset]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from fabrica.image import Array, Float32
 from fabrica.io.dicom_file import attribute
 from fabrica.io.dicom_pixels import value_range
+from fabrica.io.dicom_suv import factor, is_suv
 
 _COLOUR_SPACES = {"RGB", "YBR_ICT", "YBR_RCT"}  # as decoders return them: the last two are already RGB
 _RESCALE = "PixelValueTransformationSequence"
@@ -22,7 +24,8 @@ _RESCALE = "PixelValueTransformationSequence"
 class Physical:
     """One frame in physical units.
 
-    data    (C, H, W).
+    data    (C, H, W); NaN where there is padding, which is no value.
+    padded  how many pixels that is, and `padding` the value that stood there; None where it says nothing.
     low, high, step  the storable range and the difference of neighbouring values (0 for floating point).
     window  (centre, width) or None.
     """
@@ -32,13 +35,20 @@ class Physical:
     high: float
     step: float
     window: tuple[float, float] | None
+    padded: int = 0
+    padding: float | None = None
 
 
-def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str]) -> Physical:
-    """One decoded frame, (H, W) or (H, W, 3) in colour space `space`, as physical values."""
+def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str], factor: float = 1.0) -> Physical:
+    """One decoded frame, (H, W) or (H, W, 3) in colour space `space`, as physical values.
+
+    factor  what rescaled values are multiplied by, of an object whose unit needs more than its rescale: PET, dose.
+    """
     if space.startswith("PALETTE"):
         colours = apply_color_lut(raw, dataset)[..., :3]
-        return _colour(colours, float(np.iinfo(colours.dtype).max))
+        if colours.dtype.itemsize == 2:  # tables of 16 bits give the same colours as ones of 8, 257 times as large
+            colours = colours / np.float32(257)
+        return _colour(colours, 255.0)
     if raw.ndim == 3:
         if space not in _COLOUR_SPACES:
             raise ValueError(f"colour space {space} is not supported; expected RGB, YBR or a palette")
@@ -46,7 +56,43 @@ def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[s
     if raw.dtype.kind == "f":
         data = raw.astype(np.float32)[None]
         return Physical(data, float(np.nanmin(data)), float(np.nanmax(data)), 0.0, _window(dataset, frame))
-    return _grey(raw, space, dataset, frame, notes)
+    return _grey(raw, space, dataset, frame, notes, factor)
+
+
+def unit_and_factor(dataset: Dataset, path: Path) -> tuple[str, float]:
+    """The unit of an object's values, one of `fabrica.image.UNITS`, and what its rescaled values are multiplied by to
+    be in it. Raises ReadError for PET whose SUV cannot be computed."""
+    if is_suv(dataset):
+        return "SUV", factor(dataset, path)
+    if dataset.get("Modality") == "RTDOSE" and dataset.get("DoseGridScaling") is not None:
+        grays = str(dataset.get("DoseUnits") or "GY").strip().upper() == "GY"
+        return "Gy" if grays else "arbitrary", float(dataset.DoseGridScaling)
+    if is_hounsfield(dataset):
+        return "HU", 1.0
+    return ("label" if dataset.get("SegmentSequence") else "arbitrary"), 1.0
+
+
+def padding(dataset: Dataset) -> tuple[int, int] | None:
+    """The stored values that are no measurement, lowest and highest (PS3.3 C.7.5.1.1.2); None without, and where that
+    is 0 and nothing lower can be stored."""
+    first = dataset.get("PixelPaddingValue")
+    if not isinstance(first, int) or str(dataset.get("PhotometricInterpretation", "")).startswith(
+        ("RGB", "YBR", "PAL")
+    ):
+        return None
+    last = dataset.get("PixelPaddingRangeLimit")
+    ends = sorted(_as_stored(value, dataset) for value in (first, last if isinstance(last, int) else first))
+    if ends == [0, 0] and not dataset.get("PixelRepresentation") and dataset.PhotometricInterpretation != "MONOCHROME1":
+        return None
+    return ends[0], ends[1]
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """A value that was written with the other signedness than the pixels have."""
+    bits = int(dataset.get("BitsAllocated") or 16)
+    if dataset.get("PixelRepresentation") and value >= 2 ** (bits - 1):
+        return value - 2**bits
+    return value + 2**bits if value < 0 and not dataset.get("PixelRepresentation") else value
 
 
 def is_hounsfield(dataset: Dataset) -> bool:
@@ -60,7 +106,7 @@ def _colour(raw: Array, high: float) -> Physical:
     return Physical(np.moveaxis(raw, -1, 0).astype(np.float32), 0.0, high, 1.0, None)
 
 
-def _grey(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str]) -> Physical:
+def _grey(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str], factor: float) -> Physical:
     if int(dataset.BitsStored) > 24:
         _note(notes, f"{dataset.BitsStored}-bit values are rounded to the 24 bits of float32")
     if dataset.get("ModalityLUTSequence"):
@@ -72,21 +118,57 @@ def _grey(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str]
         ends = sorted(v * slope + intercept for v in value_range(dataset, raw))
         values, (low, high), step = raw.astype(np.float64) * slope + intercept, ends, abs(slope)
     window = _window(dataset, frame)
+    if factor != 1.0:
+        values, low, high, step = values * factor, low * factor, high * factor, step * factor
+        window = None if window is None else (window[0] * factor, window[1] * factor)
+    pad, padded, stood = padding(dataset), 0, None
+    if pad is not None:
+        empty = (raw >= pad[0]) & (raw <= pad[1])
+        padded = int(empty.sum())
+        if padded and pad == (0, 0) and space != "MONOCHROME1":
+            stood = float(values[empty][0])
     if space == "MONOCHROME1":  # bigger must mean brighter, whatever the detector stored
         _note(notes, "MONOCHROME1 was inverted: bigger values are brighter")
         values = (low + high) - values
         window = None if window is None else (low + high - window[0], window[1])
-    return Physical(values.astype(np.float32)[None], low, high, step, window)
+    data = values.astype(np.float32)[None]
+    if padded:
+        data[0, empty] = np.nan
+    return Physical(data, low, high, step, window, padded, stood)
 
 
 def rescale(dataset: Dataset, frame: int, notes: list[str]) -> tuple[float, float]:
-    """(slope, intercept) of a frame; (1, 0) where they are absent or useless."""
+    """(slope, intercept) of a frame; where no rescale stands, of its map to real world values (PS3.3 C.7.6.16.2.11);
+    (1, 0) where they are absent or useless."""
+    if attribute(dataset, frame, _RESCALE, "RescaleSlope") is None:
+        real = _real_world(dataset, frame)
+        if real is not None:
+            unit = "".join(
+                str(item.get("CodeValue") or "") for item in (real.get("MeasurementUnitsCodeSequence") or [])[:1]
+            )
+            _note(notes, f"no rescale stands, and the map to real world values was taken (unit {unit or 'not said'})")
+            return float(real.RealWorldValueSlope), float(real.RealWorldValueIntercept)
     slope = _number(attribute(dataset, frame, _RESCALE, "RescaleSlope"), 1.0)
     intercept = _number(attribute(dataset, frame, _RESCALE, "RescaleIntercept"), 0.0)
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
         _note(notes, f"rescale slope {slope:g} and intercept {intercept:g} are useless and were ignored")
         return 1.0, 0.0
     return slope, intercept
+
+
+def _real_world(dataset: Dataset, frame: int) -> Dataset | None:
+    """The first linear map to real world values of a frame, or of the object."""
+    holders = [
+        *(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1],
+        *(dataset.get("SharedFunctionalGroupsSequence") or [])[:1],
+        dataset,
+    ]
+    for holder in holders:
+        for item in holder.get("RealWorldValueMappingSequence") or []:
+            slope, intercept = item.get("RealWorldValueSlope"), item.get("RealWorldValueIntercept")
+            if slope and intercept is not None and math.isfinite(slope) and math.isfinite(intercept):
+                return item
+    return None
 
 
 def _window(dataset: Dataset, frame: int) -> tuple[float, float] | None:

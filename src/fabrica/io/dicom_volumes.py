@@ -1,0 +1,558 @@
+"""The images that a DICOM series holds: which planes belong together, and what tells one image from another.
+
+A series is one acquisition in the eyes of the scanner, not one volume: it may hold echoes, magnitude and phase, time
+points, diffusion directions, cardiac phases. Planes that lie at the same place belong to different images; what the
+headers say of them tells which. Each rule is tried in turn, and taken only where the images that it makes are whole.
+Instance numbers come last, and the names of files play no part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fabrica.errors import ReadError
+from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
+from fabrica.io.dicom_geometry import SAME_POSITION, numbers, same_plane
+from fabrica.io.dicom_header import Header
+from fabrica.io.dicom_kinds import kind_of
+
+Plane = tuple[Header, Frame]
+
+JITTER = 0.1  # of the distance between slices: nearer ones are repeats of one place
+WHOLE = 0.5  # an image is whole that has more than this share of the places
+FEW = 1 / 3  # repeats at fewer of the places than this are single images too many, not another volume
+_PARTS = {
+    **dict.fromkeys(("M", "MAGNITUDE", "0"), "magnitude"),
+    **dict.fromkeys(("P", "PHASE", "1", "PHASE MAP"), "phase"),
+    **dict.fromkeys(("R", "REAL", "2"), "real"),
+    **dict.fromkeys(("I", "IMAGINARY", "3"), "imaginary"),
+}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One image of a series: its planes in spatial order, one for a 2-D image.
+
+    tells   what tells it from the others of its series, "echo=2,part=phase"; "" where it is the only one.
+    kind    see `fabrica.io.dicom_kinds.KINDS`.
+    notes   what was assumed, or left out.
+    header  of its first plane's file.
+    """
+
+    frames: tuple[Frame, ...]
+    header: Header
+    tells: str = ""
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """The files it is read from, each once."""
+        return list(dict.fromkeys(frame.path for frame in self.frames))
+
+
+@dataclass
+class Arranged:
+    """The images of a series, and (file, reason) of what can be none."""
+
+    volumes: list[Volume] = field(default_factory=list)
+    refused: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def arrange(headers: Iterable[Header]) -> Arranged:
+    """The images that files of one series hold; every plane is in one of them, or refused, or a copy that a note
+    counts."""
+    found = Arranged()
+    kept, copies = _without_copies(sorted(headers, key=_order))
+    planes: dict[str, list[Plane]] = defaultdict(list)
+    for header in kept:
+        try:
+            frames = frames_of(header)
+        except ReadError as error:
+            found.refused.append((header.path, str(error).removeprefix(f"{header.path}: ")))
+            continue
+        if not frames:
+            found.refused.append((header.path, "holds no image"))
+            continue
+        planes[kind_of(header)].extend((header, frame) for frame in frames)
+    for kind, several in planes.items():
+        _arrange_kind(kind, several, found)
+    _name(found, copies)
+    return found
+
+
+def _order(header: Header) -> tuple[Any, ...]:
+    """An order that has nothing to do with names, as far as headers allow."""
+    instance = numbers(header.get("InstanceNumber"), 1)
+    return (
+        header.get("StudyInstanceUID"),
+        header.get("SeriesInstanceUID"),
+        float("inf") if instance is None else float(instance[0]),
+        header.get("SOPInstanceUID"),
+        str(header.path),
+    )
+
+
+def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
+    """Without files that say all the same as another one, their own UID included: the same file twice."""
+    kept: list[Header] = []
+    known: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        uid = header.get("SOPInstanceUID")
+        same = (
+            other.values == header.values and other.of_frames == header.of_frames and other.length == header.length
+            for other in known[uid]
+        )
+        if uid and any(same):
+            continue
+        known[uid].append(header)
+        kept.append(header)
+    return kept, len(headers) - len(kept)
+
+
+@dataclass
+class _Group:
+    """Planes that no rule has parted yet; `chain` holds the (name, value) of those that made it."""
+
+    planes: list[Plane]
+    chain: tuple[tuple[str, str], ...] = ()
+
+
+def _arrange_kind(kind: str, planes: list[Plane], found: Arranged) -> None:
+    alone = [plane for plane in planes if plane[1].place.position is None]
+    placed = [plane for plane in planes if plane[1].place.position is not None]
+    groups = _split_by(_Group(placed), "study", _study) if placed else []
+    groups = [part for group in groups for part in _split_by(group, "series", lambda p: p[0].get("SeriesNumber"))]
+    groups = [part for group in groups for part in _parallel(group)]
+    for group in groups:
+        _arrange_parallel(kind, group, found)
+    _arrange_unplaced(kind, alone, found)
+    if len(groups) > 1:
+        _strays(found, [group for group in groups if group.planes])
+
+
+def _arrange_unplaced(kind: str, planes: list[Plane], found: Arranged) -> None:
+    """Planes without a place are images of their own: the frames of one file follow one another in time."""
+    for header, frame in planes:
+        chain = (("time", str(frame.number + 1)),) if header.frames > 1 else ()
+        found.volumes.append(_volume(kind, [(header, frame)], chain))
+
+
+def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
+    """Parallel planes of one size become images of which each has one plane at each place."""
+    positions = _positions(group.planes)
+    index = {id(plane): k for plane, k in zip(group.planes, positions, strict=True)}
+
+    def repeated(planes: Sequence[Plane]) -> int:
+        return len(planes) - len({index[id(plane)] for plane in planes})
+
+    groups = [group]
+    for rule in RULES:
+        groups = [part for each in groups for part in _apply(rule, each, index)]
+    finished = [part for each in groups for part in (_by_number(each, index) if repeated(each.planes) else [each])]
+    for each in finished:
+        extra = _extra(each.planes, index) if repeated(each.planes) else []
+        if extra:
+            each = replace(each, planes=[plane for plane in each.planes if plane not in extra])
+            found.volumes += [
+                _volume(kind or "stray", [plane], (*each.chain, ("extra", str(k)))) for k, plane in enumerate(extra, 1)
+            ]
+        if repeated(each.planes):
+            most = max(Counter(index[id(plane)] for plane in each.planes).values())
+            reason = (
+                f"one of {len(each.planes)} images that lie at {len(each.planes) - repeated(each.planes)} places, up to "
+                f"{most} at one, and nothing in their headers tells which belong together"
+            )
+            found.refused += [(path, reason) for path in dict.fromkeys(header.path for header, _ in each.planes)]
+            continue
+        volume = _volume(kind, sorted(each.planes, key=lambda p: p[1].place.depth), each.chain)
+        if extra:
+            note = f"{len(extra)} of {len(each.planes) + len(extra)} images lie at a place already filled: set apart"
+            volume = replace(volume, notes=(*volume.notes, note))
+        found.volumes.append(volume)
+
+
+def _extra(planes: Sequence[Plane], index: dict[int, Any]) -> list[Plane]:
+    """Single planes too many at a few of the places: all but the first of each by its number; [] where there are more
+    than a few, or where numbers do not tell which was first."""
+    at: dict[Any, list[Plane]] = defaultdict(list)
+    for plane in planes:
+        at[index[id(plane)]].append(plane)
+    several = [found for found in at.values() if len(found) > 1]
+    if len(several) >= FEW * len(at) and not (len(several) == 1 and len(at) > 2):
+        return []
+    extra = []
+    for found in several:
+        extra += sorted(found, key=lambda plane: _acquired([plane]))[1:]
+    return extra
+
+
+def _volume(kind: str, planes: Sequence[Plane], chain: tuple[tuple[str, str], ...]) -> Volume:
+    tells = ",".join(f"{name}={value}" for name, value in chain)
+    notes = dict.fromkeys(note for _, frame in planes for note in frame.notes)
+    return Volume(tuple(frame for _, frame in planes), planes[0][0], tells, kind, tuple(notes))
+
+
+def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
+    """Which place each plane lies at, counted along the common normal. Planes that lie nearer to one another than a
+    small share of the distance between slices are repeats of one place, as motion correction and rounding leave them:
+    if there are as many at each."""
+    normal = planes[0][1].place.normal
+    depths = np.array([frame.place.position @ normal for _, frame in planes])
+    order = np.argsort(depths, kind="stable")
+    steps = np.diff(depths[order])
+    exact = np.zeros(len(depths), dtype=np.int64)
+    exact[order[1:]] = np.cumsum(steps >= SAME_POSITION)
+    # the largest jump in the sizes of steps parts what is jitter from what is a distance
+    sizes = np.sort(steps[steps >= SAME_POSITION])
+    jumps = np.flatnonzero(sizes[:-1] < JITTER * sizes[1:])
+    for k in jumps[::-1]:
+        near = np.zeros(len(depths), dtype=np.int64)
+        near[order[1:]] = np.cumsum(steps > sizes[k])
+        counts = np.bincount(near)
+        if counts.min() > 1 and counts.max() <= 2 * counts.min():
+            return near
+    return exact
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that headers say, and that may tell images apart.
+
+    name    what the images are called by: "echo".
+    value   of a plane; "" where its header does not say.
+    ranked  images are called by their number in order of the value, not by the value itself.
+    strong  images that differ in it are different even where none lies at the place of another.
+    """
+
+    name: str
+    value: Callable[[Header, Frame], str]
+    ranked: bool = False
+    strong: bool = False
+
+
+def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
+    """The group parted by the rule, or as it is where that does not make whole images."""
+    parts = _parted(group.planes, lambda plane: rule.value(*plane))
+    if len(parts) < 2:
+        return [group]
+    places = {index[id(plane)] for plane in group.planes}
+    before = len(group.planes) - len(places)
+    sizes = [(len(part), len({index[id(plane)] for plane in part})) for part in parts.values()]
+    after = sum(n - of for n, of in sizes)
+    if before:
+        whole = sum(n for n, of in sizes if of > WHOLE * len(places))
+        if after >= before or whole < WHOLE * len(group.planes):
+            return [group]
+    elif not rule.strong or min(n for n, _ in sizes) < 2:
+        return [group]
+    return _called(group, rule.name, parts, rule.ranked)
+
+
+def _split_by(group: _Group, name: str, value: Callable[[Plane], str]) -> list[_Group]:
+    parts = _parted(group.planes, value)
+    return [group] if len(parts) < 2 else _called(group, name, parts, name == "study")
+
+
+def _called(group: _Group, name: str, parts: dict[str, list[Plane]], ranked: bool) -> list[_Group]:
+    """The parts as groups, in the order of their values, numbers as numbers; of what has no order, as acquired."""
+    by_value = name not in _WITHOUT_ORDER
+    ordered = sorted(
+        parts.items(), key=lambda item: (_sort_key(item[0] if by_value else ""), _acquired(item[1]), item[0])
+    )
+    return [
+        _Group(planes, (*group.chain, (name, str(k) if ranked else _shown(value))))
+        for k, (value, planes) in enumerate(ordered, start=1)
+    ]
+
+
+def _study(plane: Plane) -> str:
+    """Images of several patients or studies under one series: a UID that was given twice."""
+    return f"{plane[0].get('StudyInstanceUID')} {plane[0].get('PatientID')}"
+
+
+def _parted(planes: Sequence[Plane], value: Callable[[Plane], str]) -> dict[str, list[Plane]]:
+    parts: dict[str, list[Plane]] = defaultdict(list)
+    for plane in planes:
+        parts[value(plane)].append(plane)
+    return parts
+
+
+_WITHOUT_ORDER = ("direction", "image", "volume", "folder")
+
+
+def _acquired(planes: Sequence[Plane]) -> tuple[float, str, str]:
+    """What the first of these planes goes by: its number, its time, its UID."""
+    times = [frame.text("AcquisitionDateTime", "AcquisitionTime", "ContentTime") for _, frame in planes]
+    return _first_instance(planes), min(times), min(header.get("SOPInstanceUID") for header, _ in planes)
+
+
+def _sort_key(value: str) -> tuple[int, tuple[float, ...], str]:
+    found = numbers(value)
+    return (1, (), value) if found is None else (0, tuple(float(n) for n in found), value)
+
+
+def _shown(value: str) -> str:
+    found = numbers(value, 1)
+    text = value if found is None else f"{float(found[0]):.6g}"
+    return "".join(c if c.isalnum() or c in "-+._" else "_" for c in text) or "none"
+
+
+def _first_instance(planes: Sequence[Plane]) -> float:
+    found = [n for header, frame in planes for n in (_instance(header, frame),) if n is not None]
+    return min(found, default=float("inf"))
+
+
+def _instance(header: Header, frame: Frame) -> float | None:
+    found = numbers(frame.text("InstanceNumber"), 1)
+    return None if found is None else float(found[0]) + frame.number / max(1, header.frames)
+
+
+# ---- what headers say ----
+
+
+def _part(header: Header, frame: Frame) -> str:
+    """Magnitude, phase, real or imaginary."""
+    component = _PARTS.get(frame.text("ComplexImageComponent").upper())
+    if component:
+        return component
+    for words in (frame.text("FrameType"), frame.text("ImageType")):
+        for word in words.upper().split("\\")[2:]:
+            if word in _PARTS and not word.isdigit():
+                return _PARTS[word]
+    return _PARTS.get(frame.text("PhilipsImageType", "GEImageType").upper(), "")
+
+
+def _echo(header: Header, frame: Frame) -> str:
+    time = numbers(frame.text("EffectiveEchoTime", "EchoTime"), 1)
+    number = frame.text("EchoNumbers")
+    return f"{number}" if time is None else f"{float(time[0]):.6g}\\{number}"
+
+
+def _b_value(header: Header, frame: Frame) -> str:
+    """s/mm2."""
+    text = frame.text("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "UIHBValue")
+    if not text and (found := numbers(frame.text("GEBValue"))) is not None:
+        return f"{float(found[0]) % 1e9 % 1e5:.6g}"  # GE adds 1e9 to mark what was calculated
+    value = numbers(text, 1)
+    return "" if value is None else f"{float(value[0]):.6g}"
+
+
+def _direction(header: Header, frame: Frame) -> str:
+    text = frame.text("DiffusionGradientOrientation", "SiemensDirection", "UIHDirection")
+    if text:
+        return text
+    for keywords in (
+        ("PhilipsDirectionRL", "PhilipsDirectionAP", "PhilipsDirectionFH"),
+        ("GEDirectionX", "GEDirectionY", "GEDirectionZ"),
+    ):
+        parts = [frame.text(keyword) for keyword in keywords]
+        if any(parts):
+            return "\\".join(parts)
+    return frame.text("ImageComments") if frame.text("ImageComments").startswith("b=") else ""
+
+
+def _said(*keywords: str) -> Callable[[Header, Frame], str]:
+    """The text of the first of these that is there; numbers without what their spelling adds."""
+
+    def value(header: Header, frame: Frame) -> str:
+        text = frame.text(*keywords)
+        found = numbers(text, 1)
+        return text if found is None else f"{float(found[0]):.10g}"
+
+    return value
+
+
+def _image_type(header: Header, frame: Frame) -> str:
+    return f"{frame.text('ImageType')} {frame.text('FrameType')} {frame.text('PhilipsImageType')}"
+
+
+def _file(header: Header, frame: Frame) -> str:
+    """Files of many planes are images of their own where they are whole; montages always are."""
+    return "" if header.frames < 2 and frame.tile is None else str(header.path)
+
+
+def _folder(header: Header, frame: Frame) -> str:
+    return str(header.path.parent)
+
+
+RULES = (
+    Rule("part", _part, strong=True),
+    Rule("stack", _said("StackID"), strong=True),
+    Rule("image", _image_type, ranked=True),
+    Rule("echo", _echo, ranked=True),
+    Rule("ti", _said("InversionTime")),
+    Rule("b", _b_value),
+    Rule("direction", _direction, ranked=True),
+    Rule("kvp", _said("KVP")),
+    Rule("kernel", _said("ConvolutionKernel")),
+    Rule("flip", _said("FlipAngle")),
+    Rule("asl", _said("ASLContext")),
+    Rule("acquisition", _said("AcquisitionNumber", "FrameAcquisitionNumber")),
+    Rule("time", _said("TemporalPositionIndex", "TemporalPositionIdentifier")),
+    *(Rule(f"dimension{k}", _said(f"{DIMENSION}{k}")) for k in range(1, 9)),
+    Rule(
+        "phase", _said("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"), ranked=True
+    ),
+    Rule("volume", _file, ranked=True),
+    Rule("time", _said("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"), ranked=True),
+    Rule("time", _said("ContentTime", "SeriesTime"), ranked=True),
+    Rule("folder", _folder, ranked=True),
+)
+"""In the order in which they are tried."""
+
+
+def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
+    """The group parted by what orders the planes of each place in time, or by InstanceNumber; as it is where these do
+    not tell either."""
+    at: dict[Any, list[Plane]] = defaultdict(list)
+    for plane in group.planes:
+        at[index[id(plane)]].append(plane)
+    counts = {len(planes) for planes in at.values()}
+    numbered = [_instance(*plane) for plane in group.planes]
+    if None not in numbered and len(set(numbered)) == len(numbered):
+        for volumes in (_volume_major(group.planes, index, len(at)), _place_major(group.planes, at)):
+            if volumes:
+                return _called(group, "volume", {str(k): planes for k, planes in enumerate(volumes)}, True)
+    if len(counts) > 1:
+        return [group]
+    for key in (
+        _time_of("TriggerTime"),
+        _time_of("FrameAcquisitionDateTime", "AcquisitionTime"),
+        _time_of("ContentTime"),
+        _instance,
+    ):
+        ordered = []
+        for planes in at.values():
+            values = [key(*plane) for plane in planes]
+            if None in values or len(set(values)) < len(values):
+                break
+            ordered.append([plane for _, plane in sorted(zip(values, planes, strict=True), key=lambda pair: pair[0])])
+        else:
+            ranks = {str(k): [planes[k] for planes in ordered] for k in range(counts.pop())}
+            return _called(group, "time", ranks, True)
+    return [group]
+
+
+def _volume_major(planes: Sequence[Plane], index: dict[int, Any], places: int) -> list[list[Plane]]:
+    """One image after the other in the order of instance numbers: a new one begins where a place comes again. Taken
+    where all are whole, or where the number within an image says the place, so that a lost file shifts nothing."""
+    ordered = sorted(planes, key=lambda plane: _instance(*plane) or 0.0)
+    volumes: list[list[Plane]] = [[]]
+    filled: set[Any] = set()
+    for plane in ordered:
+        if index[id(plane)] in filled:
+            volumes.append([])
+            filled = set()
+        filled.add(index[id(plane)])
+        volumes[-1].append(plane)
+    if all(len(volume) == places for volume in volumes):
+        return volumes
+    within: dict[float, Any] = {}
+    for plane in ordered:
+        number = (_instance(*plane) or 0.0) % places
+        if within.setdefault(number, index[id(plane)]) != index[id(plane)]:
+            return []
+    return volumes if len(set(within.values())) == len(within) else []
+
+
+def _place_major(planes: Sequence[Plane], at: dict[Any, list[Plane]]) -> list[list[Plane]]:
+    """All images' planes of one place, then those of the next: the number within a place says the image."""
+    count = max(len(several) for several in at.values())
+    first = min(_instance(*plane) or 0.0 for plane in planes)
+    volumes: list[list[Plane]] = [[] for _ in range(count)]
+    for several in at.values():
+        if len({int((_instance(*plane) or 0.0) - first) // count for plane in several}) > 1:
+            return []
+        for plane in several:
+            volumes[int((_instance(*plane) or 0.0) - first) % count].append(plane)
+    seats = [len(volume) for volume in volumes]
+    return volumes if min(seats) > WHOLE * len(at) else []
+
+
+def _time_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
+    def value(header: Header, frame: Frame) -> float | None:
+        found = numbers(frame.text(*keywords), 1)
+        return None if found is None else float(found[0])
+
+    return value
+
+
+def _parallel(group: _Group) -> list[_Group]:
+    """Parts of one size whose planes are parallel and alike in pixel spacing."""
+    parts: list[list[Plane]] = []
+    known: dict[Hashable, list[Plane]] = {}
+    for plane in group.planes:
+        header, frame = plane
+        texts = (
+            frame.text("ImageOrientationPatient"),
+            frame.text("PixelSpacing"),
+            frame.size,
+            header.get("SamplesPerPixel"),
+        )
+        part = known.get(texts)
+        if part is None:
+            part = next((p for p in parts if _alike(p[0], plane)), None)
+            if part is None:
+                part = []
+                parts.append(part)
+            known[texts] = part
+        part.append(plane)
+    if len(parts) < 2:
+        return [group]
+    parts.sort(key=lambda planes: (-len(planes), _first_instance(planes)))
+    return [_Group(planes, (*group.chain, ("plane", str(k)))) for k, planes in enumerate(parts, start=1)]
+
+
+def _alike(a: Plane, b: Plane) -> bool:
+    return (
+        a[1].size == b[1].size
+        and a[0].get("SamplesPerPixel") == b[0].get("SamplesPerPixel")
+        and same_plane(a[1].place, b[1].place)
+    )
+
+
+def _strays(found: Arranged, groups: Sequence[_Group]) -> None:
+    """A plane or two that lie otherwise than the volume of their series are strays: set apart, and named there."""
+    largest = max(len(group.planes) for group in groups)
+    if largest < 3:
+        return
+    files = {
+        header.path
+        for group in groups
+        if 3 * len(group.planes) <= largest and len(group.planes) < 3
+        for header, _ in group.planes
+    }
+    names = ", ".join(sorted(path.name for path in files)[:3])
+    for k, volume in enumerate(found.volumes):
+        if files and set(volume.files) <= files:
+            found.volumes[k] = replace(volume, kind=volume.kind or "stray")
+        elif files and not volume.kind:
+            note = f"{len(files)} images of its series lie in another plane and were set apart: {names}"
+            found.volumes[k] = replace(volume, notes=(*volume.notes, note))
+
+
+def _name(found: Arranged, copies: int) -> None:
+    """Give each image a name that no other of its series has, "" to the only one; say how many files were copies."""
+    ordinary = [volume for volume in found.volumes if not volume.kind]
+    used = Counter(volume.tells for volume in found.volumes)
+    seen: Counter[str] = Counter()
+    for k, volume in enumerate(found.volumes):
+        tells = volume.tells
+        if len(found.volumes) == 1 or (volume.kind == "" and len(ordinary) == 1):
+            tells = ""
+        elif not tells or used[tells] > 1:
+            seen[tells] += 1
+            kind = f"kind={volume.kind}" if volume.kind else ""
+            tells = ",".join(filter(None, (tells, kind, f"image={seen[tells]}")))
+        notes = volume.notes
+        if copies:
+            notes = (*notes, f"{copies} files of its series are copies of others and were left out")
+        found.volumes[k] = replace(volume, tells=tells, notes=notes)
