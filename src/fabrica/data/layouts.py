@@ -1,170 +1,324 @@
-"""What the folders of a data set mean: splits, domains, classes, patients, masks and pairs.
+"""What the folders of a data set mean: splits, domains, classes, patients, and which images are pairs.
 
-Understood as they stand: trainA/trainB/testA/testB, imagesTr/labelsTr, images/ beside labels/ or masks/,
-INPUT/TARGET/MASKS, train/val/test, one folder a class, one folder a patient (sub-01, patient_7), one folder a case
-with the same file names in each (CASE/ct, CASE/mr, CASE/mask; BraTS-like CASE/CASE_t1, CASE/CASE_seg).
+Understood as they stand: trainA/trainB/testA/testB, imagesTr/labelsTr, images/ beside masks/, INPUT/TARGET/MASKS,
+train/val/test, one folder a class, one folder a patient under any common name, one folder a domain (mr/001, ct/001;
+also within each patient's folder), one folder a case with the same file names in each (CASE/ct, CASE/mr, CASE/mask;
+BraTS-like CASE/CASE_t1, CASE/CASE_seg), and names of one folder that begin with the patient (00000013_005) or end in
+the contrast (001_t1, 001_t2). Masks are found by `fabrica.data.mask_files`, names are judged by `fabrica.data.names`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from fabrica.data import names
+from fabrica.data.mask_files import CHANNEL, by_image, first_mask, masks_of
 from fabrica.data.tables import SPLIT_NAMES, stem
 
-IMAGES = {"images": "", "image": "", "imgs": "", "imagestr": "train", "imagests": "test", "input": "", "target": ""}
-MASKS = {
-    "images": ("masks", "labels", "mask", "label", "segmentations", "lesions"),
-    "image": ("mask", "label", "masks", "labels"),
-    "imgs": ("masks", "labels"),
-    "imagestr": ("labelstr",),
-    "imagests": ("labelsts",),
-    "input": ("masks", "mask"),
-    "target": ("masks", "mask"),
-}
-PAIRS = {"input": "target", "target": "input"}
+IMAGES = {"images": "", "image": "", "imgs": "", "imagestr": "train", "imagests": "test", "imagesval": "val"}
 DOMAINS = re.compile(r"(train|val|test)([ab])", re.IGNORECASE)
-PATIENT = re.compile(r"(?:sub|subject|patient|pat|case|pid)[-_ ]?[a-z0-9]*\d+", re.IGNORECASE)
-MASK_STEMS = {"mask", "seg", "segmentation", "label", "labels", "tissue"}
-CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: imagesTr/CASE_0000 and labelsTr/CASE
+FACING = ("input", "target")  # domains that are written small, whatever the folder's spelling
+BIDS = re.compile(r"(sub-[A-Za-z0-9]+)(?:_[a-z]+-[A-Za-z0-9]+)*_([A-Za-z0-9]+)")
+DEEPEST = 8  # levels of folders that are looked at
+
+__all__ = ["Layout", "Place", "masks_of", "read_layout"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Place:
     """What the place of one image says.
 
-    case    the path without suffix and without the folders that only sort: the same for an image and its pair.
-    inner   the folders left when those that only sort are taken away.
+    case     the path without suffix and without the folders that only sort: the same for an image and its pair.
+    guessed  the patient was told from the beginning of the file's name, not by a folder.
     """
 
-    case: str
-    inner: tuple[str, ...]
+    case: str = ""
     split: str = ""
     domain: str = ""
     patient: str = ""
+    label: str = ""
     mask: str = ""
     pair: str = ""
+    guessed: bool = False
 
 
 @dataclass
 class Layout:
-    """Places by relative path, and the files that are masks of others."""
+    """Places by path; what has to be said of them; and what has to be said where they name the patients."""
 
     places: dict[str, Place] = field(default_factory=dict)
-    masks: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
 
 
-def read_layout(paths: Iterable[str]) -> Layout:
-    """The meaning of these relative POSIX paths (suffixed files, or folders that hold one series)."""
-    paths = list(paths)
-    by_key = {_key(path): path for path in paths}
-    layout = Layout()
-    for path in paths:
-        place = _place(path)
-        for k, folder in enumerate(PurePosixPath(path).parts[:-1]):
-            name = folder.lower()
-            if name in MASKS:
-                found = _siblings(path, k, MASKS[name], by_key)
-                place.mask = place.mask or next(iter(found), "")
-                layout.masks.update(found)
-            if name in PAIRS:
-                place.pair = next(iter(_siblings(path, k, (PAIRS[name],), by_key)), "")
-                place.domain = name
-        layout.places[path] = place
-    _cases(layout.places)
-    layout.masks.update(place.mask for place in layout.places.values() if place.mask)
+@dataclass(slots=True)
+class _Part:
+    """A path taken apart: the folders that are not known to sort only, the name, and the split's folder."""
+
+    path: str
+    folders: tuple[str, ...]
+    name: str
+    apart: str
+    place: Place
+
+
+def read_layout(
+    paths: Iterable[str], masks: Mapping[str, Sequence[str]] | None = None, folders: Collection[str] = ()
+) -> Layout:
+    """The meaning of these relative POSIX paths of images: files, and `folders` that hold one series or several.
+
+    masks  mask -> its images, see `masks_of`.
+    """
+    parts = [_part(path, path in folders) for path in dict.fromkeys(paths)]
+    layout = Layout({part.path: part.place for part in parts})
+    roles = _roles(parts)
+    _from_folders(parts, roles, layout)
+    _from_names(parts, layout.patients)
+    for part in parts:
+        part.place.case = _case(part, roles)
+    _pairs(layout.places)
+    _masks(layout, masks or {})
     return layout
 
 
-def classes(places: Mapping[str, Place]) -> dict[str, str]:
-    """Path -> class, where every image lies in one of several folders side by side; else {}.
-
-    Folders that stand for patients, and folders with hardly an image each, are not classes.
-    """
-    if any(place.patient for place in places.values()):
-        return {}
-    inner = {path: place.inner for path, place in places.items()}
-    while inner and all(len(parts) > 1 for parts in inner.values()) and len({p[0] for p in inner.values()}) == 1:
-        inner = {path: parts[1:] for path, parts in inner.items()}
-    names = {parts[0] for parts in inner.values() if parts}
-    flat = all(len(parts) == 1 for parts in inner.values())
-    if not flat or not 2 <= len(names) <= len(inner) // 2:
-        return {}
-    return {path: parts[0] for path, parts in inner.items()}
-
-
-def _cases(places: dict[str, Place]) -> None:
-    """Where folders side by side hold the same few file names, each folder is a patient and the name a domain."""
-    folders: dict[PurePosixPath, dict[str, str]] = {}
-    for path, place in places.items():
-        parent = PurePosixPath(path).parent
-        if place.inner and place.inner[-1] == parent.name and not place.mask:
-            part = stem(PurePosixPath(path).name).removeprefix(parent.name).strip("_-. ")
-            folders.setdefault(parent, {})[part] = path
-    counts = Counter(part for parts in folders.values() for part in parts)
-    # many folders and few names, each in most folders; classes are the other way round, and series are numbered
-    few = 2 <= len(counts) <= 20 and (len(counts) <= len(folders) or MASK_STEMS & {part.lower() for part in counts})
-    if (
-        len(folders) < 2
-        or not few
-        or any(2 * n < len(folders) or not re.search("[a-z]", part.lower()) for part, n in counts.items())
-    ):
-        return
-    for folder, parts in folders.items():
-        images = [part for part in parts if part.lower() not in MASK_STEMS]
-        masks = [path for part, path in parts.items() if part.lower() in MASK_STEMS]
-        for part in images:
-            place = places[parts[part]]
-            place.patient, place.domain = place.patient or folder.name, part
-            place.mask = masks[0] if masks else ""
-            if len(images) == 2:
-                place.pair = parts[images[1 - images.index(part)]]
-
-
-def _place(path: str) -> Place:
-    *folders, name = PurePosixPath(path).parts
-    place = Place("", ())
-    kept: list[str] = []
+def _part(path: str, folder: bool) -> _Part:
+    folders = list(PurePosixPath(path).parts)
+    name = "" if folder or not folders else folders.pop()
+    place, kept = Place(), list[str]()
     apart = ""  # train/1.png and test/1.png are two patients; trainA/1.png and trainB/1.png may be one
-    for folder in folders:
-        lower = folder.lower()
-        if match := DOMAINS.fullmatch(folder):
+    for each in folders:
+        lower = each.lower()
+        if match := DOMAINS.fullmatch(each):
             place.split, place.domain = match[1].lower(), match[2].lower()
             apart = place.split
-        elif lower in SPLIT_NAMES:
-            place.split = apart = SPLIT_NAMES[lower]
+        elif said := _split(each):
+            place.split = apart = said
         elif lower in IMAGES:
             place.split = place.split or IMAGES[lower]
         else:
-            kept.append(folder)
-            if PATIENT.fullmatch(folder):
-                place.patient = folder
-        if lower in ("imagestr", "imagests") and (channel := CHANNEL.search(stem(name))):
-            place.domain = channel[1]
+            kept.append(each)
+        if lower.startswith("images") and lower in IMAGES and (channel := CHANNEL.search(stem(name))):
+            place.domain = channel[1] if IMAGES[lower] else place.domain
     bare = stem(name)
     if place.domain.isdigit():  # the channels of an nnU-Net case show one patient
         bare = CHANNEL.sub("", bare)
-    place.inner = tuple(kept)
-    place.case = "/".join([*([apart] if apart else []), *kept, bare])
-    return place
+    return _Part(path, tuple(kept), bare, apart, place)
 
 
-def _key(path: str) -> str:
-    """A path without suffix, its folders in lower case: what an image and its mask have in common but a folder."""
-    *folders, name = PurePosixPath(path).parts
-    return "/".join([*(folder.lower() for folder in folders), stem(name)])
+def _split(folder: str) -> str:
+    """train, val or test of "Training", "test_set", "images_val"; "" of others."""
+    said = [word for word in names.words(folder) if word not in names.FILLERS | {"set", "sets", "imgs"}]
+    return SPLIT_NAMES.get(said[0], "") if len(said) == 1 else ""
 
 
-def _siblings(path: str, level: int, names: Sequence[str], by_key: Mapping[str, str]) -> list[str]:
-    """The files that stand at the same place when the folder at `level` is one of `names`, in their order."""
-    parts = _key(path).split("/")
-    found: dict[str, None] = {}
-    for name in names:
-        changed = "/".join([*parts[:level], name, *parts[level + 1 :]])
-        for key in (changed, CHANNEL.sub("", changed)):
-            if by_key.get(key, path) != path:
-                found[by_key[key]] = None
-    return list(found)
+def _roles(parts: Sequence[_Part]) -> list[str]:
+    """What the folders of each level stand for, one level for the whole set: "patient", "class", "domain", "site",
+    or "" for those that only sort."""
+    roles: list[str] = []
+    counts: list[int] = []
+    strong: set[int] = set()  # levels whose names say that they are patients, of which there are several
+    for level in range(DEEPEST):
+        tails: dict[str, set[str]] = defaultdict(set)
+        for part in parts:
+            if len(part.folders) > level:
+                tails[part.folders[level]].add(part.name)
+        if not tails:
+            break
+        if all(names.PATIENT.fullmatch(name) for name in tails):
+            roles.append("patient")
+            strong |= {level} if len(tails) > 1 else set()
+        else:
+            roles.append(names.role(tails, tails))
+        counts.append(len(tails))
+    patients = [level for level, found in enumerate(roles) if found == "patient"]
+    several = [level for level in patients if counts[level] > 1]
+    chosen = next((level for level in several if level in strong), next(iter([*several, *patients]), -1))
+    if chosen < 0:
+        chosen = _visits(parts, roles)
+    return [_settled(parts, roles, level, chosen) for level in range(len(roles))]
+
+
+def _visits(parts: Sequence[_Part], roles: Sequence[str]) -> int:
+    """The level of studies that stand for patients, since none is named: not those that hold the same file names."""
+    level = next((level for level, found in enumerate(roles) if found == "visit"), -1)
+    if level < 0:
+        return -1
+    held = Counter((part.folders[level], part.name) for part in parts if len(part.folders) > level)
+    shared = Counter(name for _, name in held)
+    same = sum(n for n in shared.values() if n > 1) >= 0.5 * len(held)
+    return -1 if same and not all(names.SLICES.fullmatch(name) or not name for name in shared) else level
+
+
+def _settled(parts: Sequence[_Part], roles: Sequence[str], level: int, patient: int) -> str:
+    """The role of a level, now that it is known which one the patients are."""
+    found = roles[level]
+    if level == patient:
+        return "patient"
+    here = [part for part in parts if len(part.folders) > level]
+    own = {part.folders[level] for part in here}
+    if found == "class" and "class" in roles[:level] and patient < 0:
+        return ""  # the outermost folders are the classes
+    if found == "class" and patient < 0 and len(own) > len(parts) // 2:
+        return "patient" if len(own) < len(here) else ""
+    if found == "class" and len(here) < 0.8 * len(parts):
+        return ""
+    if found == "class" and level > patient >= 0:  # a patient's folders are series, unless they say what they show
+        small = own <= set("0123456789") and "0" in own
+        return "class" if small or all(names.FINDINGS & set(names.words(name)) for name in own) else ""
+    return found if found in ("class", "domain", "site") else ""
+
+
+def _from_folders(parts: Sequence[_Part], roles: Sequence[str], layout: Layout) -> None:
+    """Fill in patient, domain and label where a folder's name is one."""
+    for part in parts:
+        site = ""
+        for name, found in zip(part.folders, roles, strict=False):
+            if found == "site":
+                site = f"{name}/"
+            elif found == "patient" and not part.place.patient:
+                part.place.patient = f"{site}{name}"
+            elif found == "domain" and not part.place.domain:
+                part.place.domain = name.lower() if name.lower() in FACING else name
+            elif found == "class" and not part.place.label:
+                part.place.label = name
+    _cases(parts)
+    patients = sorted({part.place.patient for part in parts} - {""})
+    if patients:
+        layout.patients.append(f"patients are the names of folders: {_some(patients)}")
+    if "class" in roles and all(part.place.label.isdecimal() or not part.place.label for part in parts):
+        level = roles.index("class")
+        before = "[^/]+/" * level if level else "^"
+        layout.patients.append(
+            f"folders that are numbers are taken for classes; if they are patients: --patient '{before}(\\d+)/'"
+        )
+
+
+def _cases(parts: Sequence[_Part]) -> None:
+    """Where folders side by side hold the same few file names, each folder is a patient and the name a domain."""
+    folders: dict[str, dict[str, _Part]] = defaultdict(dict)
+    for part in parts:
+        if part.name and part.folders and not part.place.domain:
+            parent = part.path.rpartition("/")[0]
+            if match := BIDS.fullmatch(part.name):
+                folders[parent][match[2]] = part
+            else:
+                head = next((f for f in reversed(part.folders) if part.name.startswith(f)), "")
+                folders[parent][part.name.removeprefix(head).strip("_-. ")] = part
+    counts = Counter(name for held in folders.values() for name in held)
+    if len(folders) < 2 or len(counts) < 2 or not (_few(counts, len(folders)) or all(map(names.is_contrast, counts))):
+        return
+    for held in folders.values():
+        for name, part in held.items():
+            around = [folder for folder in reversed(part.folders) if not names.is_contrast(folder)]
+            part.place.patient = part.place.patient or (around or part.folders)[0]
+            part.place.domain, part.name = name, ""
+            part.place.label = part.place.label if part.place.label != part.place.patient else ""
+
+
+def _few(counts: Mapping[str, int], folders: int) -> bool:
+    """Whether few names recur in most folders, and they are words: neither slices nor scans that are numbered."""
+    if len(counts) > min(20, folders) or any(2 * n < folders for n in counts.values()):
+        return False
+    if any(not re.search(r"[^\W\d_]", name) for name in counts if name):
+        return False
+    shapes = Counter(re.sub(r"\d+", "#", name) for name in counts if not names.is_contrast(name))
+    return not any(n > 1 and "#" in shape for shape, n in shapes.items())
+
+
+def _from_names(parts: Sequence[_Part], notes: list[str]) -> None:
+    """Fill in what the names of files say where no folder does: the contrast at their end, the patient before it."""
+    free = [part for part in parts if part.name and not part.place.patient]
+    if not free:
+        return
+    if not any(part.place.domain for part in parts):
+        _ends(free)
+    heads, doubtful = names.named_patients(part.name for part in free)
+    shown: dict[str, str] = {}
+    for part in free:
+        if head := heads.get(part.name, ""):
+            part.place.patient, part.place.guessed = head, True
+            shown.setdefault(head, part.name)
+    if shown and len(shown) < sum(part.place.guessed for part in free):
+        example = ", ".join(f"{head} of {name}" for head, name in list(shown.items())[:2])
+        notes.append(f"patients are told by the names of files: {example}, ...; otherwise: --patient REGEX")
+    if doubtful:
+        notes.append(
+            f"names of files suggest groups ({', '.join(doubtful)}), but each image counts as its own patient; if they "
+            "are patients: --patient REGEX"
+        )
+    for folder, stems in _by_folder(free).items():
+        if names.numbered(stems):
+            notes.append(
+                f"files are numbered like slices of one volume ({min(stems)} in {folder or 'the folder'}), but each "
+                "counts as a patient of its own, so that slices of one patient may lie in several splits; name the "
+                "patients: --patient REGEX, or a table (--labels)"
+            )
+            break
+
+
+def _by_folder(parts: Sequence[_Part]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for part in parts:
+        if not part.place.guessed and not part.place.domain:
+            found[part.path.rpartition("/")[0]].add(part.name)
+    return found
+
+
+def _ends(parts: Sequence[_Part]) -> None:
+    """001_t1 and 001_t2 in one folder: the ends are domains, what stands before is the case."""
+    split = {part.path: re.fullmatch(r"(.*[^-_. ])[-_. ]+([^-_. ]+)", part.name) for part in parts}
+    ends = Counter(match[2] for match in split.values() if match)
+    heads = Counter(match[1] for match in split.values() if match)
+    several = sum(n for n in heads.values() if n > 1)
+    if len(ends) > 12 or several < 0.5 * len(parts) or not names.domains(list(ends)):
+        return
+    for part in parts:
+        if match := split[part.path]:
+            part.name, part.place.domain = match[1], match[2]
+
+
+def _case(part: _Part, roles: Sequence[str]) -> str:
+    kept = [name for k, name in enumerate(part.folders) if k >= len(roles) or roles[k] != "domain"]
+    return "/".join(filter(None, (part.apart, *kept, part.name)))
+
+
+def _pairs(places: Mapping[str, Place]) -> None:
+    """Of two domains, the images of one case are each other's pair."""
+    if len({place.domain for place in places.values() if place.domain}) != 2:
+        return
+    by_case: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path, place in places.items():
+        if place.domain and place.domain not in "ab" and not place.domain.isdigit():
+            by_case[place.patient, place.case].append(path)
+    for two in by_case.values():
+        if len(two) == 2 and places[two[0]].domain != places[two[1]].domain:
+            places[two[0]].pair, places[two[1]].pair = two[1], two[0]
+
+
+def _masks(layout: Layout, masks: Mapping[str, Sequence[str]]) -> None:
+    several = 0
+    example = ""
+    for image, own in by_image(masks).items():
+        if image in layout.places:
+            layout.places[image].mask = first_mask(own)
+            several += len(own) > 1
+            example = example or (first_mask(own) if len(own) > 1 else "")
+    with_mask = sum(bool(place.mask) for place in layout.places.values())
+    if with_mask:
+        layout.notes.append(
+            f"{with_mask} of {len(layout.places)} images have a mask: column `mask`, not images themselves"
+        )
+    if several:
+        layout.notes.append(
+            f"{several} images have several masks; used is the first, as {example}: join them to use all"
+        )
+    if alone := sorted(mask for mask, images in masks.items() if not images):
+        layout.notes.append(f"{len(alone)} masks belong to no image by their names and are set apart: {_some(alone)}")
+
+
+def _some(names_: Sequence[str]) -> str:
+    return f"{', '.join(names_[:3])}{f', ... ({len(names_)})' if len(names_) > 3 else ''}"

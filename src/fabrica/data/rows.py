@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fabrica.about import ABOUT, about
@@ -13,6 +13,14 @@ from fabrica.data.find import Item
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
+
+TABLE = "a table with columns file and patient (--labels)"
+WAY_OUT = f"--patient REGEX, or {TABLE}"
+SPLITTABLE = 3  # studies of which one patient's name makes a split impossible
+STAND_IN = re.compile(
+    r"(anon\w*|unknown|none|n/?a|null|patient|test|phantom|deident\w*|redacted|removed|x+|0+|1|-+|\?+|\.+)( ?\d{0,2})",
+    re.IGNORECASE,
+)
 
 
 def table_of(labels: Path | None, root: Path, items: list[Item]) -> Table | None:
@@ -25,15 +33,23 @@ def _name(item: Item, root: Path) -> str:
     return item.frame if item.path.suffix.lower() == ".zip" else item.path.relative_to(root).as_posix()
 
 
-def fill(manifest: Manifest, items: list[Item], layout: layouts.Layout, table: Table | None, regex: str | None) -> None:
-    """Make the rows; whatever several sources could say is taken from the most deliberate one."""
+def fill(
+    manifest: Manifest, items: list[Item], masks: Mapping[str, Sequence[str]], table: Table | None, regex: str | None
+) -> None:
+    """Make the rows; whatever several sources could say is taken from the most deliberate one.
+
+    masks  mask -> its images, see `fabrica.data.mask_files`.
+    """
     root = manifest.root
-    places = [_place(item, root, layout) for item in items]
-    classes = layouts.classes({str(k): place for k, place in enumerate(places)})
+    paths = [_placed(item, root) for item in items]
+    series = {path for path, item in zip(paths, items, strict=True) if item.members and item.path not in item.members}
+    layout = layouts.read_layout(paths, masks, series)
+    labels = _labels(items, paths, layout.places)
     patient_of = _patient_finder(regex)
-    nameless = known = studies = 0
+    nameless = known = studies = told_by_place = 0
     used: Counter[str] = Counter()
-    for k, (item, place) in enumerate(zip(items, places, strict=True)):
+    for item, where in zip(items, paths, strict=True):
+        place = layout.places[where]
         path = item.path.relative_to(root).as_posix()
         said = table.lookup(_name(item, root)) if table else {}
         known += bool(said)
@@ -46,39 +62,50 @@ def fill(manifest: Manifest, items: list[Item], layout: layouts.Layout, table: T
             split=said.get("split") or item.split or place.split,
             modality=item.modality or said.get("modality", ""),
             domain=said.get("domain") or place.domain or _zip_domain(item),
-            label=said.get("label") or item.label or classes.get(str(k), ""),
+            label=said.get("label") or item.label or labels.get(where, ""),
             text=said.get("text", ""),
             **{name: told[name] or item.about.get(name, "") for name in ABOUT},
             mask=place.mask,
             pair=place.pair,
             sha256=item.sha256,
         )
-        whose = (asked.get("patient"), patient_of(path, item.frame), item.patient, said.get("patient"), place.patient)
+        whose = (asked.get("patient"), patient_of(path, item.frame), item.patient, said.get("patient"))
         row.patient = next(filter(None, whose), "")
-        if not row.patient and item.study:
+        if not row.patient and item.study and not place.patient:
             row.patient = item.study
             studies += 1
         elif not row.patient:
-            row.patient = row.id if item.frame else place.case
-            nameless += 1
+            row.patient = place.patient or (row.id if item.frame else place.case)
+            nameless += not place.patient
+            told_by_place += 1
         used[row.id] += 1
         manifest.rows.append(row)
     for row in manifest.rows:  # a.png beside a.jpg
         row.id = "/".join(filter(None, (row.path, row.frame))) if used[row.id] > 1 else row.id
-    manifest.notes += _notes(manifest.rows, nameless, known, table, set(classes.values()))
-    if studies:
-        manifest.notes.append(f"{studies} DICOM images name no patient: each study counts as one")
+    manifest.notes += _table_notes(table, known, len(items))
+    manifest.notes += _label_notes(set(labels.values()))
+    manifest.notes += layout.notes + (layout.patients if told_by_place else [])
+    manifest.notes += _patient_notes(len(items), nameless, studies) + _stand_ins(items, manifest.rows)
 
 
-def _place(item: Item, root: Path, layout: layouts.Layout) -> layouts.Place:
-    """The place of a file; for a member of a zip, the folders within it count too."""
-    path = item.path.relative_to(root).as_posix()
+def _labels(items: Sequence[Item], paths: Sequence[str], places: Mapping[str, layouts.Place]) -> dict[str, str]:
+    """Path -> class, by folders; none where each folder holds another patient, as the headers say."""
+    whose: dict[str, set[str]] = defaultdict(set)
+    for item, path in zip(items, paths, strict=True):
+        if places[path].label:
+            whose[places[path].label].add(item.patient)
+    own = [next(iter(patients)) for patients in whose.values() if len(patients) == 1]
+    if len(own) == len(whose) > 2 and len(set(own) - {""}) == len(own):
+        return {}
+    return {path: place.label for path, place in places.items() if place.label}
+
+
+def _placed(item: Item, root: Path) -> str:
+    """The path that tells what an image is; for a member of a zip, the folders within it count too."""
+    path = item.path.relative_to(root)
     if item.path.suffix.lower() == ".zip":
-        inside = PurePosixPath(path).parent / item.frame
-        return layouts.read_layout([inside.as_posix()]).places[inside.as_posix()]
-    if path in layout.places:
-        return layout.places[path]
-    return layouts.read_layout([path]).places[path]
+        return (PurePosixPath(path.as_posix()).parent / item.frame).as_posix()
+    return path.as_posix()
 
 
 def _zip_domain(item: Item) -> str:
@@ -104,17 +131,46 @@ def _patient_finder(regex: str | None) -> Callable[[str, str], str]:
     return find
 
 
-def _notes(rows: list[Row], nameless: int, known: int, table: Table | None, classes: set[str]) -> list[str]:
+def _table_notes(table: Table | None, known: int, count: int) -> list[str]:
+    if table is None:
+        return []
+    what = ", ".join(f"{fact} ({column})" for fact, column in table.columns.items()) or "nothing of use"
+    return [f"{table.path.name} knows {known} of {count} images: {what}", *table.notes]
+
+
+def _label_notes(classes: set[str]) -> list[str]:
+    if not classes:
+        return []
+    shown = sorted(classes)
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return [f"labels are the names of folders: {', '.join(shown[:8])}{more}"]
+
+
+def _patient_notes(count: int, nameless: int, studies: int) -> list[str]:
     notes = []
-    if table:
-        what = ", ".join(f"{fact} ({column})" for fact, column in table.columns.items()) or "nothing of use"
-        notes.append(f"{table.path.name} knows {known} of {len(rows)} images: {what}")
-    if classes:
-        shown = sorted(classes)
-        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-        notes.append(f"labels are the names of folders: {', '.join(shown[:8])}{more}")
-    if nameless == len(rows):
-        notes.append("no patient ids: a patient-wise split is impossible, each image counts as its own patient")
+    way = f"if several are of one, name it: {WAY_OUT}"
+    if nameless == count:
+        notes.append(f"no patient ids: a patient-wise split is impossible, each image counts as its own patient; {way}")
     elif nameless:
-        notes.append(f"{nameless} of {len(rows)} images have no patient id: each of them counts as its own patient")
+        notes.append(f"{nameless} of {count} images have no patient id: each of them counts as its own patient; {way}")
+    if studies:
+        notes.append(f"{studies} DICOM images name no patient: each study counts as one; {way}")
+    return notes
+
+
+def _stand_ins(items: Sequence[Item], rows: Sequence[Row]) -> list[str]:
+    """One PatientID for many studies is no patient, but nobody can say whose they are."""
+    studies: dict[str, set[str]] = defaultdict(set)
+    for item, row in zip(items, rows, strict=True):
+        if item.patient and row.patient == item.patient:
+            studies[item.patient].add(item.study)
+    notes = []
+    for patient, own in studies.items():
+        alone = len(studies) == 1 and len(own) >= SPLITTABLE
+        if alone or (STAND_IN.fullmatch(patient.strip()) and len(own) > 1):
+            count = sum(row.patient == patient for row in rows)
+            notes.append(
+                f"{count} images of {len(own)} studies name one patient, {patient!r}: they stay in one split; if that "
+                f"stands in for several patients, name them: --patient '^([^/]+)/' where each has a folder, or {TABLE}"
+            )
     return notes

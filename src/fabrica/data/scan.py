@@ -14,9 +14,10 @@ import numpy as np
 
 from fabrica import io
 from fabrica.about import about
-from fabrica.data import layouts, mimic
+from fabrica.data import mimic
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest
+from fabrica.data.mask_files import masks_of
 from fabrica.data.rows import fill, table_of
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
@@ -71,14 +72,14 @@ def scan(
     if _is_mimic(folder, layout, views, reports, labels or patient_regex):
         return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
     root, files = (folder, walk(folder)) if folder.is_dir() else (folder.parent, [folder])
-    places = layouts.read_layout(_relative(path, root) for path in files)
-    found = find([path for path in files if _relative(path, root) not in places.masks])
+    masks = masks_of(_relative(path, root) for path in files)
+    found = find([path for path in files if _relative(path, root) not in masks])
     items, damaged = _verified(found.items, workers, progress) if verify else (found.items, [])
     rejected = [(_relative(path, root), reason) for path, reason in [*found.rejected, *damaged]]
     if not items:
         raise FabricaError(_nothing(folder, found.ignored, rejected))
     manifest = Manifest([], root, [], sorted(rejected))
-    fill(manifest, items, places, table_of(labels, root, items), patient_regex)
+    fill(manifest, items, masks, table_of(labels, root, items), patient_regex)
     manifest.notes += split_rows(manifest.rows, fractions, seed)
     manifest.notes += remove_leaks(manifest.rows)
     if not verify:

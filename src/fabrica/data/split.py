@@ -51,16 +51,37 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
         published.clear()
     torn = [patient for patient, splits in published.items() if len(splits) > 1]
     if torn:
-        notes.append(f"{len(torn)} patients are in two splits as published: all their images go to train")
+        notes.append(
+            f"{len(torn)} patients are in two splits as published ({', '.join(sorted(torn)[:3])}): all their images go to "
+            "train; if they are different people, name them apart: --patient REGEX"
+        )
     fixed = {patient: "train" if len(splits) > 1 else next(iter(splits)) for patient, splits in published.items()}
     chosen = fixed | _draw_val(fixed, fractions, seed, notes)
-    free = {row.patient for row in rows} - set(fixed)
+    free = {whose[row.patient] for row in rows} - set(fixed)
     chosen |= assign(free, fractions, seed)
     for row in rows:
-        row.split = chosen[row.patient]
+        row.split = chosen[whose[row.patient]]
     if len(chosen) < 3:
         notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least 3 are needed")
     return notes
+
+
+def _together(rows: Iterable[Row]) -> dict[str, str]:
+    """Patient -> the one who stands for all whose images are pairs of one another: the first by name."""
+    rows = list(rows)
+    whose = {row.patient: row.patient for row in rows}
+    by_path = {row.path: row.patient for row in rows}
+
+    def first(patient: str) -> str:
+        while whose[patient] != patient:
+            patient = whose[patient]
+        return patient
+
+    for row in rows:
+        if row.pair in by_path:
+            one, other = sorted((first(row.patient), first(by_path[row.pair])))
+            whose[other] = one
+    return {patient: first(patient) for patient in whose}
 
 
 def _draw_val(fixed: dict[str, str], fractions: Fractions, seed: int, notes: list[str]) -> dict[str, str]:

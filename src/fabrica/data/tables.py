@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fabrica.errors import UsageError
@@ -29,6 +29,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 AMBIGUOUS: dict[str, str] = {}  # stands for a name that several rows claim
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npz", ".zip", ".dcm", ".dicom", ".ima",
+            ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".bmp", ".gif")  # fmt: skip
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Table:
     facts: dict[str, dict[str, str]]
     columns: dict[str, str]  # fact -> the column it comes from
     asked: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def lookup(self, name: str) -> dict[str, str]:
         """What is known of an image with this relative path or member name: first by the path as it stands, then
@@ -55,10 +58,8 @@ class Table:
 
 def stem(name: str) -> str:
     """The name without its suffixes for images: "a.b.nii.gz" -> "a.b", "CT.1.2.3" stays."""
-    for suffix in (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npz", ".zip", ".dcm", ".dicom"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    lower = name.lower()
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if lower.endswith(suffix)), name)
 
 
 def find_table(folder: Path, names: Sequence[str]) -> Table | None:
