@@ -43,17 +43,18 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
     published; where val is not published, it is drawn by patient from the published train.
     """
     notes: list[str] = []
+    whose = _together(rows)
     published: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.split:
-            published[row.patient].add(row.split)
+            published[whose[row.patient]].add(row.split)
     if set().union(*published.values()) <= {"train"}:
         published.clear()
     torn = [patient for patient, splits in published.items() if len(splits) > 1]
     if torn:
         notes.append(
-            f"{len(torn)} patients are in two splits as published ({', '.join(sorted(torn)[:3])}): all their images go to "
-            "train; if they are different people, name them apart: --patient REGEX"
+            f"{len(torn)} patients are in two splits as published ({', '.join(sorted(torn)[:3])}): all their images go "
+            "to train; if they are different people, name them apart: --patient REGEX"
         )
     fixed = {patient: "train" if len(splits) > 1 else next(iter(splits)) for patient, splits in published.items()}
     chosen = fixed | _draw_val(fixed, fractions, seed, notes)
