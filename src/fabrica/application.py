@@ -287,7 +287,7 @@ def _slices(data: Float32) -> list[Float32]:
 
 
 def _write_map(image: Image, path: Path, description: str, made_by: dict[str, Any]) -> None:
-    origin = {key: value for key, value in image.origin.items() if key not in ("nifti", "step")}  # stored as floats
+    origin = {key: value for key, value in image.origin.items() if key not in ("stored", "step")}  # stored as floats
     io.write(image.with_data(image.data, origin=origin), path, translated=True, description=description, **made_by)
 
 

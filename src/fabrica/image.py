@@ -13,6 +13,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 UNITS = ("HU", "SUV", "Gy", "arbitrary", "label")
+VOLUMES = ("nifti", "metaimage", "nrrd", "mgh")
+"""The formats beside DICOM that keep volumes with their place in a patient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Image:
     unit    one of UNITS: "HU" (CT numbers), "SUV" (PET by body weight, g/ml), "Gy" (radiation dose), "arbitrary" (MR,
             X-ray, photographs), "label" (integers).
     origin  what a writer needs to give the header back, and what a codec may trust. Keys in use:
-            "path", "format" ("dicom" | "nifti" | "raster" | "npz" | "phantom"), "modality" (DICOM's two
+            "path", "format" ("dicom" | one of VOLUMES | "raster" | "npz" | "phantom"), "modality" (DICOM's two
             letters: CT, MR, DX, CR, PT, ...), "patient", "range" ((lowest, highest) storable value),
             "step" (the difference between two neighbouring stored values), "window" (centre, width),
             "dicom" (a tuple of pydicom Datasets without pixels, one a slice), "grid" and "shape" (the affine and
@@ -34,6 +36,7 @@ class Image:
             what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
             "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose
             slices are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
+            "stored" (of VOLUMES: number type, slope and intercept in the file, and which axis of it had one voxel),
             "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
             model, the latter of a patient). Absent: none.
     """
@@ -72,6 +75,24 @@ class Image:
         """Millimetres between voxel centres in array order: (H, W) or (D, H, W)."""
         columns = np.linalg.norm(self.affine[:3, :3], axis=0)
         return tuple(float(s) for s in columns[: len(self.size)][::-1])
+
+    @property
+    def placed(self) -> bool:
+        """Whether the affine says how the image lies in a patient, so that it can be turned as radiologists look.
+
+        Volume formats mean theirs. Scale alone, from the origin, is what is left where nothing is known. Pictures, and
+        DICOM objects of one slice, are made to be seen as they are stored: never turned, whatever they know.
+        """
+        bare = np.array_equal(self.affine, np.diag(np.abs(np.diag(self.affine))))
+        if len(self.size) == 2:
+            return self.origin.get("format") in VOLUMES and not bare
+        return self.origin.get("format") in VOLUMES or not bare
+
+    @property
+    def measured(self) -> bool:
+        """Whether the affine is in millimetres: placed images, those of DICOM, and every scale but that of formats
+        which know none."""
+        return not np.array_equal(self.affine, np.eye(4)) or self.origin.get("format") in ("dicom", *VOLUMES)
 
     def with_data(self, data: Float32, **changes: Any) -> Image:
         """The same place and origin with other voxels."""

@@ -9,7 +9,7 @@ import numpy as np
 from fabrica.codec import Codec
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset
-from fabrica.data.standardise import is_placed, learned
+from fabrica.data.standardise import learned
 from fabrica.image import Float32, Float64, Image
 from fabrica.recipe import SeenConfig
 from fabrica.translation import Way, turned, turned_spacing
@@ -47,7 +47,7 @@ def unlike(image: Image, way: Way) -> list[str]:
     modality = str(image.origin.get("modality", ""))
     if known.modality and modality and "OT" not in (modality, known.modality) and modality != known.modality:
         reasons.append(f"its modality is {modality}, and {known.modality} in training")
-    if known.extent and is_placed(image):
+    if known.extent and image.measured:
         spacing = turned_spacing(image, way)[1:]
         extent = max(n * mm for n, mm in zip(turned(image.data, image, way).shape[2:], spacing, strict=True))
         low, high = known.extent[0] * (1 - FIELD), known.extent[1] * (1 + FIELD)

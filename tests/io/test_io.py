@@ -140,7 +140,7 @@ def test_as_overrides_the_suffix(tmp_path: Path) -> None:
     for as_ in ("png", "nifti", "npz", "tiff", "jpeg", "dicom"):
         (path,) = fio.write(grey(1, 8, 8), tmp_path / "x.bin", as_=as_, synthetic=True)
         assert fio.format_of(path) == as_
-    with pytest.raises(UsageError, match="as_='gif'; expected one of dicom, nifti, png"):
+    with pytest.raises(UsageError, match="as_='gif'; expected one of dicom, nifti, metaimage"):
         fio.write(grey(1, 8, 8), tmp_path / "x", as_="gif")
     with pytest.raises(UsageError, match="without a suffix"):
         fio.write(grey(1, 8, 8), tmp_path / "x")

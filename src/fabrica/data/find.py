@@ -15,7 +15,7 @@ from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
 from fabrica.io import dicom
 
-IMAGES = (".nii", ".nii.gz", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
+IMAGES = (*io.VOLUME_SUFFIXES, ".png", ".tif", ".tiff", ".jpg", ".jpeg")
 CONTAINERS = (".npz", ".zip")
 OTHER = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py", ".parquet", ".gz",
          ".xlsx", ".log", ".tar", ".bvec", ".bval")  # fmt: skip

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import affine_transform
 
 from fabrica.data.manifest import Manifest, Row
-from fabrica.data.standardise import is_placed, name
+from fabrica.data.standardise import name
 from fabrica.data.tables import stem
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Float64, Image
@@ -84,11 +84,12 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
     Raises UsageError for grids that cannot be compared, and for images that lie apart.
     """
     if image.size == grid.size and np.allclose(image.affine, grid.affine, atol=SAME):
-        return image
-    both_placed = is_placed(image) and is_placed(grid)
+        return _facing(image, grid)
+    both_placed = image.measured and grid.measured
     if image.size == grid.size and not both_placed:
         steps = np.linalg.norm(image.affine[:3, :3], axis=0)  # stored alike, so they must be turned alike
-        return image.with_data(image.data, affine=grid.affine if is_placed(grid) else np.diag([*steps, 1.0]))
+        affine = grid.affine if grid.measured else np.diag([*steps, 1.0])
+        return _facing(image.with_data(image.data, affine=affine), grid)
     if not both_placed or len(image.size) != 3 or len(grid.size) != 3:
         raise UsageError(
             f"{name(image)} is {_shape(image)} and its pair {name(grid)} is {_shape(grid)}: without positions in mm "
@@ -106,6 +107,14 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
     moved = [affine_transform(c, matrix[:3], output_shape=grid.size, order=order, mode="nearest") for c in image.data]
     values, origin = np.where(inside, np.stack(moved), np.float32(outside)), {**image.origin, "resampled": True}
     return image.with_data(values, affine=grid.affine, origin=origin)
+
+
+def _facing(image: Image, grid: Image) -> Image:
+    """A picture on its grid, turned like that when a network is shown both, whatever formats they are of."""
+    if len(image.size) == 3 or image.placed == grid.placed:
+        return image
+    origin = {**image.origin, "format": grid.origin.get("format", "")}
+    return image.with_data(image.data, affine=grid.affine, origin=origin)
 
 
 def _inside(matrix: Float64, size: Sequence[int], out: Sequence[int]) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ import numpy as np
 from fabrica.codec import Codec, Limits
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
+from fabrica.io.display import facing, upright
 
 Spacing = tuple[float, ...]
 
@@ -35,7 +36,8 @@ def standardise(
 
     A volume for a 3-D size gives one array, turned to the nearest RAS+ order: W runs to the patient's right, H to
     anterior, D to superior. A volume for a 2-D size gives the middle third of its axial slices (or all of them), each
-    as a radiologist sees it: row 0 anterior, column 0 the patient's right. An image that is 2-D stays as it stands.
+    as a radiologist sees it: row 0 anterior, column 0 the patient's right. A single slice whose plane is known
+    (`Image.placed`) is turned alike, see `faced`; any other 2-D image stays as it stands.
     Percentile limits are those of the whole volume, unless `limits` are given. `fit` is that of
     `fabrica.recipe.DataConfig`; "pad" and "crop" keep the proportions in mm where the spacing is known. Padding is the
     codec's low value (label 0). What is cut off at the front is a multiple of `step` pixels, so that images made of
@@ -56,12 +58,11 @@ def standardise(
         )
     if len(image.size) < len(size):
         raise UsageError(f"{name(image)} is 2-D and data.size {list(size)} is a volume's; give [H, W]")
-    if len(image.size) == 3:
-        image = oriented(image, "RAS" if len(size) == 3 else "LPS")
+    image = oriented(image, "RAS" if len(size) == 3 else "LPS") if len(image.size) == 3 else faced(image)
     if context and len(image.size) == len(size):
         raise UsageError(f"{name(image)} is one slice, and data.context={context} needs its neighbours; give volumes")
     values = image.data if codec.kind == "label" else codec.scaled(image.data, limits or codec.limits(image.data))
-    spacing = image.spacing if is_placed(image) else ()
+    spacing = image.spacing if image.measured else ()
     if len(image.size) == len(size):
         yield _fitted(values, codec, size, fit, spacing, step)
         return
@@ -74,8 +75,8 @@ def standardise(
 def placed(image: Image, size: Sequence[int], fit: str) -> Float64:
     """The affine (4, 4) of what `standardise` makes of an image of as many dimensions as `size`: where it lies in
     mm."""
-    image = oriented(image, "RAS") if len(image.size) == 3 else image
-    inner = inner_size(image.size, size, fit, image.spacing if is_placed(image) else ())
+    image = oriented(image, "RAS") if len(image.size) == 3 else faced(image)
+    inner = inner_size(image.size, size, fit, image.spacing if image.measured else ())
     affine = image.affine.copy()
     for axis, (source, have, want) in enumerate(zip(image.size, inner, size, strict=True)):
         k = len(size) - 1 - axis
@@ -108,9 +109,20 @@ def name(image: Image) -> str:
     return str(image.origin.get("path") or image.origin.get("patient") or "an image")
 
 
-def is_placed(image: Image) -> bool:
-    """Whether the affine says something, or is the default of formats that know no millimetres."""
-    return not np.array_equal(image.affine, np.eye(4)) or image.origin.get("format") in ("dicom", "nifti")
+def faced(image: Image) -> Image:
+    """A 2-D image as `fabrica.io.to_display` shows it, where its plane in the patient is known: an axial one like the
+    slices of a volume, the others with the head at the top. The affine follows; every other image is as it was."""
+    if len(image.size) != 2 or not image.placed:
+        return image
+    swapped, flipped = facing(image.affine)
+    data, affine = upright(image.data, image.affine), image.affine.copy()
+    if swapped:
+        affine[:, [0, 1]] = affine[:, [1, 0]]
+    for k in (0, 1):
+        if flipped[k]:
+            affine[:, 3] += affine[:, k] * (data.shape[2 - k] - 1)
+            affine[:, k] *= -1
+    return image.with_data(data, affine=affine)
 
 
 def oriented(image: Image, order: str) -> Image:

@@ -1,4 +1,4 @@
-"""Files in and out: DICOM, NIfTI, pictures (PNG, JPEG, TIFF), npz and zip, by one `read` and one `write`.
+"""Files in and out: DICOM, NIfTI, MetaImage, NRRD, MGH, pictures, npz and zip, by one `read` and one `write`.
 
 A reader goes by the content of a file, and by its suffix only where the content says nothing.
 """
@@ -6,17 +6,20 @@ A reader goes by the content of a file, and by its suffix only where the content
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fabrica.errors import ReadError, UsageError, did_you_mean
-from fabrica.image import Image
+from fabrica.image import VOLUMES, Image
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.display import to_display
 
 __all__ = [
     "DEFAULT_BUDGET",
     "SUFFIXES",
+    "UNREAD",
+    "VOLUME_SUFFIXES",
     "format_of",
     "frames",
     "npz_labels",
@@ -26,14 +29,80 @@ __all__ = [
     "write",
 ]
 
-SUFFIXES = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm", "npz": ".npz", "tiff": ".tif"}  # of what is written
+SUFFIXES = {  # of what is written
+    "png": ".png",
+    "nifti": ".nii.gz",
+    "dicom": ".dcm",
+    "npz": ".npz",
+    "tiff": ".tif",
+    "metaimage": ".mha",
+    "nrrd": ".nrrd",
+    "mgh": ".mgz",
+}
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz")
+"""Of the volume formats beside DICOM."""
 
-_EXPECTED = "expected DICOM, NIfTI, PNG, JPEG, TIFF, npz or zip"
-_KNOWN_SUFFIXES = (".dcm", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npz", ".zip")
+UNREAD = {
+    ".par": ("Philips PAR/REC", "dcm2niix"),
+    ".rec": ("Philips PAR/REC", "dcm2niix"),
+    ".xmlrec": ("Philips PAR/REC", "dcm2niix"),
+    ".mnc": ("MINC", "mnc2nii"),
+    ".v": ("ECAT", "nib-convert"),
+    ".hdr": ("Analyze or a NIfTI pair", "nib-convert, to .nii.gz"),
+    ".img": ("Analyze or a NIfTI pair", "nib-convert, to .nii.gz"),
+    ".head": ("AFNI", "3dAFNItoNIFTI"),
+    ".brik": ("AFNI", "3dAFNItoNIFTI"),
+    ".mif": ("MRtrix", "mrconvert"),
+    ".mih": ("MRtrix", "mrconvert"),
+    "2dseq": ("Bruker ParaVision", "brkraw"),
+    ".2dseq": ("Bruker ParaVision", "brkraw"),
+    ".fdf": ("Varian FDF", "ImageJ, to .tif"),
+    ".b8": ("bare voxels of 8 bits", "a .mhd header beside it"),
+    ".gipl": ("GIPL", "SimpleITK, to .mha"),
+    ".mrc": ("MRC", "SimpleITK, to .mha"),
+    ".vti": ("VTK", "ParaView, to .mha"),
+    ".vtk": ("VTK", "ParaView, to .mha"),
+    ".h5": ("HDF5", "h5py and nibabel, to .nii.gz"),
+    ".hdf5": ("HDF5", "h5py and nibabel, to .nii.gz"),
+    ".mat": ("MATLAB", "niftiwrite of MATLAB"),
+    ".npy": ("a NumPy array", "numpy.savez, to .npz"),
+    ".bmp": ("BMP", "magick mogrify -format png"),
+    ".gif": ("GIF", "magick mogrify -format png"),
+    ".webp": ("WebP", "magick mogrify -format png"),
+    ".heic": ("HEIC", "magick mogrify -format png"),
+    ".pgm": ("PNM", "magick mogrify -format png"),
+    ".ppm": ("PNM", "magick mogrify -format png"),
+    ".pnm": ("PNM", "magick mogrify -format png"),
+    ".jp2": ("JPEG 2000", "magick mogrify -format png"),
+    ".j2k": ("JPEG 2000", "magick mogrify -format png"),
+    ".svs": ("a whole slide", "vips dzsave, to tiles"),
+    ".ndpi": ("a whole slide", "vips dzsave, to tiles"),
+    ".mrxs": ("a whole slide", "vips dzsave, to tiles"),
+    ".scn": ("a whole slide", "vips dzsave, to tiles"),
+    ".vms": ("a whole slide", "vips dzsave, to tiles"),
+    ".bif": ("a whole slide", "vips dzsave, to tiles"),
+    ".czi": ("microscopy", "bfconvert, to .tif"),
+    ".nd2": ("microscopy", "bfconvert, to .tif"),
+    ".lif": ("microscopy", "bfconvert, to .tif"),
+    ".avi": ("a video", "ffmpeg, to frames as .png"),
+    ".mp4": ("a video", "ffmpeg, to frames as .png"),
+    ".mov": ("a video", "ffmpeg, to frames as .png"),
+    ".mkv": ("a video", "ffmpeg, to frames as .png"),
+}
+"""Images that are not read: how the name ends, in lower case -> what it is, and what converts it to what is read."""
+
+_EXPECTED = "expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG, JPEG, TIFF, npz or zip"
+_KNOWN_SUFFIXES = (".dcm", *VOLUME_SUFFIXES, ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npz", ".zip")
 _FORMATS = {
     ".dcm": "dicom",
     ".nii": "nifti",
     ".nii.gz": "nifti",
+    ".mha": "metaimage",
+    ".mhd": "metaimage",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".mgz": "mgh",
+    ".mgh": "mgh",
     ".png": "png",
     ".tif": "tiff",
     ".tiff": "tiff",
@@ -50,12 +119,14 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
             number of a multi-frame DICOM, a SeriesInstanceUID of a folder. See `frames`.
     budget  bytes of memory the decoded image may need; checked before anything is decoded.
     What a caller may want to refuse stands in the image's origin: "missing", the number of slices that a volume of
-    DICOM slices lacks, and "nan", the number of NIfTI voxels that were not finite and were set to the lowest value.
+    DICOM slices lacks, and "nan", the number of voxels that were not finite and were set to the lowest value.
     Raises ReadError, in one line, for whatever cannot be read.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, frame, budget)
+        from fabrica.io.dicom import read_folder
+
+        return read_folder(path, frame, budget)
     kind = format_of(path)
     if kind == "dicom":
         from fabrica.io.dicom import read_dicom
@@ -65,12 +136,10 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
         from fabrica.io.archive import read_npz, read_zip
 
         return read_npz(path, frame, budget) if kind == "npz" else read_zip(path, frame, budget)
+    if kind in VOLUMES:
+        return _volume_reader(kind)[0](path, frame, budget)
     if frame:
         raise ReadError(f"{path}: holds one image, found frame {frame!r}; leave the frame out")
-    if kind == "nifti":
-        from fabrica.io.nifti import read_nifti
-
-        return read_nifti(path, budget)
     from fabrica.io.raster import read_raster
 
     return read_raster(path, budget)
@@ -84,9 +153,16 @@ def frames(path: str | Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     """
     path = Path(path)
     if path.is_dir():
-        series = list(_series(path))
-        return [""] if len(series) == 1 else series
+        from fabrica.io.dicom import frames_below
+
+        return frames_below(path)
     kind = format_of(path)
+    if kind == "dicom":
+        from fabrica.io.dicom import frames_in
+
+        return frames_in(path, budget)
+    if kind in VOLUMES:
+        return _volume_reader(kind)[1](path, budget)
     if kind not in ("npz", "zip"):
         return [""]
     from fabrica.io.archive import npz_frames, zip_frames
@@ -119,8 +195,8 @@ def write(
                 patient, if there was one. With or without it, a DICOM object whose origin["modality"] differs from
                 its source's becomes a new object of that modality in the source's study; else it is a copy with
                 new pixels.
-    as_         "dicom", "nifti", "png", "tiff", "jpeg" or "npz", instead of the suffix; a volume's path without a
-                suffix is a folder of DICOM slices.
+    as_         "dicom", "nifti", "metaimage", "nrrd", "mgh", "png", "tiff", "jpeg" or "npz", instead of the suffix; a
+                volume's path without a suffix is a folder of DICOM slices.
     bits, clip  for pictures: see `fabrica.io.raster.write_raster`.
     provenance  software, version, model, model_hash, seed, description, and for DICOM uid_seed.
     Raises UsageError where the format cannot hold the image, FabricaError where the disk refuses.
@@ -143,11 +219,9 @@ def write(
 
         files: list[Path] = write_dicom(image, path, synthetic=synthetic, translated=translated, **provenance)
         return files
-    if kind == "nifti":
-        from fabrica.io.nifti import write_nifti
-
-        write_nifti(image, path, found)
-    elif kind == "npz":
+    if kind in VOLUMES:
+        return _write_volume(kind, image, path, found)
+    if kind == "npz":
         from fabrica.io.archive import write_npz
 
         write_npz(image, path, found)
@@ -159,9 +233,11 @@ def write(
 
 
 def format_of(path: str | Path) -> str:
-    """ "dicom", "nifti", "png", "jpeg", "tiff", "npz" or "zip", by content, of a file; ReadError for others."""
+    """ "dicom", "nifti", "metaimage", "nrrd", "mgh", "png", "jpeg", "tiff", "npz" or "zip", by content, of a file.
+
+    Raises ReadError for others.
+    """
     from fabrica.io.dicom import is_dicom
-    from fabrica.io.nifti import is_nifti
     from fabrica.io.raster import raster_kind
 
     path = Path(path)
@@ -180,11 +256,64 @@ def format_of(path: str | Path) -> str:
         from fabrica.io.archive import is_npz
 
         return "npz" if path.suffix.lower() == ".npz" or is_npz(path) else "zip"
-    if is_nifti(_gunzip(head) if head.startswith(b"\x1f\x8b") else head):
-        return "nifti"
+    if volume := _volume_kind(head):
+        return volume
     if is_dicom(path):
         return "dicom"
     raise ReadError(f"{path}: {_complaint(path, head)}; {_EXPECTED}")
+
+
+def _volume_kind(head: bytes) -> str:
+    """Which of VOLUMES a file that begins so is, "" for none."""
+    from fabrica.io.metaimage import is_metaimage
+    from fabrica.io.mgh import is_mgh
+    from fabrica.io.nifti import is_nifti
+    from fabrica.io.nrrd import is_nrrd
+
+    if head.startswith(b"\x1f\x8b"):
+        head = _gunzip(head)
+    known = {"nifti": is_nifti, "nrrd": is_nrrd, "mgh": is_mgh, "metaimage": is_metaimage}
+    return next((kind for kind, looks_so in known.items() if looks_so(head)), "")
+
+
+def _volume_reader(kind: str) -> tuple[Callable[[Path, str, int], Image], Callable[[Path, int], list[str]]]:
+    """What reads a file of this kind, and what lists its volumes."""
+    if kind == "metaimage":
+        from fabrica.io.metaimage import metaimage_frames, read_metaimage
+
+        return read_metaimage, metaimage_frames
+    if kind == "nrrd":
+        from fabrica.io.nrrd import nrrd_frames, read_nrrd
+
+        return read_nrrd, nrrd_frames
+    if kind == "mgh":
+        from fabrica.io.mgh import mgh_frames, read_mgh
+
+        return read_mgh, mgh_frames
+    from fabrica.io.nifti import nifti_frames, read_nifti
+
+    return read_nifti, nifti_frames
+
+
+def _write_volume(kind: str, image: Image, path: Path, marks: dict[str, str]) -> list[Path]:
+    """Write one of VOLUMES: the file, and the file beside it that some headers have for the voxels."""
+    if kind == "metaimage":
+        from fabrica.io.metaimage import write_metaimage
+
+        return write_metaimage(image, path, marks)
+    if kind == "nrrd":
+        from fabrica.io.nrrd import write_nrrd
+
+        return write_nrrd(image, path, marks)
+    if kind == "mgh":
+        from fabrica.io.mgh import write_mgh
+
+        write_mgh(image, path, marks)
+    else:
+        from fabrica.io.nifti import write_nifti
+
+        write_nifti(image, path, marks)
+    return [path]
 
 
 def suffix_of(as_: str, dims: int = 2) -> str:
@@ -225,36 +354,3 @@ def _output_format(image: Image, path: Path, as_: str) -> str:
     if suffix not in _FORMATS:
         raise UsageError(f"{path}: cannot write {suffix or 'without a suffix'}; expected one of {', '.join(_FORMATS)}")
     return _FORMATS[suffix]
-
-
-def _read_folder(path: Path, frame: str, budget: int) -> Image:
-    from fabrica.io.dicom import read_dicom, read_series
-
-    series = _series(path)
-    if frame and frame not in series:
-        raise ReadError(f"{path}: no series {frame!r}; found {', '.join(series)}")
-    if not frame and len(series) > 1:
-        listed = "; ".join(f"{uid} ({len(files)} files)" for uid, files in list(series.items())[:5])
-        raise ReadError(f"{path}: {len(series)} DICOM series, expected one; name one as the frame: {listed}")
-    files = series[frame] if frame else next(iter(series.values()))
-    return read_dicom(files[0], "", budget) if len(files) == 1 else read_series(files, budget)
-
-
-def _series(folder: Path) -> dict[str, list[Path]]:
-    """The DICOM files directly in a folder, by series.
-
-    De-identification often blanks the SeriesInstanceUID. Where no file has one, all are taken as one series under
-    the folder's name; `read_series` then insists that their sizes, spacings and orientations agree.
-    """
-    from fabrica.io.dicom import group_series, is_dicom
-
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    slices = [p for p in files if p.name != "DICOMDIR" and is_dicom(p)]
-    if not slices:
-        raise ReadError(
-            f"{folder}: no DICOM slice among {len(files)} files; expected a folder of one series, or a file"
-        )
-    series = group_series(slices)
-    if all(uid == str(members[0]) for uid, members in series.items()):  # group_series' way to say "none"
-        return {str(folder): slices}
-    return series

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from fabrica.image import Array, Image
+from fabrica.image import Array, Float64, Image
 
 Uint8 = npt.NDArray[np.uint8]
 Window = tuple[float, float]
@@ -20,7 +20,8 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
 
     A volume shows its middle slice along the array's first axis, turned as radiologists look at it: anterior at
     the top of an axial slice, head at the top of the others, the patient's right on the left, and anterior on the
-    left of a sagittal slice. Pictures, 2-D DICOM and whatever has no place in a patient stay as stored.
+    left of a sagittal slice. A plane of a volume format is turned alike. Pictures, 2-D DICOM and whatever has no place
+    in a patient (`Image.placed`) stay as stored.
 
     window  (centre, width) in physical units; by default origin's, else a declared 8-bit range, else the 0.5th to
             99.5th percentile of what is shown.
@@ -29,39 +30,34 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
     data = image.data[:3] if colour else image.data[:1]
     if data.ndim == 4:
         middle = data[:, data.shape[1] // 2]
-        plane = _upright(middle, image.affine) if _has_place(image) else middle
+        plane = upright(middle, image.affine) if image.placed else middle
     else:
-        plane = _upright(data, image.affine) if image.origin.get("format") == "nifti" else data
+        plane = upright(data, image.affine) if image.placed else data
     low, high = _limits(image, plane, window)
     scaled = np.clip((plane.astype(np.float64) - low) * (255.0 / (high - low)), 0, 255)
     pixels: Uint8 = np.rint(np.nan_to_num(scaled)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if colour else pixels[0])
 
 
-def _has_place(image: Image) -> bool:
-    """False for an affine that no scanner made: scale alone, from the origin. NIfTI's are always meant."""
-    if image.origin.get("format") == "nifti":
-        return True
-    return not np.array_equal(image.affine, np.diag(np.abs(np.diag(image.affine))))
+def upright(plane: Array, affine: Float64) -> Array:
+    """A view of (C, H, W), in index order, for viewing."""
+    swapped, flipped = facing(affine)
+    plane = plane.swapaxes(1, 2) if swapped else plane
+    return plane[:, :: -1 if flipped[1] else 1, :: -1 if flipped[0] else 1]
 
 
-def _upright(plane: Array, affine: npt.NDArray[np.float64]) -> Array:
-    """(C, H, W) in index order -> (C, H, W) for viewing."""
+def facing(affine: Float64) -> tuple[bool, tuple[bool, bool]]:
+    """How the plane of the index axes (w, h) is turned for viewing: whether rows become columns, and whether the new
+    columns, and the new rows, are reversed then."""
     columns, rows, through = _closest_axes(affine)
     vertical = _ANTERIOR if through == _SUPERIOR else _SUPERIOR
-    if rows != vertical:
-        plane, (rows, columns), order = plane.swapaxes(1, 2), (columns, rows), (1, 0)
-    else:
-        order = (0, 1)
+    swapped = rows != vertical
+    (columns, rows), (w, h) = ((rows, columns), (1, 0)) if swapped else ((columns, rows), (0, 1))
     # In every one of these views the world coordinate falls along the picture's rows and columns.
-    if affine[columns, order[0]] > 0:
-        plane = plane[:, :, ::-1]
-    if affine[rows, order[1]] > 0:
-        plane = plane[:, ::-1]
-    return plane
+    return swapped, (bool(affine[columns, w] > 0), bool(affine[rows, h] > 0))
 
 
-def _closest_axes(affine: npt.NDArray[np.float64]) -> tuple[int, int, int]:
+def _closest_axes(affine: Float64) -> tuple[int, int, int]:
     """The patient axis (0 right, 1 anterior, 2 superior) nearest to each of the index axes (w, h, d)."""
     size = np.linalg.norm(affine[:3, :3], axis=0)
     share = np.abs(affine[:3, :3]) / np.where(size > 0, size, 1.0)
