@@ -23,9 +23,10 @@ STAND_IN = re.compile(
 )
 
 
-def table_of(labels: Path | None, root: Path, items: list[Item]) -> Table | None:
-    names = [_name(item, root) for item in items]
-    return read_table(labels, names) if labels else find_table(root, names)
+def _table(labels: Path | None, root: Path, items: list[Item]) -> tuple[Table | None, list[str]]:
+    """The table that was named, or the one found near the images, and notes on those that were passed over."""
+    named = [(_name(item, root), item.patient) for item in items]
+    return (read_table(labels, root, named), []) if labels else find_table(root, named)
 
 
 def _name(item: Item, root: Path) -> str:
@@ -34,24 +35,26 @@ def _name(item: Item, root: Path) -> str:
 
 
 def fill(
-    manifest: Manifest, items: list[Item], masks: Mapping[str, Sequence[str]], table: Table | None, regex: str | None
+    manifest: Manifest, items: list[Item], masks: Mapping[str, Sequence[str]], labels: Path | None, regex: str | None
 ) -> None:
     """Make the rows; whatever several sources could say is taken from the most deliberate one.
 
-    masks  mask -> its images, see `fabrica.data.mask_files`.
+    masks   mask -> its images, see `fabrica.data.mask_files`.
+    labels  the table that the user named.
     """
     root = manifest.root
+    table, passed_over = _table(labels, root, items)
     paths = [_placed(item, root) for item in items]
     series = {path for path, item in zip(paths, items, strict=True) if item.members and item.path not in item.members}
     layout = layouts.read_layout(paths, masks, series)
-    labels = _labels(items, paths, layout.places)
+    classes = _classes(items, paths, layout.places)
     patient_of = _patient_finder(regex)
     nameless = known = studies = told_by_place = 0
     used: Counter[str] = Counter()
     for item, where in zip(items, paths, strict=True):
         place = layout.places[where]
         path = item.path.relative_to(root).as_posix()
-        said = table.lookup(_name(item, root)) if table else {}
+        said = table.lookup(_name(item, root), item.patient) if table else {}
         known += bool(said)
         told = about(said)
         asked = said if table and table.asked else {}
@@ -62,7 +65,7 @@ def fill(
             split=said.get("split") or item.split or place.split,
             modality=item.modality or said.get("modality", ""),
             domain=said.get("domain") or place.domain or _zip_domain(item),
-            label=said.get("label") or item.label or labels.get(where, ""),
+            label=said.get("label") or item.label or classes.get(where, ""),
             text=said.get("text", ""),
             **{name: told[name] or item.about.get(name, "") for name in ABOUT},
             mask=place.mask,
@@ -82,13 +85,13 @@ def fill(
         manifest.rows.append(row)
     for row in manifest.rows:  # a.png beside a.jpg
         row.id = "/".join(filter(None, (row.path, row.frame))) if used[row.id] > 1 else row.id
-    manifest.notes += _table_notes(table, known, len(items))
-    manifest.notes += _label_notes(set(labels.values()))
+    manifest.notes += passed_over + _table_notes(table, known, len(items))
+    manifest.notes += _label_notes(set(classes.values()))
     manifest.notes += layout.notes + (layout.patients if told_by_place else [])
     manifest.notes += _patient_notes(len(items), nameless, studies) + _stand_ins(items, manifest.rows)
 
 
-def _labels(items: Sequence[Item], paths: Sequence[str], places: Mapping[str, layouts.Place]) -> dict[str, str]:
+def _classes(items: Sequence[Item], paths: Sequence[str], places: Mapping[str, layouts.Place]) -> dict[str, str]:
     """Path -> class, by folders; none where each folder holds another patient, as the headers say."""
     whose: dict[str, set[str]] = defaultdict(set)
     for item, path in zip(items, paths, strict=True):

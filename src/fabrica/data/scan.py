@@ -18,7 +18,7 @@ from fabrica.data import mimic
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
-from fabrica.data.rows import fill, table_of
+from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 
@@ -79,7 +79,7 @@ def scan(
     if not items:
         raise FabricaError(_nothing(folder, found.ignored, rejected))
     manifest = Manifest([], root, [], sorted(rejected))
-    fill(manifest, items, masks, table_of(labels, root, items), patient_regex)
+    fill(manifest, items, masks, labels, patient_regex)
     manifest.notes += split_rows(manifest.rows, fractions, seed)
     manifest.notes += remove_leaks(manifest.rows)
     if not verify:
