@@ -43,6 +43,8 @@ class Row:
     series    DICOM's SeriesInstanceUID; series_number, description (SeriesDescription) and image_type
               ("ORIGINAL\\PRIMARY\\M") as the header has them.
     refers    the SeriesInstanceUID of the images that a segmentation or structure set was drawn on.
+    unit      of the values: HU, SUV, Gy, or "arbitrary"; channels: 1 (grey), 3 (colour) ...; dims: 2 (a picture) or 3
+              (a volume). "" where the image was not decoded.
     notes     what the reader had to repair, assume or leave out, joined by "; ".
     """
 
@@ -67,6 +69,9 @@ class Row:
     description: str = ""
     image_type: str = ""
     refers: str = ""
+    unit: str = ""
+    channels: str = ""
+    dims: str = ""
     notes: str = ""
 
 
@@ -114,8 +119,10 @@ class Manifest:
         return manifest
 
     def save(self, path: str | Path) -> None:
-        """Write .csv or .parquet, whole or not at all. Paths inside the manifest's folder become relative to it,
-        so that the folder can be moved; others become absolute."""
+        """Write .csv or .parquet, whole or not at all. Paths inside the manifest's folder become relative to it, so that
+        the folder can be moved; others become absolute. Names of files that are not UTF-8 keep their bytes in .csv;
+        UsageError for them in .parquet.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         home = _absolute(path.parent)
@@ -124,7 +131,7 @@ class Manifest:
             if path.suffix == ".parquet":
                 _write_parquet(rows, temporary)
                 return
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
                 writer.writerow(COLUMNS)
                 writer.writerows(astuple(row) for row in rows)
@@ -172,6 +179,11 @@ class Manifest:
         return (absolute.relative_to(home) if absolute.is_relative_to(home) else absolute).as_posix()
 
 
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 spelled out: r\\xf6ntgen."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _absolute(path: Path) -> Path:
     """Without '..', and without following links: data sets are often linked into place."""
     return Path(os.path.abspath(path))  # noqa: PTH100
@@ -184,10 +196,10 @@ def _some(patients: Sequence[str]) -> str:
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = [record for record in csv.reader(file) if record]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a CSV file: {error}") from error
     if not table:
         raise UsageError(f"{path} is empty; expected a header and one row an image")
     return table[0], table[1:]
@@ -214,4 +226,9 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> None:
         raise UsageError(f"{path}: writing Parquet needs pyarrow: pip install 'fabrica[parquet]'") from error
     table = list(rows)
     columns = {name: [getattr(row, name) for row in table] for name in COLUMNS}
+    for name in (name for column in columns.values() for name in column):
+        if not name.isprintable() and printable(name) != name:
+            raise UsageError(
+                f"{printable(name)} is not UTF-8, and Parquet holds nothing else; write a .csv, or rename it"
+            )
     parquet.write_table(pyarrow.table(columns, schema=pyarrow.schema([(n, "string") for n in COLUMNS])), path)

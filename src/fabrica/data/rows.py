@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 from fabrica.about import ABOUT, about
 from fabrica.data import layouts
 from fabrica.data.find import Item
-from fabrica.data.manifest import Manifest, Row
+from fabrica.data.manifest import Manifest, Row, printable
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
 
+PRINTED = ("id", "patient", "domain", "label")  # may come from names of files, which need not be UTF-8
 TABLE = "a table with columns file and patient (--labels)"
 WAY_OUT = f"--patient REGEX, or {TABLE}"
 SPLITTABLE = 3  # studies of which one patient's name makes a split impossible
@@ -81,10 +82,12 @@ def fill(
             row.patient = place.patient or (row.id if item.frame else place.case)
             nameless += not place.patient
             told_by_place += 1
+        for name in PRINTED:
+            setattr(row, name, printable(getattr(row, name)))
         used[row.id] += 1
         manifest.rows.append(row)
     for row in manifest.rows:  # a.png beside a.jpg
-        row.id = "/".join(filter(None, (row.path, row.frame))) if used[row.id] > 1 else row.id
+        row.id = printable("/".join(filter(None, (row.path, row.frame)))) if used[row.id] > 1 else row.id
     manifest.notes += passed_over + _table_notes(table, known, len(items))
     manifest.notes += _label_notes(set(classes.values()))
     manifest.notes += layout.notes + (layout.patients if told_by_place else [])
