@@ -72,6 +72,9 @@ def fill(
             mask=place.mask,
             pair=place.pair,
             sha256=item.sha256,
+            unit=item.unit,
+            channels=item.channels,
+            dims=item.dims,
         )
         whose = (asked.get("patient"), patient_of(path, item.frame), item.patient, said.get("patient"))
         row.patient = next(filter(None, whose), "")

@@ -18,6 +18,7 @@ from fabrica.data import mimic
 from fabrica.data.find import Item, find, reason, walk
 from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
+from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
@@ -82,6 +83,7 @@ def scan(
     fill(manifest, items, masks, labels, patient_regex)
     manifest.notes += split_rows(manifest.rows, fractions, seed)
     manifest.notes += remove_leaks(manifest.rows)
+    manifest.notes += mixtures(manifest.rows)
     if not verify:
         manifest.notes.append("not verified: damaged files and copies were not looked for")
     return manifest
@@ -144,6 +146,7 @@ def _inspect(item: Item) -> list[tuple[Item, str]]:
         return [(item, reason(error, item.path))]
     item.modality = item.modality or str(image.origin.get("modality", ""))
     item.about = about(image.origin.get("about", {}))
+    item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
     if item.frame and not item.members:
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
