@@ -10,7 +10,7 @@ from fabrica.data.manifest import Row
 ALIKE = {"CR": "DX", "RG": "DX"}  # radiographs, however the detector works
 TITLES = {"modality": "modality", "unit": "unit", "channels": "colour", "dims": "dimensions"}
 SPOKEN = {
-    "channels": {"1": "grey", "3": "of 3 channels (colour)", "4": "of 4 channels"},
+    "channels": {"1": "grey", "3": "colour"},
     "dims": {"2": "single pictures", "3": "volumes"},
 }
 
