@@ -18,6 +18,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from fabrica import io as fio
 from fabrica.errors import ReadError, UsageError
@@ -484,3 +485,56 @@ def test_real_pictures_agree_with_pillow(pattern: str) -> None:
             expected = np.asarray(opened.convert("RGB")).transpose(2, 0, 1)
         np.testing.assert_array_equal(np.broadcast_to(image.data, expected.shape), expected, err_msg=str(path))
         assert image.channels == 1
+
+
+# --- EXIF -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", "16.png", "colour16.png"])
+def test_pictures_are_turned_upright_as_every_viewer_does(tmp_path: Path, turn: int, suffix: str) -> None:
+    """Against Pillow's own `exif_transpose`, in all eight orientations."""
+    wide = suffix.startswith(("16", "colour16"))
+    values = np.kron(noise(3, 5, dtype=np.uint16 if wide else np.uint8), np.ones((8, 8), np.uint8))
+    path = tmp_path / f"x{suffix}"
+    exif = Pillow.Exif()
+    exif[274] = turn
+    if suffix == "colour16.png":
+        rows = np.stack([values, values // 2, values // 3], -1).astype(">u2").view(np.uint8).reshape(24, -1)
+        block = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        raw = np.concatenate([np.zeros((24, 1), np.uint8), rows], 1).tobytes()
+        path.write_bytes(png_file((40, 24, 16, 2), raw, block))
+        expected = np.asarray(ImageOps.exif_transpose(_tagged(values, turn))).astype(np.float32)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, values, extratags=[(274, 3, 1, turn, True)])
+        expected = np.asarray(ImageOps.exif_transpose(_tagged(values, turn)))
+    else:
+        Pillow.fromarray(values).save(path, exif=exif)
+        expected = np.asarray(ImageOps.exif_transpose(Pillow.open(path)))
+    image = fio.read(path)
+    np.testing.assert_array_equal(image.data[0], expected)
+    assert image.size == ((40, 24) if turn >= 5 else (24, 40))
+    assert any("EXIF" in note for note in image.origin.get("notes", ())) == (turn > 1)
+
+
+def _tagged(values: npt.NDArray[Any], turn: int) -> Pillow.Image:
+    picture = Pillow.fromarray(values)
+    picture.getexif()[274] = turn
+    return picture
+
+
+def test_spacing_turns_with_the_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(
+        path, noise(6, 9), resolution=(50, 20), resolutionunit="CENTIMETER", extratags=[(274, 3, 1, 6, True)]
+    )
+    image = fio.read(path)  # columns 0.2 mm and rows 0.5 mm apart as stored; what were columns are rows now
+    assert image.size == (9, 6)
+    np.testing.assert_allclose(image.spacing, (0.2, 0.5))
+
+
+@pytest.mark.parametrize("block", [b"", b"II*\0", b"Exif\0\0garbage", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_exif_turns_nothing(tmp_path: Path, block: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(png_file((2, 1, 8, 0), b"\0\1\2", chunk(b"eXIf", block)))
+    assert fio.read(path).data.tolist() == [[[1.0, 2.0]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Pixels:
     alpha    the last channel is opacity.
     text     the marks beside the pixels, see `fabrica.io.marks`.
     spacing  mm between rows and between columns where the file declares a physical unit.
+    turn     EXIF's Orientation, 1 to 8: how the stored rows and columns are to be shown (CIPA DC-008, 4.6.5).
     """
 
     samples: Array
@@ -31,11 +32,13 @@ class Pixels:
     text: dict[str, str] = field(default_factory=dict)
     spacing: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    turn: int = 1
 
 
 def to_image(pixels: Pixels, path: Path) -> Image:
     """Pixels -> Image (C, H, W) or (C, D, H, W), format "raster", unit "arbitrary" unless a mark says otherwise."""
-    place = place_from(pixels.text)
+    pixels = _upright(pixels)
+    place = place_from(pixels.text) if pixels.turn == 1 else {}  # who turned it did not know of the place
     notes = list(pixels.notes)
     samples = _lean(pixels, keep=place.get("channels"), notes=notes)
     if place.get("dimensions") == 3 and samples.ndim == 3:
@@ -52,6 +55,21 @@ def to_image(pixels: Pixels, path: Path) -> Image:
     if notes:
         origin["notes"] = tuple(notes)
     return Image(data, affine, place.get("unit", "arbitrary"), origin)
+
+
+def _upright(pixels: Pixels) -> Pixels:
+    """The samples as every viewer shows them. Masks and images of one camera may be stored in different turns."""
+    if not 2 <= pixels.turn <= 8:
+        return replace(pixels, turn=1)
+    samples, spacing = pixels.samples, pixels.spacing
+    if pixels.turn >= 5:  # stored column by column
+        samples, spacing = samples.swapaxes(-3, -2), spacing and (spacing[1], spacing[0])
+    if pixels.turn in (3, 4, 7, 8):
+        samples = samples[..., ::-1, :, :]
+    if pixels.turn in (2, 3, 6, 7):
+        samples = samples[..., :, ::-1, :]
+    note = f"turned upright, as its EXIF orientation {pixels.turn} says"
+    return replace(pixels, samples=samples, spacing=spacing, notes=[*pixels.notes, note])
 
 
 def number_range(dtype: np.dtype[Any], top: int | None = None) -> dict[str, Any]:

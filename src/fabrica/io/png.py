@@ -27,6 +27,7 @@ class Png:
     text: dict[str, str] = field(default_factory=dict)
     density: tuple[int, int] | None = None
     deflated: list[bytes] = field(default_factory=list)
+    exif: bytes = b""
 
     @property
     def channels(self) -> int:
@@ -66,6 +67,8 @@ def parse(data: bytes) -> Png:
             png.text[keyword.decode("latin-1")] = value.decode("latin-1")
         elif kind == b"pHYs" and length == 9 and body[8] == 1:
             png.density = struct.unpack(">II", body[:8])
+        elif kind == b"eXIf":
+            png.exif = bytes(body)
         elif kind == b"IEND":
             return png
         position = end

@@ -7,6 +7,7 @@ pixels is global to the process; `budget` takes its place.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,8 +38,9 @@ def raster_kind(head: bytes) -> str:
 def read_raster(path: str | Path, budget: int = DEFAULT_BUDGET) -> Image:
     """A PNG, JPEG or TIFF file -> Image (C, H, W); a TIFF of several pages -> (C, D, H, W).
 
-    Values are the stored ones (0..255, 0..65535, ...). A constant alpha channel is dropped and colour that is grey
-    becomes one channel, both noted in origin. Raises ReadError for damage and for more than `budget` bytes.
+    Values are the stored ones (0..255, 0..65535, ...). A constant alpha channel is dropped, colour that is grey becomes
+    one channel, and what EXIF's Orientation says is turned upright, all noted in origin. Raises ReadError for damage
+    and for more than `budget` bytes.
     """
     path = Path(path)
     with decoding(path, "a picture"), path.open("rb") as stream:
@@ -119,7 +121,7 @@ def _decode_png(data: bytes, path: Path, budget: int) -> Pixels:
     spacing = None
     if structure.density is not None:
         spacing = physical_spacing(structure.density[1], structure.density[0])
-    return Pixels(samples, top, alpha, structure.text, spacing)
+    return Pixels(samples, top, alpha, structure.text, spacing, turn=_turn(structure.exif))
 
 
 def _decode_jpeg(data: bytes, path: Path, budget: int) -> Pixels:
@@ -136,7 +138,21 @@ def _decode_jpeg(data: bytes, path: Path, budget: int) -> Pixels:
         samples = np.asarray(picture)
     comment = picture.info.get("comment", b"")
     text = from_text(comment.decode("ascii", "replace") if isinstance(comment, bytes) else str(comment))
-    return Pixels(samples.reshape(height, width, -1), 255, text=text, notes=notes)
+    turn = _turn(picture.info.get("exif", b""))
+    return Pixels(samples.reshape(height, width, -1), 255, text=text, notes=notes, turn=turn)
+
+
+def _turn(block: bytes) -> int:
+    """The Orientation in a block of EXIF; 1, upright, where there is none or it is damaged."""
+    from PIL.Image import Exif
+
+    exif = Exif()
+    try:
+        exif.load(block)
+        found = exif.get(tiff.ORIENTATION, 1)
+    except (SyntaxError, ValueError, OSError, struct.error, KeyError, IndexError, OverflowError):
+        return 1
+    return int(found) if isinstance(found, int) else 1
 
 
 def _parse_jpeg(data: bytes) -> tuple[int, int, int]:

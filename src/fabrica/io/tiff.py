@@ -23,6 +23,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _NONE, _DEFLATE = (1,), (8, 32946)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 _CENTIMETRE = 3
+ORIENTATION = 274
 
 
 def decode_tiff(stream: BinaryIO, path: Path, budget: int) -> Pixels:
@@ -116,7 +117,9 @@ def _assemble(page: Any, decoded: list[Array]) -> Pixels:
         notes.append("stored with white as zero: inverted so that bigger is brighter")
     alpha = any(extra in (1, 2) for extra in page.extrasamples)
     text = from_text(page.description or "")
-    return Pixels(samples, top, alpha, text, _spacing(page), notes)
+    tag = page.tags.get(ORIENTATION)
+    turn = tag.value if tag is not None and isinstance(tag.value, int) else 1
+    return Pixels(samples, top, alpha, text, _spacing(page), notes, turn)
 
 
 def _samples(page: Any, stream: BinaryIO) -> Array:
