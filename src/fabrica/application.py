@@ -15,13 +15,14 @@ import numpy as np
 
 from fabrica import __version__, io
 from fabrica.codec import Codec
-from fabrica.data.find import find, walk
+from fabrica.data.find import contents
 from fabrica.data.sources import load_manifest
 from fabrica.data.tables import stem
 from fabrica.errors import ReadError, UsageError
-from fabrica.image import Float32, Image
+from fabrica.folder import useless
+from fabrica.image import VOLUMES, Float32, Image
 from fabrica.io.atomic import atomic
-from fabrica.likeness import doubt
+from fabrica.likeness import compared, doubt
 from fabrica.model import Applied, Model
 from fabrica.pictures import Uint8, save_picture
 
@@ -30,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 RESULT = "result.json"
 CT_WINDOW = (250.0, 2500.0)  # centre and width in HU: air to dense bone, for previews
 BEYOND = 1.25  # times the largest uncertainty of held-out images: flagged
-KINDS = {"dicom": "dicom", "nifti": "nifti", "png": "png", "tiff": "tiff", "jpeg": "png", "npz": "npz"}
+KINDS = {"png": "png", "tiff": "tiff", "jpeg": "png", "npz": "npz"}  # of pictures and arrays, and what is written
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,15 @@ def apply(
     overlap: float = 0.5,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Translate what lies at `source` into the folder `out`, with result.json and a preview of each image.
+    """Translate what lies at `source` into the folder `out`, with result.json and a preview of each image. What to
+    mistrust the model for stands in result.json: see `cautions`.
 
     source       a file, a DICOM series, a folder of any of these, or a manifest.
     beside       contrast -> a file or DICOM series of the same patient, for a model that sees some beside the image;
                  for one image only.
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
-    as_          "dicom", "nifti", "png", "tiff" or "npz"; "": as the source.
+    as_          one of `fabrica.io.SUFFIXES`; "": as the source.
     direction, uncertainty, round_trip, overlap   see `Model.apply`. Maps are NIfTI, floats on the source's grid.
 
     One image that is refused is a UsageError; of several the others are made, and `Outcome.refused` says why.
@@ -112,6 +114,12 @@ def apply(
             progress("images", done, len(inputs))
     _write_json(model, direction, place, outcomes)
     return outcomes
+
+
+def cautions(model: Model, direction: str = "a2b") -> list[str]:
+    """What is to be known of all results of this model before one relies on any, a sentence each."""
+    found = [useless(model.recipe, direction), compared(model.way(direction))]
+    return [sentence for sentence in found if sentence]
 
 
 def _translate(
@@ -146,13 +154,15 @@ def _inputs(source: Path) -> list[Input]:
         manifest = load_manifest(str(source))
         found = [(manifest.file(row), row.frame, row.id) for row in manifest.rows]
     else:
-        looked = find(walk(source) if source.is_dir() else [source])
+        looked = contents(source)
         if looked.rejected and not looked.items:
             raise ReadError(f"{looked.rejected[0][0]}: {looked.rejected[0][1]}")
         home = source if source.is_dir() else source.parent
         found = [(item.path, item.frame, _name(item.path, item.frame, home)) for item in looked.items]
     if not found:
-        raise UsageError(f"no image in {source}; expected DICOM, NIfTI, PNG/TIFF/JPEG, npz or zip")
+        raise UsageError(
+            f"no image in {source}; expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
+        )
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found]
 
 
@@ -205,9 +215,7 @@ class _Place:
     def of(out: Path, as_: str, count: int) -> _Place:
         if as_:
             io.suffix_of(as_)
-        known = next((kind for kind, suffix in io.SUFFIXES.items() if out.name.lower().endswith(suffix)), "")
-        if out.name.lower().endswith(".nii"):
-            known = "nifti"
+        known = kind if (kind := io.kind_of(out)) in io.SUFFIXES else ""
         if known and not out.is_dir():
             if count > 1:
                 raise UsageError(f"{count} images cannot go to one file {out}; give a folder")
@@ -232,7 +240,7 @@ class _Place:
 
 
 def _kind(image: Image, path: Path) -> str:
-    if image.origin.get("format") in ("dicom", "nifti"):
+    if image.origin.get("format") in ("dicom", *VOLUMES):
         return str(image.origin["format"])
     kind = KINDS.get(io.format_of(path), "png") if path.is_file() else "png"
     return "nifti" if len(image.size) == 3 and kind == "png" else kind
@@ -292,7 +300,8 @@ def _write_map(image: Image, path: Path, description: str, made_by: dict[str, An
 
 
 def _write_json(model: Model, direction: str, place: _Place, outcomes: list[Outcome]) -> None:
-    known = {"fabrica": __version__, "model": model.name, "model_hash": model.hash, "direction": direction}
+    known: dict[str, Any] = {"fabrica": __version__, "model": model.name, "model_hash": model.hash}
+    known |= {"direction": direction, "cautions": cautions(model, direction)}
     results: list[dict[str, Any]] = [asdict(outcome) for outcome in outcomes]
     place.folder.mkdir(parents=True, exist_ok=True)
     path = place.folder / (f"{stem(place.file)}.json" if place.file else RESULT)

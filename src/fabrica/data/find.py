@@ -3,90 +3,163 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fabrica import io
+from fabrica.data.item import Item
+from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
-from fabrica.io import dicom
 
-IMAGES = (*io.VOLUME_SUFFIXES, ".png", ".tif", ".tiff", ".jpg", ".jpeg")
-CONTAINERS = (".npz", ".zip")
-OTHER = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py", ".parquet", ".gz",
-         ".xlsx", ".log", ".tar", ".bvec", ".bval")  # fmt: skip
-SERIES = ("CT", "MR", "PT")  # modalities whose single-frame files are slices of a volume
-
-
-@dataclass
-class Item:
-    """One image to be: a file, one frame of a container, or a DICOM series in a folder (`members`)."""
-
-    path: Path
-    frame: str = ""
-    members: tuple[Path, ...] = ()
-    patient: str = ""
-    study: str = ""  # stands for the patient where DICOM headers name none
-    modality: str = ""
-    label: str = ""
-    about: dict[str, str] = field(default_factory=dict)
-    split: str = ""
-    sha256: str = ""
-    notes: tuple[str, ...] = ()
+IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+CONTAINERS = (".npz", ".zip", *io.VOLUME_SUFFIXES)  # a volume file may hold several images
+TEXTS = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py", ".parquet", ".xlsx",
+         ".log", ".bvec", ".bval", ".ini", ".rtf", ".doc", ".docx", ".ds_store", "dicomdir")  # fmt: skip
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+DICOM = (".dcm", ".dicom", ".ima")
+HIDDEN = "hidden"  # what `Found.unread` counts files under whose name begins with a dot
+LINKS = "links to what is in the folder anyway"
 
 
 @dataclass
 class Found:
-    """What a walk found before anything is decoded."""
+    """What a folder holds, before anything but DICOM is decoded.
+
+    items     the images.
+    files     path -> how many files an item's image is made of, none counted twice; an item that is not there is one.
+    rejected  (file, reason).
+    apart     files without an image of their own, by kind: reports, presentation states.
+    copies    DICOM files that are copies of others.
+    unread    files that are not looked into, by suffix, HIDDEN or LINKS.
+    """
 
     items: list[Item] = field(default_factory=list)
+    files: dict[tuple[Path, str], int] = field(default_factory=dict)
     rejected: list[tuple[Path, str]] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)
+    apart: Counter[str] = field(default_factory=Counter)
+    copies: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
 
-def walk(folder: Path) -> list[Path]:
-    """All files, sorted; hidden files and folders are skipped."""
-    files: list[Path] = []
-    for home, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        files += [Path(home, name) for name in sorted(names) if not name.startswith(".")]
-    return sorted(files)
+def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
+    """All files of a folder and below it, sorted folder by folder; hidden ones are counted in `unread`. Links are
+    followed once, and not where they lead back to what is in the folder anyway."""
+    unread = Counter() if unread is None else unread
+    top = Path(os.path.realpath(folder))
+    seen: set[str] = set()
+    pending = [folder]
+    while pending:
+        home = pending.pop()
+        try:
+            entries = sorted(os.scandir(home), key=lambda entry: entry.name)
+        except OSError:
+            unread["folders that cannot be opened"] += 1
+            continue
+        below = []
+        for entry in entries:
+            hidden = entry.name.startswith((".", "__MACOSX"))
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                if not os.path.exists(real):  # noqa: PTH110
+                    unread["links to nothing"] += 1
+                    continue
+                if real in seen or _inside(real, top) or _inside(str(top), Path(real)):
+                    unread[LINKS] += 1
+                    continue
+                seen.add(real)
+            if entry.is_dir():
+                if hidden:
+                    unread[HIDDEN] += sum(len(names) for _, _, names in os.walk(entry.path))
+                else:
+                    below.append(Path(entry.path))
+            elif hidden:
+                unread[HIDDEN] += 1
+            else:
+                yield Path(entry.path)
+        pending += reversed(below)
 
 
-def find(files: list[Path]) -> Found:
-    """Sort files by kind; list the frames of containers; group DICOM files into series."""
+def _inside(path: str, folder: Path) -> bool:
+    return path == str(folder) or path.startswith(str(folder).rstrip("/") + "/")
+
+
+def find(
+    files: Iterable[Path],
+    verify: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Found, list[Path]]:
+    """What these files hold, DICOM files arranged into the images of their series, and the files that are none.
+
+    verify  the pixels of DICOM files, too; of other files, see `fabrica.data.scan`.
+    """
     found = Found()
-    dicoms: list[Path] = []
-    for path in files:
-        name = path.name.lower()
-        if name.endswith(IMAGES):
-            found.items.append(Item(path))
-        elif name.endswith(CONTAINERS):
-            try:
-                found.items += _frames(path)
-            except ReadError as error:
-                found.rejected.append((path, reason(error, path)))
-        elif name == "dicomdir":
-            continue  # an index of other files
-        elif not name.endswith(OTHER) and dicom.is_dicom(path):
-            dicoms.append(path)
-        elif name.endswith((".dcm", ".dicom")):
+    others: list[Path] = []
+    dicom = series(_candidates(files, others, found), verify, workers, progress)
+    found.items, found.rejected, found.apart, found.copies = dicom.items, dicom.rejected, dicom.apart, dicom.copies
+    for item, count in zip(dicom.items, dicom.files, strict=True):
+        found.files[item.path, item.frame] = count
+    for path in dicom.strangers:
+        if path.name.lower().endswith(DICOM):
             found.rejected.append((path, "not a DICOM file, whatever its name says"))
         else:
-            found.ignored[path.suffix.lower() or "no suffix"] += 1
-    _group(dicoms, found)
-    found.items.sort(key=lambda item: item.path)  # stable: frames keep their order
+            found.unread[path.suffix.lower() or "no suffix"] += 1
+    return found, others
+
+
+def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iterator[Path]:
+    """The files that may be DICOM; those of other formats go to `others`, and what is not looked into is counted."""
+    for path in files:
+        name = path.name.lower()
+        if name.endswith((*IMAGES, *CONTAINERS)):
+            others.append(path)
+        elif name == "dicomdir" or name.endswith((*TEXTS, *ARCHIVES)):  # an index of other files; tables and the like
+            found.unread[path.suffix.lower() or name] += 1
+        elif _unread_suffix(name):
+            found.unread[_unread_suffix(name)] += 1
+        else:
+            yield path
+
+
+def _unread_suffix(name: str) -> str:
+    """The ending of a known format that is not read, "" for others: they may be DICOM without a suffix."""
+    return next((suffix for suffix in io.UNREAD if name == suffix or (suffix[0] == "." and name.endswith(suffix))), "")
+
+
+def contents(path: Path) -> Found:
+    """What a folder or a file holds: the images of a patient as taken, or whatever there is where there are none."""
+    found, others = find(walk(path) if path.is_dir() else [path])
+    add(found, others)
+    found.items = [item for item in found.items if not item.kind] or found.items
     return found
 
 
+def add(found: Found, files: Iterable[Path]) -> None:
+    """Add what files of other formats than DICOM hold."""
+    for path in files:
+        if path.name.lower().endswith(IMAGES):
+            found.items.append(Item(path))
+            continue
+        try:
+            found.items += _frames(path)
+        except ReadError as error:
+            found.rejected.append((path, reason(error, path)))
+    found.items.sort(key=lambda item: item.path)  # stable: frames keep their order
+
+
 def _frames(path: Path) -> Iterator[Item]:
-    """The images of an npz or zip; keys of an npz like val_images and val_labels say split and label."""
+    """The images of an npz, a zip or a volume file; keys of an npz like val_images and val_labels say split and
+    label."""
     labels = io.npz_labels(path) if path.suffix.lower() == ".npz" else {}
-    for frame in io.frames(path):
+    frames = io.frames(path)
+    if not frames:
+        raise ReadError(f"{path}: holds no image that is read from it; unpack it, and scan the folder")
+    for frame in frames:
         key, _, number = frame.rpartition("/")
         prefix = key.removesuffix("_images") if key.endswith("_images") else ""
         item = Item(path, frame, split=SPLIT_NAMES.get(prefix, ""))
@@ -102,39 +175,6 @@ def _label(numbers: np.ndarray[tuple[int, ...], np.dtype[np.generic]], k: int) -
         return ""
     values = np.atleast_1d(numbers[k])
     return str(values[0]) if values.size == 1 else "|".join(str(j) for j in np.flatnonzero(values))
-
-
-def _group(paths: list[Path], found: Found) -> None:
-    """DICOM files become items: the slices of one series in a folder as one volume, all others file by file."""
-    folders: dict[Path, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
-    single: Counter[tuple[Path, str]] = Counter()
-    for path in paths:
-        try:
-            header = dicom.header(path)
-        except ReadError as error:
-            found.rejected.append((path, reason(error, path)))
-            continue
-        # de-identification often blanks the series: slices without one are taken as one, as `io.read` does
-        uid = header["series"] or ("" if header["modality"] in SERIES else path.name)
-        series = folders[path.parent][uid]
-        if header["frames"] == "0":
-            found.rejected.append((path, f"holds no image (modality {header['modality'] or 'unknown'})"))
-            continue
-        series.append(Item(path, "", (), header["patient"], _study(header, path), header["modality"]))
-        single[path.parent, header["series"]] += header["modality"] in SERIES and header["frames"] == "1"
-    for folder, all_series in folders.items():
-        for uid, items in all_series.items():
-            if len(items) > 1 and single[folder, uid] == len(items):
-                frame = uid if len(all_series) > 1 else ""
-                members = tuple(item.path for item in items)
-                found.items.append(replace(items[0], path=folder, frame=frame, members=members))
-            else:
-                found.items += items
-
-
-def _study(header: dict[str, str], path: Path) -> str:
-    """What images of one patient share even if nobody is named: the study, the series, for slices the folder."""
-    return header["study"] or header["series"] or (path.parent.name if header["modality"] in SERIES else "")
 
 
 def reason(error: Exception, path: Path) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "VOLUME_SUFFIXES",
     "format_of",
     "frames",
+    "kind_of",
     "npz_labels",
     "read",
     "suffix_of",
@@ -314,6 +315,11 @@ def _write_volume(kind: str, image: Image, path: Path, marks: dict[str, str]) ->
 
         write_nifti(image, path, marks)
     return [path]
+
+
+def kind_of(path: Path) -> str:
+    """The format that a file of this name is written in, by its suffix; "" for a suffix of none."""
+    return _FORMATS.get(_suffix(path), "")
 
 
 def suffix_of(as_: str, dims: int = 2) -> str:

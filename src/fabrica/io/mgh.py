@@ -1,13 +1,14 @@
 """MGH: .mgh, and .mgz gzipped, of FreeSurfer (https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat).
 
 The format is big-endian throughout. Its header gives the direction of each axis and where the centre lies; where it
-says that these are not good, voxels are 1 mm and the volume coronal, by convention. nibabel interprets the header.
+says that these are not good, voxels are 1 mm and the volume coronal, as FreeSurfer itself takes it (`MRI_CORONAL`;
+nibabel 5.4 shows such a volume upside down and back to front).
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from fabrica.io.voxels import Grid, Storage, storage_of, write_voxels
 
 _BEGIN = 284  # bytes before the voxels
 _USED = 90  # bytes of them that mean something
+_CORONAL = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""The directions in RAS of the axes: right to left, head to neck, back to front."""
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _INTEGERS = ("u1", "i2", "i4")  # what programs have always read, of these
 _FOOTER = 20  # bytes after the voxels, before the tags
@@ -94,9 +97,6 @@ def _described(path: Path) -> Described:
         head = stream.read(_BEGIN)
     if len(head) < _BEGIN or not is_mgh(head):
         raise ReadError(f"{path}: not MGH, or cut short; expected a header of {_BEGIN} bytes")
-    from nibabel.freesurfer.mghformat import MGHHeader
-
-    header, notes = MGHHeader(head[:_USED], check=False), []  # it takes the convention where the places are not good
     *size, count, kind = (int(n) for n in np.frombuffer(head[4:24], ">i4"))
     grid = Grid((count, *size[::-1]), "vdhw", np.dtype(_TYPES[kind]))
     where = Bytes(path, 0, encoding, _BEGIN) if zipped else Bytes(path, _BEGIN)
@@ -104,13 +104,26 @@ def _described(path: Path) -> Described:
     text = _tags(stamp_of(path), where, grid.nbytes)
     if count > 1 and place_from(text).get("channels") == count:
         grid = Grid(grid.shape, "cdhw", grid.dtype)
-    affine = np.asarray(header.get_affine(), np.float64)
-    if not int.from_bytes(head[28:30], "big"):
-        notes.append("no good place in the header: 1 mm voxels, coronal, by FreeSurfer's convention")
-    elif not usable(affine):
-        notes.append("directions in the header are no usable place: passed over, voxel sizes alone")
-        affine = np.diag([*np.abs(np.frombuffer(head[30:42], ">f4").astype(np.float64)), 1.0])
+    notes: list[str] = []
+    affine = _affine(head, size, notes)
     return Described(path, "mgh", grid, where, affine, Storage(grid.dtype), text, {}, tuple(notes))
+
+
+def _affine(head: bytes, size: Sequence[int], notes: list[str]) -> Float64:
+    """size: (W, H, D). The header's place is that of index size / 2, beyond the middle of the central voxel."""
+    good = int.from_bytes(head[28:30], "big")
+    numbers = np.frombuffer(head[30:_USED], ">f4").astype(np.float64)
+    spacing, directions, centre = numbers[:3], numbers[3:12].reshape(3, 3), numbers[12:]
+    if not good:
+        spacing, directions, centre = np.ones(3), _CORONAL, np.zeros(3)
+        notes.append("no good place in the header: 1 mm voxels, coronal, by FreeSurfer's convention")
+    affine = np.eye(4)
+    affine[:3, :3] = directions.T * spacing
+    affine[:3, 3] = centre - affine[:3, :3] @ (np.array(size) / 2)
+    if not usable(affine):
+        notes.append("directions in the header are no usable place: passed over, voxel sizes alone")
+        affine = np.diag([*np.abs(spacing), 1.0])
+    return affine
 
 
 @lru_cache(maxsize=64)

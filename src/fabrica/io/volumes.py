@@ -70,6 +70,8 @@ def read_volume(found: Described, frame: str, budget: int) -> Image:
     Raises ReadError for more than `budget` bytes, for a file cut short, and for several volumes where none is named.
     """
     grid, where, notes = found.grid, found.where, list(found.notes)
+    if grid.volumes > 1:
+        where.check(grid.nbytes, grid.numbers)  # a header may promise any number of volumes
     volume = _chosen(found, frame)
     channels, *size = grid.volume
     shape = (*([channels] if channels > 1 else []), *(size if size[0] > 1 else size[1:]))
