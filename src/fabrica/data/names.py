@@ -48,7 +48,7 @@ SIDES = tuple(  # what is translated or restored, and what it becomes
     )
 )
 _STRONG = "|".join(sorted((word for word in PATIENTS if len(word) > 2), key=len, reverse=True))
-PATIENT = re.compile(rf"(?<![a-z])(?:{_STRONG})[-_ .]?\(?[a-z]{{0,3}}\d+\)?", re.IGNORECASE)
+PATIENT = re.compile(rf"(?<![a-z])(?:{_STRONG})(?:[-_ .]\(?[a-z]{{0,3}})?\d+\)?", re.IGNORECASE)
 YEAR = range(1980, 2036)
 FEW = 10  # classes that are numbers: grades and scores
 MANY = 50  # folders side by side: more are hardly classes
