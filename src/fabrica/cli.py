@@ -109,10 +109,15 @@ def scan(
     views: Annotated[str | None, typer.Option(help="mimic-cxr: PA or PA,AP; '' for all; PA if not given.")] = None,
     reports: Annotated[Path | None, typer.Option(help="mimic-cxr: the folder of its reports, if another.")] = None,
     split: Annotated[str, typer.Option(help="Parts of train, val and test.")] = "0.8,0.1,0.1",
+    include: Annotated[
+        list[str] | None, typer.Option(help="A kind to take as images, too: localizer, derived, segmentation, dose ...")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Index a folder of images into a manifest, split by patient."""
+    import os
+
     from fabrica.data.scan import scan as scan_folder
 
     try:
@@ -128,7 +133,9 @@ def scan(
             reports=reports,
             patient_regex=patient,
             fractions=(train_part, val_part, test_part),
+            include=include or [],
             seed=seed,
+            workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             progress=lambda done, total: progress("reading", done, total),
         )
     manifest.save(out)
@@ -140,6 +147,7 @@ def scan(
                 "manifest": str(out),
                 "images": counts,
                 "patients": patients,
+                "files": manifest.files,
                 "rejected": manifest.rejected,
                 "notes": manifest.notes,
             }
@@ -152,7 +160,8 @@ def scan(
     for note in manifest.notes:
         print(f"note: {note}")
     parts = ", ".join(f"{part} {counts[part]} images of {patients[part]} patients" for part in counts)
-    print(f"{out}: {parts}; {len(manifest.rejected)} files left out")
+    files = ", ".join(f"{count} {word}" for word, count in manifest.files.items())
+    print(f"{out}: {parts}" + (f"; of {sum(manifest.files.values())} files {files}" if files else ""))
 
 
 @app.command()
@@ -226,6 +235,12 @@ def train(
 
     with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
+    if chosen.data.a:
+        from fabrica.folder import worth
+
+        trained = load_recipe(folder / "recipe.yaml")
+        for said in filter(None, (worth(trained, direction) for direction in ("a2b", "b2a"))):
+            print(said)
     following = f"apply {folder} IN -o OUT" if chosen.data.a else f"sample {folder} -n 16 -o samples"
     following = f"evaluate {folder} -o report" if chosen.method["name"] == "autoencoder" else following
     print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica {following}")
@@ -324,6 +339,7 @@ def apply(
 ) -> None:
     """Translate images, from scanner files to scanner files. What is unlike the training images is refused."""
     from fabrica.application import apply as apply_model
+    from fabrica.application import cautions
     from fabrica.model import load
 
     others = _beside(beside or [])
@@ -351,6 +367,8 @@ def apply(
             print(f"{outcome.input} -> {outcome.output}{doubt}")
     if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
         _note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
+    for caution in cautions(loaded, direction):
+        print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:
         print(f"left out {outcome.refused}", file=sys.stderr)

@@ -159,7 +159,7 @@ def test_other_formats_carry_the_mark_and_give_the_patient_back(tmp_path: Path) 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no DICOM collection at {DATA}; set FABRICA_DATA")
 @pytest.mark.parametrize("name", ["test_files/MR_small.dcm", "data_store/MR2_UNCI.dcm", "data_store/emri_small.dcm"])
 def test_real_mr_becomes_ct(tmp_path: Path, name: str) -> None:
-    source = read_dicom(DATA / name)
+    source = read_dicom(DATA / name, "1" if "emri" in name else "")
     ct = translated(source)
     paths = fio.write(ct, tmp_path / "ct", as_="dicom", translated=True, **MODEL)
     dataset = pydicom.dcmread(paths[-1])

@@ -55,8 +55,13 @@ def test_multi_frame_dicom_needs_only_its_own_bytes_beside_it(tmp_path: Path) ->
     path = fio.write(image.with_data(image.data[:, 0]), tmp_path / "a.dcm", synthetic=True)[0]
     dataset = pydicom.dcmread(path)
     dataset.NumberOfFrames, dataset.PixelData = 40, (image.data + 1000).astype(np.uint16).tobytes()
+    dataset.PerFrameFunctionalGroupsSequence = [pydicom.Dataset() for _ in range(40)]
+    for k, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        where = pydicom.Dataset()
+        where.ImagePositionPatient = [0, 0, 3.0 * k]
+        group.PlanePositionSequence = [where]
     dataset.save_as(path)
-    fio.read(path)
+    assert fio.read(path).data.shape == image.data.shape
     assert peak(lambda: fio.read(path), image) < 1.5 + FRACTION
 
 

@@ -87,6 +87,7 @@ class Manifest:
     root: Path = field(default_factory=Path)
     notes: list[str] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)  # of a scan: how many were used, set apart, left out, unread
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -143,7 +144,7 @@ class Manifest:
             if name not in COLUMNS:
                 raise UsageError(f"a manifest has no column {name!r}{did_you_mean(name, COLUMNS)}")
         rows = [row for row in self.rows if all(getattr(row, k) == v for k, v in wanted.items())]
-        return Manifest(rows, self.root, self.notes, self.rejected)
+        return Manifest(rows, self.root, self.notes, self.rejected, self.files)
 
     def patients(self, split: str) -> set[str]:
         """Who is in this split."""

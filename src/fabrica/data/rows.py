@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from fabrica.about import ABOUT, about
 from fabrica.data import layouts
-from fabrica.data.find import Item
+from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest, Row, printable
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
@@ -46,7 +46,7 @@ def fill(
     root = manifest.root
     table, passed_over = _table(labels, root, items)
     paths = [_placed(item, root) for item in items]
-    series = {path for path, item in zip(paths, items, strict=True) if item.members and item.path not in item.members}
+    series = {path for path, item in zip(paths, items, strict=True) if item.is_series}
     layout = layouts.read_layout(paths, masks, series)
     classes = _classes(items, paths, layout.places)
     patient_of = _patient_finder(regex)
@@ -72,6 +72,13 @@ def fill(
             mask=place.mask,
             pair=place.pair,
             sha256=item.sha256,
+            kind=item.kind,
+            series=item.series,
+            series_number=item.series_number,
+            description=item.description,
+            image_type=item.image_type,
+            refers=item.refers,
+            notes="; ".join(item.notes),
             unit=item.unit,
             channels=item.channels,
             dims=item.dims,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,13 +15,16 @@ import numpy as np
 from fabrica import io
 from fabrica.about import about
 from fabrica.data import mimic
-from fabrica.data.find import Item, find, reason, walk
+from fabrica.data.account import sentences, tally, unread_sentences
+from fabrica.data.find import Found, add, find, reason, walk
+from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
 from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
+from fabrica.io.dicom_kinds import KINDS
 
 Progress = Callable[[int, int], None]
 LAYOUTS = ("mimic-cxr",)  # those that are not told by folders alone
@@ -36,16 +39,18 @@ def scan(
     reports: Path | None = None,
     patient_regex: str | None = None,
     fractions: Fractions = (0.8, 0.1, 0.1),
+    include: Collection[str] = (),
     seed: int = 0,
     verify: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Index DICOM, NIfTI, PNG, TIFF, JPEG, npz and zip under a folder (or one such file).
+    """Index DICOM, volume files, pictures, npz and zip under a folder (or one such file).
 
-    A row is one image: a file; a frame of an npz or a member of a zip; or a DICOM series of CT, MR or PT whose
-    slices lie in one folder and stack into a volume: its path is the folder, and where the folder holds more than
-    that series, its frame is the SeriesInstanceUID. Slices that do not stack are a row each.
+    A row is one image: a file; one of several images in a file (frames of an npz, members of a zip, volumes of a 4-D
+    NIfTI); or an image of a DICOM series, whose path is the folder that holds its files, and whose frame tells it from
+    what else lies there. What is no image of a patient as it was taken (localisers, segmentations, dose, derived maps,
+    screen captures ...) is set apart: a row without a split, whose kind says what it is.
     Layouts: see `fabrica.data.layouts`, and `fabrica.data.mimic` for MIMIC-CXR-JPG.
     Order and result depend on the files alone.
 
@@ -56,7 +61,8 @@ def scan(
                    same folder.
     patient_regex  searched in the relative path (and "/" + frame); its first group is the patient.
     fractions      of the patients in train, val and test. See `fabrica.data.split` for published splits.
-    verify         decode every image, so that damaged files are left out and copies are found. Without it only
+    include        kinds that are taken as images all the same; see `fabrica.io.dicom_kinds.KINDS`.
+    verify         look at every image, so that damaged files are left out and copies are found. Without it only
                    names and headers are read.
     workers        processes that decode.
     progress       called with (done, total).
@@ -72,18 +78,32 @@ def scan(
         raise UsageError(f"no folder {folder} to scan")
     if _is_mimic(folder, layout, views, reports, labels or patient_regex):
         return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
-    root, files = (folder, walk(folder)) if folder.is_dir() else (folder.parent, [folder])
-    masks = masks_of(_relative(path, root) for path in files)
-    found = find([path for path in files if _relative(path, root) not in masks])
-    items, damaged = _verified(found.items, workers, progress) if verify else (found.items, [])
-    rejected = [(_relative(path, root), reason) for path, reason in [*found.rejected, *damaged]]
-    if not items:
-        raise FabricaError(_nothing(folder, found.ignored, rejected))
-    manifest = Manifest([], root, [], sorted(rejected))
-    fill(manifest, items, masks, labels, patient_regex)
-    manifest.notes += split_rows(manifest.rows, fractions, seed)
-    manifest.notes += remove_leaks(manifest.rows)
+    for kind in include:
+        if kind not in KINDS:
+            raise unknown("kind", kind, KINDS)
+    root = folder if folder.is_dir() else folder.parent
+    unread: Counter[str] = Counter()
+    total = sum(len(names) for _, _, names in os.walk(folder)) if progress else 0
+    tell = (lambda done: progress(min(done, total), total)) if progress else None
+    found, others = find(walk(folder, unread) if folder.is_dir() else [folder], verify, workers, tell)
+    found.unread.update(unread)
+    masks = masks_of(_relative(path, root) for path in others)
+    add(found, [path for path in others if _relative(path, root) not in masks])
+    if verify:
+        found.items, damaged = _verified(found.items, workers, progress)
+        found.rejected += damaged
+    if not found.items:
+        raise FabricaError(_nothing(folder, found, root))
+    manifest = Manifest([], root, [], sorted((_relative(path, root), reason) for path, reason in found.rejected))
+    fill(manifest, found.items, masks, labels, patient_regex)
+    ordinary = [row for row in manifest.rows if not row.kind or row.kind in include]
+    for row in manifest.rows:
+        row.split = row.split if not row.kind or row.kind in include else ""
+    manifest.notes += split_rows(ordinary, fractions, seed)
+    manifest.notes += remove_leaks(ordinary)
     manifest.notes += mixtures(manifest.rows)
+    manifest.notes += sentences(manifest.rows, found, include)
+    manifest.files = tally(manifest.rows, found, masks)
     if not verify:
         manifest.notes.append("not verified: damaged files and copies were not looked for")
     return manifest
@@ -135,33 +155,34 @@ def _inspected(items: list[Item], workers: int) -> Iterator[list[tuple[Item, str
 
 
 def _inspect(item: Item) -> list[tuple[Item, str]]:
-    """Decode one item: (item, "") when it is an image, (item, reason) when not. A series that does not stack
-    comes back file by file."""
+    """Decode one item: (item, "") when it is an image, (item, reason) when not. DICOM files were looked at when they
+    were found."""
+    if item.sha256 or item.series:
+        return [(item, "")]
     try:
         image = io.read(item.path, item.frame)
     except ReadError as error:
-        if item.members:
-            slices = (replace(item, path=path, frame="", members=()) for path in item.members)
-            return [checked for part in slices for checked in _inspect(part)]
         return [(item, reason(error, item.path))]
     item.modality = item.modality or str(image.origin.get("modality", ""))
     item.about = about(image.origin.get("about", {}))
     item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
-    if item.frame and not item.members:
+    item.notes = tuple(image.origin.get("notes", ()))
+    if item.frame:
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
     else:
-        digest = hashlib.sha256()
-        for path in item.members or (item.path,):
-            digest.update(path.read_bytes())
+        digest = hashlib.sha256(item.path.read_bytes())
     item.sha256 = digest.hexdigest()
     return [(item, "")]
 
 
-def _nothing(folder: Path, ignored: Counter[str], rejected: list[tuple[str, str]]) -> str:
-    if rejected:
-        path, reason = rejected[0]
-        return f"no image in {folder}: none of {len(rejected)} files could be read; the first, {path}: {reason}"
-    kinds = ", ".join(f"{suffix} {count}" for suffix, count in ignored.most_common(6))
-    found = f"found {ignored.total()} files ({kinds})" if ignored else "the folder is empty"
-    return f"no image in {folder}: {found}; expected DICOM, NIfTI, PNG/TIFF/JPEG, npz or zip"
+def _nothing(folder: Path, found: Found, root: Path) -> str:
+    if found.rejected:
+        path, why = found.rejected[0]
+        count = len(found.rejected)
+        return f"no image in {folder}: none of {count} files could be read; the first, {_relative(path, root)}: {why}"
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in (found.unread + found.apart).most_common(6))
+    total = found.unread.total() + found.apart.total()
+    what = f"found {total} files ({kinds})" if total else "the folder is empty"
+    expected = "expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
+    return "; ".join([f"no image in {folder}: {what}", *unread_sentences(found.unread)[:1], expected])

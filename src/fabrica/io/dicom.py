@@ -17,7 +17,7 @@ from fabrica.errors import ReadError, UsageError, did_you_mean
 from fabrica.image import Array, Float32, Image
 from fabrica.io import budget as memory
 from fabrica.io.budget import DEFAULT_BUDGET
-from fabrica.io.dicom_file import OpenDicom, is_dicom, opened
+from fabrica.io.dicom_file import OpenDicom, guarded, is_dicom, opened
 from fabrica.io.dicom_frames import GUESSED, Frame, frames_of
 from fabrica.io.dicom_geometry import stack
 from fabrica.io.dicom_header import Header, read_header
@@ -100,7 +100,7 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
     """Decode the planes of one image, a file at a time, into an Image in physical units."""
     frames, notes = volume.frames, list(volume.notes)
     first = frames[0]
-    channels = 3 if _is_colour(volume.header) else 1
+    channels = 3 if is_colour(volume.header) else 1
     rows, columns = first.size
     what = f"{len(frames)} x {rows} x {columns} pixels of {channels} samples"
     memory.check(4 * channels * len(frames) * rows * columns, budget, what, first.path)
@@ -132,7 +132,8 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
     data, frames = data[:, :kept], frames[:kept]
     _fill_padding(data, [values[k] for k in range(kept)], notes)
     lies = stack([frame.place for frame in frames])
-    origin = _origin(volume, [values[k] for k in range(kept)], datasets, frames, [*notes, *lies.notes])
+    with guarded(first.path):  # elements are parsed when they are asked for, and may be damaged
+        origin = _origin(volume, [values[k] for k in range(kept)], datasets, frames, [*notes, *lies.notes])
     origin |= {"grid": lies.affine, "shape": (kept, rows, columns)}
     if lies.missing:
         origin["missing"] = lies.missing
@@ -218,8 +219,8 @@ def _parted(frame: str, series: Iterable[str]) -> tuple[str, str]:
 
 
 def series_below(folder: Path) -> dict[str, Arranged]:
-    """The series of the DICOM files in a folder and below it, by SeriesInstanceUID; those without one, which
-    de-identification leaves, are taken as one."""
+    """The series of the DICOM files in a folder and below it, by SeriesInstanceUID; those without one in a folder, as
+    de-identification leaves them, are taken as one."""
     stamps = []
     for home, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -231,7 +232,7 @@ def series_below(folder: Path) -> dict[str, Arranged]:
                 except OSError:
                     continue
                 stamps.append((str(path), stat.st_size, stat.st_mtime_ns))
-    found = _series_of(tuple(stamps))
+    found = _series_of(folder, tuple(stamps))
     if not found:
         raise ReadError(
             f"{folder}: no DICOM slice among {len(stamps)} files; expected a folder of one series, or a file"
@@ -240,13 +241,14 @@ def series_below(folder: Path) -> dict[str, Arranged]:
 
 
 @lru_cache(maxsize=4)
-def _series_of(stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Arranged]:
+def _series_of(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Arranged]:
     """By series, of files that have not changed: every row of a manifest may come from one large folder."""
     headers: dict[str, list[Header]] = {}
     for path, _, _ in stamps:
         if is_dicom(path):
             header = read_header(path)
-            headers.setdefault(header.get("SeriesInstanceUID") or NAMELESS, []).append(header)
+            nameless = "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
+            headers.setdefault(header.get("SeriesInstanceUID") or nameless, []).append(header)
     arranged = {uid: arrange(several) for uid, several in headers.items()}
     return {uid: found for uid, found in arranged.items() if found.volumes} or arranged
 
@@ -256,7 +258,8 @@ def _cut(data: Float32, of: Any) -> Float32:
     return part
 
 
-def _is_colour(header: Header) -> bool:
+def is_colour(header: Header) -> bool:
+    """Whether the image has three channels."""
     return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 

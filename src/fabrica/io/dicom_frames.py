@@ -22,6 +22,7 @@ from fabrica.io.dicom_header import Header
 
 GUESSED = "the mosaic does not say how many slices it holds: empty tiles at its end are not counted"
 DIMENSION = "Dimension"  # before the number of a dimension that is counted by DimensionIndexValues, from 1
+MOST_FRAMES = 100_000  # of one file: more is an attack on memory
 _SPATIAL = {"00200032", "00209056", "00209057", "00201041"}  # dimensions that count places, not volumes
 _SLICE_VECTOR = "00540080"  # FrameIncrementPointer of tomographic slices in nuclear medicine
 
@@ -73,10 +74,14 @@ def frames_of(header: Header) -> list[Frame]:
         if header.frames > 1:
             raise ReadError(f"{header.path}: a montage in {header.frames} frames, whose layout is not known")
         return _tiles(header, size)
-    if header.of_frames and len(header.of_frames) != header.frames:
+    if header.of_frames and len(header.of_frames) < header.frames:
         raise ReadError(
-            f"{header.path}: {header.frames} frames, and functional groups for {len(header.of_frames)} of them; the "
-            "file contradicts itself"
+            f"{header.path}: {header.frames} frames, and functional groups for only {len(header.of_frames)} of them; "
+            "the file contradicts itself"
+        )
+    if header.frames > min(MOST_FRAMES, header.size):
+        raise ReadError(
+            f"{header.path}: declares {header.frames:,} frames in {header.size:,} bytes; damaged or not sound"
         )
     offsets = _offsets(header)
     found = []
@@ -116,11 +121,11 @@ def _offsets(header: Header) -> Float64 | None:
     """mm along the normal from the position in the header, of frames that are slices but have no functional groups."""
     grid = numbers(header.get("GridFrameOffsetVector"))  # PS3.3 C.8.8.3.2; its first value may be a position, not 0
     if grid is not None and len(grid) == header.frames:
-        return grid - grid[0]
+        return np.asarray(grid - grid[0], dtype=np.float64)
     if header.get("FrameIncrementPointer").upper().startswith(_SLICE_VECTOR):
         step = numbers(header.get("SpacingBetweenSlices"), 1)
         if step is not None and step[0]:
-            return np.arange(header.frames) * float(step[0])
+            return np.arange(header.frames, dtype=np.float64) * float(step[0])
     return None
 
 

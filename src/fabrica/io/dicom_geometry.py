@@ -126,8 +126,8 @@ def stack(places: Sequence[Place]) -> Stack:
         usual = float(np.median(along))
         at = int(np.argmax(along > 1.5 * usual))
         note = (
-            f"{missing} slices seem to be missing, the first after slice {at + 1}: {along[at]:.4g} mm to the next instead "
-            f"of {usual:.4g} mm; each slice keeps its own place"
+            f"{missing} slices seem to be missing, the first after slice {at + 1}: {along[at]:.4g} mm to the next "
+            f"instead of {usual:.4g} mm; each slice keeps its own place"
         )
     else:
         note = f"uneven slices, {along.min():.4g} to {along.max():.4g} mm apart: each keeps its own place"

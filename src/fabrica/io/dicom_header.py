@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import Struct, error
+from struct import Struct
 from typing import Any, Final
 
 from pydicom.charset import decode_bytes
@@ -26,6 +26,7 @@ from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom_file import PIXEL_KEYWORDS, UNDEFINED_LENGTH, opened
 
 Values = dict[str, str]
+Raw = dict[int, Any]  # tag -> (VR, begin, length), or of a sequence that is wanted a list of such
 
 WANTED = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "AcquisitionDate", "SeriesDate",
@@ -102,6 +103,7 @@ _HEAD = Struct("<HH2sH").unpack_from
 _LENGTH = Struct("<L").unpack_from
 _TAG_AND_LENGTH = Struct("<HHL").unpack_from
 _FIRST = 2**17  # bytes of a file that hold most headers
+_MOST = 2**26  # bytes of a file that are looked at for the rest of one
 
 
 @dataclass(slots=True)
@@ -155,15 +157,22 @@ def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
     path = Path(path)
     try:
         with path.open("rb") as file:
+            size = path.stat().st_size
             data = file.read(_FIRST)
-            try:
-                return parse(path, data, path.stat().st_size)
-            except _UnusualError:
-                if len(data) < _FIRST:
-                    raise
-            return parse(path, data + file.read(), path.stat().st_size)
-    except (_UnusualError, OSError):
-        return by_pydicom(path, budget)
+            found = parsed(path, data, size)
+            if found is None and _FIRST < size <= _MOST:  # a header of more than usual
+                found = parsed(path, data + file.read(), size)
+    except OSError:
+        found = None  # pydicom says it in its own way
+    return found or by_pydicom(path, budget)
+
+
+def parsed(path: Path, data: bytes, size: int) -> Header | None:
+    """`parse`, or None where the file is left to pydicom."""
+    try:
+        return parse(path, data, size)
+    except _UnusualError:
+        return None
 
 
 def parse(path: Path, data: bytes, size: int) -> Header:
@@ -173,13 +182,23 @@ def parse(path: Path, data: bytes, size: int) -> Header:
         raise _UnusualError
     try:
         meta, position = _elements(data, 132, len(data), False, frozenset(), until=0x00030000)
-        syntax = _text(data, *meta[0x00020010], "ascii").rstrip(". ") if 0x00020010 in meta else ""
+        syntax = (
+            _text(data, "UI", meta[0x00020010][1], meta[0x00020010][2], "ascii").rstrip(". ")
+            if 0x00020010 in meta
+            else ""
+        )
         if syntax in ("", DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             raise _UnusualError
         implicit = syntax == ImplicitVRLittleEndian
         raw, _ = _elements(data, position, len(data), implicit, _MACRO_TAGS)
-    except (error, IndexError, RecursionError) as problem:
+        return _read(path, data, size, syntax, implicit, raw)
+    except _UnusualError:
+        raise
+    except Exception as problem:  # bytes that lie fail in many ways, and pydicom has seen more of them
         raise _UnusualError from problem
+
+
+def _read(path: Path, data: bytes, size: int, syntax: str, implicit: bool, raw: Raw) -> Header:
     pixel = next((tag for tag in PIXEL_KEYWORDS if tag in raw), 0)
     if not pixel and len(data) < size:
         raise _UnusualError
@@ -227,9 +246,6 @@ def _completed(found: Header) -> Header:
         csa.encode("latin-1") if "MOSAIC" in found.get("ImageType") or "SiemensMosaicImages" in found.values else b""
     )
     return found
-
-
-Raw = dict[int, Any]  # tag -> (VR, begin, length), or of a sequence that is wanted a list of such
 
 
 def _elements(
@@ -352,8 +368,7 @@ _GUESSED = {
 """VR of private elements whose file does not say it (implicit VR, or UN)."""
 
 
-def _text(data: bytes, kind: Any, begin: int, length: int, charset: Any) -> str:
-    kind = kind.decode() if isinstance(kind, bytes) else kind
+def _text(data: bytes, kind: str, begin: int, length: int, charset: Any) -> str:
     value = data[begin : begin + length]
     kind = "US" if kind.startswith("US or") else kind
     if kind in _NUMBERS:
@@ -368,7 +383,7 @@ def _text(data: bytes, kind: Any, begin: int, length: int, charset: Any) -> str:
         text = value.decode("ascii", "replace")
     else:
         try:
-            text = decode_bytes(value, charset, {"\\", "\n", "\r", "\t", "\f"})
+            text = decode_bytes(value, charset, {ord(c) for c in "\\\n\r\t\f"})
         except (LookupError, ValueError):
             text = value.decode("latin-1")
     return (

@@ -49,10 +49,10 @@ _REFORMAT = re.compile(
 )
 _MAPS = re.compile(
     r"ADC|EADC|FA|FAC|TRACEW?|TENSOR|TENSOR_B0|DIFFUSION_CALCULATED|MIP|MINIP|MAX_IP|MIN_IP|PROJECTION IMAGE|SUB|"
-    r"SUBTRACTION|CBF|CBV|RCBF|RCBV|MTT|TTP|TMAX|PBP|T1 MAP|T2 MAP|T2_STAR MAP|R2 MAP|R2_STAR MAP|T2STAR MAP|FIELD_MAP_.*|"
-    r"T1_MAP|T2_MAP|STDDEV|STD_DEV|CLR|PERFUSION_MAP|DIFFUSION ANISO|ISOTROPIC|ADD_MAP|ZSCORE|TTEST|Z-SCORE|MEAN_MAP|"
-    r"VELOCITY|SPEED|CALC|COMPOSED|ALPHA|RELCBV|RELCBF|RELMTT|K_TRANS|KTRANS|KEP|VE|IAUC|PARAMETRIC_MAP|SWI_MIP|MNIP|"
-    r"FAT_FRACTION|FATFRAC|CHEMICAL_SHIFT_MAP"
+    r"SUBTRACTION|CBF|CBV|RCBF|RCBV|MTT|TTP|TMAX|PBP|T1 MAP|T2 MAP|T2_STAR MAP|R2 MAP|R2_STAR MAP|T2STAR MAP|"
+    r"FIELD_MAP_.*|T1_MAP|T2_MAP|STDDEV|STD_DEV|CLR|PERFUSION_MAP|DIFFUSION ANISO|"
+    r"ISOTROPIC|ADD_MAP|ZSCORE|TTEST|Z-SCORE|MEAN_MAP|VELOCITY|SPEED|CALC|COMPOSED|ALPHA|RELCBV|RELCBF|RELMTT|K_TRANS|KTRANS|KEP|VE|IAUC|PARAMETRIC_MAP|SWI_MIP|"
+    r"MNIP|FAT_FRACTION|FATFRAC|CHEMICAL_SHIFT_MAP"
 )
 
 
@@ -73,12 +73,12 @@ def kind_of(header: Header) -> str:
     words = [word.strip() for word in header.get("ImageType").upper().split("\\")]
     first, second, rest = words[0], "".join(words[1:2]), words[2:]
     colour = header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation").startswith("PALETTE")
-    if any(_LOCALIZER.search(word) for word in rest) and uid != _SECONDARY:
+    if any(_LOCALIZER.search(word) for word in rest):
         return "localizer"
     captured = uid == _SECONDARY or uid.startswith(_SECONDARY + ".")
-    if captured and not header.get("ImagePositionPatient") and header.get("ConversionType") != "SYN":
-        if modality in _SCANNERS or any("SCREEN" in word for word in words):
-            return "screen"  # of a scanner: what its console showed
+    shown = modality in _SCANNERS or any("SCREEN" in word for word in words)
+    if captured and shown and not header.get("ImagePositionPatient") and header.get("ConversionType") != "SYN":
+        return "screen"  # of a scanner: what its console showed
     if modality in _SCANNERS and first == "DERIVED" and any(_MAPS.fullmatch(word) for word in rest):
         return "derived"
     if modality in _SCANNERS and colour:

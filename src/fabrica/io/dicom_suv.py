@@ -36,8 +36,8 @@ def factor(dataset: Dataset, path: Any) -> float:
         per_becquerel = _private(dataset, "PhilipsActivityFactor")
         if not per_becquerel:
             raise ReadError(
-                f"{path}: PET in counts (Units CNTS) without Philips' factors (7053,1000) and (7053,1009): SUV cannot be "
-                "computed; export it in BQML"
+                f"{path}: PET in counts (Units CNTS) without Philips' factors (7053,1000) and (7053,1009): SUV cannot "
+                "be computed; export it in BQML"
             )
     weight = _number(dataset.get("PatientWeight"))
     injected = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or []), Dataset())

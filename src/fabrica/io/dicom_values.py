@@ -13,9 +13,11 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from fabrica.image import Array, Float32
 from fabrica.io.dicom_file import attribute
+from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_pixels import value_range
-from fabrica.io.dicom_suv import factor, is_suv
+from fabrica.io.dicom_suv import PET, UNITS, factor, is_suv
 
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _COLOUR_SPACES = {"RGB", "YBR_ICT", "YBR_RCT"}  # as decoders return them: the last two are already RGB
 _RESCALE = "PixelValueTransformationSequence"
 
@@ -46,8 +48,8 @@ def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[s
     """
     if space.startswith("PALETTE"):
         colours = apply_color_lut(raw, dataset)[..., :3]
-        if colours.dtype.itemsize == 2:  # tables of 16 bits give the same colours as ones of 8, 257 times as large
-            colours = colours / np.float32(257)
+        if colours.dtype.itemsize == 2:  # tables of 16 bits hold the same colours as ones of 8, in their upper byte
+            colours = colours >> 8
         return _colour(colours, 255.0)
     if raw.ndim == 3:
         if space not in _COLOUR_SPACES:
@@ -69,13 +71,25 @@ def unit_and_factor(dataset: Dataset, path: Path) -> tuple[str, float]:
         return "Gy" if grays else "arbitrary", float(dataset.DoseGridScaling)
     if is_hounsfield(dataset):
         return "HU", 1.0
-    return ("label" if dataset.get("SegmentSequence") else "arbitrary"), 1.0
+    return ("label" if str(dataset.get("SOPClassUID")) in SEGMENTATIONS else "arbitrary"), 1.0
+
+
+def unit_of(header: Header) -> str:
+    """The unit that an object's values will have, by its header alone."""
+    said = header.frame(0)
+    if header.get("SOPClassUID") in PET and header.get("Units") in UNITS:
+        return "SUV"
+    if header.get("Modality") == "RTDOSE" and header.get("DoseGridScaling"):
+        return "Gy" if (header.get("DoseUnits") or "GY").upper() == "GY" else "arbitrary"
+    if header.get("Modality") == "CT" and said.get("RescaleSlope") and said.get("RescaleType", "HU") == "HU":
+        return "HU"
+    return "label" if header.get("SOPClassUID") in SEGMENTATIONS else "arbitrary"
 
 
 def padding(dataset: Dataset) -> tuple[int, int] | None:
     """The stored values that are no measurement, lowest and highest (PS3.3 C.7.5.1.1.2); None without, and where that
     is 0 and nothing lower can be stored."""
-    first = dataset.get("PixelPaddingValue")
+    first: Any = dataset.get("PixelPaddingValue")
     if not isinstance(first, int) or str(dataset.get("PhotometricInterpretation", "")).startswith(
         ("RGB", "YBR", "PAL")
     ):
@@ -90,9 +104,10 @@ def padding(dataset: Dataset) -> tuple[int, int] | None:
 def _as_stored(value: int, dataset: Dataset) -> int:
     """A value that was written with the other signedness than the pixels have."""
     bits = int(dataset.get("BitsAllocated") or 16)
-    if dataset.get("PixelRepresentation") and value >= 2 ** (bits - 1):
-        return value - 2**bits
-    return value + 2**bits if value < 0 and not dataset.get("PixelRepresentation") else value
+    whole: int = 2**bits
+    if dataset.get("PixelRepresentation") and value >= whole // 2:
+        return value - whole
+    return value + whole if value < 0 and not dataset.get("PixelRepresentation") else value
 
 
 def is_hounsfield(dataset: Dataset) -> bool:
@@ -167,7 +182,7 @@ def _real_world(dataset: Dataset, frame: int) -> Dataset | None:
         for item in holder.get("RealWorldValueMappingSequence") or []:
             slope, intercept = item.get("RealWorldValueSlope"), item.get("RealWorldValueIntercept")
             if slope and intercept is not None and math.isfinite(slope) and math.isfinite(intercept):
-                return item
+                return Dataset(item)
     return None
 
 

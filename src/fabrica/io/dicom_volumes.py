@@ -131,11 +131,30 @@ def _arrange_kind(kind: str, planes: list[Plane], found: Arranged) -> None:
     groups = _split_by(_Group(placed), "study", _study) if placed else []
     groups = [part for group in groups for part in _split_by(group, "series", lambda p: p[0].get("SeriesNumber"))]
     groups = [part for group in groups for part in _parallel(group)]
+    groups += [_Group([plane]) for plane in alone]
+    largest = max(len(group.planes) for group in groups)
+    strays = [group for group in groups if len(group.planes) < 3 and 3 * len(group.planes) <= largest]
+    strays = strays if not kind and largest > 2 else []
     for group in groups:
-        _arrange_parallel(kind, group, found)
-    _arrange_unplaced(kind, alone, found)
-    if len(groups) > 1:
-        _strays(found, [group for group in groups if group.planes])
+        first = len(found.volumes)
+        if group.planes[0][1].place.position is None:
+            _arrange_unplaced(kind, group.planes, found)
+        else:
+            _arrange_parallel(kind, group, found)
+        for k in range(first, len(found.volumes)):
+            found.volumes[k] = _marked(found.volumes[k], group in strays, strays)
+
+
+def _marked(volume: Volume, stray: bool, strays: Sequence[_Group]) -> Volume:
+    """A plane or two that lie otherwise than the volume of their series are strays: set apart, and named there."""
+    if stray:
+        return replace(volume, kind="stray")
+    if not strays or volume.kind:
+        return volume
+    names = sorted({frame.path.name for group in strays for _, frame in group.planes})
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    note = f"{len(names)} images of its series lie otherwise than its slices and were set apart: {shown}"
+    return replace(volume, notes=(*volume.notes, note))
 
 
 def _arrange_unplaced(kind: str, planes: list[Plane], found: Arranged) -> None:
@@ -165,10 +184,10 @@ def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
                 _volume(kind or "stray", [plane], (*each.chain, ("extra", str(k)))) for k, plane in enumerate(extra, 1)
             ]
         if repeated(each.planes):
-            most = max(Counter(index[id(plane)] for plane in each.planes).values())
+            at = Counter(index[id(plane)] for plane in each.planes)
             reason = (
-                f"one of {len(each.planes)} images that lie at {len(each.planes) - repeated(each.planes)} places, up to "
-                f"{most} at one, and nothing in their headers tells which belong together"
+                f"one of {len(each.planes)} images that lie at {len(at)} places, up to {max(at.values())} at one, and "
+                "nothing in their headers tells which belong together"
             )
             found.refused += [(path, reason) for path in dict.fromkeys(header.path for header, _ in each.planes)]
             continue
@@ -204,8 +223,7 @@ def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
     """Which place each plane lies at, counted along the common normal. Planes that lie nearer to one another than a
     small share of the distance between slices are repeats of one place, as motion correction and rounding leave them:
     if there are as many at each."""
-    normal = planes[0][1].place.normal
-    depths = np.array([frame.place.position @ normal for _, frame in planes])
+    depths = np.array([frame.place.depth for _, frame in planes])
     order = np.argsort(depths, kind="stable")
     steps = np.diff(depths[order])
     exact = np.zeros(len(depths), dtype=np.int64)
@@ -434,7 +452,7 @@ def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
             values = [key(*plane) for plane in planes]
             if None in values or len(set(values)) < len(values):
                 break
-            ordered.append([plane for _, plane in sorted(zip(values, planes, strict=True), key=lambda pair: pair[0])])
+            ordered.append([planes[k] for k in np.argsort([value or 0.0 for value in values], kind="stable")])
         else:
             ranks = {str(k): [planes[k] for planes in ordered] for k in range(counts.pop())}
             return _called(group, "time", ranks, True)
@@ -517,26 +535,6 @@ def _alike(a: Plane, b: Plane) -> bool:
         and a[0].get("SamplesPerPixel") == b[0].get("SamplesPerPixel")
         and same_plane(a[1].place, b[1].place)
     )
-
-
-def _strays(found: Arranged, groups: Sequence[_Group]) -> None:
-    """A plane or two that lie otherwise than the volume of their series are strays: set apart, and named there."""
-    largest = max(len(group.planes) for group in groups)
-    if largest < 3:
-        return
-    files = {
-        header.path
-        for group in groups
-        if 3 * len(group.planes) <= largest and len(group.planes) < 3
-        for header, _ in group.planes
-    }
-    names = ", ".join(sorted(path.name for path in files)[:3])
-    for k, volume in enumerate(found.volumes):
-        if files and set(volume.files) <= files:
-            found.volumes[k] = replace(volume, kind=volume.kind or "stray")
-        elif files and not volume.kind:
-            note = f"{len(files)} images of its series lie in another plane and were set apart: {names}"
-            found.volumes[k] = replace(volume, notes=(*volume.notes, note))
 
 
 def _name(found: Arranged, copies: int) -> None:

@@ -1,0 +1,37 @@
+"""Item: one image to be, as the files of a folder show it before tables and folders are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Item:
+    """A file, one image of a container, or an image of a DICOM series in a folder (`is_series`).
+
+    path, frame  by which `fabrica.io.read` finds it.
+    study        stands for the patient where DICOM headers name none.
+    The others are those of `fabrica.data.manifest.Row`.
+    """
+
+    path: Path
+    frame: str = ""
+    is_series: bool = False
+    patient: str = ""
+    study: str = ""
+    modality: str = ""
+    label: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    split: str = ""
+    sha256: str = ""
+    kind: str = ""
+    series: str = ""
+    series_number: str = ""
+    description: str = ""
+    image_type: str = ""
+    refers: str = ""
+    unit: str = ""
+    channels: str = ""
+    dims: str = ""
+    notes: tuple[str, ...] = ()
