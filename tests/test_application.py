@@ -95,6 +95,25 @@ def test_a_folder_of_several_kinds_gives_each_its_own_kind(unchanged: Made, ct: 
         assert float(np.abs(after.data - io.read(Path(outcome.input)).data).max()) <= 1.0
 
 
+def test_volume_formats_and_their_volumes_give_results_of_their_own_kind(unchanged: Made, tmp_path: Path) -> None:
+    image = head(3, 48, 6, contrasts=["CT"]).images["CT"]
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for name in ("a.mha", "b.nrrd", "c.mgz", "d.nii.gz"):
+        io.write(image, folder / name)
+    two = np.stack([image.data[0], image.data[0] + 1]).T.astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(two, image.affine), folder / "e.nii")  # type: ignore[attr-defined]
+    outcomes = apply(unchanged(), folder, tmp_path / "out")
+    names = ["a.mha", "b.nrrd", "c.mgz", "d.nii.gz", "e_volume=1.nii.gz", "e_volume=2.nii.gz"]
+    assert [outcome.output for outcome in outcomes] == names
+    for k, name in enumerate(names):
+        after = io.read(tmp_path / "out" / name)
+        assert float(np.abs(after.data - image.data).max()) <= 1.0 + (k == 5)
+        assert np.allclose(after.affine, image.affine, atol=1e-3) and after.origin["synthetic"]
+    apply(unchanged(), folder / "a.mha", tmp_path / "one.mhd")
+    assert np.array_equal(io.read(tmp_path / "one.mhd").data, io.read(tmp_path / "out" / "a.mha").data)
+
+
 def test_what_is_unlike_training_is_refused_and_nothing_is_written(unchanged: Made, ct: Path, tmp_path: Path) -> None:
     picky = unchanged(seen=SeenConfig("MR", [], [100.0, 120.0]))
     with pytest.raises(UsageError, match=r"its modality is CT, and MR in training; its field of view is 2\d\d mm"):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fabrica.codec import Codec
+from fabrica.data.standardise import faced
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
 from fabrica.model import Model
@@ -50,6 +51,24 @@ def test_slices_smaller_and_larger_than_the_window_and_alone(unchanged: Made) ->
     for size in [(20, 25), (32, 32), (45, 77)]:
         image = placed(hounsfield(*size), np.eye(4))
         assert float(np.abs(unchanged().apply(image).result.data - image.data).max()) < 0.01
+
+
+@pytest.mark.parametrize("turn", AFFINES)
+def test_a_slice_in_space_is_shown_upright_and_comes_back_as_it_lay(unchanged: Made, turn: str) -> None:
+    """What the network saw is what a radiologist sees; what it gave lies on the pixels of the source again."""
+    image = placed(hounsfield(32, 32), AFFINES[turn] @ np.array(np.eye(4) + np.eye(4, k=3)))
+    model = unchanged()
+    seen: list[Float32] = []
+
+    def looked(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.numpy())
+        return x
+
+    model.method.generator.forward = looked
+    found = model.apply(image).result
+    assert float(np.abs(found.data - image.data).max()) < 0.01 and np.array_equal(found.affine, image.affine)
+    upright = model.codec.scaled(faced(image).data, model.codec.span)
+    np.testing.assert_array_equal(seen[0][0], upright)
 
 
 def test_neighbours_are_seen_and_the_middle_one_answers(unchanged: Made) -> None:

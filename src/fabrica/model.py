@@ -22,7 +22,7 @@ from fabrica.codec import Codec
 from fabrica.conditions import NOTHING, Asked, Teller, load_words, teller
 from fabrica.data.degrade import scale
 from fabrica.data.masks import shown
-from fabrica.data.standardise import is_placed, placed
+from fabrica.data.standardise import placed
 from fabrica.device import autocast, default_device
 from fabrica.diffusion import Begin
 from fabrica.errors import FabricaError, UsageError, did_you_mean
@@ -358,7 +358,7 @@ class Model:
             "model_hash": self.hash,
             "seed": seed,
         }
-        known = start is not None and is_placed(start)
+        known = start is not None and start.measured
         affine = placed(start, self.size, self.recipe.data.fit) if start and known else self.affine
         if start is not None:
             origin |= {"translated": True, "start": start.origin.get("path", "")}

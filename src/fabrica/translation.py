@@ -15,10 +15,11 @@ import numpy as np
 
 from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data.sides import on_grid
-from fabrica.data.standardise import as_seen, inner_size, is_placed, name, neighbours, resample, turn
+from fabrica.data.standardise import as_seen, faced, inner_size, name, neighbours, resample, turn
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.infer import Net, whole, windowed
+from fabrica.io.display import upright
 from fabrica.recipe import DataConfig, SeenConfig
 
 Progress = Callable[[int, int], None]
@@ -166,7 +167,7 @@ def enlarged(image: Image, factor: int) -> Image:
 def turned(data: Float32, image: Image, way: Way) -> Float32:
     """A view of values (C, *S) of the image as (C, D, H, W), turned as the network saw images in training."""
     if len(image.size) == 2:
-        return data[:, None]
+        return (upright(data, image.affine) if image.placed else data)[:, None]
     return as_seen(data, image.affine, _order(way))
 
 
@@ -245,10 +246,10 @@ def working_size(size: Sequence[int], spacing: Sequence[float], way: Way) -> lis
 
 def turned_spacing(image: Image, way: Way) -> tuple[float, ...]:
     """mm a voxel of the turned volume (D, H, W), a slice's own D being 1; () if not known."""
-    if not is_placed(image):
+    if not image.measured:
         return ()
     if len(image.size) == 2:
-        return (1.0, *image.spacing)
+        return (1.0, *faced(image).spacing)
     return tuple(image.spacing[axis - 1] for axis in turn(image.affine, _order(way))[0])
 
 

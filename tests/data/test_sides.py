@@ -15,6 +15,7 @@ from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import matched, on_grid, side
 from fabrica.data.sources import Source, open_source
+from fabrica.data.standardise import faced
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
 from fabrica.phantoms.head import head
@@ -394,3 +395,16 @@ def test_nifti_is_in_hu_where_the_manifest_says_ct(tmp_path: Path, modality: str
     Manifest([Row("0", "p", "0.nii.gz", split="train", modality=modality)], tmp_path).save(tmp_path / "set.csv")
     found = next(open_source(DataConfig(str(tmp_path / "set.csv")), "train").samples())
     assert found.image.unit == unit
+
+
+@pytest.mark.parametrize("formats", [("nifti", "raster"), ("raster", "nifti"), ("dicom", "nifti"), ("mgh", "dicom")])
+def test_pictures_of_one_plane_are_turned_alike_whatever_their_formats(formats: tuple[str, str]) -> None:
+    """A slice of a volume format is shown upright, a picture as stored: side by side, both as the grid is."""
+    affine = np.array([[0, 0, 3.0, 4], [0.5, 0, 0, 5], [0, 0.5, 0, 6], [0, 0, 0, 1]])
+    data = np.random.default_rng(0).normal(size=(1, 6, 8)).astype(np.float32)
+    one, other = (
+        Image(data, np.eye(4) if form == "raster" else affine, "arbitrary", {"format": form}) for form in formats
+    )
+    for image, grid in ((one, other), (other, one)):
+        np.testing.assert_array_equal(faced(on_grid(image, grid)).data, faced(grid).data)
+    assert not np.array_equal(faced(one).data, faced(other).data)

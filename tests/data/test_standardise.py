@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica.codec import Codec
-from fabrica.data.standardise import as_seen, fitted_to, neighbours, oriented, placed, resample, standardise
+from fabrica.data.standardise import as_seen, faced, fitted_to, neighbours, oriented, placed, resample, standardise
 from fabrica.errors import UsageError
-from fabrica.image import Image
+from fabrica.image import VOLUMES, Image
+from fabrica.io import to_display
 
 WINDOW = Codec("window", 0, 100)
 
@@ -226,3 +227,48 @@ def test_what_a_network_sees_is_placed_where_it_lies(fit: str, size: tuple[int, 
         inside = (expected > low + 2) & (expected < high - 2) & (seen[0] > -1)
         assert inside.sum() > 40
         np.testing.assert_allclose(found[inside], expected[inside], atol=0.2)  # areas, not points
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product([1, -1], repeat=3)))
+def test_a_slice_alone_is_seen_as_a_radiologist_sees_it_and_as_it_would_be_in_its_volume(
+    axes: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    """In all 48 ways of storing it: the patient's right on the left or the front on the left, the head or the front at
+    the top; an axial one is the very slice that its volume would have given."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0.01
+    for voxel_axis, (world, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[world, voxel_axis] = sign * (1.0 + world)
+    affine[:3, 3] = 5, -6, 7
+    h, w = np.mgrid[:5, :7]
+    vertical, horizontal = {2: (1, 0), 1: (2, 0), 0: (2, 1)}[axes[2]]
+    for world in (vertical, horizontal):
+        values = (affine[world, 0] * w + affine[world, 1] * h + affine[world, 3]).astype(np.float32)
+        image = Image(values[None], affine, origin={"format": "nifti"})
+        turned = faced(image)
+        rows, columns = np.gradient(turned.data[0])
+        assert (rows if world == vertical else columns).max() < -0.9  # mm in the patient fall along rows and columns
+        for k, step in ((0, columns), (1, rows)):
+            np.testing.assert_allclose(turned.affine[world, k], step, atol=1e-5)
+        assert turned.data[0, 0, 0] == pytest.approx(turned.affine[world, 3], abs=1e-5)
+        low, high = float(values.min()), float(values.max())
+        ((seen, _),) = standardise(image, Codec("window", low, high), turned.size, 1, "exact")
+        np.testing.assert_allclose((seen[0] + 1) * 127.5, to_display(image, ((low + high) / 2, high - low)), atol=0.51)
+        if axes[2] == 2:
+            volume = Image(values[None, None], affine, origin={"format": "nifti"})
+            ((inside, _),) = standardise(volume, Codec("window", low, high), turned.size, 1, "exact")
+            np.testing.assert_array_equal(seen, inside)
+
+
+@pytest.mark.parametrize("form", ["dicom", "raster", "npz", "nifti"])
+def test_slices_made_to_be_seen_as_stored_stay_so(form: str) -> None:
+    """DICOM and pictures, whatever their affine; of a volume format, what has no place: a picture's or none."""
+    affine = np.diag([0.5, 0.5, 1.0, 1.0]) if form in VOLUMES else np.array(
+        [[0, 0, 3.0, 4], [0.5, 0, 0, 5], [0, 0.5, 0, 6], [0, 0, 0, 1]]
+    )  # fmt: skip
+    image = Image(noise(1, 8, 9), affine, origin={"format": form})
+    assert faced(image) is image
+    ((values, mm),) = standardise(image, WINDOW, (8, 9), 1, "exact")
+    np.testing.assert_array_equal(values, WINDOW.scaled(image.data, WINDOW.span))
+    assert mm == (0.5, 0.5)

@@ -255,7 +255,7 @@ def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path,
             content = [max(pair) for pair in zip(content, _content(sample.image, config), strict=True)]
             modalities[sample.modality] += not sample.absent
             resampled += bool(sample.image.origin.get("resampled"))
-            if standard.is_placed(sample.image):
+            if sample.image.measured:
                 extents.append(_extent(sample.image))
             if progress and (done % step == 0 or done == source.count):
                 progress(done, source.count)
@@ -300,4 +300,4 @@ def _content(image: Image, config: DataConfig) -> list[int]:
     """The part of `config.size` that a flat image fills without resampling; anything else counts as all of it."""
     if config.fit != "exact" or len(image.size) != 2:
         return list(config.size)
-    return [min(pair) for pair in zip(image.size, config.size, strict=True)]
+    return [min(pair) for pair in zip(standard.faced(image).size, config.size, strict=True)]
