@@ -302,6 +302,8 @@ def _sheet(path: Path, text: str, separator: str) -> Sheet:
     if not lines:
         raise UsageError(f"{path} is empty; expected a header and one row an image")
     header = [composed(n).strip().lower().replace(" ", "_").replace("-", "_") for n in lines[0][1]]
+    while header and not header[-1]:
+        header.pop()  # a separator too many
     rows = [row for _, row in lines[1:]]
     numbered = [row[0].strip() for row in rows] == [str(k) for k in range(1, len(rows) + 1)]
     if rows and numbered and all(len(row) == len(header) + 1 for row in rows):
