@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -133,12 +134,14 @@ def small(folder: Path, files: int) -> None:
         series(folder / f"p{number:05d}", data, number, [part.tobytes() for part in pixels])
 
 
-def timed(command: list[str], environment: dict[str, str]) -> float:
-    began = time.perf_counter()
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds by the clock, and of processors: user and system, of the command and its children."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ends with {done.returncode}: {(done.stderr or done.stdout)[-500:]}")
-    return time.perf_counter() - began
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def fabrica(checkout: Path | None, *arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -188,10 +191,13 @@ def speed(before: Path | None, files: int = FILES) -> dict[str, Any]:
             out = home / "nifti"
             ways["dcm2niix"] = [converter, "-z", "n", "-b", "y", "-o", str(out), str(home / "files")], dict(os.environ)
         seconds: dict[str, list[float]] = {way: [] for way in ways}
+        processor: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(TIMES):
             for way, (command, environment) in ways.items():
                 (home / "nifti").mkdir()
-                seconds[way].append(timed(command, environment))
+                clock, used = timed(command, environment)
+                seconds[way].append(round(clock, 2))
+                processor[way].append(round(used, 2))
                 shutil.rmtree(home / "nifti")
         with (home / "manifest.csv").open() as file:
             rows = sum(1 for _ in file) - 1
@@ -201,6 +207,7 @@ def speed(before: Path | None, files: int = FILES) -> dict[str, Any]:
         "headers": counts,
         "rows": rows,
         "seconds": seconds,
+        "processor_seconds": processor,
         "files_per_s": {way: round(total / found, 1) for way, found in medians.items()},
         "times_as_fast_as": {way: round(found / medians["ours"], 2) for way, found in medians.items() if way != "ours"},
         "cores": len(os.sched_getaffinity(0)),
