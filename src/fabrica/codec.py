@@ -16,6 +16,7 @@ KINDS = ("window", "percentile", "label")
 ABSENT = -1.0  # the network values of a contrast that is not there
 Limits = tuple[float, float]
 SAMPLED = 2**26  # values: a volume of 512 x 512 x 256
+REACH = 4.0  # network values: as far beyond [-1, 1] go those of a codec that does not clip
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Codec:
     unit      the physical unit that `decode` gives back.
     default_limits  the limits in physical units that `decode` uses where no source image gives them
               (samples of a percentile codec): the median over the training images.
+    clip      whether values beyond the limits become -1 or 1, and are lost. If not, they go on linearly, up to REACH:
+              where both sides of a translation have one scale, nothing that was there is cut from a result.
     """
 
     kind: str = "window"
@@ -36,6 +39,7 @@ class Codec:
     unit: str = "arbitrary"
     classes: int = 0
     default_limits: Limits | None = None
+    clip: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -46,6 +50,11 @@ class Codec:
             raise UsageError(f"codec.low {self.low} must be below codec.high {self.high}")
         if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise UsageError(f"codec.low {self.low} and codec.high {self.high} must be percentiles, 0 to 100")
+
+    @property
+    def reach(self) -> float:
+        """Network values lie within [-reach, reach]."""
+        return 1.0 if self.clip else REACH
 
     @property
     def span(self) -> Limits:
@@ -64,7 +73,7 @@ class Codec:
         return (low, high) if low < high else (low, low + 1.0)  # a constant image
 
     def encode(self, image: Image) -> Float32:
-        """Physical units (C, *S) -> network units float32 (C, *S) in [-1, 1], or (classes, *S) in {-1, 1}."""
+        """Physical units (C, *S) -> network units float32 (C, *S) in [-reach, reach], or (classes, *S) in {-1, 1}."""
         return self.scaled(image.data, self.limits(image.data))
 
     def scaled(self, data: Float32, limits: Limits) -> Float32:
@@ -81,7 +90,13 @@ class Codec:
             return signs
         low, high = limits
         scaled: Float32 = (data - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1)
-        return np.clip(scaled, -1.0, 1.0)
+        return np.clip(scaled, -self.reach, self.reach)
+
+    def excess(self, data: Float32, limits: Limits) -> Float32:
+        """What `scaled` cuts off, in physical units: values less the nearest that it keeps."""
+        low, high = limits
+        more = (self.reach - 1) * (high - low) / 2
+        return data - np.clip(data, np.float32(low - more), np.float32(high + more))
 
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
@@ -93,6 +108,7 @@ class Codec:
         if limits is None:
             raise UsageError("a percentile codec needs the limits of a source image to decode")
         low, high = limits
-        clipped = np.clip(values.astype(np.float32), -1.0, 1.0)
+        values = values.astype(np.float32)
+        clipped = np.clip(values, -1.0, 1.0) if self.clip else values
         physical: Float32 = (clipped + np.float32(1)) * np.float32((high - low) / 2.0) + np.float32(low)
         return physical

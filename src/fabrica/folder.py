@@ -14,12 +14,13 @@ from fabrica.conditions import described
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.methods import Compressor, Method, Translator, networks
-from fabrica.recipe import CodecConfig, Recipe
+from fabrica.recipe import CodecConfig, FoundConfig, Recipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
 WORDS = "vocabulary.json"  # of a model that reads text
 READER = "text"  # the folder inside, of a frozen encoder that reads its prompts
 AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with
+FEWEST = 6  # images or volumes: of fewer, an interval means little
 ALARMS = "alarms.txt"  # what went wrong in training, "step 450: ..." a line; only there if something did
 
 
@@ -28,7 +29,8 @@ def codec_of(config: CodecConfig) -> Codec:
     if config.kind == "auto" or config.low is None or config.high is None:
         raise UsageError("codec.kind is still 'auto': this recipe has not been trained yet")
     limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
-    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits)
+    clip = config.clip is not False
+    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits, clip)
 
 
 def codec_config(codec: Codec) -> CodecConfig:
@@ -36,6 +38,64 @@ def codec_config(codec: Codec) -> CodecConfig:
     values = asdict(codec)
     values["default_limits"] = list(codec.default_limits or ())
     return CodecConfig(**values)
+
+
+def found(recipe: Recipe, direction: str = "a2b") -> FoundConfig:
+    """How good a translator was found to be."""
+    return recipe.found_b if direction == "a2b" else recipe.found_a
+
+
+def worth(recipe: Recipe, direction: str = "a2b") -> str:
+    """The held-out error in a sentence, with what stands beside it; "" where nothing was measured."""
+    known = found(recipe, direction)
+    if not known.measure:
+        return ""
+    what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
+    beside = [
+        f"{_figure(value, known.unit)} {name}"
+        for name, value in ((_nothing(known), known.nothing), ("for the mean target", known.mean))
+        if value is not None
+    ]
+    said = f"{what} {_figure(known.error, known.unit)}{', against ' * bool(beside)}{' and '.join(beside)}"
+    how_many = "1 image or volume" if known.cases == 1 else f"{known.cases} images or volumes"
+    said += f" ({how_many})"
+    if known.measure == "mae" and known.cases < FEWEST:
+        return f"{said}; so few say little of others"
+    if known.low is None or known.high is None:
+        return said
+    return f"{said}; better by {_figure(known.low, known.unit)} to {_figure(known.high, known.unit)}"
+
+
+def useless(recipe: Recipe, direction: str = "a2b") -> str:
+    """A sentence where held-out images were served as well without the model; "" elsewhere."""
+    known = found(recipe, direction)
+    others = [
+        (v, n) for v, n in ((known.nothing, _nothing(known)), (known.mean, "for the mean target")) if v is not None
+    ]
+    if not known.measure or not others:
+        return ""
+    best, name = min(others)
+    figures = f"{_figure(known.error, known.unit)}, and {_figure(best, known.unit)} {name}"
+    what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
+    if known.error >= best:
+        return f"the model is no better than {_instead(known, best)}: its {what} is {figures}; do not use it"
+    if known.low is not None and known.low <= 0:
+        return (
+            f"the model is hardly better than {_instead(known, best)}: its {what} is {figures}, which chance explains"
+        )
+    return ""
+
+
+def _nothing(known: FoundConfig) -> str:
+    return "with nothing done" if known.measure == "mae" else "untranslated"
+
+
+def _instead(known: FoundConfig, best: float) -> str:
+    return "doing nothing" if best == known.nothing else "the mean target, the same for all"
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
@@ -54,10 +114,15 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> No
             # one entry: several are written in any order, and the same weights should be the same file
             # not `save_file`, whose files nobody but their owner may read
             temporary.write_bytes(save(weights, metadata={"fabrica": f"{__version__}, {kept}"}))
-        with atomic(folder / CARD) as temporary:
-            temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
+        save_card(folder, method, recipe, kept=kept)
     except (OSError, SafetensorError, FabricaError) as error:
         raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
+
+
+def save_card(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
+    """Write the model card alone."""
+    with atomic(folder / CARD) as temporary:
+        temporary.write_text(_card(recipe, method, kept), encoding="utf-8")
 
 
 def _card(recipe: Recipe, method: Method, kept: str) -> str:
@@ -84,6 +149,11 @@ def _card(recipe: Recipe, method: Method, kept: str) -> str:
         rows["conditions"] = f"directions {', '.join(method.directions)}"
         beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
         use, warning = [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], TRANSLATED
+        for direction in method.directions:
+            if said := worth(recipe, direction):
+                rows["held out" if direction == "a2b" else "held out, b to a"] = said
+            if said := useless(recipe, direction):
+                warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
         if recipe.beside:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)
     use.append(f"fabrica evaluate FOLDER --against {recipe.data.source} -o report")

@@ -11,23 +11,28 @@ import numpy as np
 import torch
 
 from fabrica import noise
+from fabrica.codec import Codec
 from fabrica.data.augment import Changes
+from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset, batch_at
 from fabrica.data.pairs import Pairs
 from fabrica.errors import UsageError
 from fabrica.evaluation import distribution
+from fabrica.evaluation.accuracy import mean_image
+from fabrica.evaluation.pairs import interval
 from fabrica.evaluation.radiomics import radiomic_features, standardised, standardiser
 from fabrica.image import Float32, Float64
 from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, Validated
-from fabrica.model import middle, told_in_turn
+from fabrica.model import Model, middle, told_in_turn
 from fabrica.pictures import Uint8, image_grid
-from fabrica.recipe import Recipe
+from fabrica.recipe import FoundConfig, Recipe
 
 Judge = Callable[[Method], float]
 """judge(method with averaged weights) -> its score on held-out images; lower is better."""
 
 MOST = 512  # images: enough for a steady score, few enough to cost seconds
 FEWEST = 32
+JUDGED = 64  # held-out images that say at the end how good a translator is
 SHOWN = 8  # translated images in the contact sheet
 FIRST_SEED = 2**30  # far from the seeds that users take
 
@@ -83,9 +88,7 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch
     """The Fréchet or kernel distance of radiomic features, as in `fabrica evaluate`, but against the val split."""
     target = heldout.b if isinstance(heldout, Pairs) else heldout
     chosen = np.sort(np.random.default_rng(0).permutation(len(target))[:MOST])
-    raw = radiomic_features(middle(target.read(chosen), recipe.made_size))
-    scaling = standardiser(raw)
-    real = standardised(raw, *scaling)
+    real, measured = _measured(recipe, target.read(chosen))
     told = target.told(chosen)
 
     def made(method: Method) -> Float32:
@@ -94,11 +97,91 @@ def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch
         return drawn(method, recipe, told, len(chosen), device)
 
     def features(method: Method) -> Float64:
-        return standardised(radiomic_features(middle(made(method), recipe.made_size)), *scaling)
+        return measured(made(method))
 
     if keep == "kid":
         return lambda averaged: distribution.kid(real, features(averaged), subsets=20)[0]
     return lambda averaged: distribution.frechet(real, features(averaged))
+
+
+def _measured(recipe: Recipe, real: Float32) -> tuple[Float64, Callable[[Float32], Float64]]:
+    """The features (N, F) of real images (N, C, *S), and what measures others on their scale."""
+    raw = radiomic_features(middle(real, recipe.made_size))
+    scaling = standardiser(raw)
+    return standardised(raw, *scaling), lambda images: standardised(
+        radiomic_features(middle(images, recipe.made_size)), *scaling
+    )
+
+
+def found(model: Model, train: Pairs, heldout: Pairs, direction: str = "a2b") -> FoundConfig:
+    """How far results in this direction are from held-out images, and what needs no model: see `FoundConfig`.
+
+    Of label maps, and of sides without pairs and with fewer than FEWEST images, nothing is measured."""
+    codecs = (model.codec, model.codec_b) if direction == "a2b" else (model.codec_b, model.codec)
+    if codecs[1].kind == "label":
+        return FoundConfig()
+    return (_found_by_pairs if heldout.paired else _found_by_sets)(model, train, heldout, direction, codecs)
+
+
+def _found_by_pairs(
+    model: Model, train: Pairs, heldout: Pairs, direction: str, codecs: tuple[Codec, Codec]
+) -> FoundConfig:
+    net, target = model.way(direction).net, heldout.b if direction == "a2b" else heldout.a
+    source = heldout.read_a if direction == "a2b" else heldout.b.read
+    plain = heldout.a if direction == "a2b" else heldout.b
+    mean = mean_image(train.b if direction == "a2b" else train.a)
+    alike = model.recipe.data.one_scale or (codecs[0] == codecs[1] and codecs[0].kind == "window")
+    chosen = np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int))
+    errors: dict[str, dict[str, list[float]]] = {}
+    for k in chosen:
+        truth = target.read([k])[0]
+        inside = body(truth, threshold(codecs[1]))
+        answers = {"error": net(source([k]))[0], "mean": mean}
+        if alike:
+            answers["nothing"] = _middle_slice(plain.read([k])[0], len(truth))
+        for name, made in answers.items():
+            case = errors.setdefault(target.ids[int(k)].rsplit("#", 1)[0], {})
+            case.setdefault(name, []).append(float(np.abs(made - truth)[:, inside].mean()))
+    low, high = codecs[1].span
+    scale, unit = ((high - low) / 2, codecs[1].unit) if codecs[1].unit != "arbitrary" else (50.0, "%")
+    means = {name: np.array([np.mean(case[name]) for case in errors.values()]) * scale for name in answers}
+    best = min((name for name in means if name != "error"), key=lambda name: float(means[name].mean()))
+    gain = interval(means[best] - means["error"]) if len(errors) > 1 else None
+    values = {name: float(f"{each.mean():.5g}") for name, each in means.items()}
+    return FoundConfig(
+        "mae",
+        unit,
+        values["error"],
+        values.get("nothing"),
+        values["mean"],
+        len(chosen),
+        len(errors),
+        *((float(f"{gain.low:.4g}"), float(f"{gain.high:.4g}")) if gain else (None, None)),
+    )
+
+
+def _found_by_sets(
+    model: Model, train: Pairs, heldout: Pairs, direction: str, codecs: tuple[Codec, Codec]
+) -> FoundConfig:
+    one, other = (heldout.a, heldout.b) if direction == "a2b" else (heldout.b, heldout.a)
+    if min(len(one), len(other)) < FEWEST or model.recipe.data.beside:
+        return FoundConfig()
+    some = [np.unique(np.linspace(0, len(side) - 1, JUDGED).astype(int)) for side in (one, other)]
+    real, measured = _measured(model.recipe, other.read(some[1]))
+    given, net = (heldout.read_a(some[0]) if direction == "a2b" else one.read(some[0])), model.way(direction).net
+    made = np.concatenate([net(given[k : k + 8]) for k in range(0, len(given), 8)])
+    plain = None if codecs[0].kind == "label" else _middle_slice(given, made.shape[1], axis=1)
+    distances = [
+        float(f"{distribution.frechet(real, measured(images)):.5g}") for images in (made, plain) if images is not None
+    ]
+    cases = len({one.ids[int(k)].rsplit("#", 1)[0] for k in some[0]})
+    return FoundConfig("frd", "", distances[0], distances[1] if plain is not None else None, None, len(given), cases)
+
+
+def _middle_slice(values: Float32, channels: int, axis: int = 0) -> Float32:
+    """Of neighbouring slices, one after the other along the axis of channels, the middle one."""
+    first = (values.shape[axis] - channels) // 2
+    return values.take(range(first, first + channels), axis)
 
 
 @torch.no_grad()

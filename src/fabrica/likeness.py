@@ -1,12 +1,20 @@
-"""Whether an image is like those that a translator was trained on: a network answers to anything, and never says no."""
+"""Whether an image is like those that a translator was trained on: a network answers to anything, and never says no.
+
+Of many training images, their own spread says how far another may lie from them. Of fewer than FEWEST it says too
+little: then it is mixed with what images of one kind usually vary by, and three plain measures (`Look`) must lie near
+training's, which no other unit, no shift and no inversion leaves where they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from fabrica.codec import Codec
+from fabrica.codec import ABSENT, Codec
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import learned
@@ -14,20 +22,48 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.recipe import SeenConfig
 from fabrica.translation import Way, turned, turned_spacing
 
+Bools = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+Strings = npt.NDArray[Any]
+
 LEVELS = np.linspace(0.02, 0.98, 9)
 FLOOR = 1e-6  # variance added to each quantile's: what training never varied may differ by a thousandth of the range
 LOOKED = 512  # training images, or slices of one that is asked about
 BEYOND = 1.25  # times the largest distance among training and held-out images
-FEWEST = 32  # images, to know how grey values spread; of fewer, any other is far from them
+FEWEST = 32  # images or volumes, to know by them alone how grey values spread
+USUAL = (
+    2.0  # images that what is usual counts for: all quantiles together move by SHIFT of their span, each by OWN more
+)
+SHIFT, OWN = 0.1, 0.2
+NEAREST, FARTHEST = 1.5, 3.0  # `distance`, of few images
+DARKER = 0.25  # network values by which the darkest ones may lie beyond training's
+FAINTER = 3.0  # times less or more contrast than in training
 FIELD = 0.35  # of the field of view, smaller or larger than any in training
+
+
+class Look(NamedTuple):
+    """What a glance at network values (C, *S) tells, whatever is shown; padding around them does not count.
+
+    darkest   the 1 % quantile of all of them.
+    contrast  the mean of the middle less that of the border, in the plane.
+    span      from the lowest to the highest quantile in the body.
+    """
+
+    darkest: float
+    contrast: float
+    span: float
 
 
 def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
     """What the training images of one side have in common; held-out ones say how far others may lie from them."""
     found = SeenConfig(data.modality, list(data.spacing), list(data.meta.extent))
-    if codec.kind == "label" or len(data) < FEWEST:
+    if codec.kind == "label":
         return found
+    cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in _some(data)])
     each, others = (_each(images, codec) for images in (data, heldout))
+    if len(np.unique(cases)) < FEWEST:
+        return _of_few(found, each, others, cases, [_look(images.read([int(k)])[0], codec)
+                                                    for images in (data, heldout) for k in _some(images)])  # fmt: skip
     covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
     found.quantiles = [float(f"{q:.6g}") for q in each.mean(0)]
     found.covariance = [[float(f"{v:.6g}") for v in row] for row in covariance]
@@ -37,8 +73,77 @@ def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
 
 def _each(data: Dataset, codec: Codec) -> Float64:
     """The quantiles (N, 9) of up to LOOKED images, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(int))
-    return np.stack([_quantiles(data.read([k])[0], codec) for k in chosen])
+    return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in _some(data)])
+
+
+def _some(data: Dataset) -> Int64:
+    return np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(np.int64))
+
+
+def _of_few(found: SeenConfig, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> SeenConfig:
+    """Quantiles (N, 9) of `cases` (N,), what is usual mixed in. How far others may lie is asked of each case in turn,
+    by the rest; of held-out images too."""
+    names = np.unique(cases)
+
+    def learnt(kept: Bools) -> SeenConfig:
+        mean, covariance = _usual(each[kept], len(np.unique(cases[kept])))
+        return replace(found, quantiles=mean.tolist(), covariance=covariance.tolist())
+
+    everyone = learnt(np.ones(len(each), dtype=bool))
+    distances = [_distance(one, everyone) for one in others]
+    for name in names if len(names) > 1 else ():
+        rest = learnt(cases != name)
+        distances += [_distance(one, rest) for one in each[cases == name]]
+    return replace(
+        found,
+        quantiles=[float(f"{q:.6g}") for q in everyone.quantiles],
+        covariance=[[float(f"{v:.6g}") for v in row] for row in everyone.covariance],
+        distance=round(float(np.clip(max(distances, default=0.0), NEAREST, FARTHEST)), 3),
+        bounds=[[round(v, 4) for v in pair] for pair in _bounds(np.array(looks))],
+    )
+
+
+def _usual(each: Float64, cases: int) -> tuple[Float64, Float64]:
+    """Mean and covariance of quantiles (N, 9) of so many cases, with what is usual as USUAL cases more."""
+    mean: Float64 = each.mean(0)
+    span = float(mean[-1] - mean[0])
+    usual = (SHIFT * span) ** 2 * np.ones((len(LEVELS),) * 2) + (OWN * span) ** 2 * np.eye(len(LEVELS))
+    own = np.cov(each.T) if len(each) > 1 else np.zeros_like(usual)
+    mixed: Float64 = ((cases - 1) * own + USUAL * usual) / (cases - 1 + USUAL) + FLOOR * np.eye(len(LEVELS))
+    return mean, mixed
+
+
+def _look(values: Float32, codec: Codec) -> Look:
+    plane = _shown(values[len(values) // 2])
+    height, width = plane.shape[-2:]
+    rows, columns = (np.abs(np.arange(n) + 0.5 - n / 2) * 2 / n for n in (height, width))  # 0 in the middle, 1 outside
+    away = np.maximum(rows[:, None], columns)
+    contrast = plane[..., away <= 0.5].mean() - plane[..., away > 0.75].mean() if min(height, width) > 1 else 0.0
+    quantiles = _quantiles(values, codec)
+    return Look(float(np.quantile(plane, 0.01)), float(contrast), float(quantiles[-1] - quantiles[0]))
+
+
+def _shown(plane: Float32) -> Float32:
+    """An array (*S) without the lines at its border that are empty throughout, as padding is."""
+    filled = plane > ABSENT
+    for axis in range(plane.ndim):
+        lines = np.flatnonzero(filled.any(tuple(k for k in range(plane.ndim) if k != axis)))
+        if len(lines):
+            plane = plane.take(range(lines[0], lines[-1] + 1), axis)
+            filled = filled.take(range(lines[0], lines[-1] + 1), axis)
+    return plane
+
+
+def _bounds(looks: Float64) -> list[list[float]]:
+    """Of looks (N, 3): the lowest and highest that each may be."""
+    (darkest, contrast, span), (brightest, most, widest) = looks.min(0), looks.max(0)
+    low = contrast / FAINTER if contrast > 0 else contrast - max(0.1, most - contrast) / 2
+    high = most * FAINTER if most > 0 else most / FAINTER
+    return [
+        [float(darkest) - DARKER, float(brightest) + DARKER],
+        [float(low) - 0.02, float(high) + 0.1],
+        [float(span) / FAINTER, float(widest) * FAINTER],
+    ]
 
 
 def unlike(image: Image, way: Way) -> list[str]:
@@ -54,11 +159,46 @@ def unlike(image: Image, way: Way) -> list[str]:
         if not low <= extent <= high:
             usual = f"{known.extent[0]:.0f} to {known.extent[1]:.0f} mm"
             reasons.append(f"its field of view is {extent:.0f} mm, and {usual} in training")
-    if known.quantiles and (distance := _median_distance(image, way, known)) > BEYOND * known.distance:
+    if not known.quantiles:
+        return reasons
+    planes = list(_planes(image, way))
+    distance = float(np.median([_distance(_quantiles(plane, way.source), known) for plane in planes]))
+    if distance > BEYOND * known.distance:
+        how_far = f"where no image was farther than {known.distance:.1f}"
+        how_far = f"of few images, of which {BEYOND * known.distance:.1f} are allowed" if known.bounds else how_far
         reasons.append(
             f"its grey values are spread otherwise: {distance:.1f} standard deviations from the mean of training, "
-            f"where no image was farther than {known.distance:.1f}"
+            f"{how_far}"
         )
+    if known.bounds:
+        reasons += _apart(Look(*np.median([_look(plane, way.source) for plane in planes], axis=0)), image, way)
+    return reasons
+
+
+def compared(way: Way) -> str:
+    """A sentence where grey values cannot be compared with training's; "" where `unlike` does so."""
+    if way.seen.quantiles or way.source.kind == "label":
+        return ""
+    return (
+        "grey values were not compared with those in training, which this model does not know: see yourself that unit "
+        "and scale are the same"
+    )
+
+
+def _apart(look: Look, image: Image, way: Way) -> list[str]:
+    """What of a look lies beyond the bounds of few training images."""
+    reasons = []
+    (darkest, brightest), (faint, strong), (narrow, wide) = way.seen.bounds
+    if not darkest <= look.darkest <= brightest:
+        limits = way.source.limits(image.data)
+        values = np.array([look.darkest, darkest + DARKER, brightest - DARKER], dtype=np.float32)
+        found, low, high = replace(way.source, clip=False).decode(values, limits)
+        unit = f" {way.source.unit}" if way.source.unit != "arbitrary" else ""
+        reasons.append(f"its darkest values are {found:.4g}{unit}, and {low:.4g} to {high:.4g}{unit} in training")
+    if look.contrast < 0 < faint:
+        reasons.append("its middle is darker than its border, and brighter in training: perhaps it is inverted")
+    elif not (faint <= look.contrast <= strong and narrow <= look.span <= wide):
+        reasons.append("its contrast is far from that in training: perhaps it has another unit")
     return reasons
 
 
@@ -71,16 +211,16 @@ def doubt(answers: Iterable[tuple[Float32, Float32]], target: Codec) -> float:
     return total / max(count, 1)
 
 
-def _median_distance(image: Image, way: Way, known: SeenConfig) -> float:
-    """The median over slices; of a volume for a network of volumes, the distance of the whole."""
+def _planes(image: Image, way: Way) -> Iterator[Float32]:
+    """The slices that are looked at, in network values (C, H, W); of a volume for a network of volumes, the whole."""
     limits = way.source.limits(image.data)
     volume = turned(image.data, image, way)
     if len(way.data.size) == 3:
-        return _distance(_quantiles(way.source.scaled(volume[:, ::2, ::2, ::2], limits), way.source), known)
+        yield way.source.scaled(volume[:, ::2, ::2, ::2], limits)
+        return
     those = learned(volume.shape[1], way.data.slices)
     slices = np.unique(np.linspace(those[0], those[-1], min(LOOKED, len(those))).astype(int))
-    planes = (way.source.scaled(volume[:, k], limits) for k in slices)
-    return float(np.median([_distance(_quantiles(plane, way.source), known) for plane in planes]))
+    yield from (way.source.scaled(volume[:, k], limits) for k in slices)
 
 
 def _distance(quantiles: Float64, known: SeenConfig) -> float:

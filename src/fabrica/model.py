@@ -298,7 +298,7 @@ class Model:
         way = self.way(direction)
         net, maps = way.net, []
         if uncertainty:
-            net, maps = with_doubt(net), [way.target]
+            net, maps = with_doubt(net, way.source.reach), [way.target]
         if round_trip:
             back = {"a2b": "b2a", "b2a": "a2b"}[direction]
             net, maps = with_way_back(net, self.way(back).net), [*maps, way.source]
@@ -340,7 +340,7 @@ class Model:
         recipe, codecs = self.recipe, (self.codec, self.codec_b)
         sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
         (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
-        restores, local = recipe.data.restores, getattr(method, "local", False)
+        restores, local = recipe.data.one_scale, getattr(method, "local", False)
         modality = target.modality
         beside = self.codecs_beside
         return Way(net, from_codec, to_codec, recipe.data, source, modality, (), restores, local, beside)

@@ -21,6 +21,7 @@ USES = ("autoencoder", "teacher", "text")
 CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
 CATEGORIES = ("sex", "view")
 FITS = ("pad", "crop", "stretch", "exact")
+SCALES = ("auto", "one", "two")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
@@ -55,6 +56,8 @@ class DataConfig:
                `fabrica.data.augment.Changes`.
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
     depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
+    scale      whether grey values of a and b mean the same: "one", and both sides have one codec; or "two". "auto" is
+               decided before training and saved: "one" for what restores, and for CT to CT in HU.
     """
 
     source: str = ""
@@ -81,17 +84,23 @@ class DataConfig:
     gamma: float = 0.0
     slices: str = "middle"
     depth: int = 0
+    scale: str = "auto"
 
     @property
     def restores(self) -> bool:
         """Whether a is b made worse."""
         return self.a == DEGRADED
 
+    @property
+    def one_scale(self) -> bool:
+        """Whether grey values of a and b mean the same. Models from before this was decided say "auto"."""
+        return self.restores or self.scale == "one"
+
 
 @dataclass
 class CodecConfig:
     """How values become [-1, 1]: see `fabrica.codec.Codec`. "auto" decides from the training images, once,
-    and the decision is saved with the model."""
+    and the decision is saved with the model; so is `clip`, which is false for what restores."""
 
     kind: str = "auto"
     low: float | None = None
@@ -99,6 +108,7 @@ class CodecConfig:
     unit: str = "arbitrary"
     classes: int = 0
     default_limits: list[float] = field(default_factory=list)
+    clip: bool | None = None  # None: not decided; of a trained model, which is then an older one: true
 
 
 @dataclass
@@ -185,6 +195,7 @@ class SeenConfig:
     extent     smallest and largest field of view in mm (the longer side of a slice); empty: not known.
     quantiles  of network values in the body, the mean over images, their `covariance`, and `distance`: the largest
                distance (Mahalanobis) of one image's quantiles from the mean.
+    bounds     of few images: lowest and highest that what `fabrica.likeness.Look` measures may be, one after the other.
     doubt      mean uncertainty in the body that held-out images had at most, in network values; 0: not measured.
     """
 
@@ -194,7 +205,33 @@ class SeenConfig:
     quantiles: list[float] = field(default_factory=list)
     covariance: list[list[float]] = field(default_factory=list)
     distance: float = 0.0
+    bounds: list[list[float]] = field(default_factory=list)
     doubt: float = 0.0
+
+
+@dataclass
+class FoundConfig:
+    """How good a translator was found to be on held-out images at the end of its training, and beside it what needs no
+    model. Filled in by training, saved with the model.
+
+    measure    "mae": mean absolute error inside the body, in `unit` ("%": of the range of values); "frd": Fréchet
+               distance of radiomic features between sets, where there are no pairs; "": not measured.
+    error      of the results; nothing: of the source as it is, None where its values mean something else; mean: of the
+               mean training image, None for sets.
+    images, cases   how many were judged: images of the network's size, and volumes or pictures that these are of.
+    low, high  95 % interval of how much lower `error` is than the lower of the other two, over the cases; None for
+               sets, and where there are fewer than two cases.
+    """
+
+    measure: str = ""
+    unit: str = ""
+    error: float = 0.0
+    nothing: float | None = None
+    mean: float | None = None
+    images: int = 0
+    cases: int = 0
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass
@@ -227,6 +264,8 @@ class Recipe:
     output: OutputConfig = field(default_factory=OutputConfig)
     seen_a: SeenConfig = field(default_factory=SeenConfig)
     seen_b: SeenConfig = field(default_factory=SeenConfig)
+    found_a: FoundConfig = field(default_factory=FoundConfig)  # of results on side a, for what goes both ways
+    found_b: FoundConfig = field(default_factory=FoundConfig)
 
     @property
     def beside(self) -> list[tuple[str, CodecConfig]]:
@@ -280,6 +319,7 @@ def _check(recipe: Recipe) -> None:
             data.fit in FITS,
             f"data.fit is {data.fit!r}; expected one of {', '.join(FITS)}",
         ),
+        (data.scale in SCALES, f"data.scale is {data.scale!r}; expected one of {', '.join(SCALES)}"),
         (data.slices in ("middle", "all"), f"data.slices is {data.slices!r}; expected middle or all"),
         (
             data.crop <= min(data.size),

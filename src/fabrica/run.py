@@ -21,19 +21,20 @@ from torch.optim import AdamW, Optimizer
 from fabrica import ema
 from fabrica.checkpoint import load_checkpoint, save_checkpoint
 from fabrica.conditions import Teller, learned, load_words, save_words, teller
-from fabrica.data.cache import build_cache, build_masks, resolve_codec
+from fabrica.data import fingerprint
+from fabrica.data.cache import build_cache, build_masks, resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.degrade import scale
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import BESIDE, MASK, categories_of, classes_of, open_source
+from fabrica.data.sources import BESIDE, MASK, categories_of, classes_of, mixed, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.folder import ALARMS, READER, RECIPE, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
 from fabrica.latent import keep_space, latents_key, open_space, open_text
 from fabrica.likeness import seen
-from fabrica.methods import Method, build, check_pace, networks
+from fabrica.methods import Method, build, check_pace, named, networks
 from fabrica.model import Model
 from fabrica.nets.convolutions import exact
 from fabrica.pretrained import Reader, keep_reader
@@ -46,6 +47,7 @@ Progress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
 TRAINING = "training"  # the folder inside the run's that holds its checkpoints
+DATA = "data.npz"  # beside these: what data the run began with
 LOG = "log.csv"
 
 
@@ -94,8 +96,14 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     _check_scale(recipe, method)
     _check_files(method)
     needs = getattr(method, "needs", ())
-    data, heldout = _data(recipe, needs, progress)
+    resumed = (folder / RECIPE).is_file()
+    for note in mixed(recipe.data):
+        warn(note)
+    data, heldout = _data(recipe, needs, resumed, getattr(method, "mends", False), progress, warn)
     masks = _masks(recipe, progress) if MASK in recipe.data.condition else ()
+    if resumed:
+        _check_same(folder, _sets(data, heldout, masks), recipe.data.condition, warn)
+    sets = _sets(data, heldout, masks)
     if space:
         data, heldout = (_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
     told = guide.teller if guide else _teller(recipe, data, folder, reader)
@@ -132,7 +140,34 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         elif "text" in recipe.data.condition:
             save_words(folder / WORDS, told)
         recipe.save(folder / RECIPE)
+        if not (folder / TRAINING / DATA).exists():
+            fingerprint.save(folder / TRAINING / DATA, sets, recipe.data.condition)
     return run
+
+
+def _sets(data: Dataset | Pairs, heldout: Dataset | Pairs, masks: Sequence[Dataset]) -> dict[str, Dataset]:
+    """All that a run learns from and is judged by, by name."""
+    found = dict(zip(("training masks", "held-out masks"), masks, strict=False))
+    for name, each in (("training images", data), ("held-out images", heldout)):
+        if isinstance(each, Pairs):
+            sides = {"a": each.a, "b": each.b} | {f"beside {k + 1}": one for k, one in enumerate(each.beside)}
+            found |= {f"{name} ({side})": one for side, one in sides.items()}
+        else:
+            found[name] = each
+    return found
+
+
+def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], warn: Warn) -> None:
+    """UsageError where a run would go on with other data than it began with."""
+    path = folder / TRAINING / DATA
+    other = fingerprint.differences(path, sets, told)
+    if other is None:
+        warn(f"{folder} does not say what data it began with, so whether these are the same is not known")
+    elif other:
+        raise UsageError(
+            f"the data of {folder} are not those it began with: {'; '.join(other)}. Bring those back, train anew in "
+            f"another folder, or delete {path} to go on with the data as they are now"
+        )
 
 
 def _teller(recipe: Recipe, data: Dataset | Pairs, folder: Path, reader: Reader | None) -> Teller:
@@ -223,7 +258,9 @@ def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
     return AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True)
 
 
-def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Dataset | Pairs, Dataset | Pairs]:
+def _data(
+    recipe: Recipe, needs: Sequence[str], resumed: bool, mends: bool, progress: Progress | None, warn: Warn
+) -> tuple[Dataset | Pairs, Dataset | Pairs]:
     """The train split, and the val split that decides which weights are kept.
 
     Fills in what the recipe left to the data: codecs, classes, modality and spacing of what is written.
@@ -231,7 +268,7 @@ def _data(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tu
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     if recipe.data.a:
-        return _sides(recipe, needs, progress)
+        return _sides(recipe, needs, resumed, mends, progress, warn)
     recipe.codec = _resolved(recipe, recipe.codec, "")
     data, heldout = _splits(recipe, recipe.codec, "", progress)
     _fill_output(recipe, data)
@@ -254,16 +291,23 @@ def _latents(space: Model, images: Dataset | Pairs, split: str, progress: Progre
     return encoded(images, space.encode, latents_key(space), _named(progress, f"encoding {split} images"))
 
 
-def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs]:
-    """Both sides of a translation and what is beside a; fills in what images have in common, too."""
-    if recipe.data.restores:  # both sides have one scale, that of clean images
-        recipe.codec = recipe.codec_b = codec_config(resolve_codec(recipe.data, recipe.codec, "b"))
-    recipe.codec, recipe.codec_b = _resolved(recipe, recipe.codec, "a"), _resolved(recipe, recipe.codec_b, "b")
+def _sides(
+    recipe: Recipe, needs: Sequence[str], resumed: bool, mends: bool, progress: Progress | None, warn: Warn
+) -> tuple[Pairs, Pairs]:
+    """Both sides of a translation and what is beside a; fills in what images have in common, too.
+
+    mends   whether b is a made better."""
+    if not resumed:  # else as it was decided when the run began
+        a, b, shared = resolve_codecs(recipe.data, recipe.codec, recipe.codec_b, mends)
+        recipe.codec, recipe.codec_b = codec_config(a), codec_config(b)
+        recipe.data.scale = "one" if shared else "two"
     recipe.codecs_beside = [_resolved(recipe, chosen, BESIDE + name) for name, chosen in recipe.beside]
     others = [(BESIDE + name, codec) for name, codec in recipe.beside]
     sides = [("a", recipe.codec), ("b", recipe.codec_b), *others]
     of_a, of_b, *beside = (_splits(recipe, codec, side, progress) for side, codec in sides)
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b)
+    for note in () if resumed else _cut(recipe, (of_a[0], of_b[0]), mends):
+        warn(note)
     recipe.seen_a, recipe.seen_b = (seen(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     _fill_output(recipe, of_b[0])
     train, val = (
@@ -271,6 +315,40 @@ def _sides(recipe: Recipe, needs: Sequence[str], progress: Progress | None) -> t
         for a, b, *rest in zip(of_a, of_b, *beside, strict=True)
     )
     return train, val
+
+
+def _cut(recipe: Recipe, train: tuple[Dataset, Dataset], mends: bool) -> list[str]:
+    """What is to be said before training of values that codecs cut off, and of sides that have no common scale."""
+    data, notes = recipe.data, []
+    if mends and data.scale == "two" and "label" not in (recipe.codec.kind, recipe.codec_b.kind):
+        ranges = " and ".join(
+            f"{name} {_span(codec)}" for name, codec in ((data.a, recipe.codec), (data.b, recipe.codec_b))
+        )
+        notes.append(f"the sides have codecs of their own, {ranges}; if grey values mean the same, set data.scale=one")
+    both_ways = "b2a" in getattr(named(recipe), "directions", ())
+    for section, name, codec, side in (
+        ("codec", data.a, recipe.codec, train[0]),
+        ("codec_b", data.b, recipe.codec_b, train[1]),
+    ):
+        passed_on = codec.clip is False and data.one_scale
+        if not side.meta.cut or passed_on or (section == "codec" and not both_ways):
+            continue
+        keep = f"{section}.kind=window {section}.low=... {section}.high=..."
+        keep = f"{section}.kind=percentile {section}.low=0 {section}.high=100" if codec.kind == "percentile" else keep
+        notes.append(
+            f"results end at the limits of {name!r}, {_span(codec)}, beyond which {_share(side.meta.cut)} of its "
+            f"values lie; {keep} keeps them"
+        )
+    return notes
+
+
+def _span(codec: CodecConfig) -> str:
+    what = "percentiles " if codec.kind == "percentile" else ""
+    return f"{what}{codec.low:g} to {codec.high:g}" + (f" {codec.unit}" if codec.unit != "arbitrary" else "")
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 5e-4 else f"{1e6 * share:.3g} in a million"
 
 
 def _resolved(recipe: Recipe, chosen: CodecConfig, side: str) -> CodecConfig:

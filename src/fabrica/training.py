@@ -25,8 +25,8 @@ from fabrica.data.dataset import Dataset, prefetch
 from fabrica.data.pairs import Pairs
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
-from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_model
-from fabrica.heldout import contact_sheet
+from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_card, save_model, useless
+from fabrica.heldout import contact_sheet, found
 from fabrica.likeness import doubt
 from fabrica.methods import Compressor, Translator, networks
 from fabrica.model import load
@@ -115,8 +115,8 @@ def train(
             f"no weights were kept in {folder}: {SCORES[run.scored]} was never a number, though the training loss was; "
             "look at the held-out images, lower train.lr, or set train.precision=fp32 or train.keep=last"
         )
-    if isinstance(run.heldout, Pairs) and run.is_first:
-        _learn_doubt(run, run.heldout)
+    if isinstance(run.heldout, Pairs) and isinstance(run.data, Pairs) and run.is_first:
+        _learn_worth(run, run.data, run.heldout, warn)
     return folder
 
 
@@ -180,17 +180,26 @@ def _picture(run: Run, path: Path) -> None:
     save_picture(sheet, path)
 
 
-def _learn_doubt(run: Run, heldout: Pairs) -> None:
-    """How uncertain the kept weights are at most of held-out images, so that more than that can be flagged."""
+def _learn_worth(run: Run, data: Pairs, heldout: Pairs, warn: Warn) -> None:
+    """What the kept weights are worth: their error on held-out images beside what needs no model, said where they are
+    no better; and how uncertain they are at most of these images, so that more than that can be flagged."""
     model = load(run.folder, device=run.fabric.device)
+    recipe, directions = model.recipe, cast(Translator, model.method).directions
+    recipe.found_b = found(model, data, heldout)
+    if "b2a" in directions:
+        recipe.found_a = found(model, data, heldout, "b2a")
+    for direction in directions:
+        if said := useless(recipe, direction):
+            warn(said)
     sides = (("a2b", heldout.read_a, len(heldout.a)), ("b2a", heldout.b.read, len(heldout.b)))
     for direction, read, count in sides:
-        if direction in cast(Translator, model.method).directions:
+        if direction in directions:
             way = model.way(direction)
-            asked = (with_doubt(way.net)(read([k]))[0] for k in range(min(count, DOUBTED)))
+            asked = (with_doubt(way.net, way.source.reach)(read([k]))[0] for k in range(min(count, DOUBTED)))
             answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
             way.seen.doubt = round(max(doubt([(made, spread)], way.target) for made, spread in answers), 5)
-    model.recipe.save(run.folder / RECIPE)
+    recipe.save(run.folder / RECIPE)
+    save_card(run.folder, model.method, recipe, kept=_kept(run))
 
 
 def _batches(run: Run) -> Iterator[Batch]:
@@ -307,9 +316,13 @@ def _validate_and_keep(run: Run) -> float:
         if isinstance(run.averaged, Compressor) and isinstance(run.data, Dataset):
             _measure(run, run.averaged, run.data)
         if run.is_first:
-            kept = f"average at step {state.step}, {SCORES[run.scored]} {score:.4g}"
-            save_model(run.folder, run.averaged, run.recipe, kept=kept)
+            save_model(run.folder, run.averaged, run.recipe, kept=_kept(run))
     return score
+
+
+def _kept(run: Run) -> str:
+    """Which weights are kept, for the card."""
+    return f"average at step {run.state.best_step}, {SCORES[run.scored]} {run.state.best_score:.4g}"
 
 
 def _measure(run: Run, averaged: Compressor, data: Dataset) -> None:

@@ -42,7 +42,8 @@ class Way:
     data       size, fit and context as in training.
     seen       what training's images of the source had in common, their mm a voxel among it.
     modality   of the result, DICOM's letters.
-    restores   the result is the image itself made better: it keeps scale and display, of percentiles its own.
+    restores   the result is the image itself made better, or otherwise has its scale: it keeps scale and display, of
+               percentiles its own, and values that lie beyond what the codec reaches.
     local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
     maps       for each map beside the result, the codec whose range it is measured in.
     beside     the codec of each contrast that the network sees beside the image.
@@ -126,6 +127,7 @@ class _Results:
 
     def __init__(self, image: Image, way: Way, limits: Limits) -> None:
         self.image, self.way, self.limits = image, way, limits if way.restores else None
+        self.beyond = turned(image.data, image, way) if way.restores and not way.target.clip else None
         codecs = [way.target, *way.maps]
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
         self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
@@ -137,6 +139,8 @@ class _Results:
         """Network values (n * C2, d, H, W) of these planes of the turned volume."""
         made, *maps = np.split(values, np.cumsum(self._widths())[:-1])
         self.views[0][:, planes] = self.way.target.decode(made, self.limits)
+        if self.beyond is not None and self.limits:
+            self.views[0][:, planes] += self.way.target.excess(self.beyond[:, planes], self.limits)
         for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
             view[:, planes] = differences * half
 
@@ -266,12 +270,12 @@ def _origin(image: Image, way: Way) -> dict[str, object]:
     return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}
 
 
-def with_doubt(net: Net) -> Net:
+def with_doubt(net: Net, reach: float = 1.0) -> Net:
     """The network, and after its result the standard deviation of its answers to slightly changed images.
 
     Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little
     noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing. A channel that is
-    empty (ABSENT) stays so.
+    empty (ABSENT) stays so. reach: of the codec, beyond which no changed value lies.
     """
 
     def doubting(windows: Float32) -> Float32:
@@ -280,10 +284,10 @@ def with_doubt(net: Net) -> Net:
         for axis, by in itertools.product(range(2, windows.ndim), (-MOVED, MOVED)):
             answers.append(_moved(net(_moved(windows, axis, by)), axis, -by))
         for gain in (1 - BRIGHTER, 1 + BRIGHTER):  # air stays air
-            answers.append(net(np.clip((windows + 1) * np.float32(gain) - 1, -1, 1)))
+            answers.append(net(np.clip((windows + 1) * np.float32(gain) - 1, -reach, reach)))
         noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
         noise *= (windows > ABSENT).any(axis=tuple(range(2, windows.ndim)), keepdims=True)
-        answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -1, 1)))
+        answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -reach, reach)))
         spread: Float32 = np.std(np.stack(answers), axis=0)
         return np.concatenate([plain, spread], axis=1)
 

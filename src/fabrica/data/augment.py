@@ -60,7 +60,8 @@ def changed(images: Float32, seed: int, positions: Int64, changes: Changes, labe
     if changes.gamma and not labels:
         for image, position in zip(images, positions, strict=True):
             power = (1 + changes.gamma) ** _stream(seed, position, 2).uniform(-1, 1)
-            image[:] = ((image + 1) / 2) ** np.float32(power) * 2 - 1
+            shown = np.clip(image, -1, 1)  # what lies beyond stays as far beyond
+            image[:] = ((shown + 1) / 2) ** np.float32(power) * 2 - 1 + (image - shown)
     return images
 
 

@@ -28,7 +28,7 @@ from fabrica.image import Float32
 SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
 ANY_SEED = 0xFFFF_FFFF_FFFF_FFFF  # negative ones too
 FREE = "float16"  # latents know no such limits, and are stored as they are
-IMAGES, LABELS, META = "images.i16", "labels.npy", "meta.json"
+IMAGES, LABELS, MARKS, META = "images.i16", "labels.npy", "marks.npy", "meta.json"
 
 
 class Strings:
@@ -64,6 +64,8 @@ class Meta:
     extent    smallest and largest field of view in mm, the longer side of each image in the plane; () if not known.
     notes     what had to be left out or changed.
     stored    int16, a share of SCALE; or FREE.
+    reach     of int16: the network value that SCALE stands for.
+    cut       the share of the images' values that the codec cut off, 0 to 1.
     """
 
     count: int
@@ -75,10 +77,13 @@ class Meta:
     extent: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     stored: str = "int16"
+    reach: float = 1.0
+    cut: float = 0.0
 
 
 class Dataset:
-    """Images as float32 (C, *S) in [-1, 1], or their latents, in a folder written by `Writer`.
+    """Images as float32 (C, *S) in [-1, 1], beyond it where their codec does not clip, or their latents, in a folder
+    written by `Writer`.
 
     Images are read at their place in one file as they are asked for (pread), never mapped or kept, so that
     memory does not grow with the number of images; the system's page cache makes it fast. Safe between threads.
@@ -104,6 +109,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.meta.count
+
+    @property
+    def marks(self) -> Int64:
+        """(N, 2): what each image is known by, sums of its stored values with random signs. Another image has other
+        sums; another processor's rounding moves them by no more than `fabrica.data.fingerprint` allows."""
+        found: Int64 = np.load(self.folder / MARKS)
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,7 +150,9 @@ class Dataset:
                 raise IndexError(f"image {index} of {len(self)}")
             if os.preadv(self._file, [row], int(index) * self._stride) != self._stride:
                 raise FabricaError(f"{self.folder} has been cut short; delete it, and it is built again")
-        return np.multiply(raw, np.float32(1 if self.meta.stored == FREE else 1 / SCALE), dtype=np.float32)
+        unit = 1 if self.meta.stored == FREE else self.meta.reach / SCALE
+        found: Float32 = np.multiply(raw, np.float32(unit), dtype=np.float32)
+        return found
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
         """The images at these positions of the endless stream: see `batch_at`."""
@@ -180,13 +194,13 @@ class Dataset:
 class Writer:
     """Writes a dataset image by image, in constant memory. Used as a context: it is whole when the block ends."""
 
-    def __init__(self, folder: Path, stored: str = "int16") -> None:
-        self.folder, self.stored = folder, stored
+    def __init__(self, folder: Path, stored: str = "int16", reach: float = 1.0) -> None:
+        self.folder, self.stored, self.scale = folder, stored, SCALE / reach
         self.count = 0
         self._images = (folder / IMAGES).open("wb")
         self._texts = {name: (folder / f"{name}.txt").open("wb") for name in ("ids", "texts", "abouts")}
         self._offsets = {name: array("q", [0]) for name in self._texts}
-        self.labels = array("q")
+        self.labels, self.marks = array("q"), array("q")
         self.shape: tuple[int, ...] = ()
 
     def __enter__(self) -> Self:
@@ -199,10 +213,11 @@ class Writer:
             file.close()
 
     def add(self, values: Float32, id_: str, text: str, label: int, about: Sequence[str] = ()) -> None:
-        """values (C, *S) in [-1, 1], or latents; label -1 where there is none; about: what is known as in ABOUT."""
+        """values (C, *S) in [-reach, reach], or latents; label -1 where there is none; about: as in ABOUT."""
         self.shape = values.shape
-        whole = values if self.stored == FREE else np.rint(values * np.float32(SCALE))
+        whole = values if self.stored == FREE else np.rint(values * np.float32(self.scale))
         self._images.write(whole.astype(self.stored).tobytes())
+        self.marks.extend(_marks(whole) if self.stored != FREE else (0, 0))
         for name, value in (("ids", id_), ("texts", text), ("abouts", "\t".join(about))):
             blob = value.encode()
             self._texts[name].write(blob)
@@ -215,6 +230,7 @@ class Writer:
         for name, offsets in self._offsets.items():
             np.save(self.folder / f"{name}.npy", np.asarray(offsets))
         np.save(self.folder / LABELS, np.asarray(self.labels))
+        np.save(self.folder / MARKS, np.asarray(self.marks).reshape(-1, 2))
         (self.folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
         for file in (self._images, *self._texts.values()):
             file.flush()
@@ -222,6 +238,17 @@ class Writer:
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+
+
+def _marks(whole: Float32) -> tuple[int, int]:
+    """Two sums of whole numbers, each with random signs that depend on their number alone."""
+    signs = _signs(whole.size)
+    return int(whole.ravel() @ signs[0]), int(whole.ravel() @ signs[1])
+
+
+@lru_cache(maxsize=4)
+def _signs(count: int) -> npt.NDArray[np.float64]:
+    return np.random.default_rng(count).integers(0, 2, (2, count)).astype(np.float64) * 2 - 1
 
 
 class Batches(Protocol):

@@ -22,9 +22,10 @@ from fabrica.data import split as splitting
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import as_labels
+from fabrica.data.mixtures import mixtures
 from fabrica.data.sides import on_grid
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
-from fabrica.image import Image
+from fabrica.image import Float32, Image
 from fabrica.phantoms import mri
 from fabrica.recipe import CATEGORIES, DataConfig
 
@@ -33,6 +34,9 @@ BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" an
 MASK = "mask"  # a side, too: the label maps that images are told
 PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
+TELLS_UNIT = ("dicom", "phantom", "synthetic", "raster")  # formats that say so where values are HU
+LOOKED = 2**20  # values looked at for a unit
+BELOW_AIR = -1150.0  # HU: air is -1000, and noise
 # far from the seeds of phantoms written to a folder, and from one another
 FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_000}
 
@@ -125,7 +129,7 @@ class Source:
             return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()} {worse}"
         told = f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'} {worse}"
         told += f" {sorted(self.absent)}" if self.absent else ""
-        digest = hashlib.sha256(told.encode())
+        digest = hashlib.sha256(told.encode(errors="surrogateescape"))
         stamps: dict[str, tuple[int, int]] = {}
         for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
@@ -180,7 +184,18 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
             f"{config.source} has no image in split {split}{where}; it has {there} in all: "
             "scan more patients, or change the split or data.where"
         )
-    return _open_masks(config, chosen, split) if side == MASK else Source(config, split, chosen, len(chosen.rows))
+    if side == MASK:
+        return _open_masks(config, chosen, split)
+    return Source(config, split, chosen, len(chosen.rows))
+
+
+def mixed(config: DataConfig) -> list[str]:
+    """How the training images that one network is to learn differ from one another, see `mixtures`."""
+    if config.source.startswith(PHANTOM):
+        return []
+    rows = load_manifest(config.source).select(split="train", **config.where).rows
+    of_sides = [row for row in rows if row.domain in (config.a, config.b)] if config.a else []
+    return mixtures(of_sides or rows)
 
 
 def _open_masks(config: DataConfig, images: Manifest, split: str) -> Source:
@@ -211,7 +226,9 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
     if side.startswith(BESIDE):
         return _open_beside(config, whole, found["b"], split, side)
     if config.restores:
-        return Source(config, split, Manifest(found[side], whole.root), len(found[side]), side)
+        return Source(
+            config, split, Manifest(found[side], whole.root), len(found[side]), side, notes=mixtures(found[side])
+        )
     if not config.paired:
         rows = list({(row.path, row.frame): row for row in found[side]}.values())  # several images may share a mask
         return Source(config, split, Manifest(rows, whole.root), len(rows), side)
@@ -335,11 +352,27 @@ def phantom_labels(source: str) -> tuple[str, ...]:
     return ("healthy", "tumour")
 
 
+def looks_hounsfield(values: Float32) -> bool:
+    """Whether grey values without a unit are HU: there is air near -1000, hardly anything below it but padding, and
+    soft tissue around water."""
+    some = values.reshape(-1)[:: 1 + values.size // LOOKED]
+    lowest = some.min()
+    some = some[some > lowest] if lowest < BELOW_AIR else some  # what pads: -2000, -3024 ...
+    if not len(some):
+        return False
+
+    def share(low: float, high: float) -> float:
+        return float(((some >= low) & (some <= high)).mean())
+
+    return bool(share(-np.inf, BELOW_AIR) < 0.01 and share(BELOW_AIR, -900) > 0.02 and share(-200, 300) > 0.05)
+
+
 def _read(manifest: Manifest, row: Row) -> Sample:
     image = io.read(manifest.file(row), row.frame)
-    if row.modality == "CT" and image.origin.get("format") == "nifti" and image.data.min() < 0:
-        image = replace(image, unit="HU")  # NIfTI cannot say so; without negative values it was shifted
     modality = row.modality or str(image.origin.get("modality", ""))
+    if image.unit == "arbitrary" and image.origin.get("format") not in TELLS_UNIT and modality in ("CT", "OT", ""):
+        said = modality == "CT" and bool(image.data.min() < 0)  # without negative values it was shifted
+        image = replace(image, unit="HU") if said or looks_hounsfield(image.data) else image
     return Sample(row.id, image, row.label, row.text, modality, about=tuple(getattr(row, name) for name in ABOUT))
 
 
@@ -396,10 +429,10 @@ def _scan_kept(folder: Path) -> Manifest:
     """The manifest of a scan, from the cache where neither files, nor tables, nor the code have changed."""
     root = folder if folder.is_dir() else folder.parent
     files = [Path(home, name) for home, _, names in os.walk(folder) for name in names] or [folder]
-    digest = hashlib.sha256(str(folder.absolute()).encode())
-    for path in sorted({*files, *root.glob("*.csv"), *root.absolute().parent.glob("*.csv")}):
+    digest = hashlib.sha256(os.fsencode(folder.absolute()))
+    for path in sorted({*files, *tables.tables_near(root)}):
         stat = path.lstat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     for code in (saying, find, layouts, making, mimic, scanning, splitting, tables):
         digest.update(Path(str(code.__file__)).read_bytes())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -86,7 +86,7 @@ class Classics:
     def unchanged(self, given: Image) -> Float32:
         """The image within the window in which the classics see it."""
         limits = self.way.target.limits(given.data)
-        return self.way.target.decode(self.way.target.scaled(given.data, limits), limits)
+        return np.clip(given.data, *limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +233,7 @@ def _cut(side: int, factor: int) -> slice:
 
 def _unit(data: Float32, way: Way, limits: Limits) -> Float32:
     """Physical values in [0, 1] of the window."""
-    return (way.target.scaled(data, limits) + np.float32(1)) / np.float32(2)
+    return (replace(way.target, clip=True).scaled(data, limits) + np.float32(1)) / np.float32(2)
 
 
 def _planes(data: Float32, image: Image) -> Float32:

@@ -43,6 +43,8 @@ latent       whether it may work on latents; it is then built with `space`, a Co
 learner      whether it learns from a teacher; it is then built with `student`, a fresh network like the teacher's,
              and, to be trained, with `teacher`
 paces        the numbers of steps that it samples in, where it cannot do so in any
+mends        whether what it makes of a is a itself, made better
+reach        set by `build`: the largest network value of its results, more than 1 where b's codec does not clip
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fabrica.codec import REACH
 from fabrica.conditions import declared
 from fabrica.diffusion import Denoise, Predict, Schedule
 from fabrica.errors import UsageError, unknown
@@ -181,6 +184,8 @@ def build(recipe: Recipe, space: Compressor | None = None, teacher: Teacher | No
         _check_sides(str(name), cls, data)
         beside = {"beside": len(data.beside)} if data.beside else {}
         method = cls(config, side_shape(recipe, "a"), side_shape(recipe, "b"), **beside)
+        if hasattr(method, "reach"):
+            method.reach = REACH if recipe.codec_b.clip is False else 1.0
     elif data.a or data.b:
         task = "makes images of noise" if hasattr(cls, "sample") else "sees images of one kind"
         raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")

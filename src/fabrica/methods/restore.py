@@ -71,6 +71,8 @@ class Restore(nn.Module):
     pairs: ClassVar[bool] = True
     ships: ClassVar[tuple[str, ...]] = ("network",)
     local: ClassVar[bool] = True
+    mends: ClassVar[bool] = True
+    reach: float = 1.0
     multimodal: ClassVar[bool] = True
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], beside: int = 0) -> None:
@@ -124,7 +126,7 @@ class Restore(nn.Module):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a and what is beside it (B, C, H, W) in [-1, 1] -> b (B, C2, H, W) in [-1, 1]."""
         found: Tensor = self.network(images)
-        return found.clamp(-1, 1)
+        return found.clamp(-self.reach, self.reach)
 
     def _dropped(self, a: Tensor, rng: torch.Generator) -> Tensor:
         """a with each contrast beside absent in the share `drop` of images, drawn one by one; never the worse image."""

@@ -48,6 +48,8 @@ class SRGAN(nn.Module):
     files: ClassVar[tuple[str, ...]] = ("network",)
     step: int = 0
     local: ClassVar[bool] = True
+    mends: ClassVar[bool] = True
+    reach: float = 1.0
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""
@@ -90,4 +92,4 @@ class SRGAN(nn.Module):
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, H, W) in [-1, 1] -> b (B, C, H, W) in [-1, 1]."""
         found: Tensor = self.generator(images)
-        return found.clamp(-1, 1)
+        return found.clamp(-self.reach, self.reach)
