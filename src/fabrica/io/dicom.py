@@ -83,7 +83,9 @@ def read_folder(folder: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> 
 
 def frames_in(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     """What `read_dicom` takes as `frame`: [""] of a file that holds one image."""
-    return [volume.tells for volume in _offered(arrange([read_header(path, budget)]))] or [""]
+    header = read_header(path, budget)
+    _check_image(header)
+    return [volume.tells for volume in _offered(_read(arrange([header])))]
 
 
 def frames_below(folder: Path) -> list[str]:
@@ -91,7 +93,7 @@ def frames_below(folder: Path) -> list[str]:
     series = series_below(folder)
     found = []
     for uid, arranged in series.items():
-        for volume in _offered(arranged):
+        for volume in _offered(_read(arranged)):
             found.append(":".join(filter(None, (uid, volume.tells))) if len(series) > 1 else volume.tells)
     return found
 
@@ -115,7 +117,7 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
         with opened(path, budget, notes) as file:
             check_image(file)
             check_budget(file, 1, budget)
-            unit, factor = unit_and_factor(file.dataset, path)
+            unit, factor = unit_and_factor(file.dataset, path, volume.earliest)
             wanted = sorted(numbers)
             for number, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True):
                 found = physical(raw, space, file.dataset, number, notes, factor)
@@ -179,15 +181,21 @@ def _chosen(found: Arranged, tells: str, where: Path) -> Volume:
     named = [volume for volume in found.volumes if volume.tells == tells] if tells else offered
     if len(named) == 1:
         return named[0]
-    if not found.volumes:
-        path, reason = found.refused[0]
-        raise ReadError(f"{path}: {reason}")
+    _read(found)
     names = [volume.tells for volume in (found.volumes if tells else offered)]
     if tells:
         raise ReadError(f"{where}: no image {tells!r}{did_you_mean(tells, names)}")
     listed = "; ".join(f"{volume.tells} ({_size(volume)})" for volume in offered[:_SHOWN])
     more = f"; and {len(offered) - _SHOWN} more" if len(offered) > _SHOWN else ""
     raise ReadError(f"{where}: holds {len(offered)} images, expected one; name one as the frame: {listed}{more}")
+
+
+def _read(found: Arranged) -> Arranged:
+    """The same. Raises ReadError, with the first reason, where there is no image."""
+    if not found.volumes:
+        path, reason = found.refused[0]
+        raise ReadError(f"{path}: {reason}")
+    return found
 
 
 def _offered(found: Arranged) -> list[Volume]:

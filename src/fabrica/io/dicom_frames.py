@@ -134,7 +134,9 @@ def _tiles(header: Header, size: tuple[int, int]) -> list[Frame]:
     count = _tile_count(header, size, notes)
     across = math.ceil(math.sqrt(count)) if count else 0
     down = math.ceil(count / across) if count and "VFRAME" in header.get("ImageType").upper() else across
-    if not count or size[0] % down or size[1] % across:
+    matrix = _matrix(header)
+    smaller = bool(count and matrix) and size[0] // down * (size[1] // across) < matrix[0] * matrix[1]
+    if not count or size[0] % down or size[1] % across or smaller:
         raise ReadError(
             f"{header.path}: a montage of {size[0]} x {size[1]} pixels "
             + (f"that {count} slices do not divide evenly" if count else "that does not say of how many slices")
@@ -159,13 +161,19 @@ def _tile_count(header: Header, size: tuple[int, int], notes: list[str]) -> int:
     )
     if count:
         return int(count)
-    matrix = [int(n) for n in "".join(c if c.isdigit() else " " for c in header.get("SiemensMatrix")).split()[:2]]
-    if len(matrix) == 2 and min(matrix) > 0:  # the size of one tile: the montage is square, and may end in empty tiles
+    matrix = _matrix(header)
+    if matrix:  # the size of one tile: the montage is square, and may end in empty tiles
         down, across = size[0] // matrix[0], size[1] // matrix[1]
         if down == across and size == (down * matrix[0], across * matrix[1]):
             notes.append(GUESSED)
             return down * across
     return 0
+
+
+def _matrix(header: Header) -> list[int]:
+    """The acquired rows and columns of one tile, as Siemens writes them: "64p*64"; [] where they do not stand."""
+    found = [int(n) for n in "".join(c if c.isdigit() else " " for c in header.get("SiemensMatrix")).split()[:2]]
+    return found if len(found) == 2 and min(found) > 0 else []
 
 
 def _siemens_places(

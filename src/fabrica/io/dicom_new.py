@@ -79,8 +79,9 @@ def _keep_place(dataset: Dataset, shared: Series, sources: tuple[Dataset, ...]) 
     """Place and number of the source slice itself, where the new one lies there: the affine only has even steps."""
     if not shared.same_geometry or not sources:
         return
-    frames = int(sources[0].get("NumberOfFrames") or 1)
-    keywords = (*OF_PLACE, "InstanceNumber") if frames == 1 else OF_PLACE[:2]
+    own = len(sources) == 1 and int(sources[0].get("NumberOfFrames") or 1) == 1
+    own = own and (sources[0].Rows, sources[0].Columns) == shared.image.data.shape[-2:]  # not a montage of slices
+    keywords = (*OF_PLACE, "InstanceNumber") if own else OF_PLACE[:2]
     dataset.update(copy_elements(sources[0], [k for k in keywords if sources[0].get(k) not in (None, "")]))
 
 

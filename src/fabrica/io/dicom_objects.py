@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from fabrica.errors import UsageError
 from fabrica.image import Image
-from fabrica.io.dicom_geometry import orientation_of, position_of
+from fabrica.io.dicom_geometry import LPS_TO_RAS, orientation_of, position_of
 from fabrica.io.dicom_keywords import LOSSY, LOSSY_KEYWORDS, STALE
 from fabrica.io.dicom_provenance import (
     PROCESSED,
@@ -167,7 +167,9 @@ def set_plane(dataset: Dataset, shared: Series, k: int) -> None:
     if plane is None:
         raise UsageError("the affine shears the slice plane, which DICOM cannot hold; resample the image first")
     along_w, along_h, spacing = plane
-    dataset.ImagePositionPatient = [number(float(v)) for v in position_of(matrix, k)]
+    uneven = shared.image.origin.get("positions") if shared.same_geometry else None
+    place = position_of(matrix, k) if uneven is None else LPS_TO_RAS @ uneven[k]
+    dataset.ImagePositionPatient = [number(float(v)) for v in place]
     dataset.ImageOrientationPatient = [number(float(v)) for v in (*along_w, *along_h)]
     dataset.PixelSpacing = [number(s) for s in spacing]
     between = float(np.linalg.norm(matrix[:3, 2]))

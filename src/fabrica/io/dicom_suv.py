@@ -22,9 +22,11 @@ def is_suv(dataset: Dataset) -> bool:
     return str(dataset.get("SOPClassUID")) in PET and str(dataset.get("Units") or "").strip() in UNITS
 
 
-def factor(dataset: Dataset, path: Any) -> float:
-    """What the rescaled values of a PET object are multiplied by to be SUVs (g/ml). Raises ReadError, which names what
-    the header lacks."""
+def factor(dataset: Dataset, path: Any, earliest: str = "") -> float:
+    """What the rescaled values of a PET object are multiplied by to be SUVs (g/ml).
+
+    earliest  date and time at which the first image of the series was acquired, "" where only this one is known.
+    Raises ReadError, which names what the header lacks."""
     units = str(dataset.get("Units") or "").strip()
     if units == "GML":
         return 1.0
@@ -49,9 +51,11 @@ def factor(dataset: Dataset, path: Any) -> float:
     remaining = 1.0
     if correction == "START":
         half_life = _number(injected.get("RadionuclideHalfLife"))
-        elapsed = _elapsed(dataset, injected)
+        elapsed = _elapsed(dataset, injected, earliest)
         lacking += ["RadionuclideHalfLife"] * (not half_life or half_life <= 0)
-        lacking += ["the times of injection and scan"] * (elapsed is None)
+        if elapsed is None:
+            start = injected.get("RadiopharmaceuticalStartDateTime") or injected.get("RadiopharmaceuticalStartTime")
+            lacking.append("SeriesTime or AcquisitionTime" if start else "RadiopharmaceuticalStartDateTime")
         if not lacking and half_life and elapsed is not None:
             remaining = 2.0 ** (-elapsed / half_life)
     elif correction != "ADMIN":
@@ -64,7 +68,7 @@ def factor(dataset: Dataset, path: Any) -> float:
     return per_becquerel * weight * 1000 / (dose * remaining)
 
 
-def _elapsed(dataset: Dataset, injected: Dataset) -> float | None:
+def _elapsed(dataset: Dataset, injected: Dataset, earliest: str) -> float | None:
     """Seconds from injection to the time that values are corrected to: the start of the series, unless that lies after
     the acquisition (it was set anew by later processing): then the earliest acquisition, or GE's own scan time."""
     series = _moment(dataset.get("SeriesDate"), dataset.get("SeriesTime"))
@@ -72,7 +76,7 @@ def _elapsed(dataset: Dataset, injected: Dataset) -> float | None:
     scan = series
     if series is None or (acquired is not None and series > acquired):
         own = _private_text(dataset, "GEScanDateTime")
-        scan = (_moment(own[:8], own[8:]) if own else None) or acquired
+        scan = (_moment(own[:8], own[8:]) if own else None) or _moment(earliest[:8], earliest[8:]) or acquired
     if scan is None:
         return None
     whole = str(injected.get("RadiopharmaceuticalStartDateTime") or "")
@@ -87,6 +91,8 @@ def _elapsed(dataset: Dataset, injected: Dataset) -> float | None:
 
 def _moment(date: Any, time: Any) -> datetime | None:
     date, time = str(date or "").replace(".", "").strip(), str(time or "").replace(":", "").strip()
+    if not date or not time:
+        return None
     clock, _, fraction = time.partition(".")
     try:
         found = datetime.strptime(date + clock[:6].ljust(6, "0"), "%Y%m%d%H%M%S")

@@ -61,11 +61,12 @@ def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[s
     return _grey(raw, space, dataset, frame, notes, factor)
 
 
-def unit_and_factor(dataset: Dataset, path: Path) -> tuple[str, float]:
+def unit_and_factor(dataset: Dataset, path: Path, earliest: str = "") -> tuple[str, float]:
     """The unit of an object's values, one of `fabrica.image.UNITS`, and what its rescaled values are multiplied by to
-    be in it. Raises ReadError for PET whose SUV cannot be computed."""
+    be in it; `earliest` is that of `fabrica.io.dicom_suv.factor`. Raises ReadError for PET whose SUV cannot be
+    computed."""
     if is_suv(dataset):
-        return "SUV", factor(dataset, path)
+        return "SUV", factor(dataset, path, earliest)
     if dataset.get("Modality") == "RTDOSE" and dataset.get("DoseGridScaling") is not None:
         grays = str(dataset.get("DoseUnits") or "GY").strip().upper() == "GY"
         return "Gy" if grays else "arbitrary", float(dataset.DoseGridScaling)

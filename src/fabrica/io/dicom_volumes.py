@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Volume:
     kind    see `fabrica.io.dicom_kinds.KINDS`.
     notes   what was assumed, or left out.
     header  of its first plane's file.
+    earliest  date and time at which the first image of its series was acquired.
     """
 
     frames: tuple[Frame, ...]
@@ -51,6 +53,7 @@ class Volume:
     tells: str = ""
     kind: str = ""
     notes: tuple[str, ...] = ()
+    earliest: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -85,6 +88,9 @@ def arrange(headers: Iterable[Header]) -> Arranged:
     for kind, several in planes.items():
         _arrange_kind(kind, several, found)
     _name(found, copies)
+    moments = [header.get("AcquisitionDate") + header.get("AcquisitionTime") for header in kept]
+    earliest = min((moment for moment in moments if len(moment) > 8), default="")
+    found.volumes = [replace(volume, earliest=earliest) for volume in found.volumes]
     return found
 
 
@@ -303,7 +309,7 @@ def _parted(planes: Sequence[Plane], value: Callable[[Plane], str]) -> dict[str,
     return parts
 
 
-_WITHOUT_ORDER = ("direction", "image", "volume", "folder")
+_WITHOUT_ORDER = ("direction", "image", "volume")
 
 
 def _acquired(planes: Sequence[Plane]) -> tuple[float, str, str]:
@@ -329,8 +335,11 @@ def _first_instance(planes: Sequence[Plane]) -> float:
 
 
 def _instance(header: Header, frame: Frame) -> float | None:
-    found = numbers(frame.text("InstanceNumber"), 1)
-    return None if found is None else float(found[0]) + frame.number / max(1, header.frames)
+    """InstanceNumber; the frames of one file follow one another in its order."""
+    found = numbers(header.get("InstanceNumber"), 1)
+    if found is None:
+        return frame.number / header.frames if header.frames > 1 else None
+    return float(found[0]) + frame.number / max(1, header.frames)
 
 
 # ---- what headers say ----
@@ -397,24 +406,20 @@ def _file(header: Header, frame: Frame) -> str:
     return "" if header.frames < 2 and frame.tile is None else str(header.path)
 
 
-def _folder(header: Header, frame: Frame) -> str:
-    return str(header.path.parent)
-
-
 RULES = (
     Rule("part", _part, strong=True),
     Rule("stack", _said("StackID"), strong=True),
     Rule("image", _image_type, ranked=True),
-    Rule("echo", _echo, ranked=True),
-    Rule("ti", _said("InversionTime")),
-    Rule("b", _b_value),
-    Rule("direction", _direction, ranked=True),
+    Rule("echo", _echo, ranked=True, strong=True),
+    Rule("ti", _said("InversionTime"), strong=True),
+    Rule("b", _b_value, strong=True),
+    Rule("direction", _direction, ranked=True, strong=True),
     Rule("kvp", _said("KVP")),
     Rule("kernel", _said("ConvolutionKernel")),
     Rule("flip", _said("FlipAngle")),
     Rule("asl", _said("ASLContext")),
     Rule("acquisition", _said("AcquisitionNumber", "FrameAcquisitionNumber")),
-    Rule("time", _said("TemporalPositionIndex", "TemporalPositionIdentifier")),
+    Rule("time", _said("TemporalPositionIndex", "TemporalPositionIdentifier"), strong=True),
     *(Rule(f"dimension{k}", _said(f"{DIMENSION}{k}")) for k in range(1, 9)),
     Rule(
         "phase", _said("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"), ranked=True
@@ -422,46 +427,63 @@ RULES = (
     Rule("volume", _file, ranked=True),
     Rule("time", _said("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"), ranked=True),
     Rule("time", _said("ContentTime", "SeriesTime"), ranked=True),
-    Rule("folder", _folder, ranked=True),
 )
 """In the order in which they are tried."""
 
 
 def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
-    """The group parted by what orders the planes of each place in time, or by InstanceNumber; as it is where these do
-    not tell either."""
+    """The group parted by what orders the planes of each place: their time, where images then follow one another; else
+    their numbers; else their time all the same; else the folders they lie in, where these hold the same places. As it
+    is where none of these tells."""
     at: dict[Any, list[Plane]] = defaultdict(list)
     for plane in group.planes:
         at[index[id(plane)]].append(plane)
-    counts = {len(planes) for planes in at.values()}
-    numbered = [_instance(*plane) for plane in group.planes]
-    if None not in numbered and len(set(numbered)) == len(numbered):
+    times = [_time_of("TriggerTime"), _time_of("FrameAcquisitionDateTime", "AcquisitionTime"), _time_of("ContentTime")]
+    ranks = [(key, ranked) for key in times if (ranked := _ranked(at, key))]
+    for key, ranked in ranks:
+        ends = [[key(*plane) or 0.0 for plane in planes] for planes in ranked]
+        if all(max(one) < min(next_) for one, next_ in pairwise(ends)):
+            return _numbered(group, "time", ranked)
+    of_file: dict[Path, set[Any]] = defaultdict(set)
+    for header, frame in group.planes:
+        if header.frames > 1:
+            of_file[header.path].add(frame.place.depth)
+    ordered = all(len(depths) == 1 for depths in of_file.values())  # of several places, no standard says the order
+    numbers_ = [_instance(*plane) for plane in group.planes]
+    if ordered and None not in numbers_ and len(set(numbers_)) == len(numbers_):
         for volumes in (_volume_major(group.planes, index, len(at)), _place_major(group.planes, at)):
             if volumes:
-                return _called(group, "volume", {str(k): planes for k, planes in enumerate(volumes)}, True)
-    if len(counts) > 1:
-        return [group]
-    for key in (
-        _time_of("TriggerTime"),
-        _time_of("FrameAcquisitionDateTime", "AcquisitionTime"),
-        _time_of("ContentTime"),
-        _instance,
-    ):
-        ordered = []
-        for planes in at.values():
-            values = [key(*plane) for plane in planes]
-            if None in values or len(set(values)) < len(values):
-                break
-            ordered.append([planes[k] for k in np.argsort([value or 0.0 for value in values], kind="stable")])
-        else:
-            ranks = {str(k): [planes[k] for planes in ordered] for k in range(counts.pop())}
-            return _called(group, "time", ranks, True)
+                return _numbered(group, "volume", volumes)
+    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if ordered else []):
+        if ranked:
+            return _numbered(group, "time", ranked)
+    by_folder = list(_parted(group.planes, lambda plane: str(plane[0].path.parent)).values())
+    if len(by_folder) > 1 and all(sorted(index[id(p)] for p in part) == sorted(at) for part in by_folder):
+        return _numbered(group, "folder", sorted(by_folder, key=_acquired))
     return [group]
 
 
+def _numbered(group: _Group, name: str, volumes: Sequence[list[Plane]]) -> list[_Group]:
+    return [_Group(planes, (*group.chain, (name, str(k)))) for k, planes in enumerate(volumes, start=1)]
+
+
+def _ranked(at: dict[Any, list[Plane]], key: Callable[[Header, Frame], float | None]) -> list[list[Plane]]:
+    """The first plane of each place, the second, ..., in the order of `key`; [] where some have none, or the same, or
+    where there are not as many everywhere."""
+    ordered = []
+    for planes in at.values():
+        values = [value for plane in planes if (value := key(*plane)) is not None]
+        if len(set(values)) < len(planes):
+            return []
+        ordered.append([planes[k] for k in np.argsort(values)])
+    if len({len(planes) for planes in ordered}) > 1:
+        return []
+    return [list(planes) for planes in zip(*ordered, strict=True)]
+
+
 def _volume_major(planes: Sequence[Plane], index: dict[int, Any], places: int) -> list[list[Plane]]:
-    """One image after the other in the order of instance numbers: a new one begins where a place comes again. Taken
-    where all are whole, or where the number within an image says the place, so that a lost file shifts nothing."""
+    """One image after the other in the order of instance numbers. Where none is lost, a new one begins where a place
+    comes again; else the numbers must say the place and begin at 1, so that a lost file shifts nothing."""
     ordered = sorted(planes, key=lambda plane: _instance(*plane) or 0.0)
     volumes: list[list[Plane]] = [[]]
     filled: set[Any] = set()
@@ -473,26 +495,39 @@ def _volume_major(planes: Sequence[Plane], index: dict[int, Any], places: int) -
         volumes[-1].append(plane)
     if all(len(volume) == places for volume in volumes):
         return volumes
-    within: dict[float, Any] = {}
-    for plane in ordered:
-        number = (_instance(*plane) or 0.0) % places
-        if within.setdefault(number, index[id(plane)]) != index[id(plane)]:
-            return []
-    return volumes if len(set(within.values())) == len(within) else []
+    return _counted(ordered, lambda n: (n // places, n % places), index)
 
 
 def _place_major(planes: Sequence[Plane], at: dict[Any, list[Plane]]) -> list[list[Plane]]:
-    """All images' planes of one place, then those of the next: the number within a place says the image."""
+    """All images' planes of one place, then those of the next."""
     count = max(len(several) for several in at.values())
-    first = min(_instance(*plane) or 0.0 for plane in planes)
-    volumes: list[list[Plane]] = [[] for _ in range(count)]
-    for several in at.values():
-        if len({int((_instance(*plane) or 0.0) - first) // count for plane in several}) > 1:
+    index = {id(plane): place for place, several in at.items() for plane in several}
+    ordered = sorted(planes, key=lambda plane: _instance(*plane) or 0.0)
+    if len(planes) == count * len(at):
+        pieces = [ordered[k : k + count] for k in range(0, len(ordered), count)]
+        if all(len({index[id(plane)] for plane in piece}) == 1 for piece in pieces):
+            return [list(volume) for volume in zip(*pieces, strict=True)]
+        return []
+    return _counted(ordered, lambda n: (n % count, n // count), index)
+
+
+def _counted(
+    planes: Sequence[Plane], seat: Callable[[int], tuple[int, int]], index: dict[int, Any]
+) -> list[list[Plane]]:
+    """The images of planes whose instance numbers from 1 say (image, place); [] where they do not."""
+    volumes: dict[int, list[Plane]] = defaultdict(list)
+    places: dict[int, Any] = {}
+    for plane in planes:
+        number = _instance(*plane) or 0.0
+        if number < 1 or number != int(number):
             return []
-        for plane in several:
-            volumes[int((_instance(*plane) or 0.0) - first) % count].append(plane)
-    seats = [len(volume) for volume in volumes]
-    return volumes if min(seats) > WHOLE * len(at) else []
+        image, place = seat(int(number) - 1)
+        if places.setdefault(place, index[id(plane)]) != index[id(plane)]:
+            return []
+        volumes[image].append(plane)
+    if len(set(places.values())) < len(places) or len(planes) < WHOLE * len(volumes) * len(places):
+        return []
+    return [volumes[image] for image in sorted(volumes)]
 
 
 def _time_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
