@@ -32,6 +32,8 @@ def side(manifest: Manifest, which: str, source: str) -> list[Row]:
         found = [replace(row, path=row.mask, frame="", pair=row.path, modality="SEG") for row in rows if row.mask]
     else:
         found = rows if which == "image" else [row for row in rows if row.domain == which]
+        # MR, as the folder is called, for mr
+        found = found or [row for row in rows if row.domain.casefold() == which.casefold()]
     if found:
         return found
     domains = sorted({row.domain for row in rows if row.domain})
