@@ -49,7 +49,8 @@ def worth(recipe: Recipe, direction: str = "a2b") -> str:
     """The held-out error in a sentence, with what stands beside it; "" where nothing was measured."""
     known = found(recipe, direction)
     if not known.measure:
-        return ""
+        few = f"{known.images} images without pairs are too few to measure a held-out error"
+        return few if known.images else ""
     what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
     beside = [
         f"{_figure(value, known.unit)} {name}"

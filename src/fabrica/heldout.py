@@ -37,8 +37,9 @@ SHOWN = 8  # translated images in the contact sheet
 FIRST_SEED = 2**30  # far from the seeds that users take
 
 
-def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> tuple[str, Judge]:
-    """The score that chooses the weights, and its name in the log: "val_loss", "frd" or "kid".
+def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> tuple[str, Judge | None]:
+    """The score that chooses the weights, and its name in the log: "val_loss", "frd" or "kid"; "" and None where
+    those at the end are kept and too few images are held out for a score.
 
     Call the judge under the run's autocast. Every time it sees the same images and the same noise.
     Raises UsageError where the recipe's choice is not possible.
@@ -54,10 +55,13 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
         raise UsageError(
             f"train.keep is {keep}, which compares samples, and an autoencoder makes none; take loss or last"
         )
-    if len(heldout) < FEWEST:
+    held = min(len(heldout), len(heldout.b)) if isinstance(heldout, Pairs) else len(heldout)
+    if held < FEWEST and recipe.train.keep == "last":
+        return "", None
+    if held < FEWEST:
         raise UsageError(
-            f"{len(heldout)} held-out images are too few to choose weights by {keep}; it takes {FEWEST}: "
-            "hold out more, e.g. fabrica scan --split 0.6,0.2,0.2"
+            f"{held} held-out images are too few to choose weights by {keep}; it takes {FEWEST}: hold out more, e.g. "
+            "fabrica scan --split 0.6,0.2,0.2, or keep the weights at the end, whatever they are: train.keep=last"
         )
     return keep, _distance(keep, recipe, heldout, device)
 
@@ -164,8 +168,8 @@ def _found_by_sets(
     model: Model, train: Pairs, heldout: Pairs, direction: str, codecs: tuple[Codec, Codec]
 ) -> FoundConfig:
     one, other = (heldout.a, heldout.b) if direction == "a2b" else (heldout.b, heldout.a)
-    if min(len(one), len(other)) < FEWEST or model.recipe.data.beside:
-        return FoundConfig()
+    if min(len(one), len(other)) < FEWEST:
+        return FoundConfig(images=min(len(one), len(other)))
     some = [np.unique(np.linspace(0, len(side) - 1, JUDGED).astype(int)) for side in (one, other)]
     real, measured = _measured(model.recipe, other.read(some[1]))
     given, net = (heldout.read_a(some[0]) if direction == "a2b" else one.read(some[0])), model.way(direction).net

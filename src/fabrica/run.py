@@ -73,8 +73,8 @@ class Run:
     optimisers: dict[str, Optimizer]
     data: Dataset | Pairs
     heldout: Dataset | Pairs
-    scored: str
-    judge: Judge
+    scored: str  # what `judge` measures, "" where there is none
+    judge: Judge | None
     watch: Watch | None
     state: State = field(default_factory=State)
 
@@ -111,9 +111,9 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         data.teller = heldout.teller = told
         if masks:
             data.masks, heldout.masks = masks
-    for note in (absent(heldout), *(data.notes if isinstance(data, Pairs) else masks[0].meta.notes if masks else ())):
-        if note:
-            warn(note)
+    notes = data.notes if isinstance(data, Pairs) else masks[0].meta.notes if masks else ()
+    for note in filter(None, (absent(heldout), *notes)):
+        warn(note)
     fabric = _fabric(recipe.train)
     torch.manual_seed(recipe.seed)
     method = build(recipe, *known)
@@ -434,7 +434,7 @@ def alarm(step: int, sentence: str) -> str:
 
 
 def open_log(run: Run) -> Log:
-    columns = [*COLUMNS, run.scored, *getattr(run.method, "shows", ())]
+    columns = [*COLUMNS, *filter(None, [run.scored]), *getattr(run.method, "shows", ())]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
         columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]

@@ -112,8 +112,9 @@ def train(
     _loop(run, open_log(run) if run.is_first else None, report, warn)
     if not run.state.best_step:
         raise FabricaError(
-            f"no weights were kept in {folder}: {SCORES[run.scored]} was never a number, though the training loss was; "
-            "look at the held-out images, lower train.lr, or set train.precision=fp32 or train.keep=last"
+            f"no weights were kept in {folder}: {SCORES.get(run.scored, 'the score')} was never a number, though the "
+            "training loss was; look at the held-out images, lower train.lr, or set train.precision=fp32 or "
+            "train.keep=last"
         )
     if isinstance(run.heldout, Pairs) and isinstance(run.data, Pairs) and run.is_first:
         _learn_worth(run, run.data, run.heldout, warn)
@@ -137,7 +138,8 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         row: dict[str, float] = {}
         ended = _done(run) >= 1.0
         if ended or state.step % config.validate_every == 0:
-            row[run.scored] = _validate_and_keep(run)
+            score = _validate_and_keep(run)
+            row |= {run.scored: score} if run.scored else {}
         if run.watch and run.watch.diversity and state.step % config.watch_every == 0:
             with run.fabric.autocast():
                 row["ms_ssim"] = run.watch.diversity(run.averaged)
@@ -310,7 +312,7 @@ def _validate_and_keep(run: Run) -> float:
     if the last ones are wanted."""
     state, keep = run.state, run.recipe.train.keep
     with run.fabric.autocast():
-        score = run.judge(run.averaged)
+        score = run.judge(run.averaged) if run.judge else math.nan
     if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
         state.best_score, state.best_step = score, state.step
         if isinstance(run.averaged, Compressor) and isinstance(run.data, Dataset):
@@ -322,7 +324,8 @@ def _validate_and_keep(run: Run) -> float:
 
 def _kept(run: Run) -> str:
     """Which weights are kept, for the card."""
-    return f"average at step {run.state.best_step}, {SCORES[run.scored]} {run.state.best_score:.4g}"
+    score = f"{SCORES[run.scored]} {run.state.best_score:.4g}" if run.scored else "not judged"
+    return f"average at step {run.state.best_step}, {score}"
 
 
 def _measure(run: Run, averaged: Compressor, data: Dataset) -> None:

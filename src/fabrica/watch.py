@@ -118,4 +118,5 @@ def watch(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
         images = middle(drawn(averaged, recipe, told, LOOKED, device), recipe.made_size)
         return fidelity.diversity(images, PAIRS)[0]
 
-    return Watch(fidelity.diversity(real, REAL)[0], diversity)
+    alike = fidelity.diversity(real, REAL)[0] if len(real) > 1 else 1.0  # one image tells nothing of variety
+    return Watch(alike, diversity)

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fabrica import about as saying
 from fabrica import io, kspace, radiography, tomography
 from fabrica.about import ABOUT, about
-from fabrica.data import degradations, degrade, find, layouts, mimic, sides, tables
-from fabrica.data import rows as making
+from fabrica.data import degradations, degrade, sides, tables
 from fabrica.data import scan as scanning
-from fabrica.data import split as splitting
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import as_labels
@@ -26,11 +23,14 @@ from fabrica.data.mixtures import mixtures
 from fabrica.data.sides import on_grid
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.image import Float32, Image
+from fabrica.io.atomic import atomic
 from fabrica.phantoms import mri
 from fabrica.recipe import CATEGORIES, DataConfig
 
 PHANTOM = "phantom:"
 BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
+ALL = "all"  # a split: every image, whatever its split
+NO_PICTURES = ("dose", "segmentation", "structures", "presentation", "report", "video", "raw", "mask")  # kinds of rows
 MASK = "mask"  # a side, too: the label maps that images are told
 PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
@@ -162,7 +162,7 @@ class Source:
 
 def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or
-    of BESIDE and a contrast's name; of MASK, the label maps beside them.
+    of BESIDE and a contrast's name; of MASK, the label maps beside them. Split ALL: see `every_picture`.
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
@@ -174,6 +174,9 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     if "split" in config.where:
         raise UsageError("data.where cannot choose the split; each use of the data has its own")
     whole = load_manifest(config.source)
+    if split == ALL:
+        chosen = every_picture(whole)
+        return Source(config, split, chosen, len(chosen.rows))
     chosen = whole.select(split=split, **config.where)
     if side and side != MASK:
         return _open_side(config, whole, chosen, split, side)
@@ -189,12 +192,24 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     return Source(config, split, chosen, len(chosen.rows))
 
 
+def every_picture(manifest: Manifest) -> Manifest:
+    """All rows that show something, whatever their split: what is to be judged is judged whole, copies and all."""
+    rows = [row for row in manifest.rows if row.kind not in NO_PICTURES]
+    missing = [row.path for row in rows if not manifest.file(row).exists()]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} images of the manifest are missing, the first is {manifest.root / missing[0]}"
+        )
+    return Manifest(rows, manifest.root, manifest.notes, manifest.rejected, manifest.files)
+
+
 def mixed(config: DataConfig) -> list[str]:
     """How the training images that one network is to learn differ from one another, see `mixtures`."""
     if config.source.startswith(PHANTOM):
         return []
     rows = load_manifest(config.source).select(split="train", **config.where).rows
-    of_sides = [row for row in rows if row.domain in (config.a, config.b)] if config.a else []
+    sides_ = (config.a.casefold(), config.b.casefold())
+    of_sides = [row for row in rows if row.domain.casefold() in sides_] if config.a else []
     return mixtures(of_sides or rows)
 
 
@@ -433,12 +448,23 @@ def _scan_kept(folder: Path) -> Manifest:
     for path in sorted({*files, *tables.tables_near(root)}):
         stat = path.lstat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    for code in (saying, find, layouts, making, mimic, scanning, splitting, tables):
-        digest.update(Path(str(code.__file__)).read_bytes())
+    digest.update(_scan_code().encode())
     kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
-    if not kept.is_file():
-        scanning.scan(folder).save(kept)
-    return _load_checked(kept, kept.stat().st_mtime_ns)
+    said = kept.with_suffix(".json")  # what a manifest's file does not hold
+    if not (kept.is_file() and said.is_file()):
+        found = scanning.scan(folder)
+        found.save(kept)
+        with atomic(said) as temporary:
+            temporary.write_text(json.dumps({"notes": found.notes, "rejected": found.rejected}), encoding="utf-8")
+    found, told = _load_checked(kept, kept.stat().st_mtime_ns), json.loads(said.read_text(encoding="utf-8"))
+    return replace(found, notes=told["notes"], rejected=[(path, reason) for path, reason in told["rejected"]])
+
+
+@lru_cache(maxsize=1)
+def _scan_code() -> str:
+    """A hash of the code that finds and reads images: when it changes, so may a scan."""
+    homes = (Path(__file__).parent, Path(str(io.__file__)).parent)
+    return _hashed(path for home in homes for path in home.glob("*.py"))
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -161,6 +162,38 @@ def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[Row]:
     real = fidelity.diversity(sets.heldout, pairs, seed)[0]
     explanation = "Likeness of two random images of the set; well above real means too little variety."
     return [Row("ms_ssim", "MS-SSIM within the set", value, low, high, "near real", explanation, real)]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Images of a set that equal another one of it, value by value, on the network's scale.
+
+    distinct   how many different images there are. groups: the places of those that are equal, the largest group first.
+    """
+
+    distinct: int
+    groups: Sequence[Sequence[int]]
+
+    @property
+    def count(self) -> int:
+        """How many images are repeats of another."""
+        return sum(len(group) - 1 for group in self.groups)
+
+
+def repeats(images: Float32) -> Repeats:
+    """Of images (N, C, *S)."""
+    found: dict[bytes, list[int]] = {}
+    for k, image in enumerate(images):
+        found.setdefault(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest(), []).append(k)
+    groups = [group for group in found.values() if len(group) > 1]
+    return Repeats(len(found), sorted(groups, key=len, reverse=True))
+
+
+def distinct(sets: Sets, drawn: Drawn, found: Repeats) -> Row:
+    """The share of different images, beside that of held-out ones."""
+    share, real = found.distinct / len(drawn.images), repeats(sets.heldout).distinct / len(sets.heldout)
+    explanation = f"{found.distinct} different images among {len(drawn.images)}; the others repeat one, value by value."
+    return Row("distinct", "Different images", share, None, None, "higher", explanation, real, True)
 
 
 def copies(found: Audit | None, count: int) -> list[Row]:

@@ -16,12 +16,14 @@ from fabrica.codec import Codec
 from fabrica.conditions import Asked, Known, Teller, described
 from fabrica.data.cache import build_cache, build_masks, resolve_codec
 from fabrica.data.dataset import Dataset
-from fabrica.data.manifest import SPLITS, Manifest
+from fabrica.data.find import walk
+from fabrica.data.manifest import Manifest
 from fabrica.data.masks import Given
-from fabrica.data.sources import MASK, PHANTOM, load_manifest
+from fabrica.data.sources import ALL, MASK, NO_PICTURES, PHANTOM, every_picture, load_manifest
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.memorisation import GRIDS, shrunk
 from fabrica.image import Float32, Image
+from fabrica.io.dicom_file import is_dicom
 from fabrica.recipe import DataConfig
 from fabrica.track import read_log
 
@@ -34,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 MOST_BYTES = 2**30  # held-out or synthetic images in memory; more are drawn at random down to this
 MOST_TRAIN = 50_000  # training images searched for copies
 MOST_CLASSES = 20
+PICTURES = (*io.VOLUME_SUFFIXES, ".gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npz")
 LOOKED = 16  # synthetic images looked at to learn their scale
 BLOCK = 256
 
@@ -41,7 +44,8 @@ BLOCK = 256
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Synthetic images float32 (N, C, *S) in [-1, 1]. labels: places in Sets.classes. seconds: for all. known: what
-    each was told, and by a text perhaps, see `Sets.asked`; masks: those that were told."""
+    each was told, and by a text perhaps, see `Sets.asked`; masks: those that were told. given: of fixed images, how
+    many there are in all."""
 
     images: Float32
     names: Sequence[str]
@@ -49,11 +53,13 @@ class Drawn:
     seconds: float | None = None
     known: Sequence[Known] = ()
     masks: Sequence[Given] = ()
+    given: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is judged: a model, or else fixed images. `config` and `codec` are those of the real images."""
+    """What is judged: a model, or else fixed images, of which `unread` more could not be read. `config` and `codec` are
+    those of the real images."""
 
     name: str
     line: str
@@ -65,6 +71,7 @@ class Subject:
     notes: Sequence[str] = ()
     model: Model | None = None
     fixed: Drawn | None = None
+    unread: int = 0
     log: Sequence[Mapping[str, float]] = ()
 
     @property
@@ -83,7 +90,8 @@ class Subject:
         if self.fixed is not None:
             kept = _some(len(self.fixed.images), n, np.random.default_rng(seed))
             labels = None if self.fixed.labels is None else self.fixed.labels[kept]
-            return Drawn(self.fixed.images[kept], [self.fixed.names[k] for k in kept], labels)
+            names = [self.fixed.names[k] for k in kept]
+            return Drawn(self.fixed.images[kept], names, labels, given=self.fixed.given)
         assert self.model is not None  # a subject has one or the other
         told, known, labels = sets.asked(self.model.teller, n, seed)
         began = time.perf_counter()
@@ -273,7 +281,10 @@ def alarms(path: Path) -> list[str]:
 
 
 def _of_images(path: Path, against: str, tell: Progress) -> Subject:
-    manifest = load_manifest(str(path))
+    whole = load_manifest(str(path))
+    manifest = every_picture(whole)
+    if not manifest.rows:
+        raise UsageError(f"no image in {path} to judge; it lists {len(whole.rows)} of other kinds, such as masks")
     looked = [io.read(manifest.file(row), row.frame) for row in manifest.rows[:LOOKED]]
     classes = _common_classes(manifest, against)
     config = DataConfig(
@@ -294,9 +305,39 @@ def _of_images(path: Path, against: str, tell: Progress) -> Subject:
         config=config,
         codec=codec,
         facts=(),
-        notes=[note] if note else [],
+        notes=[*([note] if note else []), *_not_judged(path, whole, manifest), *_fewer(fixed, manifest)],
         fixed=fixed,
+        unread=len(whole.rejected),
     )
+
+
+def _not_judged(path: Path, whole: Manifest, judged: Manifest) -> list[str]:
+    """What lies among the images given and is not judged, a sentence a reason."""
+    notes = []
+    if whole.rejected:
+        first, why = whole.rejected[0]
+        one = len(whole.rejected) == 1
+        many = "1 file given could" if one else f"{len(whole.rejected)} files given could"
+        notes.append(f"{many} not be read and {'is' if one else 'are'} not judged, the first is {first}: {why}")
+    if others := len(whole.rows) - len(judged.rows):
+        kinds = ", ".join(sorted({row.kind for row in whole.rows if row.kind in NO_PICTURES}))
+        notes.append(f"{others} of the files given are no pictures ({kinds}) and are not judged")
+    if path.is_dir() and (path / "manifest.csv").is_file():
+        known = {(judged.root / each).resolve() for row in whole.rows for each in (row.path, row.mask) if each}
+        files = [file for file in walk(path) if not ({file.resolve(), file.parent.resolve()} & known)]
+        if strangers := [file for file in files if file.suffix.lower() in PICTURES or is_dicom(file)]:
+            notes.append(
+                f"{len(strangers)} images in {path} are not in its manifest.csv and are not judged, the first is "
+                f"{strangers[0].name}; to judge them, scan the folder: fabrica scan {path} -o OTHER.csv"
+            )
+    return notes
+
+
+def _fewer(fixed: Drawn, manifest: Manifest) -> list[str]:
+    """A sentence where not all images that were given fit in memory."""
+    if len(fixed.images) >= fixed.given:
+        return []
+    return [f"{len(fixed.images)} of the {fixed.given} images given are judged, drawn at random, to fit in memory"]
 
 
 def _common_classes(synthetic: Manifest, against: str) -> list[str]:
@@ -329,20 +370,15 @@ def _own_codec(looked: Sequence[Image], real: Codec) -> tuple[Codec, str]:
 
 
 def _all_images(config: DataConfig, codec: Codec, manifest: Manifest, classes: Sequence[str], tell: Progress) -> Drawn:
-    """Every image of a manifest, whatever its split; at random down to what fits in memory."""
-    splits = [split for split in SPLITS if manifest.select(split=split).rows]
-    parts = [_cached(config, codec, split, tell) for split in splits]
-    images, names = [], []
-    share = room(parts[0].shape) / sum(len(part) for part in parts)
-    for part in parts:
-        kept = _some(len(part), int(share * len(part)) + 1, np.random.default_rng(0))
-        images.append(part.read(kept))
-        names += [part.ids[int(k)] for k in kept]
+    """Every picture of a manifest, whatever its split; at random down to what fits in memory."""
+    found = _cached(config, codec, ALL, tell)
+    kept = _some(len(found), room(found.shape), np.random.default_rng(0))
+    names = [found.ids[int(k)] for k in kept]
     labels = None
     if classes:
         label = {row.id: row.label for row in manifest.rows}
         labels = np.array([classes.index(label[name.rsplit("#", 1)[0]]) for name in names])
-    return Drawn(np.concatenate(images), names, labels)
+    return Drawn(found.read(kept), names, labels, given=len(found))
 
 
 def _some(count: int, most: int, rng: np.random.Generator) -> Int:

@@ -22,13 +22,16 @@ from fabrica.evaluation.charts import shown
 from fabrica.evaluation.measure import (
     LEAST_JUDGED,
     Bench,
+    Repeats,
     at_steps,
     by_class,
     copies,
     cost,
     distances,
+    distinct,
     diversity,
     lay_out,
+    repeats,
     search_copies,
 )
 from fabrica.evaluation.memorisation import EXACT, Audit
@@ -54,6 +57,7 @@ class Trial:
     drawn: Drawn
     bench: Bench
     found: Audit | None
+    repeats: Repeats
     rows: Sequence[Row]
     curve: Sequence[CurvePoint]
     classes: Sequence[ClassScore]
@@ -80,7 +84,8 @@ def evaluate(
 
     model      a Model, a model folder, or a folder or manifest of synthetic images.
     against    a manifest, folder or phantom source of real images; None: what the model was trained on.
-    n          how many synthetic images; None: as many as are held out, at least 64 and at most 1000.
+    n          how many synthetic images; None: all of those given, copies among them too; of a model as many as are
+               held out, at least 64 and at most 1000.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances are measured on: see `extractors.extractor`.
     steps_curve  also measure the Fréchet distance at these numbers of sampler steps; None: those that it has, or CURVE.
@@ -96,13 +101,15 @@ def evaluate(
     subject = open_subject(model, against, tell)
     steps_curve = _curve(steps_curve, subject)
     sets = open_sets(subject, split, seed, tell)
-    count = _count(n, sets)
+    count = _count(n, sets, subject)
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     drawn = subject.draw(count, sets, seed, tell)
     _require(len(drawn.images), "synthetic", subject.source)
     bench = lay_out(features_of, sets, drawn, seed, tell)
     found = search_copies(sets, drawn, seed, tell)
-    rows = [*distances(bench, seed, tell), *diversity(sets, drawn, seed), *copies(found, len(drawn.images))]
+    again = repeats(drawn.images)
+    rows = [*distances(bench, seed, tell), *diversity(sets, drawn, seed), distinct(sets, drawn, again)]
+    rows += copies(found, len(drawn.images))
     if drawn.known and bench.reference_known:
         rows += agreement(bench.reference, bench.reference_known, bench.real, sets.known, bench.fake, drawn.known)
     if drawn.seconds is not None:
@@ -114,7 +121,7 @@ def evaluate(
     rows += masked.rows(drawn, sets, seed)
     shown_texts = prompted.examples(subject, sets, seed)
     classes = by_class(bench, sets, drawn)
-    trial = Trial(subject, sets, drawn, bench, found, rows, curve, classes, n, seed, shown_texts, obeyed)
+    trial = Trial(subject, sets, drawn, bench, found, again, rows, curve, classes, n, seed, shown_texts, obeyed)
     facts = _facts(trial)
     return write_report(Path(out), facts, rows, _warnings(trial), _verdict(trial), _exhibits(trial, facts))
 
@@ -132,8 +139,10 @@ def _curve(asked: Sequence[int] | None, subject: Subject) -> Sequence[int]:
     return ()
 
 
-def _count(n: int | None, sets: Sets) -> int:
+def _count(n: int | None, sets: Sets, subject: Subject) -> int:
     _require(len(sets.heldout), "held-out real", "the real set")
+    if n is None and subject.fixed is not None:
+        return len(subject.fixed.images)
     if n is None:
         return min(max(len(sets.heldout), LEAST), MOST)
     _require(n, "synthetic", "-n")
@@ -158,6 +167,10 @@ def _facts(trial: Trial) -> dict[str, Any]:
         "against": trial.subject.against,
         "split": trial.sets.split,
         "n_synthetic": len(trial.drawn.images),
+        "n_given": trial.drawn.given if trial.subject.fixed else None,
+        "n_unread": trial.subject.unread if trial.subject.fixed else None,
+        "n_distinct": trial.repeats.distinct,
+        "repeats": [[trial.drawn.names[k] for k in group] for group in trial.repeats.groups],
         "n_real": len(trial.sets.heldout),
         "n_searched": len(trial.sets.searched),
         "n_reference": len(trial.bench.reference),
@@ -223,7 +236,7 @@ def _control(trial: Trial) -> list[Pair]:
 def _warnings(trial: Trial) -> list[str]:
     bench, count = trial.bench, len(trial.drawn.images)
     few = distribution.enough(min(len(bench.real), count), bench.real.shape[1])
-    notes = [*trial.subject.notes, *trial.sets.notes, few or "", bench.note]
+    notes = [*trial.subject.notes, *trial.sets.notes, _repeated(trial), few or "", bench.note]
     if trial.asked is not None and count < trial.asked:
         notes.append(f"asked for {trial.asked} synthetic images, found {count}; all of them are judged")
     if trial.found is None:
@@ -233,6 +246,20 @@ def _warnings(trial: Trial) -> list[str]:
     if prompted.reads_phantoms(trial.subject) and not readable(trial.subject.config.size[0]):
         notes.append("nothing reads phantoms of this size: whether images show what the text says is not scored")
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
+
+
+def _repeated(trial: Trial) -> str:
+    """A warning where synthetic images equal one another, with the largest group's names."""
+    found, total = trial.repeats, len(trial.drawn.images)
+    if not found.groups:
+        return ""
+    names = [trial.drawn.names[k] for k in found.groups[0]]
+    shown_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    many = f"{found.count} of {total} synthetic images {'is an exact copy' if found.count == 1 else 'are exact copies'}"
+    return (
+        f"{many} of others among them, so only {found.distinct} of {total} are different; {len(names)} are the same "
+        f"image ({shown_names}): mode collapse, or files that were written twice"
+    )
 
 
 def _suspicion(found: Audit) -> str:
