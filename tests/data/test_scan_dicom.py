@@ -349,3 +349,15 @@ def test_a_segmentation_of_another_series_and_of_none(tmp_path: Path) -> None:
     manifest = scan(tmp_path)
     found = {row.kind: row.refers for row in manifest.rows}
     assert found == {"": "", "segmentation": "9.9.9", "structures": ""}
+
+
+def test_half_a_file_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
+    [truth] = make.truths(1, make.grid(6))
+    paths = make.classic(tmp_path, [truth], name=lambda v, k: f"{k}.dcm")
+    paths[3].write_bytes(paths[3].read_bytes()[:-40])
+    manifest = scan(tmp_path)
+    told = [path for path, _ in manifest.rejected] + [row.notes for row in manifest.rows]
+    assert any("3.dcm" in text for text in told), told
+    for row in manifest.rows:  # whatever stays can be read, and no slice stands in another's place
+        image = fio.read(manifest.file(row), row.frame)
+        assert image.data.shape[-2:] == (6, 8)
