@@ -22,6 +22,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# one thread a worker, of every library: threads beyond the cores wait for one another
+test test-all: export OMP_NUM_THREADS ?= 1
+
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 

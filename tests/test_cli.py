@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image as Pillow
 
 import fabrica
 from fabrica import io
-from fabrica.cli import app
+from fabrica.cli import app, main
 from fabrica.errors import UsageError
 from fabrica.phantoms.head import head
 from fabrica.pictures import image_grid
@@ -25,8 +27,21 @@ from fabrica.training import train
 CLI = [sys.executable, "-m", "fabrica"]
 
 
+def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, as a user starts it."""
+    return subprocess.run([*CLI, *map(str, arguments)], capture_output=True, text=True)
+
+
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    """The same without a new process, which takes seconds to import what most commands need."""
+    words, code, out, err = [*map(str, arguments)], 0, StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["fabrica", *words])
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def complains(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -53,7 +68,7 @@ def test_help_imports_neither_torch_nor_monai() -> None:
 
 
 def test_wrong_use_exits_with_two() -> None:
-    complains(call("train", "ddpm-chst"), 2, "did you mean ddpm-chest?")
+    complains(alone("train", "ddpm-chst"), 2, "did you mean ddpm-chest?")
     complains(call("train", "ddpm-chest", "train.stps=1"), 2, "did you mean steps?")
     complains(call("train"), 2, "found 0 recipe names")
     complains(call("sample", "nowhere"), 2, "not a model folder")
@@ -63,7 +78,7 @@ def test_wrong_use_exits_with_two() -> None:
 
 
 def test_without_a_command_the_help_is_shown() -> None:
-    done = call()
+    done = alone()
     assert done.returncode == 0 and "Usage: " in done.stdout and "evaluate" in done.stdout and done.stderr == ""
 
 
@@ -257,7 +272,7 @@ def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_head_goes_from_dicom_to_dicom_and_back(translator: Path, tmp_path: Path) -> None:
     io.write(head(9, 32, 4, contrasts=["T1"]).images["T1"], tmp_path / "mr", as_="dicom")
-    done = call(
+    done = alone(
         "apply",
         translator,
         tmp_path / "mr",
@@ -296,11 +311,11 @@ def test_models_are_used_for_what_they_are(translator: Path, gan: Path, tmp_path
 
 
 def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path) -> None:
-    less = ["--minutes", "0.2", "-n", "300"]
-    done = subprocess.run([*CLI, "demo", "-o", str(tmp_path), *less], capture_output=True, text=True)
+    done = alone("demo", "-o", tmp_path, "--minutes", 0.02, "-n", 200, "--size", 32)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 16
+    assert load_recipe(tmp_path / "model/recipe.yaml").data.size == [32, 32]
 
 
 def test_the_public_verbs_are_functions_even_after_their_modules_are_loaded() -> None:

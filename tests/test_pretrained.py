@@ -246,7 +246,8 @@ def test_a_model_draws_what_the_frozen_encoder_reads(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     assert (model.recipe.text.context, model.recipe.text.width) == (24, 16)
     asked = model.sample_array(2, told=ASKED)
-    assert np.array_equal(asked, model.sample_array(2, told=ASKED, batch=1))
+    alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
+    assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
     assert not np.array_equal(asked, model.sample_array(2, told={**ASKED, "text": "The heart is large."}))
     quiet: dict[str, Any] = {"warn": lambda note: None}
     empty, without = (model.sample_array(1, told=told, **quiet) for told in ({"text": " ", "sex": "F"}, {"sex": "F"}))

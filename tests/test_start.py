@@ -104,8 +104,10 @@ def test_a_model_draws_where_it_is_asked_to(kind: str, request: pytest.FixtureRe
     outside = np.broadcast_to(mask == 0, drawn[:1].shape[1:])
     for one in drawn:
         np.testing.assert_allclose(one[outside], seen[outside], atol=1e-5)
-    assert np.abs(drawn[0] - drawn[1])[mask > 0].max() > 1e-3, "each seed draws its own"
-    assert np.array_equal(drawn[1:], model.sample_array(1, seed=1, start=image, redraw=image.with_data(mask)))
+    apart = float(np.abs(drawn[0] - drawn[1])[mask > 0].max())
+    assert apart > 1e-3, "each seed draws its own"
+    alone = model.sample_array(1, seed=1, start=image, redraw=image.with_data(mask))
+    np.testing.assert_allclose(alone, drawn[1:], atol=0.1 * apart)  # kernels differ slightly with the batch size
     weak = model.sample_array(1, start=image, strength=0.05)
     strong = model.sample_array(1, start=image, strength=1.0)
     space = getattr(model.method, "space", None)

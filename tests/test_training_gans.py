@@ -32,20 +32,23 @@ def tiny(name: str, *overrides: str) -> Recipe:
 
 
 def test_the_weights_with_the_lowest_frd_are_kept_not_the_last(tmp_path: Path) -> None:
-    lines = []
+    """From step 21 on the run falls apart: all its images become one, which is worse than any that have begun to
+    look like chests."""
 
-    def ruin(row: dict[str, float]) -> None:  # what a run that falls apart does, at a step we choose
-        if row["step"] >= 30:
-            recipe.train.lr = 0.5
+    def ruin(row: dict[str, float]) -> None:
+        if row["step"] >= 20:
+            recipe.train.lr = 10.0
 
-    recipe = tiny("dcgan-xray", "train.steps=60", "train.ema=0", "train.lr=1e-3", "train.decay=constant")
-    folder = train(recipe, tmp_path / "run", report=ruin, warn=lines.append)
-    scores = {row["step"]: row["frd"] for row in read_log(folder / "log.csv") if "frd" in row}
+    choices = ["train.ema=0", "train.lr=2e-4", "train.decay=constant"]
+    recipe = tiny("mlp-xray", "train.steps=40", *choices)
+    folder = train(recipe, tmp_path / "run", report=ruin, warn=lambda sentence: None)
+    scores = {int(row["step"]): row["frd"] for row in read_log(folder / "log.csv") if "frd" in row}
+    assert list(scores) == [10, 20, 30, 40]
     best = min(scores, key=lambda step: scores[step])
-    assert best <= 30 and scores[60] > scores[best]
-    assert f"average at step {best:.0f}, held-out FRD {scores[best]:.4g}" in (folder / "README.md").read_text()
-    kept = fabrica.load(folder, device="cpu").sample_array(4)
-    assert np.abs(kept).mean() < 0.95  # the last weights draw black and white
+    assert best <= 20 and min(scores[30], scores[40]) > 1.5 * scores[best]
+    assert f"average at step {best}, held-out FRD {scores[best]:.4g}" in (folder / "README.md").read_text()
+    ended = train(tiny("mlp-xray", f"train.steps={best}", *choices), tmp_path / "ended")
+    assert (folder / "weights.safetensors").read_bytes() == (ended / "weights.safetensors").read_bytes()
 
 
 def test_kid_can_choose_and_a_loss_cannot(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def test_what_is_told_changes_the_image_and_what_is_not_is_left_open(run: Path) 
     model = fabrica.load(run, device="cpu")
     assert model.recipe.data.categories == {"sex": ["F", "M"], "view": ["AP", "PA"]}
     asked = model.sample_array(2, told=ASKED)
-    assert np.array_equal(asked, model.sample_array(2, told=ASKED, batch=1))
+    alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
+    assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
     for name, other in (("text", "The heart is enlarged."), ("age", 20), ("sex", "M"), ("view", "PA")):
         assert not np.array_equal(asked, model.sample_array(2, told={**ASKED, name: other})), name
     assert not np.array_equal(asked, model.sample_array(2, told={"sex": "F", "text": ASKED["text"]}))
