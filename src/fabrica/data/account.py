@@ -14,7 +14,7 @@ from fabrica.io.dicom_kinds import KINDS
 
 APART = "set apart: "  # how the note of a row begins that says why it is
 _NUMBER = re.compile(r"\d[\d.,%]*")
-_SHOWN = 8
+_MOST = 8
 
 
 def sentences(rows: Sequence[Row], found: Found, include: Collection[str]) -> list[str]:
@@ -22,7 +22,7 @@ def sentences(rows: Sequence[Row], found: Found, include: Collection[str]) -> li
     kinds = Counter(row.kind for row in rows if row.kind and row.kind not in include)
     said = []
     for kind, count in kinds.most_common():
-        example = next(row.path for row in rows if row.kind == kind)
+        example = next(_shown(row) for row in rows if row.kind == kind)
         what = f"{_count(count, 'image')} set apart as {kind} ({KINDS[kind]}), as {example}"
         said.append(f"{what}: --include {kind} takes them all the same")
     said += [f"{_count(n, 'file')} set apart as {kind} ({KINDS[kind]})" for kind, n in found.apart.most_common()]
@@ -32,11 +32,16 @@ def sentences(rows: Sequence[Row], found: Found, include: Collection[str]) -> li
     for row, item in zip(rows, found.items, strict=True):
         for note in item.notes:
             if not note.startswith(APART):
-                noted.setdefault(_NUMBER.sub("N", note), []).append((note, row.path))
+                noted.setdefault(_NUMBER.sub("N", note), []).append((note, _shown(row)))
     for examples in sorted(noted.values(), key=lambda examples: -len(examples)):
         note, path = examples[0]
         said.append(f"{_count(len(examples), 'image')}, {path} for one: {note}")
     return said + unread_sentences(found.unread)
+
+
+def _shown(row: Row) -> str:
+    """What a sentence calls an image."""
+    return "/".join(filter(None, (row.path if row.path != "." else "", row.frame))) or "the only one"
 
 
 def unread_sentences(unread: Counter[str]) -> list[str]:
@@ -48,7 +53,7 @@ def unread_sentences(unread: Counter[str]) -> list[str]:
         said.append(f"{_count(count, f'{suffix} file')} not read ({name}): convert with {converter}")
     other = Counter({suffix: n for suffix, n in unread.items() if suffix not in io.UNREAD and suffix not in TEXTS})
     if other:
-        listed = ", ".join(f"{count} {suffix}" for suffix, count in other.most_common(_SHOWN))
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in other.most_common(_MOST))
         said.append(f"{_count(other.total(), 'file')} not looked into: {listed}")
     if texts := sum(count for suffix, count in unread.items() if suffix in TEXTS):
         said.append(f"{_count(texts, 'file')} of tables and texts")

@@ -120,9 +120,9 @@ class Manifest:
         return manifest
 
     def save(self, path: str | Path) -> None:
-        """Write .csv or .parquet, whole or not at all. Paths inside the manifest's folder become relative to it, so that
-        the folder can be moved; others become absolute. Names of files that are not UTF-8 keep their bytes in .csv;
-        UsageError for them in .parquet.
+        """Write .csv or .parquet, whole or not at all. Paths inside the manifest's folder become relative to it, so
+        that the folder can be moved; others become absolute. Names of files that are not UTF-8 keep their bytes in
+        .csv; UsageError for them in .parquet.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)

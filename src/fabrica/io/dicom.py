@@ -107,41 +107,43 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
     what = f"{len(frames)} x {rows} x {columns} pixels of {channels} samples"
     memory.check(4 * channels * len(frames) * rows * columns, budget, what, first.path)
     data = _NO_PIXELS
-    values: dict[int, Physical] = {}
+    decoded: dict[int, Physical] = {}
     datasets: dict[Path, Dataset] = {}
     seats: dict[Path, dict[int, list[int]]] = {}
     for k, frame in enumerate(frames):
         seats.setdefault(frame.path, {}).setdefault(frame.number, []).append(k)
-    unit = "arbitrary"
+    unit, broken = "arbitrary", dict[Path, ReadError]()
     for path, numbers in seats.items():
-        with opened(path, budget, notes) as file:
-            check_image(file)
-            check_budget(file, 1, budget)
-            unit, factor = unit_and_factor(file.dataset, path, volume.earliest)
-            wanted = sorted(numbers)
-            for number, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True):
-                found = physical(raw, space, file.dataset, number, notes, factor)
-                for k in numbers[number]:
-                    plane = found.data if (tile := frames[k].tile) is None else _cut(found.data, tile.of)
-                    if data is _NO_PIXELS:  # not before: a header may promise gigabytes that its file does not hold
-                        data = np.empty((len(plane), len(frames), rows, columns), dtype=np.float32)
-                    if plane.shape != (len(data), rows, columns):
-                        raise ReadError(f"{path}: its pixels are {plane.shape}, expected {(len(data), rows, columns)}")
-                    data[:, k] = plane
-                    values[k] = replace(found, data=_NO_PIXELS)
-            datasets[path] = file.dataset
-    kept = _filled(data, frames)
-    data, frames = data[:, :kept], frames[:kept]
-    _fill_padding(data, [values[k] for k in range(kept)], notes)
-    lies = stack([frame.place for frame in frames])
+        try:
+            with opened(path, budget, notes) as file:
+                check_image(file)
+                check_budget(file, 1, budget)
+                unit, factor = unit_and_factor(file.dataset, path, volume.earliest)
+                wanted = sorted(numbers)
+                for number, (raw, space) in zip(wanted, decode_frames(file, wanted, budget), strict=True):
+                    found = physical(raw, space, file.dataset, number, notes, factor)
+                    for k in numbers[number]:
+                        plane = found.data if (tile := frames[k].tile) is None else _cut(found.data, tile.of)
+                        if data is _NO_PIXELS:  # not before: a header may promise gigabytes that its file does not hold
+                            data = np.empty((len(plane), len(frames), rows, columns), dtype=np.float32)
+                        if plane.shape != (len(data), rows, columns):
+                            raise ReadError(f"{path}: pixels of {plane.shape}, expected {(len(data), rows, columns)}")
+                        data[:, k] = plane
+                        decoded[k] = replace(found, data=_NO_PIXELS)
+                datasets[path] = file.dataset
+        except ReadError as error:
+            broken[path] = error
+    planes, data, values = _whole(frames, data, decoded, broken, notes)
+    _fill_padding(data, values, notes)
+    lies = stack([plane.place for plane in planes])
     with guarded(first.path):  # elements are parsed when they are asked for, and may be damaged
-        origin = _origin(volume, [values[k] for k in range(kept)], datasets, frames, [*notes, *lies.notes])
-    origin |= {"grid": lies.affine, "shape": (kept, rows, columns)}
+        origin = _origin(volume, values, datasets, planes, [*notes, *lies.notes])
+    origin |= {"grid": lies.affine, "shape": (len(planes), rows, columns)}
     if lies.missing:
         origin["missing"] = lies.missing
     if lies.positions is not None:
         origin["positions"] = lies.positions
-    if len(frames) == 1 and data.ndim == 4:
+    if len(planes) == 1 and data.ndim == 4:
         data = data[:, 0]
     return Image(np.ascontiguousarray(data), lies.affine, unit, origin)
 
@@ -271,13 +273,29 @@ def is_colour(header: Header) -> bool:
     return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
-def _filled(data: Float32, frames: Sequence[Frame]) -> int:
-    """How many planes there are: of a mosaic that does not say how many, without the empty tiles at its end."""
-    kept = len(frames)
+def _whole(
+    frames: Sequence[Frame],
+    data: Float32,
+    values: dict[int, Physical],
+    broken: dict[Path, ReadError],
+    notes: list[str],
+) -> tuple[list[Frame], Float32, list[Physical]]:
+    """The planes that are there: without those of files that cannot be read, which are counted, as long as there are
+    others; of a mosaic that does not say how many, without the empty tiles at its end."""
+    kept = [k for k in range(len(frames)) if frames[k].path not in broken]
+    if not kept:
+        raise next(iter(broken.values()))
+    if broken:
+        path, error = next(iter(broken.items()))
+        why = str(error).removeprefix(f"{path}: ")
+        of = len({frame.path for frame in frames})
+        notes.append(f"{len(broken)} of {of} files cannot be read and were left out, {path.name} for one: {why}")
     if GUESSED in frames[0].notes:
-        while kept > 1 and not data[:, kept - 1].any():
-            kept -= 1
-    return kept
+        while len(kept) > 1 and not data[:, kept[-1]].any():
+            kept.pop()
+    if len(kept) < len(frames):
+        data = data[:, kept]
+    return [frames[k] for k in kept], data, [values[k] for k in kept]
 
 
 def _fill_padding(data: Array, frames: Sequence[Physical], notes: list[str]) -> None:
