@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -29,6 +30,7 @@ from fabrica.data.scan import scan
 from fabrica.image import Float32, Image
 from fabrica.pictures import save_picture
 from fabrica.recipe import load_recipe
+from fabrica.track import read_log
 from fabrica.training import train
 
 HERE = Path(__file__).parent
@@ -77,7 +79,7 @@ def _slabs(image: Image, count: int) -> list[Image]:
     """Equal parts of a volume along its first array axis, which is z in all three."""
     edges = np.linspace(0, image.size[0], count + 1).astype(int)
     found = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         affine = image.affine.copy()
         affine[:, 3] += affine[:, 2] * low
         found.append(image.with_data(np.ascontiguousarray(image.data[:, low:high]), affine=affine))
@@ -98,8 +100,9 @@ def main(minutes: float = 5.0, pictures: Path | None = None) -> dict[str, float 
     with tempfile.TemporaryDirectory() as temporary:
         table = write_pairs(Path(temporary) / "pairs")
         changes = [*CHANGES, f"data.source={table}", f"train.minutes={minutes:g}"]
-        model = fabrica.load(train(load_recipe(RECIPE, changes), Path(temporary) / "run", warn=print))
-        found: dict[str, float | str] = {"minutes": minutes, "trained on": "5 slabs of 2 patients"}
+        folder = train(load_recipe(RECIPE, changes), Path(temporary) / "run", warn=print)
+        model, steps = fabrica.load(folder), read_log(folder / "log.csv")[-1]["step"]
+        found: dict[str, float | str] = {"minutes": minutes, "trained on": "5 slabs of 2 patients", "steps": steps}
         (row,) = (row for row in Manifest.load(table).rows if row.split == "test" and row.domain == "input")
         given = io.read(table.parent / row.path)
         truth = io.read(table.parent / row.path.replace("INPUT", "TARGET"))

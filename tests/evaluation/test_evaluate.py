@@ -310,3 +310,46 @@ def test_spread_keeps_proportions_and_the_sum() -> None:
         counts = np.bincount(spread(labels, 4, n), minlength=4)
         assert counts.sum() == n
         assert np.abs(counts - np.array([0.7, 0.29, 0.01, 0]) * n).max() < 1
+
+
+def test_what_is_given_is_judged_whole_copies_and_all(real: Path, tmp_path: Path) -> None:
+    """Mode collapse: a scan would take exact copies out of all its splits but one."""
+    folder = tmp_path / "collapsed"
+    folder.mkdir()
+    for k, (image, _) in enumerate(phantoms(5000, 20)):
+        io.write(image, folder / f"d{k:02d}.png", bits=16)
+    for k in range(30):
+        (folder / f"z{k:02d}.png").write_bytes((folder / "d00.png").read_bytes())
+    (folder / "broken.png").write_bytes((folder / "d00.png").read_bytes()[:60])
+    report = evaluate(folder, real, tmp_path / "report")
+    scores = report.scores
+    assert (scores["n_given"], scores["n_synthetic"], scores["n_distinct"], scores["n_unread"]) == (50, 50, 20, 1)
+    assert scores["distinct"]["value"] == pytest.approx(0.4) and scores["distinct"]["real"] == 1.0
+    assert [len(group) for group in scores["repeats"]] == [31] and scores["repeats"][0][:2] == ["d00", "z00"]
+    page, screen = report.page.read_text(encoding="utf-8"), scores_table(report).replace("\n  ", " ")
+    for said in (page, screen):
+        assert "30 of 50 synthetic images are exact copies" in said and "d00, z00, z01" in said
+        assert "1 file given could not be read and is not judged, the first is broken.png" in said
+    assert "Different images" in page
+
+
+def test_a_manifest_of_copies_is_judged_whole_too(real: Path, tmp_path: Path) -> None:
+    home = tmp_path / "listed"
+    home.mkdir()
+    rows = []
+    for k, (image, _) in enumerate(phantoms(5000, 18)):
+        io.write(image, home / f"{k:02d}.png", bits=16)
+        rows.append(Row(f"{k}", f"{k}", f"{k:02d}.png", split="train" if k < 16 else ""))  # as a scan leaves copies
+    rows.append(Row("mask", "mask", "00.png", kind="mask"))
+    Manifest(rows, home).save(home / "synthetic.csv")
+    report = evaluate(home / "synthetic.csv", real, tmp_path / "report")
+    assert report.scores["n_synthetic"] == 18 and report.scores["repeats"] == []
+    assert any("1 of the files given are no pictures (mask)" in warning for warning in report.warnings)
+
+
+def test_images_that_a_folder_does_not_list_are_said(real: Path, tmp_path: Path) -> None:
+    store(tmp_path / "listed", "l", {"test": phantoms(5000, 16)})
+    io.write(phantoms(5100, 1)[0][0], tmp_path / "listed" / "more.png", bits=16)
+    report = evaluate(tmp_path / "listed", real, tmp_path / "report")
+    assert report.scores["n_synthetic"] == 16
+    assert any("1 images in" in warning and "the first is more.png" in warning for warning in report.warnings)

@@ -107,8 +107,9 @@ def directions(model: Model) -> tuple[str, ...]:
 
 
 def restores(model: Model, direction: str = "a2b") -> bool:
-    """Whether this direction makes degraded images what they were."""
-    return direction == "a2b" and model.recipe.data.restores
+    """Whether this direction makes degraded images what they were, or one's own worse ones better."""
+    data = model.recipe.data
+    return direction == "a2b" and (data.restores or (data.one_scale and getattr(model.method, "mends", False)))
 
 
 def learnt(model: Model, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:

@@ -14,7 +14,8 @@ from fabrica.evaluation.gallery import Gallery
 from fabrica.evaluation.report import BESIDE, Comparison, Row, repeated
 from fabrica.evaluation.restored import Restoring
 from fabrica.evaluation.sources import alarms
-from fabrica.folder import ALARMS
+from fabrica.folder import ALARMS, useless
+from fabrica.likeness import compared
 from fabrica.model import Model
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's signed-rank test cannot reach 5 %
@@ -67,7 +68,7 @@ class Trial:
 
 
 def warnings(trial: Trial) -> list[str]:
-    before = [*alarms(trial.model.folder / ALARMS), *trial.exam.notes]
+    before = [*alarms(trial.model.folder / ALARMS), *_known(trial), *trial.exam.notes]
     notes = list(dict.fromkeys([*before, *(note for way in trial.ways.values() for note in way.notes)]))
     patients = len(set(trial.first.patients))
     if trial.exam.paired and patients < FEWEST:
@@ -80,6 +81,15 @@ def warnings(trial: Trial) -> list[str]:
     else:
         notes += [said for row in trial.rows if row.key.endswith("mae") and (said := _useless(trial.model, row))]
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
+
+
+def _known(trial: Trial) -> list[str]:
+    """What the end of training and its images say against the model."""
+    model, said = trial.model, list[str]()
+    for way in trial.ways:
+        found = useless(model.recipe, way)
+        said += [f"at the end of training, {found}"] * bool(found) + [compared(model.way(way))]
+    return [sentence for sentence in said if sentence]
 
 
 def _useless(model: Model, row: Row) -> str:

@@ -222,6 +222,7 @@ def _compared(trial: Trial, other: str) -> dict[str, Any]:
 def _page(trial: Trial, report: Report) -> str:
     data = trial.model.recipe.data
     task = "restores degraded images" if restores(trial.model) else f"translates {data.a} to {data.b}"
+    task = f"restores {data.a} to {data.b}" if restores(trial.model) and not data.restores else task
     return filled(
         TEMPLATE,
         title=trial.model.name,
