@@ -37,7 +37,7 @@ def differences(path: Path, sets: Mapping[str, Dataset], told: Sequence[str]) ->
     try:
         with np.load(path) as file:
             known = {name: {key: file[f"{name}/{key}"] for key in _KEYS} for name in sets}
-    except (OSError, KeyError, ValueError, BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile):
         return None
     return [said for name, data in sets.items() for said in _differences(name, known[name], data, told)]
 
