@@ -190,6 +190,8 @@ def _name(path: Path, frame: str, home: Path) -> str:
 
 def _reasons(model: Model, image: Image, direction: str) -> list[str]:
     """Why this image should not be translated."""
+    if "positions" in image.origin and len(model.recipe.data.size) == 3:
+        return [*_flaws(image), "its slices are uneven, and the model works on volumes"]
     return _flaws(image) or model.unlike(image, direction)
 
 

@@ -195,7 +195,9 @@ def test_gaps_and_duplicates_are_noted_and_counted(tmp_path: Path) -> None:
     (tmp_path / "double").mkdir()
     double = slices(tmp_path / "double", [0.0, 1.0, 1.0, 2.0])
     image = read_series(double)
-    assert image.data.shape == (1, 3, 4, 6) and "1 of 4 images lie at a place already filled" in image.origin["notes"][0]
+    assert (
+        image.data.shape == (1, 3, 4, 6) and "1 of 4 images lie at a place already filled" in image.origin["notes"][0]
+    )
     assert "missing" not in image.origin
 
 
@@ -217,7 +219,9 @@ def test_a_stray_leaves_the_rest_a_volume(tmp_path: Path, change: dict[str, Any]
     rest = {k: v for k, v in change.items() if k != "pixels"}
     sample(tmp_path / "odd.dcm", pixels, **{**place, **rest})
     image = fio.read(tmp_path)
-    assert image.data[0, :, 0, 0].tolist() == [0, 10, 20, 30] and any("odd.dcm" in note for note in image.origin["notes"])
+    assert image.data[0, :, 0, 0].tolist() == [0, 10, 20, 30] and any(
+        "odd.dcm" in note for note in image.origin["notes"]
+    )
     assert fio.frames(tmp_path) == [""]
     assert len(image.origin["dicom"]) == len(paths)
 
@@ -315,3 +319,15 @@ def test_any_damage_is_one_read_error(tmp_path: Path) -> None:
             errors += 1
             assert "\n" not in str(error)
     assert errors > 50
+
+
+def test_uneven_slices_are_laid_evenly_for_what_holds_only_an_affine(tmp_path: Path) -> None:
+    slices(tmp_path, [0.0, 4.0, 8.0, 12.0, 19.0, 26.0])
+    image = fio.read(tmp_path)
+    np.testing.assert_allclose(image.origin["positions"][:, 2], [0, 4, 8, 12, 19, 26])
+    written = fio.read(fio.write(image, tmp_path / "a.nii.gz")[0])
+    depth = written.affine[2, 3] + written.affine[2, 2] * np.arange(written.size[0])
+    np.testing.assert_allclose(written.data[0, :, 0, 0], depth * 10, atol=1e-3)  # the value of a slice is its place
+    back = fio.write(image.with_data(image.data + 5), tmp_path / "out")
+    found = read_series(back)
+    np.testing.assert_allclose(found.origin["positions"], image.origin["positions"])

@@ -19,6 +19,7 @@ from fabrica.data.standardise import name
 from fabrica.data.tables import stem
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Float64, Image
+from fabrica.io.uneven import evenly
 
 SAME = 1e-3  # mm, or voxels: what differs less is the same place
 AIR = -1024.0  # HU, where an image does not reach
@@ -87,6 +88,12 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
     """
     if image.size == grid.size and np.allclose(image.affine, grid.affine, atol=SAME):
         return _facing(image, grid)
+    if "positions" in grid.origin:
+        raise UsageError(
+            f"{name(grid)} has uneven slices, and its pair {name(image)} lies otherwise: they cannot be brought together; "
+            "lay it evenly first, by writing it as NIfTI"
+        )
+    image = evenly(image)
     both_placed = image.measured and grid.measured
     if image.size == grid.size and not both_placed:
         steps = np.linalg.norm(image.affine[:3, :3], axis=0)  # stored alike, so they must be turned alike

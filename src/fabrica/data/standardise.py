@@ -13,6 +13,7 @@ from fabrica.codec import Codec, Limits
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.display import facing, upright
+from fabrica.io.uneven import evenly
 
 Spacing = tuple[float, ...]
 
@@ -58,6 +59,7 @@ def standardise(
         )
     if len(image.size) < len(size):
         raise UsageError(f"{name(image)} is 2-D and data.size {list(size)} is a volume's; give [H, W]")
+    image = evenly(image) if len(size) == 3 else image
     image = oriented(image, "RAS" if len(size) == 3 else "LPS") if len(image.size) == 3 else faced(image)
     if context and len(image.size) == len(size):
         raise UsageError(f"{name(image)} is one slice, and data.context={context} needs its neighbours; give volumes")
@@ -75,7 +77,7 @@ def standardise(
 def placed(image: Image, size: Sequence[int], fit: str) -> Float64:
     """The affine (4, 4) of what `standardise` makes of an image of as many dimensions as `size`: where it lies in
     mm."""
-    image = oriented(image, "RAS") if len(image.size) == 3 else faced(image)
+    image = oriented(evenly(image), "RAS") if len(image.size) == 3 else faced(image)
     inner = inner_size(image.size, size, fit, image.spacing if image.measured else ())
     affine = image.affine.copy()
     for axis, (source, have, want) in enumerate(zip(image.size, inner, size, strict=True)):

@@ -14,6 +14,7 @@ from fabrica.errors import ReadError, UsageError, did_you_mean
 from fabrica.image import VOLUMES, Image
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.display import to_display
+from fabrica.io.uneven import evenly
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -204,6 +205,8 @@ def write(
     """
     path = Path(path)
     kind = _output_format(image, path, as_)
+    if kind != "dicom":  # which alone can say where each slice lies
+        image = evenly(image)
     if kind not in ("png", "tiff", "jpeg") and (bits is not None or clip):
         raise UsageError(f"{path}: bits and clip are for PNG, TIFF and JPEG, found {kind}")
     from fabrica.io.marks import is_synthetic, marks
