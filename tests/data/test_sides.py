@@ -387,7 +387,7 @@ def test_an_image_that_knows_no_place_is_turned_with_its_pair() -> None:
 
 @pytest.mark.parametrize(
     ("modality", "shift", "unit"),
-    [("CT", 0, "HU"), ("CT", 1024, "arbitrary"), ("", 0, "arbitrary"), ("MR", 0, "arbitrary")],
+    [("CT", 0, "HU"), ("CT", 1024, "arbitrary"), ("", 0, "HU"), ("MR", 0, "arbitrary")],
 )
 def test_nifti_is_in_hu_where_the_manifest_says_ct(tmp_path: Path, modality: str, shift: int, unit: str) -> None:
     drawn = head(0, 24, 3, contrasts=["CT"]).images["CT"]

@@ -90,8 +90,8 @@ def on_grid(image: Image, grid: Image, labels: bool = False) -> Image:
         return _facing(image, grid)
     if "positions" in grid.origin:
         raise UsageError(
-            f"{name(grid)} has uneven slices, and its pair {name(image)} lies otherwise: they cannot be brought together; "
-            "lay it evenly first, by writing it as NIfTI"
+            f"{name(grid)} has uneven slices, and its pair {name(image)} lies otherwise: they cannot be brought "
+            "together; lay it evenly first, by writing it as NIfTI"
         )
     image = evenly(image)
     both_placed = image.measured and grid.measured
