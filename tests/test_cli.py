@@ -97,7 +97,7 @@ def test_scan_names_the_first_damaged_files_and_counts_the_others(tmp_path: Path
     done = call("scan", tmp_path / "data", "-o", tmp_path / "m.csv")
     lines = done.stderr.splitlines()
     assert done.returncode == 0 and sum("broken" in line for line in lines) == 20
-    assert lines[-1] == "left out 3 more; --json lists all of them" and "23 files left out" in done.stdout
+    assert lines[-1] == "left out 3 more; --json lists all of them" and "23 left out" in done.stdout
 
 
 def test_a_manifest_naming_missing_files_is_one_line(tmp_path: Path) -> None:
@@ -295,7 +295,8 @@ def test_a_head_goes_from_dicom_to_dicom_and_back(translator: Path, tmp_path: Pa
         "result.json",
     }
     back = call("apply", translator, tmp_path / "ct" / "mr", "-o", tmp_path / "back", "--direction", "b2a", "--force")
-    assert back.returncode == 0 and "fabrica" not in back.stderr, back.stderr
+    errors = [line for line in back.stderr.splitlines() if line.startswith("fabrica:") and "warning" not in line]
+    assert back.returncode == 0 and not errors, back.stderr
     assert fabrica.read(tmp_path / "back" / "mr").origin["modality"] == "MR"
 
 
