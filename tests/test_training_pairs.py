@@ -134,7 +134,7 @@ def test_a_longer_training_is_better_than_doing_nothing(tmp_path: Path) -> None:
     """With noise that hides what is air: CT is known by the clean side."""
     table = pairs(tmp_path / "noisy", noise=200)
     network = ["method.network=redcnn", "method.width=8", "train.precision=fp32"]
-    longer = [*network, "train.steps=40", "train.warmup=5", "train.lr=3e-3", "train.ema=0.8"]
+    longer = [*network, "train.steps=120", "train.warmup=5", "train.lr=5e-3", "train.ema=0.8"]
     said: list[str] = []
     model = fabrica.load(train(own(table, *longer), tmp_path / "run", warn=said.append), device="cpu")
     found = model.recipe.found_b

@@ -140,7 +140,8 @@ class _Results:
         made, *maps = np.split(values, np.cumsum(self._widths())[:-1])
         self.views[0][:, planes] = self.way.target.decode(made, self.limits)
         if self.beyond is not None and self.limits:
-            self.views[0][:, planes] += self.way.target.excess(self.beyond[:, planes], self.limits)
+            whole = self.views[0][:, planes] + self.way.target.excess(self.beyond[:, planes], self.limits)
+            self.views[0][:, planes] = np.clip(whole, *self.image.origin.get("range", (-np.inf, np.inf)))
         for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
             view[:, planes] = differences * half
 

@@ -456,8 +456,14 @@ def _scan_kept(folder: Path) -> Manifest:
         found.save(kept)
         with atomic(said) as temporary:
             temporary.write_text(json.dumps({"notes": found.notes, "rejected": found.rejected}), encoding="utf-8")
-    found, told = _load_checked(kept, kept.stat().st_mtime_ns), json.loads(said.read_text(encoding="utf-8"))
-    return replace(found, notes=told["notes"], rejected=[(path, reason) for path, reason in told["rejected"]])
+    return _load_kept(kept, kept.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _load_kept(kept: Path, stamp: int) -> Manifest:
+    told = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+    rejected = [(path, reason) for path, reason in told["rejected"]]
+    return replace(_load_checked(kept, stamp), notes=told["notes"], rejected=rejected)
 
 
 @lru_cache(maxsize=1)
