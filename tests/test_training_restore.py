@@ -181,3 +181,13 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(
 def test_the_scale_of_the_network_must_be_that_of_the_data(table: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"method.scale is 4 and data.degrade makes images 2 times smaller"):
         train(tiny("srgan-xray", table, "method.scale=4"), tmp_path / "run")
+
+
+def test_results_stay_within_what_the_image_declares(table: Path, tmp_path: Path) -> None:
+    """Unsigned pixels hold nothing below zero, whatever a network of two steps answers."""
+    model = fabrica.load(train(tiny("nafnet-xray", table), tmp_path / "run"), device="cpu")
+    model.method.network = torch.nn.Hardtanh(-9, -3)  # type: ignore[attr-defined]  # far below black
+    image = next(open_source(model.recipe.data, "test", "b").samples([0])).image
+    low, high = image.origin["range"]
+    made = model.apply(image).result.data
+    assert not model.codec.clip and low <= float(made.min()) and float(made.max()) <= high

@@ -128,6 +128,8 @@ class _Results:
     def __init__(self, image: Image, way: Way, limits: Limits) -> None:
         self.image, self.way, self.limits = image, way, limits if way.restores else None
         self.beyond = turned(image.data, image, way) if way.restores and not way.target.clip else None
+        low, high = image.origin.get("range", (-np.inf, np.inf))  # no MR or radiograph goes below zero
+        self.allowed = min(low, float(image.data.min())), max(high, float(image.data.max()))
         codecs = [way.target, *way.maps]
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
         self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
@@ -141,7 +143,7 @@ class _Results:
         self.views[0][:, planes] = self.way.target.decode(made, self.limits)
         if self.beyond is not None and self.limits:
             whole = self.views[0][:, planes] + self.way.target.excess(self.beyond[:, planes], self.limits)
-            self.views[0][:, planes] = np.clip(whole, *self.image.origin.get("range", (-np.inf, np.inf)))
+            self.views[0][:, planes] = np.clip(whole, *self.allowed)
         for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
             view[:, planes] = differences * half
 

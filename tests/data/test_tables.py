@@ -185,3 +185,14 @@ def test_which_tables_lie_near(tmp_path: Path) -> None:
     for name in ("in/a.csv", "in/b.TSV", "c.tsv", "in/.d.csv", "e.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in tables_near(tmp_path / "in")] == ["a.csv", "b.TSV", "c.tsv"]
+
+
+def test_a_folder_named_by_a_way_around_is_the_same_folder(tmp_path: Path, draw: Draw) -> None:
+    for k in range(4):
+        draw(f"set/images/{k}.png", seed=k)
+    lines = [f"images/{k}.png,who{k // 2},{'ab'[k % 2]}" for k in range(4)]
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["file,patient,label", *lines]) + "\n")
+    (tmp_path / "other").mkdir()
+    straight, around = scan(tmp_path / "set"), scan(tmp_path / "other" / ".." / "set")
+    assert [(row.patient, row.label) for row in around.rows] == [(row.patient, row.label) for row in straight.rows]
+    assert {row.patient for row in around.rows} == {"who0", "who1"}

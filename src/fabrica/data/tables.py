@@ -100,7 +100,7 @@ def tables_near(folder: Path) -> list[Path]:
     """The tables that may speak of a folder's images: those in it and in its parent."""
     return [
         path
-        for home in (folder, folder.absolute().parent)
+        for home in (folder, Path(os.path.normpath(folder.absolute())).parent)
         for path in sorted(home.iterdir() if home.is_dir() else ())
         if path.suffix.lower() in (".csv", ".tsv") and not path.name.startswith(".")
     ]
@@ -221,7 +221,7 @@ def _home(named: PurePosixPath, path: Path, folder: Path) -> str | None:
     no such folder, so that file names alone must do."""
     if named == PurePosixPath("."):
         return None
-    root = folder.absolute()
+    root = Path(os.path.normpath(folder.absolute()))  # "data/../set" is "set"
     for start in (path.absolute().parent, root):
         try:
             found = Path(os.path.normpath(start / named))
