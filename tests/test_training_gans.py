@@ -155,3 +155,25 @@ def test_a_class_that_is_not_held_out_is_said_and_one_not_in_train_refused(label
         model.sample(1, steps=5)
     assert np.array_equal(model.sample_array(2, seed=4), model.sample_array(2, seed=4, truncation=0))
     assert not np.array_equal(model.sample_array(2, seed=4), model.sample_array(2, seed=4, truncation=0.5))
+
+
+@pytest.mark.parametrize("held", [1, 6])
+def test_few_held_out_images_need_no_judge_where_the_last_weights_are_kept(
+    held: int, labelled: Path, tmp_path: Path
+) -> None:
+    lines = (labelled / "set.csv").read_text().splitlines()
+    split = lines[0].split(",").index("split")
+    val = [line for line in lines[1:] if line.split(",")[split] == "val"]
+    rest = [line for line in lines[1:] if line.split(",")[split] == "train"]
+    (labelled / f"few-{held}.csv").write_text("\n".join([lines[0], *rest, *val[:held]]) + "\n")
+    source = [f"data.source={labelled / f'few-{held}.csv'}", "train.steps=2", "train.validate_every=1"]
+    expected = (
+        rf"{held} held-out images are too few .* keep the weights at the end, whatever they are: train\.keep=last"
+    )
+    with pytest.raises(UsageError, match=expected):
+        train(tiny("dcgan-xray", *source), tmp_path / "judged")
+    folder = train(tiny("dcgan-xray", *source, "train.keep=last"), tmp_path / "run")
+    assert "average at step 2, not judged" in (folder / "README.md").read_text()
+    assert not {"frd", "kid", ""} & set(read_log(folder / "log.csv")[-1])
+    train(load_recipe(folder / "recipe.yaml", ["train.steps=3"]), folder, resume=True)
+    assert "average at step 3, not judged" in (folder / "README.md").read_text()

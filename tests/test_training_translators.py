@@ -12,6 +12,7 @@ from PIL import Image as Picture
 import fabrica
 from fabrica.data.manifest import Manifest, Row
 from fabrica.errors import UsageError
+from fabrica.folder import useless, worth
 from fabrica.image import Image
 from fabrica.recipe import Recipe, load_recipe, recipe_names
 from fabrica.track import read_log
@@ -171,3 +172,20 @@ def test_one_image_is_too_few_where_batch_norm_has_one_voxel(table: Path, tmp_pa
     overrides = ["method.levels=6", "data.batch=1", "train.steps=1"]
     with pytest.raises(UsageError, match=r"pix2pix normalises over the batch and needs 2: take data\.batch=2 or more"):
         train(tiny("strong-head", table, *overrides), tmp_path / "run")
+
+
+def test_few_images_without_pairs_are_translated_by_the_last_weights(table: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(table)
+    few = [row for row in manifest.rows if row.split == "train" or row.id in ("50a", "50b", "51b")]
+    Manifest(few, table.parent).save(tmp_path / "few.csv")
+    folder = train(tiny("cyclegan-xray", tmp_path / "few.csv", "train.keep=last"), tmp_path / "run")
+    recipe = fabrica.load(folder, device="cpu").recipe
+    assert worth(recipe) == "1 images without pairs are too few to measure a held-out error" and not useless(recipe)
+    assert worth(recipe) in (folder / "README.md").read_text()
+
+
+def test_what_goes_both_ways_is_measured_both_ways(table: Path, tmp_path: Path) -> None:
+    recipe = fabrica.load(train(tiny("cyclegan-xray", table), tmp_path / "run"), device="cpu").recipe
+    for found in (recipe.found_a, recipe.found_b):
+        assert found.measure == "frd" and found.images == 32 and found.nothing is not None and found.mean is None
+    assert recipe.found_a.error != recipe.found_b.error

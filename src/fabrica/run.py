@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from fabrica import ema
-from fabrica.checkpoint import load_checkpoint, save_checkpoint
+from fabrica.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from fabrica.conditions import Teller, learned, load_words, save_words, teller
 from fabrica.data import fingerprint
 from fabrica.data.cache import build_cache, build_masks, resolve_codec, resolve_codecs
@@ -30,7 +30,7 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.sources import BESIDE, MASK, categories_of, classes_of, mixed, open_source
 from fabrica.device import default_device, uses_bf16
 from fabrica.errors import FabricaError, UsageError, did_you_mean
-from fabrica.folder import ALARMS, READER, RECIPE, WORDS, codec_config, codec_of
+from fabrica.folder import ALARMS, READER, RECIPE, WEIGHTS, WORDS, codec_config, codec_of
 from fabrica.heldout import Judge, absent, judge
 from fabrica.latent import keep_space, latents_key, open_space, open_text
 from fabrica.likeness import seen
@@ -84,6 +84,11 @@ class Run:
         return bool(self.fabric.is_global_zero)
 
 
+def has_kept(folder: Path) -> bool:
+    """Whether a run in this folder has kept anything to go on from."""
+    return has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()
+
+
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     # what the method cannot take is refused before images are read, not an hour later
     recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
@@ -96,7 +101,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     _check_scale(recipe, method)
     _check_files(method)
     needs = getattr(method, "needs", ())
-    resumed = (folder / RECIPE).is_file()
+    resumed = has_kept(folder)
     for note in mixed(recipe.data):
         warn(note)
     data, heldout = _data(recipe, needs, resumed, getattr(method, "mends", False), progress, warn)
@@ -140,7 +145,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         elif "text" in recipe.data.condition:
             save_words(folder / WORDS, told)
         recipe.save(folder / RECIPE)
-        if not (folder / TRAINING / DATA).exists():
+        if not (resumed and (folder / TRAINING / DATA).exists()):
             fingerprint.save(folder / TRAINING / DATA, sets, recipe.data.condition)
     return run
 

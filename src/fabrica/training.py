@@ -19,20 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from fabrica import ema
-from fabrica.checkpoint import has_checkpoint
 from fabrica.data.augment import changes_of
 from fabrica.data.dataset import Dataset, prefetch
 from fabrica.data.pairs import Pairs
 from fabrica.device import uses_bf16
 from fabrica.errors import FabricaError, UsageError
-from fabrica.folder import ALARMS, RECIPE, WEIGHTS, save_card, save_model, useless
+from fabrica.folder import ALARMS, RECIPE, save_card, save_model, useless
 from fabrica.heldout import contact_sheet, found
 from fabrica.likeness import doubt
 from fabrica.methods import Compressor, Translator, networks
 from fabrica.model import load
 from fabrica.pictures import save_picture
 from fabrica.recipe import Recipe, TrainConfig, load_recipe
-from fabrica.run import TRAINING, Progress, Run, Warn, alarm, open_log, open_run, restore_run, save_run
+from fabrica.run import Progress, Run, Warn, alarm, has_kept, open_log, open_run, restore_run, save_run
 from fabrica.track import Log
 from fabrica.translation import with_doubt
 
@@ -106,8 +105,9 @@ def train(
     if recipe is None:
         raise UsageError("no recipe given; `fabrica recipes` lists those that ship")
     warn = warn or warnings.warn
+    goes_on = resume and has_kept(folder)
     run = open_run(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
-    if resume and (has_checkpoint(folder / TRAINING) or (folder / WEIGHTS).exists()):
+    if goes_on:
         restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, open_log(run) if run.is_first else None, report, warn)
     if not run.state.best_step:
