@@ -6,6 +6,7 @@ import copy
 import resource
 import struct
 import tracemalloc
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from pydicom.uid import (
 )
 
 from fabrica import io as fio
-from fabrica.errors import ReadError
+from fabrica.data.scan import scan
+from fabrica.errors import FabricaError, ReadError
 from fabrica.io.dicom import is_dicom, read_dicom, read_series
 from fabrica.io.dicom_header import read_header
 
@@ -331,3 +333,31 @@ def test_uneven_slices_are_laid_evenly_for_what_holds_only_an_affine(tmp_path: P
     back = fio.write(image.with_data(image.data + 5), tmp_path / "out")
     found = read_series(back)
     np.testing.assert_allclose(found.origin["positions"], image.origin["positions"])
+
+
+def test_a_zip_of_dicom_is_read_like_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    files = slices(tmp_path / "in", [0.0, 2.0, 4.0])
+    archive = tmp_path / "data" / "study.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in files:
+            packed.write(path, f"study/IM/{path.name}")
+        packed.writestr("study/readme.txt", "text")
+    image, wanted = fio.read(archive), fio.read(tmp_path / "in")
+    assert np.array_equal(image.data, wanted.data) and np.array_equal(image.affine, wanted.affine)
+    assert fio.frames(archive) == [""]
+    manifest = scan(archive.parent)
+    [row] = manifest.rows
+    assert (row.path, row.patient, row.modality, row.domain, row.frame) == ("study.zip", "P1", "CT", "", "")
+    assert np.array_equal(fio.read(manifest.file(row), row.frame).data, wanted.data)
+    assert sum(manifest.files.values()) == 1 and manifest.files["used"] == 1
+    other = sample(tmp_path / "b.dcm", np.ones((4, 6), "i2"), SeriesInstanceUID="1.2.3")
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.write(other, "study/b")
+    found = scan(archive.parent)
+    images = [fio.read(found.file(row), row.frame) for row in found.rows]
+    assert sorted(image.data.shape for image in images) == [(1, 3, 4, 6), (1, 4, 6)]
+    archive.write_bytes(archive.read_bytes()[:-40])
+    with pytest.raises(FabricaError, match="zip"):
+        scan(archive.parent)

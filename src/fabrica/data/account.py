@@ -11,6 +11,7 @@ from fabrica import io
 from fabrica.data.find import TEXTS, Found
 from fabrica.data.manifest import Row
 from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.packed import Packed
 
 APART = "set apart: "  # how the note of a row begins that says why it is
 _NUMBER = re.compile(r"\d[\d.,%]*")
@@ -72,7 +73,8 @@ def tally(rows: Sequence[Row], found: Found, masks: Mapping[str, Sequence[str]])
         counted.add(item.path)
     for images in masks.values():
         counts["used" if images else "set apart"] += 1
-    counts["left out"] += len({path for path, _ in found.rejected} - counted)
+    rejected = {path.archive if isinstance(path, Packed) else path for path, _ in found.rejected}
+    counts["left out"] += len(rejected - counted)
     return counts
 
 

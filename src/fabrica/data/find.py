@@ -15,6 +15,8 @@ from fabrica.data.item import Item
 from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
+from fabrica.io.dicom_file import is_dicom
+from fabrica.io.packed import members
 
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 CONTAINERS = (".npz", ".zip", *io.VOLUME_SUFFIXES)  # a volume file may hold several images
@@ -103,7 +105,8 @@ def find(
     dicom = series(_candidates(files, others, found), verify, workers, progress)
     found.items, found.rejected, found.apart, found.copies = dicom.items, dicom.rejected, dicom.apart, dicom.copies
     for item, count in zip(dicom.items, dicom.files, strict=True):
-        found.files[item.path, item.frame] = count
+        if count >= 0:
+            found.files[item.path, item.frame] = count
     for path in dicom.strangers:
         if path.name.lower().endswith(DICOM):
             found.rejected.append((path, "not a DICOM file, whatever its name says"))
@@ -116,7 +119,9 @@ def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iter
     """The files that may be DICOM; those of other formats go to `others`, and what is not looked into is counted."""
     for path in files:
         name = path.name.lower()
-        if name.endswith((*IMAGES, *CONTAINERS)):
+        if name.endswith(".zip"):
+            yield from _zipped(path, others, found)
+        elif name.endswith((*IMAGES, *CONTAINERS)):
             others.append(path)
         elif name == "dicomdir" or name.endswith((*TEXTS, *ARCHIVES)):  # an index of other files; tables and the like
             found.unread[path.suffix.lower() or name] += 1
@@ -124,6 +129,20 @@ def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iter
             found.unread[_unread_suffix(name)] += 1
         else:
             yield path
+
+
+def _zipped(path: Path, others: list[Path], found: Found) -> Iterator[Path]:
+    """The members of an archive that may be DICOM; with pictures in it, it goes to `others` as well."""
+    try:
+        pictures = set(io.zip_pictures(path))
+        inside = [member for member in members(path) if member.relative_to(path).as_posix() not in pictures]
+    except ReadError as error:
+        found.rejected.append((path, reason(error, path)))
+        return
+    dicom = [member for member in inside if is_dicom(member)]
+    if pictures or not dicom:
+        others.append(path)
+    yield from dicom
 
 
 def _unread_suffix(name: str) -> str:
@@ -156,9 +175,9 @@ def _frames(path: Path) -> Iterator[Item]:
     """The images of an npz, a zip or a volume file; keys of an npz like val_images and val_labels say split and
     label."""
     labels = io.npz_labels(path) if path.suffix.lower() == ".npz" else {}
-    frames = io.frames(path)
+    frames = io.zip_pictures(path) if path.suffix.lower() == ".zip" else io.frames(path)
     if not frames:
-        raise ReadError(f"{path}: holds no image that is read from it; unpack it, and scan the folder")
+        raise ReadError(f"{path}: holds no picture and no DICOM; what else is in it is read unpacked")
     for frame in frames:
         key, _, number = frame.rpartition("/")
         prefix = key.removesuffix("_images") if key.endswith("_images") else ""

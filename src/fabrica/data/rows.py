@@ -125,7 +125,7 @@ def _placed(item: Item, root: Path) -> str:
 
 
 def _zip_domain(item: Item) -> str:
-    if item.path.suffix.lower() != ".zip":
+    if item.path.suffix.lower() != ".zip" or item.study:  # DICOM says what it is
         return ""
     return PurePosixPath(item.frame).parent.name or item.path.stem
 

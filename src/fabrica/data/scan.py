@@ -22,6 +22,7 @@ from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
 from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
+from fabrica.data.series import WORTH
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 from fabrica.io.dicom_kinds import KINDS
@@ -146,7 +147,7 @@ def _verified(items: list[Item], workers: int, progress: Progress | None) -> tup
 
 
 def _inspected(items: list[Item], workers: int) -> Iterator[list[tuple[Item, str]]]:
-    if workers < 2:
+    if workers < 2 or sum(not item.sha256 for item in items) < WORTH:  # what is left to decode
         yield from map(_inspect, items)
         return
     # spawned, not forked: the caller may hold threads

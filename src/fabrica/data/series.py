@@ -18,9 +18,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from fabrica.about import about
 from fabrica.data.item import Item
@@ -31,9 +32,13 @@ from fabrica.io.dicom_kinds import KINDS, kind_of
 from fabrica.io.dicom_look import Look, look
 from fabrica.io.dicom_values import unit_of
 from fabrica.io.dicom_volumes import Volume, arrange
+from fabrica.io.packed import Packed
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 CHUNK = 32  # files that a process looks at before it answers
-AHEAD = 4  # chunks in hand for each process: enough that none waits, few enough that memory stays flat
+AHEAD = 8  # chunks in hand: enough that no process waits, few enough that memory stays flat
 WORTH = 400  # files below which starting other processes takes longer than they save
 WITHOUT_PIXELS = ("structures",)  # kinds whose rows stay although there is no image to read
 
@@ -45,7 +50,8 @@ class Series:
     items     the images.
     rejected  (file, reason).
     strangers files that are no DICOM.
-    files     how many files each item of `items` was made of, in their order, none counted twice.
+    files     how many files each item of `items` was made of, in their order, none counted twice; -1 of one in an
+              archive, which is a single file.
     apart     files without an image of their own (reports, presentation states), by kind.
     copies    files that are copies of others.
     """
@@ -66,40 +72,95 @@ def series(
 ) -> Series:
     """The images that these files hold. `progress` is called with how many files have been looked at."""
     found = Series()
-    with _spool() as spool:
-        for done, seen in enumerate(_looks(files, verify, workers), start=1):
-            _keep(spool, seen, found)
-            if progress and done % CHUNK == 0:
+    files = iter(files)
+    first = list(islice(files, WORTH))
+    rest = chain(first, files)
+    with _spool() as spool, _helpers(workers - 1 if len(first) == WORTH else 0) as pool:
+        done = 0
+        for seen in _shared(pool, partial(_see, verify=verify), iter(lambda: list(islice(rest, CHUNK)), [])):
+            for each in seen:
+                _keep(spool, each, found)
+            done += len(seen)
+            if progress:
                 progress(done)
         folders = sorted(spool.execute("SELECT DISTINCT folder, series FROM looks"))
-        for _, looks in _by_series(spool):
-            _arrange(looks, folders, found)
+        for part in _shared(pool, _arranged, _by_series(spool, folders)):
+            found.items += part.items
+            found.files += part.files
+            found.rejected += part.rejected
+            found.copies += part.copies
     order = sorted(range(len(found.items)), key=lambda k: (found.items[k].path, k))
     found.items, found.files = [found.items[k] for k in order], [found.files[k] for k in order]
     return found
 
 
-def _looks(files: Iterable[Path], verify: bool, workers: int) -> Iterator[Look]:
-    each = partial(look, verify=verify)
-    files = iter(files)
-    first = list(islice(files, WORTH))
-    if workers < 2 or len(first) < WORTH:
-        yield from map(each, chain(first, files))
+@contextmanager
+def _helpers(count: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes beside this one; None for none."""
+    if count < 1:
+        yield None
         return
     # spawned, not forked: the caller may hold threads
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: deque[Future[list[Look]]] = deque()
-        rest = chain(first, files)
-        while chunk := list(islice(rest, CHUNK)):
-            pending.append(pool.submit(_look_at, chunk, verify))
-            if len(pending) >= AHEAD * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_at(files: list[Path], verify: bool) -> list[Look]:
-    return [look(path, verify) for path in files]
+def _shared(pool: ProcessPoolExecutor | None, task: Callable[[T], R], pieces: Iterator[T]) -> Iterator[R]:
+    """`task` of each piece, in no order: by the helpers, and by this process while it would wait for them."""
+    pending: deque[Future[R]] = deque()
+    while True:
+        while pool and len(pending) < AHEAD and (piece := next(pieces, None)) is not None:
+            pending.append(pool.submit(task, piece))
+        if pending and pending[0].done():
+            yield pending.popleft().result()
+        elif (piece := next(pieces, None)) is not None:
+            yield task(piece)
+        elif pending:
+            yield pending.popleft().result()
+        else:
+            return
+
+
+class Seen(NamedTuple):
+    """What became of one file at the first look.
+
+    fate     "kept", "rejected" with the reason, "apart" with the kind, or "stranger".
+    uid, folder, look  of one that is kept: what its series goes by, where it lies, and what was found, pickled.
+    """
+
+    path: Path
+    fate: str
+    reason: str = ""
+    uid: str = ""
+    folder: str = ""
+    look: bytes = b""
+
+
+def _see(files: list[Path], verify: bool) -> list[Seen]:
+    return [_one(path, verify) for path in files]
+
+
+def _one(path: Path, verify: bool) -> Seen:
+    found = look(path, verify)
+    header = found.header
+    if found.problem:
+        return Seen(path, "rejected", found.problem)
+    if header is None:
+        return Seen(path, "stranger")
+    kind = kind_of(header)
+    if not header.frames and kind not in WITHOUT_PIXELS:
+        if kind and not isinstance(path, Packed):
+            return Seen(path, "apart", kind)
+        return Seen(path, "rejected", f"holds no image ({kind or 'modality ' + (header.get('Modality') or 'unknown')})")
+    folder = str(path.parent)
+    uid = header.get("SeriesInstanceUID") or f"{NAMELESS} {folder}"  # de-identification often blanks it
+    if isinstance(path, Packed):  # what lies in an archive is found again in that archive alone
+        folder = str(path.archive)
+        uid = f"{uid} {folder}"
+    return Seen(path, "kept", "", _text(uid), _text(folder), pickle.dumps(found, -1))
 
 
 @contextmanager
@@ -110,32 +171,21 @@ def _spool() -> Iterator[sqlite3.Connection]:
             spool.execute("PRAGMA journal_mode=OFF")
             spool.execute("PRAGMA synchronous=OFF")
             spool.execute("CREATE TABLE looks (series TEXT, folder TEXT, look BLOB)")
+            spool.execute("BEGIN")
             yield spool
         finally:
             spool.close()
 
 
-def _keep(spool: sqlite3.Connection, seen: Look, found: Series) -> None:
-    header = seen.header
-    if header is None:
-        if seen.problem:
-            found.rejected.append((seen.path, seen.problem))
-        else:
-            found.strangers.append(seen.path)
-        return
-    if seen.problem:
-        found.rejected.append((seen.path, seen.problem))
-        return
-    kind = kind_of(header)
-    if not header.frames and kind not in WITHOUT_PIXELS:
-        if kind:
-            found.apart[kind] += 1
-        else:
-            found.rejected.append((seen.path, f"holds no image (modality {header.get('Modality') or 'unknown'})"))
-        return
-    folder = str(seen.path.parent)
-    uid = header.get("SeriesInstanceUID") or f"{NAMELESS} {folder}"  # de-identification often blanks it
-    spool.execute("INSERT INTO looks VALUES (?, ?, ?)", (_text(uid), _text(folder), pickle.dumps(seen, -1)))
+def _keep(spool: sqlite3.Connection, seen: Seen, found: Series) -> None:
+    if seen.fate == "kept":
+        spool.execute("INSERT INTO looks VALUES (?, ?, ?)", (seen.uid, seen.folder, seen.look))
+    elif seen.fate == "rejected":
+        found.rejected.append((seen.path, seen.reason))
+    elif seen.fate == "apart":
+        found.apart[seen.reason] += 1
+    else:
+        found.strangers.append(seen.path)
 
 
 def _text(path: str) -> str:
@@ -143,20 +193,36 @@ def _text(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _by_series(spool: sqlite3.Connection) -> Iterator[tuple[str, list[Look]]]:
+class Group(NamedTuple):
+    """What was found of the files of one series, pickled. alone: no other series lies where its files lie."""
+
+    looks: list[bytes]
+    alone: bool
+
+
+def _by_series(spool: sqlite3.Connection, folders: list[tuple[str, str]]) -> Iterator[Group]:
     spool.execute("CREATE INDEX by_series ON looks (series)")
-    current, looks = "", list[Look]()
-    for uid, blob in spool.execute("SELECT series, look FROM looks ORDER BY series, rowid"):
-        if uid != current and looks:
-            yield current, looks
-            looks = []
-        current = uid
-        looks.append(pickle.loads(blob))  # written by this process a moment ago
-    if looks:
-        yield current, looks
+    rows = spool.execute("SELECT series, folder, look FROM looks ORDER BY series, rowid")
+    for _, several in groupby(rows, key=lambda row: row[0]):
+        homes, looks = set[str](), list[bytes]()
+        for _, folder, blob in several:
+            homes.add(folder)
+            looks.append(blob)
+        yield Group(looks, _alone(os.path.commonpath(homes), folders))
 
 
-def _arrange(looks: list[Look], folders: list[tuple[str, str]], found: Series) -> None:
+def _alone(home: str, folders: list[tuple[str, str]]) -> bool:
+    """Whether a folder, with all below it, holds one series."""
+    own = folders[bisect_left(folders, (home, "")) : bisect_left(folders, (home + "\0", ""))]
+    after = home + "0"  # "0" is what follows "/"
+    inner = folders[bisect_left(folders, (home + "/", "")) : bisect_left(folders, (after, ""))]
+    return len({uid for _, uid in (*own, *inner)}) < 2
+
+
+def _arranged(group: Group) -> Series:
+    """The images of one series."""
+    found = Series()
+    looks: list[Look] = [pickle.loads(blob) for blob in group.looks]  # written by this very run
     of_file = {seen.path: seen for seen in looks}
     for seen in looks:
         if seen.header is not None and not seen.header.frames:  # contours: a row, but no image
@@ -168,7 +234,7 @@ def _arrange(looks: list[Look], folders: list[tuple[str, str]], found: Series) -
     several = Counter(file for volume in arranged.volumes for file in volume.files)
     for volume in sorted(arranged.volumes, key=lambda volume: bool(volume.kind)):
         files = volume.files
-        path, frame = _place(volume, files, folders)
+        path, frame = _place(volume, files, group.alone)
         looked = [of_file[file] for file in files]
         shared = volume.tells if any(several[file] > 1 for file in files) else ""
         item = _item(volume.header, path, frame, volume.kind, looked, shared)
@@ -177,21 +243,24 @@ def _arrange(looks: list[Look], folders: list[tuple[str, str]], found: Series) -
         item.notes = tuple(dict.fromkeys((*volume.notes, *lies.notes, *item.notes)))
         item.dims = "3" if len(volume.frames) > 1 else "2"
         found.items.append(item)
-        found.files.append(len(set(files) - counted))
+        found.files.append(-1 if isinstance(files[0], Packed) else len(set(files) - counted))
         counted.update(files)
-    found.copies += sum(bool(seen.header and seen.header.frames) and seen.path not in counted for seen in looks)
+    found.copies = sum(
+        bool(seen.header and seen.header.frames) and seen.path not in counted and not isinstance(seen.path, Packed)
+        for seen in looks
+    )
+    return found
 
 
-def _place(volume: Volume, files: list[Path], folders: list[tuple[str, str]]) -> tuple[Path, str]:
+def _place(volume: Volume, files: list[Path], alone: bool) -> tuple[Path, str]:
     """Path and frame by which `io.read` finds the image again."""
-    if len(files) == 1:
+    if isinstance(files[0], Packed):
+        home = files[0].archive
+    elif len(files) == 1:
         return files[0], _within(volume) if volume.header.frames > 1 else ""
-    home = Path(os.path.commonpath([str(file.parent) for file in files]))
-    below = _text(str(home))
-    own = folders[bisect_left(folders, (below, "")) : bisect_left(folders, (below + "\0", ""))]
-    after = below + "0"  # "0" is what follows "/"
-    inner = folders[bisect_left(folders, (below + "/", "")) : bisect_left(folders, (after, ""))]
-    if len({uid for _, uid in (*own, *inner)}) < 2:
+    else:
+        home = Path(os.path.commonpath([str(file.parent) for file in files]))
+    if alone:
         return home, volume.tells
     uid = volume.header.get("SeriesInstanceUID") or NAMELESS
     return home, ":".join(filter(None, (uid, volume.tells)))

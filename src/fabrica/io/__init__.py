@@ -29,6 +29,7 @@ __all__ = [
     "suffix_of",
     "to_display",
     "write",
+    "zip_pictures",
 ]
 
 SUFFIXES = {  # of what is written
@@ -135,9 +136,16 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
 
         return read_dicom(path, frame, budget)
     if kind in ("npz", "zip"):
-        from fabrica.io.archive import read_npz, read_zip
+        from fabrica.io.archive import read_npz, read_zip, zip_frames
 
-        return read_npz(path, frame, budget) if kind == "npz" else read_zip(path, frame, budget)
+        if kind == "npz":
+            return read_npz(path, frame, budget)
+        pictures = zip_frames(path)
+        if (pictures and not frame) or frame in pictures or not _holds_dicom(path):
+            return read_zip(path, frame, budget)
+        from fabrica.io.dicom import read_folder
+
+        return read_folder(path, frame, budget)
     if kind in VOLUMES:
         return _volume_reader(kind)[0](path, frame, budget)
     if frame:
@@ -169,7 +177,21 @@ def frames(path: str | Path, budget: int = DEFAULT_BUDGET) -> list[str]:
         return [""]
     from fabrica.io.archive import npz_frames, zip_frames
 
-    return npz_frames(path, budget) if kind == "npz" else zip_frames(path)
+    if kind == "npz":
+        return npz_frames(path, budget)
+    pictures = zip_frames(path)
+    if pictures or not _holds_dicom(path):
+        return pictures
+    from fabrica.io.dicom import frames_below
+
+    return frames_below(path)
+
+
+def zip_pictures(path: Path) -> list[str]:
+    """The members of a zip archive that are pictures, by name."""
+    from fabrica.io.archive import zip_frames
+
+    return zip_frames(path)
 
 
 def npz_labels(path: str | Path, budget: int = DEFAULT_BUDGET) -> dict[str, Any]:
@@ -337,6 +359,13 @@ def _complaint(path: Path, head: bytes) -> str:
     if suffix in _KNOWN_SUFFIXES:
         return f"damaged, or not what its suffix {suffix} says (it begins with {head[:8]!r})"
     return f"not an image: {'no suffix' if not suffix else f'a {suffix} file'}"
+
+
+def _holds_dicom(archive: Path) -> bool:
+    from fabrica.io.dicom import is_dicom
+    from fabrica.io.packed import members
+
+    return any(is_dicom(member) for member in members(archive))
 
 
 def _gunzip(head: bytes) -> bytes:

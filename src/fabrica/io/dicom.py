@@ -24,6 +24,7 @@ from fabrica.io.dicom_header import Header, read_header
 from fabrica.io.dicom_pixels import check_budget, decode_frames
 from fabrica.io.dicom_values import Physical, physical, unit_and_factor
 from fabrica.io.dicom_volumes import Arranged, Volume, arrange
+from fabrica.io.packed import Packed, as_path, members
 
 __all__ = ["frames_below", "frames_in", "is_dicom", "read_dicom", "read_folder", "read_series", "read_volume"]
 
@@ -43,7 +44,7 @@ def read_dicom(path: Path | str, frame: str = "", budget: int = DEFAULT_BUDGET) 
     Raises ReadError, in one line, for everything that is not a readable image, and for a file of several of which none
     is named.
     """
-    path = Path(path)
+    path = as_path(path)
     header = read_header(path, budget)
     _check_image(header)
     if frame.isascii() and frame.isdigit():
@@ -63,7 +64,7 @@ def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, frame
 
 
 def read_folder(folder: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
-    """The image of a folder of DICOM files, in it and below; of several, the one that `frame` names: a
+    """The image of a folder (or zip archive) of DICOM files, in it and below; of several, the one that `frame` names: a
     SeriesInstanceUID, what tells images of one series apart ("echo=2"), or both joined by a colon."""
     series = series_below(folder)
     uid, tells = _parted(frame, series)
@@ -232,6 +233,8 @@ def series_below(folder: Path) -> dict[str, Arranged]:
     """The series of the DICOM files in a folder and below it, by SeriesInstanceUID; those without one in a folder, as
     de-identification leaves them, are taken as one."""
     stamps = []
+    if folder.is_file():  # a zip archive
+        stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in members(folder)]
     for home, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -254,8 +257,9 @@ def series_below(folder: Path) -> dict[str, Arranged]:
 def _series_of(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Arranged]:
     """By series, of files that have not changed: every row of a manifest may come from one large folder."""
     headers: dict[str, list[Header]] = {}
-    for path, _, _ in stamps:
-        if is_dicom(path):
+    for name, _, _ in stamps:
+        path = Packed(name) if folder.is_file() else Path(name)
+        if path.name.upper() != "DICOMDIR" and is_dicom(path):
             header = read_header(path)
             nameless = "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
             headers.setdefault(header.get("SeriesInstanceUID") or nameless, []).append(header)

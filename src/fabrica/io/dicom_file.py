@@ -25,6 +25,7 @@ from pydicom.valuerep import VR
 
 from fabrica.errors import FabricaError, ReadError
 from fabrica.io import budget as memory
+from fabrica.io.packed import as_path
 
 PIXEL_KEYWORDS = {
     0x7FE00008: "FloatPixelData",
@@ -188,9 +189,9 @@ def is_dicom(path: Path | str) -> bool:
     Only the first kilobyte is read. Text never passes: a data set starts with bytes below 9.
     """
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             head = file.read(1024)
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
     except OSError:
         return False
     if head[128:132] == b"DICM":

@@ -61,7 +61,10 @@ class Frame:
 
     def text(self, *keywords: str) -> str:
         """The text of the first of these keywords that is there, else ""."""
-        return next((found for keyword in keywords if (found := self.values.get(keyword, ""))), "")
+        for keyword in keywords:
+            if found := self.values.get(keyword):
+                return found
+        return ""
 
 
 def frames_of(header: Header) -> list[Frame]:

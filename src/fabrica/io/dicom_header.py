@@ -24,6 +24,7 @@ from pydicom.uid import (
 
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom_file import PIXEL_KEYWORDS, UNDEFINED_LENGTH, opened
+from fabrica.io.packed import as_path
 
 Values = dict[str, str]
 Raw = dict[int, Any]  # tag -> (VR, begin, length), or of a sequence that is wanted a list of such
@@ -94,10 +95,13 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV", b"SQ"}
 _SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
           b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
+_PLAIN = _SHORT - {b"AT", b"FL", b"FD", b"SL", b"SS", b"UL", b"US"}  # text
+_BLANK = " \0\r\n\t"
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
 _KEYWORD_OF: Final = {tag: keyword for keyword in WANTED if (tag := tag_for_keyword(keyword)) is not None}
 _MACRO_TAGS: Final = frozenset(tag for keyword in MACROS if (tag := tag_for_keyword(keyword)) is not None)
 _POINTER: Final = 0x00209165  # DimensionIndexPointer
+_TAKEN: Final = frozenset((*_KEYWORD_OF, _POINTER))
 _PRIVATE_GROUPS = frozenset(group for _, group, _ in PRIVATE)
 _HEAD = Struct("<HH2sH").unpack_from
 _LENGTH = Struct("<L").unpack_from
@@ -154,7 +158,7 @@ class _UnusualError(Exception):
 
 def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
     """The header of a DICOM file; the pixels are not touched. Raises ReadError for what is no DICOM file."""
-    path = Path(path)
+    path = as_path(path)
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -255,9 +259,15 @@ def _elements(
     ended. Without `macros` nothing but group 2 is wanted."""
     found: Raw = {}
     creators: dict[int, str] = {}
+    quick = bool(macros) and not implicit
     while position + 8 <= stop:
         group, element, vr, length = _HEAD(data, position)
         tag = group << 16 | element
+        if quick and vr in _SHORT and not group & 1:  # most elements are such
+            if tag in _TAKEN:
+                found[tag] = vr, position + 8, length
+            position += 8 + length
+            continue
         if until and tag >= until:
             return found, position
         if group == 0xFFFE:
@@ -295,9 +305,11 @@ def _elements(
                     if name:
                         found[tag] = vr, begin, length
                         found.setdefault(0, {})[tag] = name
-        elif (macros and tag in _KEYWORD_OF) or tag == 0x00020010 or tag == _POINTER:
+        elif (macros and tag in _TAKEN) or tag == 0x00020010:
             found[tag] = vr, begin, length
         position = end
+    if position > stop:
+        raise _UnusualError
     return found, position
 
 
@@ -349,6 +361,12 @@ def _values(data: bytes, raw: Raw, charset: list[str], implicit: bool) -> Values
         if keyword is None or not isinstance(where, tuple):
             continue
         vr, begin, length = where
+        if vr in _PLAIN and not implicit:
+            value = data[begin : begin + length]
+            if value.isascii() and b"\\" not in value:
+                if text := value.decode("ascii").strip(_BLANK):
+                    values[keyword] = text
+                continue
         kind = vr.decode("latin-1")
         if implicit or kind == "UN":
             kind = _GUESSED.get(keyword, "LO") if tag in names else dictionary_VR(tag)
@@ -387,9 +405,7 @@ def _text(data: bytes, kind: str, begin: int, length: int, charset: Any) -> str:
         except (LookupError, ValueError):
             text = value.decode("latin-1")
     return (
-        "\\".join(part.strip(" \0\r\n\t") for part in text.split("\\")).strip("\\ ")
-        if "\\" in text
-        else text.strip(" \0\r\n\t")
+        "\\".join(part.strip(_BLANK) for part in text.split("\\")).strip("\\ ") if "\\" in text else text.strip(_BLANK)
     )
 
 

@@ -54,7 +54,7 @@ def look(path: Path, verify: bool = True) -> Look:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            data = file.read(_AT_ONCE if verify else 2**17)
+            data = file.read(min(size, _AT_ONCE) if verify else 2**17)  # no more: what is asked for is allocated
             header = parsed(path, data, size)
             if header is None:
                 if not is_dicom(path):
@@ -63,7 +63,7 @@ def look(path: Path, verify: bool = True) -> Look:
             found.header = header
             if verify:
                 digest = hashlib.sha256(data)
-                while piece := file.read(_AT_ONCE):
+                while len(data) < size and (piece := file.read(_AT_ONCE)):
                     digest.update(piece)
                 found.digest = digest.hexdigest()
         kind = kind_of(header)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fabrica.errors import ReadError
 from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
-from fabrica.io.dicom_geometry import SAME_POSITION, numbers, same_plane
+from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_kinds import kind_of
 
@@ -96,11 +96,11 @@ def arrange(headers: Iterable[Header]) -> Arranged:
 
 def _order(header: Header) -> tuple[Any, ...]:
     """An order that has nothing to do with names, as far as headers allow."""
-    instance = numbers(header.get("InstanceNumber"), 1)
+    instance = number(header.get("InstanceNumber"))
     return (
         header.get("StudyInstanceUID"),
         header.get("SeriesInstanceUID"),
-        float("inf") if instance is None else float(instance[0]),
+        float("inf") if instance is None else instance,
         header.get("SOPInstanceUID"),
         str(header.path),
     )
@@ -264,18 +264,20 @@ class Rule:
 
 def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by the rule, or as it is where that does not make whole images."""
+    places = {index[id(plane)] for plane in group.planes}
+    before = len(group.planes) - len(places)
+    if not (before or rule.strong):
+        return [group]
     parts = _parted(group.planes, lambda plane: rule.value(*plane))
     if len(parts) < 2:
         return [group]
-    places = {index[id(plane)] for plane in group.planes}
-    before = len(group.planes) - len(places)
     sizes = [(len(part), len({index[id(plane)] for plane in part})) for part in parts.values()]
     after = sum(n - of for n, of in sizes)
     if before:
         whole = sum(n for n, of in sizes if of > WHOLE * len(places))
         if after >= before or whole < WHOLE * len(group.planes):
             return [group]
-    elif not rule.strong or min(n for n, _ in sizes) < 2:
+    elif min(n for n, _ in sizes) < 2:
         return [group]
     return _called(group, rule.name, parts, rule.ranked)
 
@@ -324,8 +326,8 @@ def _sort_key(value: str) -> tuple[int, tuple[float, ...], str]:
 
 
 def _shown(value: str) -> str:
-    found = numbers(value, 1)
-    text = value if found is None else f"{float(found[0]):.6g}"
+    found = number(value)
+    text = value if found is None else f"{found:.6g}"
     return "".join(c if c.isalnum() or c in "-+._" else "_" for c in text) or "none"
 
 
@@ -336,10 +338,10 @@ def _first_instance(planes: Sequence[Plane]) -> float:
 
 def _instance(header: Header, frame: Frame) -> float | None:
     """InstanceNumber; the frames of one file follow one another in its order."""
-    found = numbers(header.get("InstanceNumber"), 1)
+    found = number(header.get("InstanceNumber"))
     if found is None:
         return frame.number / header.frames if header.frames > 1 else None
-    return float(found[0]) + frame.number / max(1, header.frames)
+    return found + frame.number / max(1, header.frames)
 
 
 # ---- what headers say ----
@@ -358,9 +360,8 @@ def _part(header: Header, frame: Frame) -> str:
 
 
 def _echo(header: Header, frame: Frame) -> str:
-    time = numbers(frame.text("EffectiveEchoTime", "EchoTime"), 1)
-    number = frame.text("EchoNumbers")
-    return f"{number}" if time is None else f"{float(time[0]):.6g}\\{number}"
+    time, echo = number(frame.text("EffectiveEchoTime", "EchoTime")), frame.text("EchoNumbers")
+    return echo if time is None else f"{time:.6g}\\{echo}"
 
 
 def _b_value(header: Header, frame: Frame) -> str:
@@ -368,8 +369,8 @@ def _b_value(header: Header, frame: Frame) -> str:
     text = frame.text("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "UIHBValue")
     if not text and (found := numbers(frame.text("GEBValue"))) is not None:
         return f"{float(found[0]) % 1e9 % 1e5:.6g}"  # GE adds 1e9 to mark what was calculated
-    value = numbers(text, 1)
-    return "" if value is None else f"{float(value[0]):.6g}"
+    value = number(text)
+    return "" if value is None else f"{value:.6g}"
 
 
 def _direction(header: Header, frame: Frame) -> str:
@@ -391,8 +392,8 @@ def _said(*keywords: str) -> Callable[[Header, Frame], str]:
 
     def value(header: Header, frame: Frame) -> str:
         text = frame.text(*keywords)
-        found = numbers(text, 1)
-        return text if found is None else f"{float(found[0]):.10g}"
+        found = number(text)
+        return text if found is None else f"{found:.10g}"
 
     return value
 
@@ -518,10 +519,10 @@ def _counted(
     volumes: dict[int, list[Plane]] = defaultdict(list)
     places: dict[int, Any] = {}
     for plane in planes:
-        number = _instance(*plane) or 0.0
-        if number < 1 or number != int(number):
+        counted = _instance(*plane) or 0.0
+        if counted < 1 or counted != int(counted):
             return []
-        image, place = seat(int(number) - 1)
+        image, place = seat(int(counted) - 1)
         if places.setdefault(place, index[id(plane)]) != index[id(plane)]:
             return []
         volumes[image].append(plane)
@@ -532,8 +533,7 @@ def _counted(
 
 def _time_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
     def value(header: Header, frame: Frame) -> float | None:
-        found = numbers(frame.text(*keywords), 1)
-        return None if found is None else float(found[0])
+        return number(frame.text(*keywords))
 
     return value
 

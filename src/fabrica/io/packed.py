@@ -1,0 +1,51 @@
+"""A member of a zip archive as a path that can be read: DICOM as archives hand it out, without unpacking it first."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fabrica.io.members import Member, directory, stamp_of, unpack
+
+
+class Packed(type(Path())):  # type: ignore[misc]
+    """The path of an archive and, below it, the name of a member: "study.zip/IM/0001". Reading it inflates that member
+    alone, in memory."""
+
+    @property
+    def archive(self) -> Path:
+        """The zip archive itself."""
+        return Path(next(parent for parent in self.parents if Path(parent).is_file()))
+
+    @property
+    def member(self) -> Member:
+        archive = self.archive
+        return directory(stamp_of(archive))[self.relative_to(archive).as_posix()]
+
+    def open(self, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        """The member's bytes as a file, to be read."""
+        try:
+            return BytesIO(unpack(self.archive, self.member))
+        except (KeyError, StopIteration, ValueError) as error:
+            raise OSError(f"{self}: no sound member of a zip archive ({error})") from error
+
+    def stat(self, *, follow_symlinks: bool = True) -> Any:
+        """Size of the member and time of the archive."""
+        return SimpleNamespace(st_size=self.member.size, st_mtime_ns=self.archive.stat().st_mtime_ns)
+
+
+def as_path(path: Path | str) -> Path:
+    """A path as it is, members of archives included; text as a path."""
+    return path if isinstance(path, Path) else Path(path)
+
+
+def members(archive: Path) -> list[Packed]:
+    """The members of a zip archive that are not hidden, sorted by name."""
+    names = sorted(directory(stamp_of(archive)))
+    return [
+        Packed(archive / name)
+        for name in names
+        if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    ]
