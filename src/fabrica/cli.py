@@ -118,15 +118,15 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Index a folder of images into a manifest, split by patient."""
-    import os
-
-    from fabrica.data.scan import scan as scan_folder
+    from fabrica.data.helpers import helpers
 
     try:
         train_part, val_part, test_part = (float(part) for part in split.split(","))
     except ValueError as error:
         raise UsageError(f"--split {split}; expected three numbers, e.g. 0.8,0.1,0.1") from error
-    with named_bars() as progress:
+    with helpers(folder) as processes, named_bars() as progress:
+        from fabrica.data.scan import scan as scan_folder  # while the helpers start
+
         manifest = scan_folder(
             folder,
             labels=labels,
@@ -137,7 +137,7 @@ def scan(
             fractions=(train_part, val_part, test_part),
             include=include or [],
             seed=seed,
-            workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            helpers=processes,
             progress=lambda done, total: progress("reading", done, total),
         )
     manifest.save(out)

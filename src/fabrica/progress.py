@@ -10,13 +10,16 @@ from typing import Any
 
 @contextmanager
 def named_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each named piece of work that takes more than a moment."""
+    """A bar on stderr for each named piece of work that takes more than a moment; none where stderr is a file."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, transient=True)
     tasks: dict[str, Any] = {}
 
     def update(what: str, done: int, total: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from fabrica.data.helpers import helpers
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.scan import scan
 from fabrica.errors import FabricaError, UsageError
@@ -73,12 +74,32 @@ def test_the_result_depends_on_the_files_alone(tmp_path: Path, draw: Draw) -> No
     assert [row.split for row in scan(tmp_path, seed=1).rows] != [row.split for row in once.rows]
 
 
-def test_several_processes_find_the_same(tmp_path: Path, draw: Draw) -> None:
-    for k in range(5):
+def test_several_processes_find_the_same(tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabrica.data.helpers.FILES", 40)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    for k in range(40):
         draw(f"x{k}.png", seed=k)
+    for k in range(60):
+        dicom(tmp_path / f"{k % 3}/{k}.dcm", f"p{k % 3}", f"1.2.{k % 3}", k // 3)
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n not really")
-    alone, together = scan(tmp_path), scan(tmp_path, workers=2)
+    (tmp_path / "0/bad.dcm").write_bytes((tmp_path / "0/0.dcm").read_bytes()[:-9])
+    alone = scan(tmp_path)
+    assert len(alone.rows) == 43 and len(alone.rejected) == 2
+    with helpers(tmp_path) as pool:
+        assert pool is not None
+        together = scan(tmp_path, helpers=pool)
     assert together.rows == alone.rows and together.rejected == alone.rejected
+    assert together.notes == alone.notes and together.files == alone.files
+
+
+def test_little_to_read_is_read_alone(tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    draw("a.png")
+    with helpers(tmp_path) as pool:
+        assert pool is None
+    monkeypatch.setattr("fabrica.data.helpers.BYTES", 10)  # one large file, an archive for one, is much
+    with helpers(tmp_path / "a.png") as pool:
+        assert pool is not None
 
 
 def test_a_table_beside_the_images_is_found(tmp_path: Path, draw: Draw) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,16 +94,17 @@ def _inside(path: str, folder: Path) -> bool:
 def find(
     files: Iterable[Path],
     verify: bool = False,
-    workers: int = 1,
+    helpers: Executor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Found, list[Path]]:
     """What these files hold, DICOM files arranged into the images of their series, and the files that are none.
 
-    verify  the pixels of DICOM files, too; of other files, see `fabrica.data.scan`.
+    verify   the pixels of DICOM files, too; of other files, see `fabrica.data.scan`.
+    helpers  processes that share the work.
     """
     found = Found()
     others: list[Path] = []
-    dicom = series(_candidates(files, others, found), verify, workers, progress)
+    dicom = series(_candidates(files, others, found), verify, helpers, progress)
     found.items, found.rejected, found.apart, found.copies = dicom.items, dicom.rejected, dicom.apart, dicom.copies
     for item, count in zip(dicom.items, dicom.files, strict=True):
         if count >= 0:

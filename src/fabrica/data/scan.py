@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Collection
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,18 @@ from fabrica.about import about
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
 from fabrica.data.find import Found, add, find, reason, walk
+from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
 from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
-from fabrica.data.series import WORTH
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 from fabrica.io.dicom_kinds import KINDS
 
 Progress = Callable[[int, int], None]
+CHUNK = 16  # files that a process decodes before it answers
 LAYOUTS = ("mimic-cxr",)  # those that are not told by folders alone
 
 
@@ -43,7 +43,7 @@ def scan(
     include: Collection[str] = (),
     seed: int = 0,
     verify: bool = True,
-    workers: int = 1,
+    helpers: Executor | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Index DICOM, volume files, pictures, npz and zip under a folder (or one such file).
@@ -65,7 +65,7 @@ def scan(
     include        kinds that are taken as images all the same; see `fabrica.io.dicom_kinds.KINDS`.
     verify         look at every image, so that damaged files are left out and copies are found. Without it only
                    names and headers are read.
-    workers        processes that decode.
+    helpers        processes that share the work, see `fabrica.data.helpers`; None: this one does it alone.
     progress       called with (done, total).
 
     Patients come from `labels`, `patient_regex`, DICOM headers, the CSV found, folders named like sub-01, in this
@@ -86,12 +86,12 @@ def scan(
     unread: Counter[str] = Counter()
     total = sum(len(names) for _, _, names in os.walk(folder)) if progress else 0
     tell = (lambda done: progress(min(done, total), total)) if progress else None
-    found, others = find(walk(folder, unread) if folder.is_dir() else [folder], verify, workers, tell)
+    found, others = find(walk(folder, unread) if folder.is_dir() else [folder], verify, helpers, tell)
     found.unread.update(unread)
     masks = masks_of(_relative(path, root) for path in others)
     add(found, [path for path in others if _relative(path, root) not in masks])
     if verify:
-        found.items, damaged = _verified(found.items, workers, progress)
+        found.items, damaged = _verified(found.items, helpers, progress)
         found.rejected += damaged
     if not found.items:
         raise FabricaError(_nothing(folder, found, root))
@@ -129,41 +129,40 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _verified(items: list[Item], workers: int, progress: Progress | None) -> tuple[list[Item], list[tuple[Path, str]]]:
+def _verified(
+    items: list[Item], helpers: Executor | None, progress: Progress | None
+) -> tuple[list[Item], list[tuple[Path, str]]]:
     """Decode every item: those that can be read, with hash and modality, and (path, reason) of the others."""
     kept: list[Item] = []
     rejected: list[tuple[Path, str]] = []
-    step = max(1, len(items) // 200)
-    for done, checked in enumerate(_inspected(items, workers), start=1):
-        for item, problem in checked:
-            if problem:
-                where = item.path / item.frame if item.frame else item.path
-                rejected.append((where, problem))
-            else:
-                kept.append(item)
-        if progress and (done % step == 0 or done == len(items)):
-            progress(done, len(items))
+    parts = ((k, items[k : k + CHUNK]) for k in range(0, len(items), CHUNK))
+    checked: dict[int, list[tuple[Item, str]]] = {}
+    for done, (first, part) in enumerate(shared(helpers, _inspect_part, parts), start=1):
+        checked[first] = part
+        if progress:
+            progress(min(done * CHUNK, len(items)), len(items))
+    for item, problem in (result for first in sorted(checked) for result in checked[first]):
+        if problem:
+            rejected.append((item.path / item.frame if item.frame else item.path, problem))
+        else:
+            kept.append(item)
     return kept, rejected
 
 
-def _inspected(items: list[Item], workers: int) -> Iterator[list[tuple[Item, str]]]:
-    if workers < 2 or sum(not item.sha256 for item in items) < WORTH:  # what is left to decode
-        yield from map(_inspect, items)
-        return
-    # spawned, not forked: the caller may hold threads
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_inspect, items, chunksize=max(1, min(64, len(items) // (4 * workers))))
+def _inspect_part(part: tuple[int, list[Item]]) -> tuple[int, list[tuple[Item, str]]]:
+    first, items = part
+    return first, [_inspect(item) for item in items]
 
 
-def _inspect(item: Item) -> list[tuple[Item, str]]:
+def _inspect(item: Item) -> tuple[Item, str]:
     """Decode one item: (item, "") when it is an image, (item, reason) when not. DICOM files were looked at when they
     were found."""
     if item.sha256 or item.series:
-        return [(item, "")]
+        return item, ""
     try:
         image = io.read(item.path, item.frame)
     except ReadError as error:
-        return [(item, reason(error, item.path))]
+        return item, reason(error, item.path)
     item.modality = item.modality or str(image.origin.get("modality", ""))
     item.about = about(image.origin.get("about", {}))
     item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
@@ -174,7 +173,7 @@ def _inspect(item: Item) -> list[tuple[Item, str]]:
     else:
         digest = hashlib.sha256(item.path.read_bytes())
     item.sha256 = digest.hexdigest()
-    return [(item, "")]
+    return item, ""
 
 
 def _nothing(folder: Path, found: Found, root: Path) -> str:

@@ -12,18 +12,18 @@ import pickle
 import sqlite3
 import tempfile
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, groupby, islice
-from multiprocessing import get_context
+from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from fabrica.about import about
+from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.io.dicom import NAMELESS, is_colour
 from fabrica.io.dicom_geometry import stack
@@ -34,12 +34,7 @@ from fabrica.io.dicom_values import unit_of
 from fabrica.io.dicom_volumes import Volume, arrange
 from fabrica.io.packed import Packed
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 CHUNK = 32  # files that a process looks at before it answers
-AHEAD = 8  # chunks in hand: enough that no process waits, few enough that memory stays flat
-WORTH = 400  # files below which starting other processes takes longer than they save
 WITHOUT_PIXELS = ("structures",)  # kinds whose rows stay although there is no image to read
 
 
@@ -67,100 +62,66 @@ class Series:
 def series(
     files: Iterable[Path],
     verify: bool = True,
-    workers: int = 1,
+    helpers: Executor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Series:
     """The images that these files hold. `progress` is called with how many files have been looked at."""
     found = Series()
     files = iter(files)
-    first = list(islice(files, WORTH))
-    rest = chain(first, files)
-    with _spool() as spool, _helpers(workers - 1 if len(first) == WORTH else 0) as pool:
+    with _spool() as spool:
         done = 0
-        for seen in _shared(pool, partial(_see, verify=verify), iter(lambda: list(islice(rest, CHUNK)), [])):
-            for each in seen:
-                _keep(spool, each, found)
-            done += len(seen)
+        for part, looks in shared(helpers, partial(_see, verify=verify), iter(lambda: list(islice(files, CHUNK)), [])):
+            _add(found, part)
+            spool.executemany("INSERT INTO looks VALUES (?, ?, ?)", looks)
+            done += CHUNK
             if progress:
                 progress(done)
         folders = sorted(spool.execute("SELECT DISTINCT folder, series FROM looks"))
-        for part in _shared(pool, _arranged, _by_series(spool, folders)):
-            found.items += part.items
-            found.files += part.files
-            found.rejected += part.rejected
-            found.copies += part.copies
+        for part in shared(helpers, _arranged, _by_series(spool, folders)):
+            _add(found, part)
     order = sorted(range(len(found.items)), key=lambda k: (found.items[k].path, k))
     found.items, found.files = [found.items[k] for k in order], [found.files[k] for k in order]
     return found
 
 
-@contextmanager
-def _helpers(count: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes beside this one; None for none."""
-    if count < 1:
-        yield None
-        return
-    # spawned, not forked: the caller may hold threads
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _add(found: Series, part: Series) -> None:
+    found.items += part.items
+    found.files += part.files
+    found.rejected += part.rejected
+    found.strangers += part.strangers
+    found.apart += part.apart
+    found.copies += part.copies
 
 
-def _shared(pool: ProcessPoolExecutor | None, task: Callable[[T], R], pieces: Iterator[T]) -> Iterator[R]:
-    """`task` of each piece, in no order: by the helpers, and by this process while it would wait for them."""
-    pending: deque[Future[R]] = deque()
-    while True:
-        while pool and len(pending) < AHEAD and (piece := next(pieces, None)) is not None:
-            pending.append(pool.submit(task, piece))
-        if pending and pending[0].done():
-            yield pending.popleft().result()
-        elif (piece := next(pieces, None)) is not None:
-            yield task(piece)
-        elif pending:
-            yield pending.popleft().result()
+def _see(files: list[Path], verify: bool) -> tuple[Series, list[tuple[str, str, bytes]]]:
+    """What becomes of these files at the first look, and what was found of those that are kept: what their series goes
+    by, where they lie, and their looks, pickled together since they say much alike."""
+    found = Series()
+    kept: dict[tuple[str, str], list[Look]] = defaultdict(list)
+    for path in files:
+        seen = look(path, verify)
+        if seen.problem:
+            found.rejected.append((path, seen.problem))
+        elif seen.header is None:
+            found.strangers.append(path)
+        elif seen.header.frames or (kind := kind_of(seen.header)) in WITHOUT_PIXELS:
+            kept[_home(path, seen.header)].append(seen)
+        elif kind and not isinstance(path, Packed):
+            found.apart[kind] += 1
         else:
-            return
+            what = kind or "modality " + (seen.header.get("Modality") or "unknown")
+            found.rejected.append((path, f"holds no image ({what})"))
+    return found, [(_text(uid), _text(folder), pickle.dumps(looks, -1)) for (uid, folder), looks in kept.items()]
 
 
-class Seen(NamedTuple):
-    """What became of one file at the first look.
-
-    fate     "kept", "rejected" with the reason, "apart" with the kind, or "stranger".
-    uid, folder, look  of one that is kept: what its series goes by, where it lies, and what was found, pickled.
-    """
-
-    path: Path
-    fate: str
-    reason: str = ""
-    uid: str = ""
-    folder: str = ""
-    look: bytes = b""
-
-
-def _see(files: list[Path], verify: bool) -> list[Seen]:
-    return [_one(path, verify) for path in files]
-
-
-def _one(path: Path, verify: bool) -> Seen:
-    found = look(path, verify)
-    header = found.header
-    if found.problem:
-        return Seen(path, "rejected", found.problem)
-    if header is None:
-        return Seen(path, "stranger")
-    kind = kind_of(header)
-    if not header.frames and kind not in WITHOUT_PIXELS:
-        if kind and not isinstance(path, Packed):
-            return Seen(path, "apart", kind)
-        return Seen(path, "rejected", f"holds no image ({kind or 'modality ' + (header.get('Modality') or 'unknown')})")
+def _home(path: Path, header: Header) -> tuple[str, str]:
+    """What the series of a file goes by, and where it lies."""
     folder = str(path.parent)
     uid = header.get("SeriesInstanceUID") or f"{NAMELESS} {folder}"  # de-identification often blanks it
     if isinstance(path, Packed):  # what lies in an archive is found again in that archive alone
         folder = str(path.archive)
         uid = f"{uid} {folder}"
-    return Seen(path, "kept", "", _text(uid), _text(folder), pickle.dumps(found, -1))
+    return uid, folder
 
 
 @contextmanager
@@ -177,24 +138,13 @@ def _spool() -> Iterator[sqlite3.Connection]:
             spool.close()
 
 
-def _keep(spool: sqlite3.Connection, seen: Seen, found: Series) -> None:
-    if seen.fate == "kept":
-        spool.execute("INSERT INTO looks VALUES (?, ?, ?)", (seen.uid, seen.folder, seen.look))
-    elif seen.fate == "rejected":
-        found.rejected.append((seen.path, seen.reason))
-    elif seen.fate == "apart":
-        found.apart[seen.reason] += 1
-    else:
-        found.strangers.append(seen.path)
-
-
 def _text(path: str) -> str:
     """A text that SQLite can hold, whatever bytes a name has."""
     return path.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 class Group(NamedTuple):
-    """What was found of the files of one series, pickled. alone: no other series lies where its files lie."""
+    """What was found of the files of one series: pickled lists. alone: no other series lies where its files lie."""
 
     looks: list[bytes]
     alone: bool
@@ -222,7 +172,7 @@ def _alone(home: str, folders: list[tuple[str, str]]) -> bool:
 def _arranged(group: Group) -> Series:
     """The images of one series."""
     found = Series()
-    looks: list[Look] = [pickle.loads(blob) for blob in group.looks]  # written by this very run
+    looks: list[Look] = [seen for blob in group.looks for seen in pickle.loads(blob)]  # written by this very run
     of_file = {seen.path: seen for seen in looks}
     for seen in looks:
         if seen.header is not None and not seen.header.frames:  # contours: a row, but no image

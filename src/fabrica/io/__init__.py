@@ -136,12 +136,11 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
 
         return read_dicom(path, frame, budget)
     if kind in ("npz", "zip"):
-        from fabrica.io.archive import read_npz, read_zip, zip_frames
+        from fabrica.io.archive import holds_picture, read_npz, read_zip
 
         if kind == "npz":
             return read_npz(path, frame, budget)
-        pictures = zip_frames(path)
-        if (pictures and not frame) or frame in pictures or not _holds_dicom(path):
+        if holds_picture(path, frame) or not _holds_dicom(path):
             return read_zip(path, frame, budget)
         from fabrica.io.dicom import read_folder
 

@@ -106,7 +106,20 @@ def write_npz(image: Image, path: Path, marks: dict[str, str]) -> None:
 def zip_frames(path: Path) -> list[str]:
     """The pictures in a zip archive, by name, sorted."""
     with decoding(path, "a zip archive"):
-        return sorted(name for name in directory(stamp_of(path)) if _is_picture(name))
+        return list(_pictures(stamp_of(path)))
+
+
+def holds_picture(path: Path, frame: str = "") -> bool:
+    """Whether there are pictures in a zip archive, or the one of this name."""
+    with decoding(path, "a zip archive"):
+        pictures = _pictures(stamp_of(path))
+    return frame in pictures if frame else bool(pictures)
+
+
+@lru_cache(maxsize=8)
+def _pictures(stamp: Stamp) -> dict[str, None]:
+    """Their names in order, and quick to look one up: as `directory`, for all of the reads of an archive."""
+    return dict.fromkeys(sorted(name for name in directory(stamp) if _is_picture(name)))
 
 
 def read_zip(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image:
@@ -114,7 +127,7 @@ def read_zip(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Image
     with decoding(path, "a zip archive"):
         members = directory(stamp_of(path))
         if frame == "":
-            frame = _only([name for name in members if _is_picture(name)], path, "pictures")
+            frame = _only(list(_pictures(stamp_of(path))), path, "pictures")
         if frame not in members:
             raise ReadError(f"{path}: no member {frame!r} among {len(members)}; list them with fabrica.io.frames")
         member = members[frame]

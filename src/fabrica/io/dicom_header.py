@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from pydicom.charset import decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -95,8 +96,10 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV", b"SQ"}
 _SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
           b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
-_PLAIN = _SHORT - {b"AT", b"FL", b"FD", b"SL", b"SS", b"UL", b"US"}  # text
 _BLANK = " \0\r\n\t"
+_LATIN = ("iso8859",)
+_DELIMITERS = {ord(c) for c in "\\\n\r\t\f"}
+_REPEATED = 96  # bytes of a value that is likely to come again
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
 _KEYWORD_OF: Final = {tag: keyword for keyword in WANTED if (tag := tag_for_keyword(keyword)) is not None}
 _MACRO_TAGS: Final = frozenset(tag for keyword in MACROS if (tag := tag_for_keyword(keyword)) is not None)
@@ -107,7 +110,7 @@ _HEAD = Struct("<HH2sH").unpack_from
 _LENGTH = Struct("<L").unpack_from
 _TAG_AND_LENGTH = Struct("<HHL").unpack_from
 _FIRST = 2**17  # bytes of a file that hold most headers
-_MOST = 2**26  # bytes of a file that are looked at for the rest of one
+MOST = 2**26  # bytes of a file that are looked at in one piece
 
 
 @dataclass(slots=True)
@@ -161,18 +164,25 @@ def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
     path = as_path(path)
     try:
         with path.open("rb") as file:
-            size = path.stat().st_size
-            data = file.read(_FIRST)
-            found = parsed(path, data, size)
-            if found is None and _FIRST < size <= _MOST:  # a header of more than usual
-                found = parsed(path, data + file.read(), size)
+            _, found = begun(path, file, path.stat().st_size)
     except OSError:
         found = None  # pydicom says it in its own way
     return found or by_pydicom(path, budget)
 
 
-def parsed(path: Path, data: bytes, size: int) -> Header | None:
-    """`parse`, or None where the file is left to pydicom."""
+def begun(path: Path, file: BinaryIO, size: int, first: int = _FIRST) -> tuple[bytes, Header | None]:
+    """The first bytes of a file of this size, as many as its header takes, and the header in them; None where that is
+    left to pydicom."""
+    data = file.read(min(first, size))  # no more: what is asked for is allocated
+    found = _parsed(path, data, size)
+    rest = min(size, MOST) - len(data)
+    if found is None and rest > 0 and data[128:132] == b"DICM":  # a header of more than usual
+        data += file.read(rest)
+        found = _parsed(path, data, size)
+    return data, found
+
+
+def _parsed(path: Path, data: bytes, size: int) -> Header | None:
     try:
         return parse(path, data, size)
     except _UnusualError:
@@ -186,11 +196,7 @@ def parse(path: Path, data: bytes, size: int) -> Header:
         raise _UnusualError
     try:
         meta, position = _elements(data, 132, len(data), False, frozenset(), until=0x00030000)
-        syntax = (
-            _text(data, "UI", meta[0x00020010][1], meta[0x00020010][2], "ascii").rstrip(". ")
-            if 0x00020010 in meta
-            else ""
-        )
+        syntax = _syntax(data, meta)
         if syntax in ("", DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
             raise _UnusualError
         implicit = syntax == ImplicitVRLittleEndian
@@ -339,7 +345,7 @@ def _sequence(data: bytes, position: int, stop: int, implicit: bool, macros: fro
     return items, position
 
 
-def _of_items(data: bytes, items: Any, charset: list[str], implicit: bool) -> list[Values]:
+def _of_items(data: bytes, items: Any, charset: tuple[str, ...], implicit: bool) -> list[Values]:
     """Items with all that stands in their macros, flat: the first mention of a keyword counts."""
     found = []
     for item in items:
@@ -353,7 +359,7 @@ def _of_items(data: bytes, items: Any, charset: list[str], implicit: bool) -> li
     return found
 
 
-def _values(data: bytes, raw: Raw, charset: list[str], implicit: bool) -> Values:
+def _values(data: bytes, raw: Raw, charset: tuple[str, ...], implicit: bool) -> Values:
     names = raw.get(0, {})
     values: Values = {}
     for tag, where in raw.items():
@@ -361,17 +367,11 @@ def _values(data: bytes, raw: Raw, charset: list[str], implicit: bool) -> Values
         if keyword is None or not isinstance(where, tuple):
             continue
         vr, begin, length = where
-        if vr in _PLAIN and not implicit:
-            value = data[begin : begin + length]
-            if value.isascii() and b"\\" not in value:
-                if text := value.decode("ascii").strip(_BLANK):
-                    values[keyword] = text
-                continue
-        kind = vr.decode("latin-1")
+        kind = str(vr, "latin-1")
         if implicit or kind == "UN":
             kind = _GUESSED.get(keyword, "LO") if tag in names else dictionary_VR(tag)
-        text = _text(data, kind, begin, length, charset)
-        if text:
+        read = _repeated if length <= _REPEATED else _text
+        if text := read(data[begin : begin + length], kind, charset):
             values[keyword] = text
     return values
 
@@ -386,45 +386,55 @@ _GUESSED = {
 """VR of private elements whose file does not say it (implicit VR, or UN)."""
 
 
-def _text(data: bytes, kind: str, begin: int, length: int, charset: Any) -> str:
-    value = data[begin : begin + length]
+def _text(value: bytes, kind: str, charset: tuple[str, ...]) -> str:
+    """The value of an element of this VR as text."""
     kind = "US" if kind.startswith("US or") else kind
     if kind in _NUMBERS:
         code = _NUMBERS[kind]
-        count = length // Struct("<" + code).size
+        count = len(value) // Struct("<" + code).size
         return "\\".join(_number(v) for v in Struct(f"<{count}{code}").unpack_from(value))
     if kind == "AT":
-        return "\\".join("{:04X}{:04X}".format(*Struct("<HH").unpack_from(value, k)) for k in range(0, length - 3, 4))
+        several = range(0, len(value) - 3, 4)
+        return "\\".join("{:04X}{:04X}".format(*Struct("<HH").unpack_from(value, k)) for k in several)
     if kind in ("OB", "OW"):
         return value.decode("latin-1")
-    if value.isascii() or charset == "ascii":
-        text = value.decode("ascii", "replace")
-    else:
-        try:
-            text = decode_bytes(value, charset, {ord(c) for c in "\\\n\r\t\f"})
-        except (LookupError, ValueError):
-            text = value.decode("latin-1")
+    try:
+        text = value.decode("ascii") if value.isascii() else decode_bytes(value, charset, _DELIMITERS)
+    except (LookupError, ValueError):
+        text = value.decode("latin-1")
     return (
         "\\".join(part.strip(_BLANK) for part in text.split("\\")).strip("\\ ") if "\\" in text else text.strip(_BLANK)
     )
+
+
+_repeated = lru_cache(maxsize=2**12)(_text)  # most of what a header says stands in all others of its series
 
 
 def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.17g}"
 
 
-def _charsets(data: bytes, raw: Raw) -> list[str]:
-    """Python's names of the character sets, as pydicom has them."""
-    from pydicom.charset import convert_encodings
+def _syntax(data: bytes, meta: Raw) -> str:
+    if 0x00020010 not in meta:
+        return ""
+    _, begin, length = meta[0x00020010]
+    return data[begin : begin + length].decode("ascii", "replace").strip(_BLANK).rstrip(". ")
 
+
+def _charsets(data: bytes, raw: Raw) -> tuple[str, ...]:
     if 0x00080005 not in raw:
-        return ["iso8859"]
+        return _LATIN
     _, begin, length = raw[0x00080005]
-    names = data[begin : begin + length].decode("ascii", "replace").split("\\")
+    return _encodings(data[begin : begin + length])
+
+
+@lru_cache(maxsize=64)
+def _encodings(names: bytes) -> tuple[str, ...]:
+    """Python's names of the character sets, as pydicom has them."""
     try:
-        return list(convert_encodings([name.strip(" \0") for name in names]))
+        return tuple(convert_encodings([name.strip(" \0") for name in names.decode("ascii", "replace").split("\\")]))
     except Exception:  # an unknown name: pydicom warns or raises, and Latin-1 can read any byte
-        return ["iso8859"]
+        return _LATIN
 
 
 def _flat(item: Dataset) -> Values:
@@ -472,7 +482,7 @@ def as_text(value: Any, kind: str = "") -> str:
     if value is None:
         return ""
     if isinstance(value, bytes):
-        return _text(value, kind or "LO", 0, len(value), ["iso8859"]) if kind else value.decode("latin-1")
+        return _text(value, kind, _LATIN) if kind else value.decode("latin-1")
     if kind == "AT":
         several = [value] if isinstance(value, int) else list(value)
         return "\\".join(f"{int(v):08X}" for v in several)

@@ -16,7 +16,7 @@ from fabrica.errors import ReadError
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom import check_image
 from fabrica.io.dicom_file import is_dicom, opened
-from fabrica.io.dicom_header import Header, by_pydicom, parsed
+from fabrica.io.dicom_header import MOST, Header, begun, by_pydicom
 from fabrica.io.dicom_kinds import kind_of
 from fabrica.io.dicom_pixels import check_budget, decode_frames
 from fabrica.io.dicom_suv import PET
@@ -24,7 +24,6 @@ from fabrica.io.dicom_values import padding, physical, unit_and_factor
 
 _PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}  # implicit and explicit VR little endian
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-_AT_ONCE = 2**26  # bytes of a file that are looked at in one piece
 
 
 @dataclass(slots=True)
@@ -54,8 +53,7 @@ def look(path: Path, verify: bool = True) -> Look:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            data = file.read(min(size, _AT_ONCE) if verify else 2**17)  # no more: what is asked for is allocated
-            header = parsed(path, data, size)
+            data, header = begun(path, file, size, MOST) if verify else begun(path, file, size)
             if header is None:
                 if not is_dicom(path):
                     return found
@@ -63,7 +61,7 @@ def look(path: Path, verify: bool = True) -> Look:
             found.header = header
             if verify:
                 digest = hashlib.sha256(data)
-                while len(data) < size and (piece := file.read(_AT_ONCE)):
+                while len(data) < size and (piece := file.read(MOST)):
                     digest.update(piece)
                 found.digest = digest.hexdigest()
         kind = kind_of(header)
