@@ -1,17 +1,15 @@
-"""Processes that share the reading of a folder.
-
-Imports nothing heavy: the helpers start while this process still imports what it needs itself.
-"""
+"""Processes that share the reading of a folder."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,22 +18,21 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 8  # pieces of work in hand: enough that no process waits, few enough that memory stays flat
+AHEAD = 3  # pieces of work in hand for each helper: enough that none waits, few enough that they end together
 FILES, BYTES = 400, 2**27  # below both, starting other processes takes longer than they save
 
 
 @contextmanager
 def helpers(folder: Path) -> Iterator[Executor | None]:
     """Processes for the cores that this one leaves free; None where there are none, or little to read."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2 or not _is_much(folder):
+    count = _cores() - 1
+    if not count or not _is_much(folder):
         yield None
         return
-    # spawned, not forked: the caller may hold threads
-    pool = ProcessPoolExecutor(cores - 1, mp_context=get_context("spawn"), initializer=_begin)
+    # forked, a helper has at once what this process has imported; but not where other threads may hold locks
+    way = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+    pool = ProcessPoolExecutor(count, mp_context=get_context(way), initializer=_left_alone)
     try:
-        for _ in range(cores - 1):
-            pool.submit(int)  # each starts one
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -44,8 +41,9 @@ def helpers(folder: Path) -> Iterator[Executor | None]:
 def shared(pool: Executor | None, task: Callable[[T], R], pieces: Iterator[T]) -> Iterator[R]:
     """`task` of each piece, in no order: by the helpers, and by this process while it would wait for them."""
     pending: deque[Future[R]] = deque()
+    ahead = AHEAD * (_cores() - 1)
     while True:
-        while pool and len(pending) < AHEAD and (piece := next(pieces, None)) is not None:
+        while pool and len(pending) < ahead and (piece := next(pieces, None)) is not None:
             pending.append(pool.submit(task, piece))
         if pending and pending[0].done():
             yield pending.popleft().result()
@@ -57,9 +55,13 @@ def shared(pool: Executor | None, task: Callable[[T], R], pieces: Iterator[T]) -
             return
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that a person sees; it ends its helpers
-    import_module("fabrica.data.series")
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _left_alone() -> None:
+    """Ctrl-C is for the process that a person sees; it ends its helpers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_much(folder: Path) -> bool:

@@ -132,33 +132,28 @@ def _relative(path: Path, root: Path) -> str:
 def _verified(
     items: list[Item], helpers: Executor | None, progress: Progress | None
 ) -> tuple[list[Item], list[tuple[Path, str]]]:
-    """Decode every item: those that can be read, with hash and modality, and (path, reason) of the others."""
-    kept: list[Item] = []
-    rejected: list[tuple[Path, str]] = []
-    parts = ((k, items[k : k + CHUNK]) for k in range(0, len(items), CHUNK))
-    checked: dict[int, list[tuple[Item, str]]] = {}
-    for done, (first, part) in enumerate(shared(helpers, _inspect_part, parts), start=1):
-        checked[first] = part
+    """Decode every item: those that can be read, with hash and modality, and (path, reason) of the others. DICOM files
+    were looked at when they were found."""
+    pending = [k for k, item in enumerate(items) if not (item.sha256 or item.series)]
+    checked = {k: (item, "") for k, item in enumerate(items)}
+    parts = (pending[k : k + CHUNK] for k in range(0, len(pending), CHUNK))
+    done = len(items) - len(pending)
+    for part in shared(helpers, _inspect_part, ({k: items[k] for k in numbers} for numbers in parts)):
+        checked |= part
+        done += len(part)
         if progress:
-            progress(min(done * CHUNK, len(items)), len(items))
-    for item, problem in (result for first in sorted(checked) for result in checked[first]):
-        if problem:
-            rejected.append((item.path / item.frame if item.frame else item.path, problem))
-        else:
-            kept.append(item)
+            progress(done, len(items))
+    kept = [item for item, problem in checked.values() if not problem]
+    rejected = [(item.path / item.frame if item.frame else item.path, why) for item, why in checked.values() if why]
     return kept, rejected
 
 
-def _inspect_part(part: tuple[int, list[Item]]) -> tuple[int, list[tuple[Item, str]]]:
-    first, items = part
-    return first, [_inspect(item) for item in items]
+def _inspect_part(items: dict[int, Item]) -> dict[int, tuple[Item, str]]:
+    return {k: _inspect(item) for k, item in items.items()}
 
 
 def _inspect(item: Item) -> tuple[Item, str]:
-    """Decode one item: (item, "") when it is an image, (item, reason) when not. DICOM files were looked at when they
-    were found."""
-    if item.sha256 or item.series:
-        return item, ""
+    """Decode one item: (item, "") when it is an image, (item, reason) when not."""
     try:
         image = io.read(item.path, item.frame)
     except ReadError as error:
