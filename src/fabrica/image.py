@@ -36,6 +36,7 @@ class Image:
             what the reader had to repair or assume), "missing" (how many slices a DICOM volume seems to lack),
             "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose
             slices are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
+            "segment" (what a segment of a DICOM SEG is called: "liver"),
             "stored" (of VOLUMES: number type, slope and intercept in the file, and which axis of it had one voxel),
             "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
             model, the latter of a patient). Absent: none.

@@ -20,6 +20,7 @@ from pydicom.uid import (
     UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -361,3 +362,21 @@ def test_a_zip_of_dicom_is_read_like_its_folder(tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(FabricaError, match="zip"):
         scan(archive.parent)
+
+
+@pytest.mark.parametrize("size", [(3, 7), (9, 3), (5, 5), (4, 4), (1, 1), (510, 3)])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_frames_of_bits_begin_and_end_anywhere_in_a_byte(tmp_path: Path, size: tuple[int, int], syntax: UID) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (7, *size)).astype(np.uint8)
+    data = np.packbits(mask.ravel(), bitorder="little").tobytes()
+    data += b"\0" * (len(data) % 2)
+    if syntax == ExplicitVRBigEndian:
+        data = np.frombuffer(data, "<u2").astype(">u2").tobytes()
+    bits = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    path = sample(tmp_path / "a.dcm", mask, syntax, PixelData=data, **bits)
+    for number in range(7):
+        assert np.array_equal(read_dicom(path, str(number + 1)).data[0], mask[number])
+    short = sample(tmp_path / "b.dcm", np.repeat(mask, 3, axis=0), syntax, PixelData=data, **bits)
+    assert np.array_equal(read_dicom(short, "7").data[0], mask[6])
+    with pytest.raises(ReadError, match="frame 21 does; the file is cut short"):
+        read_dicom(short, "21")

@@ -40,8 +40,8 @@ class Row:
     kind      "" for an image of the patient as it was taken; else what it is instead: "localizer", "derived", "screen",
               "dose", "segmentation" ... (see `fabrica.io.dicom_kinds.KINDS`), "mask". Such rows have no split, unless
               they were asked for.
-    series    DICOM's SeriesInstanceUID; series_number, description (SeriesDescription) and image_type
-              ("ORIGINAL\\PRIMARY\\M") as the header has them.
+    series    DICOM's SeriesInstanceUID; series_number, description (SeriesDescription; of a segment with what it
+              is called) and image_type ("ORIGINAL\\PRIMARY\\M") as the header has them.
     refers    the SeriesInstanceUID of the images that a segmentation or structure set was drawn on.
     unit      of the values: HU, SUV, Gy, or "arbitrary"; channels: 1 (grey), 3 (colour) ...; dims: 2 (a picture) or 3
               (a volume). "" where the image was not decoded.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -181,16 +181,19 @@ def _arranged(group: Group) -> Series:
     arranged = arrange(seen.header for seen in looks if seen.header is not None and seen.header.frames)
     found.rejected += arranged.refused
     counted = {path for path, _ in arranged.refused}
+    header_of = {seen.path: seen.header for seen in looks if seen.header is not None}
+    images_of = cache(lambda path: arrange([header_of[path]]).volumes)
     several = Counter(file for volume in arranged.volumes for file in volume.files)
     for volume in sorted(arranged.volumes, key=lambda volume: bool(volume.kind)):
         files = volume.files
-        path, frame = _place(volume, files, group.alone)
+        path, frame = _place(volume, files, group.alone, images_of)
         looked = [of_file[file] for file in files]
         shared = volume.tells if any(several[file] > 1 for file in files) else ""
         item = _item(volume.header, path, frame, volume.kind, looked, shared)
         item.is_series = path != files[0]
         lies = stack([plane.place for plane in volume.frames])
         item.notes = tuple(dict.fromkeys((*volume.notes, *lies.notes, *item.notes)))
+        item.description = "; ".join(filter(None, (item.description, volume.label)))
         item.dims = "3" if len(volume.frames) > 1 else "2"
         found.items.append(item)
         found.files.append(-1 if isinstance(files[0], Packed) else len(set(files) - counted))
@@ -202,12 +205,14 @@ def _arranged(group: Group) -> Series:
     return found
 
 
-def _place(volume: Volume, files: list[Path], alone: bool) -> tuple[Path, str]:
-    """Path and frame by which `io.read` finds the image again."""
+def _place(
+    volume: Volume, files: list[Path], alone: bool, images_of: Callable[[Path], list[Volume]]
+) -> tuple[Path, str]:
+    """Path and frame by which `io.read` finds the image again; `images_of` are those of a file by itself."""
     if isinstance(files[0], Packed):
         home = files[0].archive
     elif len(files) == 1:
-        return files[0], _within(volume) if volume.header.frames > 1 else ""
+        return files[0], _within(volume, images_of(files[0])) if volume.header.frames > 1 else ""
     else:
         home = Path(os.path.commonpath([str(file.parent) for file in files]))
     if alone:
@@ -216,10 +221,9 @@ def _place(volume: Volume, files: list[Path], alone: bool) -> tuple[Path, str]:
     return home, ":".join(filter(None, (uid, volume.tells)))
 
 
-def _within(volume: Volume) -> str:
+def _within(volume: Volume, of_file: list[Volume]) -> str:
     """What tells an image of one file from the file's others."""
     mine = {(plane.number, plane.tile) for plane in volume.frames}
-    of_file = arrange([volume.header]).volumes
     return next(v.tells for v in of_file if {(plane.number, plane.tile) for plane in v.frames} == mine)
 
 

@@ -18,10 +18,11 @@ from fabrica.image import Array, Float32, Image
 from fabrica.io import budget as memory
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom_file import OpenDicom, guarded, is_dicom, opened
-from fabrica.io.dicom_frames import GUESSED, Frame, frames_of
+from fabrica.io.dicom_frames import EMPTY, GUESSED, Frame, frames_of
 from fabrica.io.dicom_geometry import stack
 from fabrica.io.dicom_header import Header, read_header
 from fabrica.io.dicom_pixels import check_budget, decode_frames
+from fabrica.io.dicom_segments import SEGMENTATIONS
 from fabrica.io.dicom_values import Physical, physical, unit_and_factor
 from fabrica.io.dicom_volumes import Arranged, Volume, arrange
 from fabrica.io.packed import Packed, as_path, members
@@ -112,7 +113,8 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
     datasets: dict[Path, Dataset] = {}
     seats: dict[Path, dict[int, list[int]]] = {}
     for k, frame in enumerate(frames):
-        seats.setdefault(frame.path, {}).setdefault(frame.number, []).append(k)
+        if frame.number != EMPTY:
+            seats.setdefault(frame.path, {}).setdefault(frame.number, []).append(k)
     unit, broken = "arbitrary", dict[Path, ReadError]()
     for path, numbers in seats.items():
         try:
@@ -126,7 +128,7 @@ def read_volume(volume: Volume, budget: int = DEFAULT_BUDGET) -> Image:
                     for k in numbers[number]:
                         plane = found.data if (tile := frames[k].tile) is None else _cut(found.data, tile.of)
                         if data is _NO_PIXELS:  # not before: a header may promise gigabytes that its file does not hold
-                            data = np.empty((len(plane), len(frames), rows, columns), dtype=np.float32)
+                            data = np.zeros((len(plane), len(frames), rows, columns), dtype=np.float32)
                         if plane.shape != (len(data), rows, columns):
                             raise ReadError(f"{path}: pixels of {plane.shape}, expected {(len(data), rows, columns)}")
                         data[:, k] = plane
@@ -188,7 +190,9 @@ def _chosen(found: Arranged, tells: str, where: Path) -> Volume:
     names = [volume.tells for volume in (found.volumes if tells else offered)]
     if tells:
         raise ReadError(f"{where}: no image {tells!r}{did_you_mean(tells, names)}")
-    listed = "; ".join(f"{volume.tells} ({_size(volume)})" for volume in offered[:_SHOWN])
+    listed = "; ".join(
+        f"{volume.tells} ({', '.join(filter(None, (volume.label, _size(volume))))})" for volume in offered[:_SHOWN]
+    )
     more = f"; and {len(offered) - _SHOWN} more" if len(offered) > _SHOWN else ""
     raise ReadError(f"{where}: holds {len(offered)} images, expected one; name one as the frame: {listed}{more}")
 
@@ -274,6 +278,8 @@ def _cut(data: Float32, of: Any) -> Float32:
 
 def is_colour(header: Header) -> bool:
     """Whether the image has three channels."""
+    if header.get("SOPClassUID") in SEGMENTATIONS:  # the palette of a label map says how to show its numbers
+        return False
     return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
@@ -299,7 +305,7 @@ def _whole(
             kept.pop()
     if len(kept) < len(frames):
         data = data[:, kept]
-    return [frames[k] for k in kept], data, [values[k] for k in kept]
+    return [frames[k] for k in kept], data, [values[k] for k in kept if k in values]
 
 
 def _fill_padding(data: Array, frames: Sequence[Physical], notes: list[str]) -> None:
@@ -336,6 +342,8 @@ def _origin(
     }
     if volume.tells:
         origin["tells"] = volume.tells
+    if volume.label:
+        origin["segment"] = volume.label
     step = min(value.step for value in values)
     if step > 0:
         origin["step"] = step

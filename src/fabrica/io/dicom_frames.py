@@ -22,6 +22,7 @@ from fabrica.io.dicom_header import Header
 
 GUESSED = "the mosaic does not say how many slices it holds: empty tiles at its end are not counted"
 DIMENSION = "Dimension"  # before the number of a dimension that is counted by DimensionIndexValues, from 1
+EMPTY = -1  # number of a plane that is not in its file, since all of it is zero
 MOST_FRAMES = 100_000  # of one file: more is an attack on memory
 _SPATIAL = {"00200032", "00209056", "00209057", "00201041"}  # dimensions that count places, not volumes
 _SLICE_VECTOR = "00540080"  # FrameIncrementPointer of tomographic slices in nuclear medicine
@@ -43,7 +44,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One plane: frame `number` (from 0) of a file, or a tile of it.
+    """One plane: frame `number` (from 0, or EMPTY) of a file, or a tile of it.
 
     size    (rows, columns) of the plane.
     place   where it lies.

@@ -47,7 +47,8 @@ WANTED = (
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope",
     "RescaleType", "Units", "DecayCorrection", "GridFrameOffsetVector", "DoseGridScaling", "DoseUnits",
     "BurnedInAnnotation", "PhaseNumber", "AcquisitionContrast", "TemporalPositionTimeOffset", "EnergyWindowNumber",
-    "NumberOfSlices", "ActualCardiacTriggerDelayTime",
+    "NumberOfSlices", "ActualCardiacTriggerDelayTime", "SegmentationType", "SegmentNumber", "SegmentLabel",
+    "ReferencedSegmentNumber",
 )  # fmt: skip
 """Keywords of what is asked of a header; `Header.values` holds those that are there."""
 
@@ -84,6 +85,7 @@ MACROS = (
     "CardiacSynchronizationSequence", "MRTimingAndRelatedParametersSequence", "TemporalPositionSequence",
     "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence",
     "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence",
+    "SegmentIdentificationSequence",
 )  # fmt: skip
 """Sequences of a functional group whose elements say something of a frame."""
 
@@ -92,6 +94,7 @@ _PER_FRAME: Final = 0x52009230
 _UIH_TILES: Final = 0x00651051
 _DETECTORS: Final = 0x00540022  # where slices of nuclear medicine lie
 _DIMENSIONS: Final = 0x00209222
+_SEGMENTS: Final = 0x00620002
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV", b"SQ"}
 _SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
@@ -120,6 +123,7 @@ class Header:
     values      keyword (or name of `PRIVATE`) -> text, of the elements that are there and not empty.
     shared, of_frames  the same from the functional groups of a multi-frame object: for all frames, for each.
     tiles       the same of each tile of a UIH montage.
+    segments    the same of each item of a segmentation's SegmentSequence.
     dimensions  the tags (hexadecimal) that DimensionIndexValues count, in their order.
     frames      how many: NumberOfFrames, at least 1; 0 of a file without pixels.
     pixels      keyword of the element that holds them, "" without; `length` in bytes (2**32 - 1: encapsulated), which
@@ -134,6 +138,7 @@ class Header:
     shared: Values = field(default_factory=dict)
     of_frames: tuple[Values, ...] = ()
     tiles: tuple[Values, ...] = ()
+    segments: tuple[Values, ...] = ()
     dimensions: tuple[str, ...] = ()
     frames: int = 0
     pixels: str = ""
@@ -221,6 +226,7 @@ def _read(path: Path, data: bytes, size: int, syntax: str, implicit: bool, raw: 
     found.shared = next(iter(_of_items(data, raw.get(_SHARED, ()), charset, implicit)), {})
     found.of_frames = tuple(_of_items(data, raw.get(_PER_FRAME, ()), charset, implicit))
     found.tiles = tuple(_of_items(data, raw.get(_UIH_TILES, ()), charset, implicit))
+    found.segments = tuple(_of_items(data, raw.get(_SEGMENTS, ()), charset, implicit))
     for detector in _of_items(data, raw.get(_DETECTORS, ()), charset, implicit):
         found.values = {**detector, **found.values}
     dims = [item.get(_POINTER) for item in raw.get(_DIMENSIONS, ())]
@@ -241,6 +247,7 @@ def by_pydicom(path: Path, budget: int = DEFAULT_BUDGET) -> Header:
         found.of_frames = tuple(_flat(item) for item in dataset.get("PerFrameFunctionalGroupsSequence") or [])
         if _UIH_TILES in dataset and dataset[_UIH_TILES].VR == "SQ":
             found.tiles = tuple(_flat(item) for item in dataset[_UIH_TILES].value)
+        found.segments = tuple(_flat(item) for item in dataset.get("SegmentSequence") or [])
         for detector in dataset.get("DetectorInformationSequence") or []:
             found.values = {**_flat(detector), **found.values}
         pointers = [item.get("DimensionIndexPointer") for item in dataset.get("DimensionIndexSequence") or []]
@@ -320,7 +327,7 @@ def _elements(
 
 
 _NOTHING: frozenset[int] = frozenset()
-_TOP = frozenset({_SHARED, _PER_FRAME, _UIH_TILES, _DETECTORS, _DIMENSIONS})
+_TOP = frozenset({_SHARED, _PER_FRAME, _UIH_TILES, _DETECTORS, _DIMENSIONS, _SEGMENTS})
 
 
 def _sequence(data: bytes, position: int, stop: int, implicit: bool, macros: frozenset[int]) -> tuple[list[Raw], int]:

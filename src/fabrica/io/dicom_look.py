@@ -19,6 +19,7 @@ from fabrica.io.dicom_file import is_dicom, opened
 from fabrica.io.dicom_header import MOST, Header, begun, by_pydicom
 from fabrica.io.dicom_kinds import kind_of
 from fabrica.io.dicom_pixels import check_budget, decode_frames
+from fabrica.io.dicom_segments import SEGMENTATIONS
 from fabrica.io.dicom_suv import PET
 from fabrica.io.dicom_values import padding, physical, unit_and_factor
 
@@ -86,6 +87,7 @@ def _verify(found: Look, header: Header, data: bytes) -> None:
         and header.get("SamplesPerPixel") == "1"
         and header.get("BitsAllocated") in ("8", "16")
         and header.begin >= 0
+        and header.get("SOPClassUID") not in SEGMENTATIONS
     )
     if plain:
         rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)

@@ -62,6 +62,8 @@ def decode_frames(opened: OpenDicom, wanted: Sequence[int], budget: int) -> Iter
     syntax = transfer_syntax(opened)
     if syntax == DEFLATED_FRAME or syntax.is_encapsulated:
         yield from _encapsulated(opened, syntax, options, wanted, budget)
+    elif options["bits_allocated"] == 1 and options["samples_per_pixel"] == 1:
+        yield from _bits(opened, syntax, options, wanted)
     else:
         yield from _native(opened, syntax, options, wanted, budget)
 
@@ -97,6 +99,26 @@ def _native(
             raise ReadError(f"{opened.path}: the pixel data end before frame {max(wanted) + 1}; the file is cut short")
     for array, properties in get_decoder(syntax).iter_array(source, indices=wanted, **options):
         yield _native_order(array), str(properties["photometric_interpretation"])
+
+
+def _bits(opened: OpenDicom, syntax: UID, options: dict[str, Any], wanted: Sequence[int]) -> Iterator[Frame]:
+    """Frames of single bits, one behind the other: each begins and ends anywhere in a byte. Of some whose first and
+    last byte are shared with others, pydicom 3.0 reads a byte too few."""
+    assert opened.pixels is not None
+    swapped = not syntax.is_little_endian and opened.pixels.vr == "OW"
+    size = options["rows"] * options["columns"]
+    begin, there = opened.source.tell(), opened.pixels.length
+    for number in wanted:
+        first = number * size // 16 * 2  # whole words, which may be swapped
+        last = min(-(-(number + 1) * size // 16) * 2, there)
+        opened.source.seek(begin + first)
+        data = np.frombuffer(opened.source.read(last - first), np.uint8)
+        if swapped and len(data) % 2 == 0:
+            data = data.reshape(-1, 2)[:, ::-1].ravel()
+        bits = np.unpackbits(data, bitorder="little")[number * size - 8 * first :][:size]
+        if len(bits) < size:
+            raise ReadError(f"{opened.path}: the pixel data end before frame {number + 1} does; the file is cut short")
+        yield bits.reshape(options["rows"], options["columns"]), str(options["photometric_interpretation"])
 
 
 def _native_order(array: Array) -> Array:

@@ -15,9 +15,9 @@ from fabrica.image import Array, Float32
 from fabrica.io.dicom_file import attribute
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_pixels import value_range
+from fabrica.io.dicom_segments import LABEL_MAP, SEGMENTATIONS
 from fabrica.io.dicom_suv import PET, UNITS, factor, is_suv
 
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _COLOUR_SPACES = {"RGB", "YBR_ICT", "YBR_RCT"}  # as decoders return them: the last two are already RGB
 _RESCALE = "PixelValueTransformationSequence"
 
@@ -46,6 +46,8 @@ def physical(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[s
 
     factor  what rescaled values are multiplied by, of an object whose unit needs more than its rescale: PET, dose.
     """
+    if _is_segmentation(dataset):
+        return _segmented(raw, dataset, notes)
     if space.startswith("PALETTE"):
         colours = apply_color_lut(raw, dataset)[..., :3]
         if colours.dtype.itemsize == 2:  # tables of 16 bits hold the same colours as ones of 8, in their upper byte
@@ -72,7 +74,7 @@ def unit_and_factor(dataset: Dataset, path: Path, earliest: str = "") -> tuple[s
         return "Gy" if grays else "arbitrary", float(dataset.DoseGridScaling)
     if is_hounsfield(dataset):
         return "HU", 1.0
-    return ("label" if str(dataset.get("SOPClassUID")) in SEGMENTATIONS else "arbitrary"), 1.0
+    return ("label" if _is_segmentation(dataset) and not _is_fractional(dataset) else "arbitrary"), 1.0
 
 
 def unit_of(header: Header) -> str:
@@ -84,16 +86,17 @@ def unit_of(header: Header) -> str:
         return "Gy" if (header.get("DoseUnits") or "GY").upper() == "GY" else "arbitrary"
     if header.get("Modality") == "CT" and said.get("RescaleSlope") and said.get("RescaleType", "HU") == "HU":
         return "HU"
-    return "label" if header.get("SOPClassUID") in SEGMENTATIONS else "arbitrary"
+    whole = header.get("SegmentationType") != "FRACTIONAL"
+    return "label" if header.get("SOPClassUID") in SEGMENTATIONS and whole else "arbitrary"
 
 
 def padding(dataset: Dataset) -> tuple[int, int] | None:
     """The stored values that are no measurement, lowest and highest (PS3.3 C.7.5.1.1.2); None without, and where that
-    is 0 and nothing lower can be stored."""
+    is 0 and nothing lower can be stored. Of a label map it is the background, and a value."""
     first: Any = dataset.get("PixelPaddingValue")
-    if not isinstance(first, int) or str(dataset.get("PhotometricInterpretation", "")).startswith(
-        ("RGB", "YBR", "PAL")
-    ):
+    if not isinstance(first, int) or _is_segmentation(dataset):
+        return None
+    if str(dataset.get("PhotometricInterpretation", "")).startswith(("RGB", "YBR", "PAL")):
         return None
     last = dataset.get("PixelPaddingRangeLimit")
     ends = sorted(_as_stored(value, dataset) for value in (first, last if isinstance(last, int) else first))
@@ -113,13 +116,40 @@ def _as_stored(value: int, dataset: Dataset) -> int:
 
 def is_hounsfield(dataset: Dataset) -> bool:
     """CT with a rescale to HU, or to a unit the file does not name (PS3.3 C.8.2.1: HU is then implied)."""
+    if dataset.get("Modality") != "CT":
+        return False
     slope = attribute(dataset, 0, _RESCALE, "RescaleSlope")
     kind = attribute(dataset, 0, _RESCALE, "RescaleType")
-    return dataset.get("Modality") == "CT" and slope is not None and kind in (None, "", "HU")
+    return slope is not None and kind in (None, "", "HU")
 
 
 def _colour(raw: Array, high: float) -> Physical:
     return Physical(np.moveaxis(raw, -1, 0).astype(np.float32), 0.0, high, 1.0, None)
+
+
+def _is_segmentation(dataset: Dataset) -> bool:
+    return str(dataset.get("SOPClassUID")) in SEGMENTATIONS
+
+
+def _is_fractional(dataset: Dataset) -> bool:
+    return str(dataset.get("SegmentationType")) == "FRACTIONAL"
+
+
+def _segmented(raw: Array, dataset: Dataset, notes: list[str]) -> Physical:
+    """A plane of a segment, 0 and 1 or what lies between, or of a label map: the stored numbers, whatever colours a
+    palette has for them, with 0 for the background."""
+    if _is_fractional(dataset):
+        one = dataset.get("MaximumFractionalValue")
+        if not one:
+            _note(notes, "fractions do not say what is whole (MaximumFractionalValue); 255 assumed")
+        data = (raw / int(one or 255)).astype(np.float32)[None]
+        return Physical(data, 0.0, max(1.0, float(data.max())), 1 / int(one or 255), None)
+    background = dataset.get("PixelPaddingValue")
+    if isinstance(background, int) and background and dataset.SOPClassUID == LABEL_MAP:
+        _note(notes, f"the background of the label map is {background} (PixelPaddingValue): set to 0")
+        raw = np.where(raw == background, 0, raw)
+    low, high = value_range(dataset, raw)
+    return Physical(raw.astype(np.float32)[None], low, high, 1.0, None)
 
 
 def _grey(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str], factor: float) -> Physical:

@@ -23,6 +23,7 @@ from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
 from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_kinds import kind_of
+from fabrica.io.dicom_segments import SEGMENTATIONS, label_of, left_out, not_drawn, on_one_grid, segments_of
 
 Plane = tuple[Header, Frame]
 
@@ -46,6 +47,7 @@ class Volume:
     notes   what was assumed, or left out.
     header  of its first plane's file.
     earliest  date and time at which the first image of its series was acquired.
+    label   what a segment is called in words.
     """
 
     frames: tuple[Frame, ...]
@@ -54,6 +56,7 @@ class Volume:
     kind: str = ""
     notes: tuple[str, ...] = ()
     earliest: str = ""
+    label: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -75,6 +78,7 @@ def arrange(headers: Iterable[Header]) -> Arranged:
     found = Arranged()
     kept, copies = _without_copies(sorted(headers, key=_order))
     planes: dict[str, list[Plane]] = defaultdict(list)
+    segmentations: list[tuple[Header, list[Frame]]] = []
     for header in kept:
         try:
             frames = frames_of(header)
@@ -84,9 +88,18 @@ def arrange(headers: Iterable[Header]) -> Arranged:
         if not frames:
             found.refused.append((header.path, "holds no image"))
             continue
-        planes[kind_of(header)].extend((header, frame) for frame in frames)
+        if header.get("SOPClassUID") in SEGMENTATIONS:
+            segmentations.append((header, frames))
+        else:
+            planes[kind_of(header)].extend((header, frame) for frame in frames)
     for kind, several in planes.items():
         _arrange_kind(kind, several, found)
+    for k, (header, frames) in enumerate(segmentations, start=1):
+        chain = (("volume", str(k)),) if len(segmentations) > 1 else ()
+        try:
+            found.volumes += _of_segments(header, frames, chain)
+        except ReadError as error:
+            found.refused.append((header.path, str(error).removeprefix(f"{header.path}: ")))
     _name(found, copies)
     moments = [header.get("AcquisitionDate") + header.get("AcquisitionTime") for header in kept]
     earliest = min((moment for moment in moments if len(moment) > 8), default="")
@@ -168,6 +181,30 @@ def _arrange_unplaced(kind: str, planes: list[Plane], found: Arranged) -> None:
     for header, frame in planes:
         chain = (("time", str(frame.number + 1)),) if header.frames > 1 else ()
         found.volumes.append(_volume(kind, [(header, frame)], chain))
+
+
+def _of_segments(header: Header, frames: list[Frame], chain: tuple[tuple[str, str], ...]) -> list[Volume]:
+    """The images of one segmentation: each of its segments, which are whole without any other file."""
+    parts = segments_of(header, frames)
+    notes = not_drawn(header, list(parts))
+    images: list[tuple[str, tuple[tuple[str, str], ...], list[Frame]]] = []
+    placed = [(header, frame) for frame in frames if frame.place.position is not None]
+    for group in _parallel(_Group(placed)) if placed else []:
+        inside = {frame.number for _, frame in group.planes}
+        here = {segment: [frame for frame in part if frame.number in inside] for segment, part in parts.items()}
+        for segment, planes in on_one_grid(header, {s: part for s, part in here.items() if part}).items():
+            images.append((segment, group.chain, planes))
+    for segment, part in parts.items():
+        alone = [frame for frame in part if frame.place.position is None]
+        for frame in alone:
+            images.append((segment, (("time", str(frame.number + 1)),) if len(alone) > 1 else (), [frame]))
+    found = []
+    for segment, told, planes in images:
+        own = (*chain, *((("segment", segment),) if segment else ()), *told)
+        volume = _volume(kind_of(header), [(header, plane) for plane in planes], own)
+        volume = replace(volume, label=label_of(header, segment), notes=(*volume.notes, *left_out(planes), *notes))
+        found.append(volume)
+    return found
 
 
 def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
