@@ -181,7 +181,7 @@ def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
     groups = [group]
     for rule in RULES:
         groups = [part for each in groups for part in _apply(rule, each, index)]
-    finished = [part for each in groups for part in (_by_number(each, index) if repeated(each.planes) else [each])]
+    finished = [part for each in groups for part in _by_number(each, index)]
     for each in finished:
         extra = _extra(each.planes, index) if repeated(each.planes) else []
         if extra:
@@ -227,8 +227,8 @@ def _volume(kind: str, planes: Sequence[Plane], chain: tuple[tuple[str, str], ..
 
 def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
     """Which place each plane lies at, counted along the common normal. Planes that lie nearer to one another than a
-    small share of the distance between slices are repeats of one place, as motion correction and rounding leave them:
-    if there are as many at each."""
+    small share of the distance between slices, and of their thickness, are repeats of one place, as motion correction
+    and rounding leave them: if there are as many at each. Slabs far from one another hold slices, not repeats."""
     depths = np.array([frame.place.depth for _, frame in planes])
     order = np.argsort(depths, kind="stable")
     steps = np.diff(depths[order])
@@ -236,7 +236,8 @@ def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
     exact[order[1:]] = np.cumsum(steps >= SAME_POSITION)
     # the largest jump in the sizes of steps parts what is jitter from what is a distance
     sizes = np.sort(steps[steps >= SAME_POSITION])
-    jumps = np.flatnonzero(sizes[:-1] < JITTER * sizes[1:])
+    thinnest = min(frame.place.thickness for _, frame in planes)
+    jumps = np.flatnonzero((sizes[:-1] < JITTER * sizes[1:]) & (sizes[:-1] < JITTER * thinnest))
     for k in jumps[::-1]:
         near = np.zeros(len(depths), dtype=np.int64)
         near[order[1:]] = np.cumsum(steps > sizes[k])
@@ -253,7 +254,8 @@ class Rule:
     name    what the images are called by: "echo".
     value   of a plane; "" where its header does not say.
     ranked  images are called by their number in order of the value, not by the value itself.
-    strong  images that differ in it are different even where none lies at the place of another.
+    strong  images that differ in it are different even where none lies at the place of another, unless they are parts
+            of one even volume that follow one another.
     """
 
     name: str
@@ -266,7 +268,8 @@ def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by the rule, or as it is where that does not make whole images."""
     places = {index[id(plane)] for plane in group.planes}
     before = len(group.planes) - len(places)
-    if not (before or rule.strong):
+    even = not before and _evenly(_depths(group.planes, index))
+    if even and not rule.strong:
         return [group]
     parts = _parted(group.planes, lambda plane: rule.value(*plane))
     if len(parts) < 2:
@@ -275,11 +278,55 @@ def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     after = sum(n - of for n, of in sizes)
     if before:
         whole = sum(n for n, of in sizes if of > WHOLE * len(places))
-        if after >= before or whole < WHOLE * len(group.planes):
-            return [group]
-    elif min(n for n, _ in sizes) < 2:
+        enough = after < before and whole >= WHOLE * len(group.planes)
+    elif rule.strong:
+        enough = min(n for n, _ in sizes) > 1 and not (even and not _overlap(list(parts.values()), index))
+    else:
+        enough = False
+    if not enough and not _are_volumes(list(parts.values()), index):
         return [group]
     return _called(group, rule.name, parts, rule.ranked)
+
+
+def _depths(planes: Iterable[Plane], index: dict[int, Any]) -> npt.NDArray[np.float64]:
+    """Where the places of planes lie along their normal, sorted; each once."""
+    return np.sort(list({index[id(plane)]: plane[1].place.depth for plane in planes}.values()))
+
+
+def _evenly(depths: npt.NDArray[np.float64]) -> bool:
+    steps = np.diff(depths)
+    return len(steps) < 2 or bool(np.ptp(steps) <= 0.1 * float(np.median(steps)))
+
+
+def _overlap(parts: Sequence[Sequence[Plane]], index: dict[int, Any]) -> bool:
+    """Whether some part begins before another has ended."""
+    ends = sorted((depths[0], depths[-1]) for depths in (_depths(part, index) for part in parts))
+    return any(start < end + SAME_POSITION for (_, end), (start, _) in pairwise(ends))
+
+
+def _are_volumes(parts: Sequence[Sequence[Plane]], index: dict[int, Any]) -> bool:
+    """Whether parts are volumes by where they lie, although they reach over different places, as where the patient
+    was followed or slabs overlap: each has slices at one and the same distance, lost ones aside. Packages of one
+    volume whose slices lie between one another are none: together they are even."""
+    depths = [_depths(part, index) for part in parts]
+    if any(len(own) < len(part) or len(own) < 3 for own, part in zip(depths, parts, strict=True)):
+        return False
+    steps = [np.diff(own) for own in depths]
+    step = float(np.median([np.median(own) for own in steps]))
+    for own in steps:
+        multiples = np.rint(own / step)
+        if multiples.min() < 1 or np.abs(own / step - multiples).max() > 0.1:
+            return False
+    if not _overlap(parts, index):
+        return False
+    together = _depths([plane for part in parts for plane in part], index)
+    if len(together) < sum(map(len, parts)):
+        return True
+    said = parts[0][0][1].place.between
+    if said:
+        return abs(said / step - 1) < 0.1
+    pitch = np.diff(together) * len(parts) / step
+    return float(np.mean(np.abs(pitch - 1) < 0.05)) < 0.5
 
 
 def _split_by(group: _Group, name: str, value: Callable[[Plane], str]) -> list[_Group]:
@@ -425,7 +472,7 @@ RULES = (
     Rule(
         "phase", _said("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"), ranked=True
     ),
-    Rule("volume", _file, ranked=True),
+    Rule("volume", _file, ranked=True, strong=True),
     Rule("time", _said("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"), ranked=True),
     Rule("time", _said("ContentTime", "SeriesTime"), ranked=True),
 )
@@ -435,12 +482,16 @@ RULES = (
 def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by what orders the planes of each place: their time, where images then follow one another; else
     their numbers; else their time all the same; else the folders they lie in, where these hold the same places. As it
-    is where none of these tells."""
+    is where none of these tells, or where no place comes twice and slices are even."""
+    depths = _depths(group.planes, index)
+    if len(depths) == len(group.planes) and _evenly(depths):
+        return [group]
     at: dict[Any, list[Plane]] = defaultdict(list)
     for plane in group.planes:
         at[index[id(plane)]].append(plane)
     times = [_time_of("TriggerTime"), _time_of("FrameAcquisitionDateTime", "AcquisitionTime"), _time_of("ContentTime")]
-    ranks = [(key, ranked) for key in times if (ranked := _ranked(at, key))]
+    again = len(depths) < len(group.planes)
+    ranks = [(key, ranked) for key in times if again and (ranked := _ranked(at, key))]
     for key, ranked in ranks:
         ends = [[key(*plane) or 0.0 for plane in planes] for planes in ranked]
         if all(max(one) < min(next_) for one, next_ in pairwise(ends)):
@@ -451,17 +502,30 @@ def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
             of_file[header.path].add(frame.place.depth)
     ordered = all(len(depths) == 1 for depths in of_file.values())  # of several places, no standard says the order
     numbers_ = [_instance(*plane) for plane in group.planes]
-    if ordered and None not in numbers_ and len(set(numbers_)) == len(numbers_):
+    ordered = ordered and None not in numbers_ and len(set(numbers_)) == len(numbers_)
+    if ordered and again:
         for volumes in (_volume_major(group.planes, index, len(at)), _place_major(group.planes, at)):
             if volumes:
                 return _numbered(group, "volume", volumes)
-    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if ordered else []):
+    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if ordered and again else []):
         if ranked:
             return _numbered(group, "time", ranked)
+    if ordered and (runs := _runs(group.planes, index)):
+        return _numbered(group, "volume", runs)
     by_folder = list(_parted(group.planes, lambda plane: str(plane[0].path.parent)).values())
     if len(by_folder) > 1 and all(sorted(index[id(p)] for p in part) == sorted(at) for part in by_folder):
         return _numbered(group, "folder", sorted(by_folder, key=_acquired))
     return [group]
+
+
+def _runs(planes: Sequence[Plane], index: dict[int, Any]) -> list[list[Plane]]:
+    """The images of planes whose numbers lead through one after the other, wherever each begins; [] where they do
+    not."""
+    ordered = sorted(planes, key=lambda plane: _instance(*plane) or 0.0)
+    steps = np.diff([plane[1].place.depth for plane in ordered])
+    back = np.flatnonzero(steps * np.sign(np.median(steps)) < SAME_POSITION) + 1
+    runs = [list(ordered[start:end]) for start, end in pairwise([0, *map(int, back), len(ordered)])]
+    return runs if len(runs) > 1 and _are_volumes(runs, index) else []
 
 
 def _numbered(group: _Group, name: str, volumes: Sequence[list[Plane]]) -> list[_Group]:
