@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from fabrica.about import about
 from fabrica.data.item import Item
-from fabrica.io.dicom import NAMELESS, is_colour
+from fabrica.io.dicom import NAMELESS, is_colour, series_name
 from fabrica.io.dicom_geometry import stack
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_kinds import KINDS, kind_of
@@ -146,7 +146,7 @@ def _see(files: list[Path], verify: bool) -> list[Seen]:
 def _one(path: Path, verify: bool) -> Seen:
     found = look(path, verify)
     header = found.header
-    if found.problem:
+    if found.problem and not (header and header.frames):
         return Seen(path, "rejected", found.problem)
     if header is None:
         return Seen(path, "stranger")
@@ -228,20 +228,28 @@ def _arranged(group: Group) -> Series:
         if seen.header is not None and not seen.header.frames:  # contours: a row, but no image
             found.items.append(_item(seen.header, seen.path, "", kind_of(seen.header), [seen], ""))
             found.files.append(1)
-    arranged = arrange(seen.header for seen in looks if seen.header is not None and seen.header.frames)
-    found.rejected += arranged.refused
-    counted = {path for path, _ in arranged.refused}
+    # files whose pixels cannot be read are arranged with the others: who reads the folder does not know of them yet
+    headers = [seen.header for seen in looks if seen.header is not None and seen.header.frames]
+    arranged = arrange(headers)
+    found.rejected += [(seen.path, seen.problem) for seen in looks if seen.problem]
+    broken = {path for path, _ in found.rejected}
+    found.rejected += [(path, reason) for path, reason in arranged.refused if path not in broken]
+    counted = {path for path, _ in found.rejected}
+    whole = _common([header.path for header in headers])
     several = Counter(file for volume in arranged.volumes for file in volume.files)
     for volume in sorted(arranged.volumes, key=lambda volume: bool(volume.kind)):
-        files = volume.files
-        path, frame = _place(volume, files, group.alone)
+        sound = [plane for plane in volume.frames if plane.path not in broken]
+        if not sound:
+            continue
+        files = list(dict.fromkeys(plane.path for plane in sound))
+        path, frame = _place(volume, headers, whole, group.alone)
         looked = [of_file[file] for file in files]
         shared = volume.tells if any(several[file] > 1 for file in files) else ""
         item = _item(volume.header, path, frame, volume.kind, looked, shared)
         item.is_series = path != files[0]
-        lies = stack([plane.place for plane in volume.frames])
+        lies = stack([plane.place for plane in sound])
         item.notes = tuple(dict.fromkeys((*volume.notes, *lies.notes, *item.notes)))
-        item.dims = "3" if len(volume.frames) > 1 else "2"
+        item.dims = "3" if len(sound) > 1 else "2"
         found.items.append(item)
         found.files.append(-1 if isinstance(files[0], Packed) else len(set(files) - counted))
         counted.update(files)
@@ -252,25 +260,36 @@ def _arranged(group: Group) -> Series:
     return found
 
 
-def _place(volume: Volume, files: list[Path], alone: bool) -> tuple[Path, str]:
-    """Path and frame by which `io.read` finds the image again."""
+def _place(volume: Volume, headers: list[Header], whole: Path, alone: bool) -> tuple[Path, str]:
+    """Path and frame by which `io.read` finds an image again, of a series with these headers in and below `whole`."""
+    files, tells = volume.files, volume.tells
     if isinstance(files[0], Packed):
         home = files[0].archive
     elif len(files) == 1:
-        return files[0], _within(volume) if volume.header.frames > 1 else ""
+        return files[0], _within(volume, [volume.header]) or ""
     else:
-        home = Path(os.path.commonpath([str(file.parent) for file in files]))
+        home = _common(files)
+        if home != whole:  # the series lies in several folders
+            start = f"{str(home).rstrip('/')}/"
+            found = _within(volume, [header for header in headers if str(header.path).startswith(start)])
+            home, tells = (whole, tells) if found is None else (home, found)
     if alone:
-        return home, volume.tells
-    uid = volume.header.get("SeriesInstanceUID") or NAMELESS
-    return home, ":".join(filter(None, (uid, volume.tells)))
+        return home, tells
+    return home, ":".join(filter(None, (series_name(volume.header, home), tells)))
 
 
-def _within(volume: Volume) -> str:
-    """What tells an image of one file from the file's others."""
-    mine = {(plane.number, plane.tile) for plane in volume.frames}
-    of_file = arrange([volume.header]).volumes
-    return next(v.tells for v in of_file if {(plane.number, plane.tile) for plane in v.frames} == mine)
+def _common(files: list[Path]) -> Path:
+    """The deepest folder that all files lie in or below."""
+    return Path(os.path.commonpath({str(file.parent) for file in files} or "."))
+
+
+def _within(volume: Volume, headers: list[Header]) -> str | None:
+    """What tells an image from the others of some of its series' files; None where these make other images."""
+    mine = {(plane.path, plane.number, plane.tile) for plane in volume.frames}
+    for other in arrange(headers).volumes:
+        if {(plane.path, plane.number, plane.tile) for plane in other.frames} == mine:
+            return other.tells
+    return None
 
 
 def _item(header: Header, path: Path, frame: str, kind: str, looks: list[Look], shared: str) -> Item:

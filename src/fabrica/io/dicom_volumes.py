@@ -22,6 +22,7 @@ from fabrica.errors import ReadError
 from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
 from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
+from fabrica.io.dicom_keywords import LOSSY
 from fabrica.io.dicom_kinds import kind_of
 
 Plane = tuple[Header, Frame]
@@ -102,18 +103,20 @@ def _order(header: Header) -> tuple[Any, ...]:
         header.get("SeriesInstanceUID"),
         float("inf") if instance is None else instance,
         header.get("SOPInstanceUID"),
+        -header.size,  # of copies the one that is not cut short
         str(header.path),
     )
 
 
 def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
-    """Without files that say all the same as another one, their own UID included: the same file twice."""
+    """Without files that say all the same as another one, their own UID included: the same file twice, or encoded in
+    another way without loss."""
     kept: list[Header] = []
     known: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
         uid = header.get("SOPInstanceUID")
         same = (
-            other.values == header.values and other.of_frames == header.of_frames and other.length == header.length
+            other.values == header.values and other.of_frames == header.of_frames and _same_pixels(other, header)
             for other in known[uid]
         )
         if uid and any(same):
@@ -121,6 +124,11 @@ def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
         known[uid].append(header)
         kept.append(header)
     return kept, len(headers) - len(kept)
+
+
+def _same_pixels(a: Header, b: Header) -> bool:
+    """Whether files of the same instance hold the same pixels, as far as headers can tell."""
+    return a.length == b.length if a.syntax == b.syntax else not {a.syntax, b.syntax} & LOSSY.keys()
 
 
 @dataclass
