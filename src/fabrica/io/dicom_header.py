@@ -46,7 +46,11 @@ WANTED = (
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope",
     "RescaleType", "Units", "DecayCorrection", "GridFrameOffsetVector", "DoseGridScaling", "DoseUnits",
     "BurnedInAnnotation", "PhaseNumber", "AcquisitionContrast", "TemporalPositionTimeOffset", "EnergyWindowNumber",
-    "NumberOfSlices", "ActualCardiacTriggerDelayTime",
+    "NumberOfSlices", "ActualCardiacTriggerDelayTime", "FrameReferenceTime", "FrameReferenceDateTime", "ImageIndex",
+    "CorrectedImage", "DerivationDescription", "ImageComments", "FrameComments", "ReconstructionDiameter",
+    "FilterType", "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentNumber", "InversionTimes",
+    "VelocityEncodingDirection", "VelocityEncodingMinimumValue", "NominalPercentageOfRespiratoryPhase",
+    "NominalRespiratoryTriggerDelayTime",
 )  # fmt: skip
 """Keywords of what is asked of a header; `Header.values` holds those that are there."""
 
@@ -81,7 +85,8 @@ MACROS = (
     "CTImageFrameTypeSequence", "PETFrameTypeSequence", "XRay3DFrameTypeSequence", "MREchoSequence",
     "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "PixelValueTransformationSequence",
     "CardiacSynchronizationSequence", "MRTimingAndRelatedParametersSequence", "TemporalPositionSequence",
-    "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence",
+    "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence", "MRModifierSequence",
+    "MRVelocityEncodingSequence", "ContrastBolusUsageSequence", "RespiratorySynchronizationSequence",
     "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence",
 )  # fmt: skip
 """Sequences of a functional group whose elements say something of a frame."""

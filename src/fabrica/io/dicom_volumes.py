@@ -482,6 +482,7 @@ RULES = (
     ),
     Rule("volume", _file, ranked=True, strong=True),
     Rule("time", _said("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"), ranked=True),
+    Rule("time", _said("FrameReferenceDateTime", "FrameReferenceTime"), ranked=True),
     Rule("time", _said("ContentTime", "SeriesTime"), ranked=True),
 )
 """In the order in which they are tried."""
@@ -489,41 +490,65 @@ RULES = (
 
 def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by what orders the planes of each place: their time, where images then follow one another; else
-    their numbers; else their time all the same; else the folders they lie in, where these hold the same places. As it
-    is where none of these tells, or where no place comes twice and slices are even."""
+    their numbers; else their time all the same; else whatever else headers say, where that makes whole images; else
+    the folders they lie in, where these hold the same places. As it is where none of these tells, or where no place
+    comes twice and slices are even."""
     depths = _depths(group.planes, index)
-    if len(depths) == len(group.planes) and _evenly(depths):
+    again = len(depths) < len(group.planes)
+    if not again and _evenly(depths):
         return [group]
+    numbered = _numbers_tell(group.planes)
+    runs = _runs(group.planes, index) if numbered else []
+    if not again:
+        return _numbered(group, "volume", runs) if runs else [group]
     at: dict[Any, list[Plane]] = defaultdict(list)
     for plane in group.planes:
         at[index[id(plane)]].append(plane)
-    times = [_time_of("TriggerTime"), _time_of("FrameAcquisitionDateTime", "AcquisitionTime"), _time_of("ContentTime")]
-    again = len(depths) < len(group.planes)
-    ranks = [(key, ranked) for key in times if again and (ranked := _ranked(at, key))]
+    if len(at) == 1:  # nothing could be mixed
+        return _numbered(group, "time", [[plane] for plane in sorted(group.planes, key=lambda p: _acquired([p]))])
+    ranks = [(key, ranked) for key in _ORDERING if (ranked := _ranked(at, key))]
     for key, ranked in ranks:
         ends = [[key(*plane) or 0.0 for plane in planes] for planes in ranked]
         if all(max(one) < min(next_) for one, next_ in pairwise(ends)):
             return _numbered(group, "time", ranked)
-    of_file: dict[Path, set[Any]] = defaultdict(set)
-    for header, frame in group.planes:
-        if header.frames > 1:
-            of_file[header.path].add(frame.place.depth)
-    ordered = all(len(depths) == 1 for depths in of_file.values())  # of several places, no standard says the order
-    numbers_ = [_instance(*plane) for plane in group.planes]
-    ordered = ordered and None not in numbers_ and len(set(numbers_)) == len(numbers_)
-    if ordered and again:
+    if numbered:
         for volumes in (_volume_major(group.planes, index, len(at)), _place_major(group.planes, at)):
             if volumes:
                 return _numbered(group, "volume", volumes)
-    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if ordered and again else []):
+    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if numbered else []):
         if ranked:
             return _numbered(group, "time", ranked)
-    if ordered and (runs := _runs(group.planes, index)):
+    if runs:
         return _numbered(group, "volume", runs)
+    for keyword in sorted({keyword for _, frame in group.planes for keyword in frame.values}):
+        parts = _parted(group.planes, _said_of(keyword))
+        if len(parts) > 1 and all(_is_whole(part, index, len(at)) for part in parts.values()):
+            return _called(group, keyword, parts, ranked=False)
     by_folder = list(_parted(group.planes, lambda plane: str(plane[0].path.parent)).values())
     if len(by_folder) > 1 and all(sorted(index[id(p)] for p in part) == sorted(at) for part in by_folder):
         return _numbered(group, "folder", sorted(by_folder, key=_acquired))
     return [group]
+
+
+def _numbers_tell(planes: Sequence[Plane]) -> bool:
+    """Whether instance numbers order planes: of several places in one file no standard says in which order they are."""
+    of_file: dict[Path, set[Any]] = defaultdict(set)
+    for header, frame in planes:
+        if header.frames > 1:
+            of_file[header.path].add(frame.place.depth)
+    found = [_instance(*plane) for plane in planes]
+    single = all(len(depths) == 1 for depths in of_file.values())
+    return single and None not in found and len(set(found)) == len(found)
+
+
+def _is_whole(part: Sequence[Plane], index: dict[int, Any], places: int) -> bool:
+    """Whether planes are one at each of the places, or at least three at even distances."""
+    depths = _depths(part, index)
+    return len(depths) == len(part) and (len(part) == places or (len(part) > 2 and _evenly(depths)))
+
+
+def _said_of(keyword: str) -> Callable[[Plane], str]:
+    return lambda plane: plane[1].text(keyword)
 
 
 def _runs(planes: Sequence[Plane], index: dict[int, Any]) -> list[list[Plane]]:
@@ -603,11 +628,22 @@ def _counted(
     return [volumes[image] for image in sorted(volumes)]
 
 
-def _time_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
+def _number_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
     def value(header: Header, frame: Frame) -> float | None:
         return number(frame.text(*keywords))
 
     return value
+
+
+_ORDERING = (
+    _number_of("TriggerTime"),
+    _number_of("FrameAcquisitionDateTime", "AcquisitionTime"),
+    _number_of("FrameReferenceDateTime", "FrameReferenceTime"),
+    _number_of("ContentTime"),
+    _number_of("FrameAcquisitionNumber", "ImageIndex"),
+    *(_number_of(f"{DIMENSION}{k}") for k in range(1, 9)),
+)
+"""What orders the planes of one place."""
 
 
 def _parallel(group: _Group) -> list[_Group]:
