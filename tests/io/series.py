@@ -310,6 +310,13 @@ TELLERS: dict[str, Teller] = {
     },
     "inversion": lambda v, k, n, d: {"InversionTime": 100 + 400 * v},
     "flip angle": lambda v, k, n, d: {"FlipAngle": 5 + 15 * v},
+    "reference time": lambda v, k, n, d: {"FrameReferenceTime": 1000.0 * v + 500},
+    "image index": lambda v, k, n, d: {"ImageIndex": v * d + k + 1},
+    "description": lambda v, k, n, d: {"SeriesDescription": f"{40 + 10 * v} keV"},
+    "comments": lambda v, k, n, d: {"ImageComments": f"{10 * v}%"},
+    "diameter": lambda v, k, n, d: {"ReconstructionDiameter": 300 + 0.5 * v},
+    "corrections": lambda v, k, n, d: {"CorrectedImage": ["DECY", "ATTN", "SCAT"][: v + 1]},
+    "repetition time": lambda v, k, n, d: {"RepetitionTime": 500 + v},
     "kernel": lambda v, k, n, d: {"ConvolutionKernel": ("B20f", "B70f", "B40f")[v]},
     "instance alone": lambda v, k, n, d: {},
 }
@@ -525,6 +532,23 @@ FRAME_TELLERS: dict[str, tuple[tuple[int, int] | None, Callable[[int], dict[str,
         lambda v: {"CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": 40.0 * v}},
     ),
     "stack": ((0x00209056, 0x00209111), lambda v: {"FrameContentSequence": {"StackID": str(v + 1)}}),
+    "reference time": (
+        (0x00189151, 0x00209111),
+        lambda v: {"FrameContentSequence": {"FrameReferenceDateTime": f"2020010110{v:02d}30.5"}},
+    ),
+    "inversion times": ((0x00189079, 0x00189115), lambda v: {"MRModifierSequence": {"InversionTimes": [100.0 + v]}}),
+    "velocity": (
+        (0x00189090, 0x00189197),
+        lambda v: {"MRVelocityEncodingSequence": {"VelocityEncodingDirection": [float(v == i) for i in range(3)]}},
+    ),
+    "contrast": (
+        (0x00189337, 0x00189341),
+        lambda v: {"ContrastBolusUsageSequence": {"ContrastBolusAgentNumber": v + 1}},
+    ),
+    "respiratory phase": (
+        (0x00209245, 0x00209253),
+        lambda v: {"RespiratorySynchronizationSequence": {"NominalPercentageOfRespiratoryPhase": 10.0 * v}},
+    ),
 }
 
 

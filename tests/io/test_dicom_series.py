@@ -682,6 +682,41 @@ def test_ultrasound_cine_is_time(tmp_path: Path) -> None:
         assert np.array_equal(fio.read(path, frame).data[0], pixels[k])
 
 
+@pytest.mark.parametrize("said", ["volume by volume", "slice by slice"])
+def test_frames_counted_through_by_acquisition_or_dimension(tmp_path: Path, said: str) -> None:
+    """Each frame has a number of its own, which says nothing but its order."""
+    truths = make.truths(3, make.grid(4))
+    for keyword in ("FrameAcquisitionNumber", "dimension"):
+        frames = []
+        for v, truth in enumerate(truths):
+            for k in range(4):
+                number = v * 4 + k + 1 if said == "volume by volume" else k * 3 + v + 1
+                groups = {} if keyword == "dimension" else {"FrameContentSequence": {keyword: number}}
+                index = (number,) if keyword == "dimension" else ()
+                frames.append(make.Frame(truth.values[k], truth.grid, k, groups, index))
+        path = make.save(make.enhanced(frames), tmp_path / f"{keyword}.dcm")
+        assert make.compared(everything(path).values(), truths) == []
+
+
+def test_repeats_of_one_place_are_images_whatever_they_say(tmp_path: Path) -> None:
+    """A slice watched while contrast arrives: nothing could be mixed."""
+    [truth] = make.truths(1, make.grid(6, 0.0))
+    for k in range(6):
+        made = make.plane(truth.values[k], truth.grid, k, "CT", InstanceNumber="")
+        make.save(made, tmp_path / make.hashed(k), instance=k)
+    images = everything(tmp_path)
+    assert sorted(float(image.data.sum()) for image in images.values()) == sorted(map(float, truth.values.sum((1, 2))))
+
+
+def test_thick_and_thin_slices_over_one_range(tmp_path: Path) -> None:
+    thin, thick = make.truths(2, [make.grid(9, 1.0), make.grid(5, 2.0)])
+    make.classic(tmp_path, [thin], modality="CT", SliceThickness=1, name=lambda v, k: f"{k}")
+    for k in range(5):
+        made = make.plane(thick.values[k], thick.grid, k, "CT", SliceThickness=2, InstanceNumber=k + 1)
+        make.save(made, tmp_path / f"thick{k}", instance=k + 100)
+    assert make.compared(everything(tmp_path).values(), [thin, thick]) == []
+
+
 def test_three_planes_are_three_images(tmp_path: Path) -> None:
     truths = make.truths(3, [make.grid(3), make.grid(3, plane="sagittal"), make.grid(3, plane="coronal")])
     make.classic(tmp_path, truths)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from fabrica.about import about
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
-from fabrica.io.dicom import NAMELESS, is_colour
+from fabrica.io.dicom import NAMELESS, is_colour, series_name
 from fabrica.io.dicom_geometry import stack
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_kinds import KINDS, kind_of
@@ -100,7 +100,7 @@ def _see(files: list[Path], verify: bool) -> tuple[Series, list[tuple[str, str, 
     kept: dict[tuple[str, str], list[Look]] = defaultdict(list)
     for path in files:
         seen = look(path, verify)
-        if seen.problem:
+        if seen.problem and not (seen.header and seen.header.frames):
             found.rejected.append((path, seen.problem))
         elif seen.header is None:
             found.strangers.append(path)
@@ -178,23 +178,29 @@ def _arranged(group: Group) -> Series:
         if seen.header is not None and not seen.header.frames:  # contours: a row, but no image
             found.items.append(_item(seen.header, seen.path, "", kind_of(seen.header), [seen], ""))
             found.files.append(1)
-    arranged = arrange(seen.header for seen in looks if seen.header is not None and seen.header.frames)
-    found.rejected += arranged.refused
-    counted = {path for path, _ in arranged.refused}
-    header_of = {seen.path: seen.header for seen in looks if seen.header is not None}
-    images_of = cache(lambda path: arrange([header_of[path]]).volumes)
+    # files whose pixels cannot be read are arranged with the others: who reads the folder does not know of them yet
+    headers = {seen.path: seen.header for seen in looks if seen.header is not None and seen.header.frames}
+    arranged = arrange(headers.values())
+    found.rejected += [(seen.path, seen.problem) for seen in looks if seen.problem]
+    broken = {path for path, _ in found.rejected}
+    found.rejected += [(path, reason) for path, reason in arranged.refused if path not in broken]
+    counted = {path for path, _ in found.rejected}
+    places = _Places(headers, group.alone)
     several = Counter(file for volume in arranged.volumes for file in volume.files)
     for volume in sorted(arranged.volumes, key=lambda volume: bool(volume.kind)):
-        files = volume.files
-        path, frame = _place(volume, files, group.alone, images_of)
+        sound = [plane for plane in volume.frames if plane.path not in broken]
+        if not sound:
+            continue
+        files = list(dict.fromkeys(plane.path for plane in sound))
+        path, frame = places.of(volume)
         looked = [of_file[file] for file in files]
         shared = volume.tells if any(several[file] > 1 for file in files) else ""
         item = _item(volume.header, path, frame, volume.kind, looked, shared)
         item.is_series = path != files[0]
-        lies = stack([plane.place for plane in volume.frames])
+        lies = stack([plane.place for plane in sound])
         item.notes = tuple(dict.fromkeys((*volume.notes, *lies.notes, *item.notes)))
         item.description = "; ".join(filter(None, (item.description, volume.label)))
-        item.dims = "3" if len(volume.frames) > 1 else "2"
+        item.dims = "3" if len(sound) > 1 else "2"
         found.items.append(item)
         found.files.append(-1 if isinstance(files[0], Packed) else len(set(files) - counted))
         counted.update(files)
@@ -205,26 +211,50 @@ def _arranged(group: Group) -> Series:
     return found
 
 
-def _place(
-    volume: Volume, files: list[Path], alone: bool, images_of: Callable[[Path], list[Volume]]
-) -> tuple[Path, str]:
-    """Path and frame by which `io.read` finds the image again; `images_of` are those of a file by itself."""
-    if isinstance(files[0], Packed):
-        home = files[0].archive
-    elif len(files) == 1:
-        return files[0], _within(volume, images_of(files[0])) if volume.header.frames > 1 else ""
-    else:
-        home = Path(os.path.commonpath([str(file.parent) for file in files]))
-    if alone:
-        return home, volume.tells
-    uid = volume.header.get("SeriesInstanceUID") or NAMELESS
-    return home, ":".join(filter(None, (uid, volume.tells)))
+class _Places:
+    """Where `io.read` finds the images of a series again, by path and frame.
+
+    headers  of its files.
+    alone    no other series lies where its files lie.
+    """
+
+    def __init__(self, headers: dict[Path, Header], alone: bool) -> None:
+        self.headers, self.alone = headers, alone
+        self.whole = _common(headers)
+        self.images_of = cache(lambda path: arrange([headers[path]]).volumes)
+        self.images_below = cache(
+            lambda home: arrange(h for path, h in headers.items() if home in path.parents).volumes
+        )
+
+    def of(self, volume: Volume) -> tuple[Path, str]:
+        """Path and frame of one of its images."""
+        files, tells = volume.files, volume.tells
+        if isinstance(files[0], Packed):
+            home = files[0].archive
+        elif len(files) == 1:
+            return files[0], _within(volume, self.images_of(files[0])) or ""
+        else:
+            home = _common(files)
+            if home != self.whole:  # the series lies in several folders
+                found = _within(volume, self.images_below(home))
+                home, tells = (self.whole, tells) if found is None else (home, found)
+        if self.alone:
+            return home, tells
+        return home, ":".join(filter(None, (series_name(volume.header, home), tells)))
 
 
-def _within(volume: Volume, of_file: list[Volume]) -> str:
-    """What tells an image of one file from the file's others."""
-    mine = {(plane.number, plane.tile) for plane in volume.frames}
-    return next(v.tells for v in of_file if {(plane.number, plane.tile) for plane in v.frames} == mine)
+def _common(files: Iterable[Path]) -> Path:
+    """The deepest folder that all files lie in or below."""
+    return Path(os.path.commonpath({str(file.parent) for file in files} or "."))
+
+
+def _within(volume: Volume, others: list[Volume]) -> str | None:
+    """What tells an image from the others that some of its series' files make; None where they make other images."""
+    mine = {(plane.path, plane.number, plane.tile) for plane in volume.frames}
+    for other in others:
+        if {(plane.path, plane.number, plane.tile) for plane in other.frames} == mine:
+            return other.tells
+    return None
 
 
 def _item(header: Header, path: Path, frame: str, kind: str, looks: list[Look], shared: str) -> Item:

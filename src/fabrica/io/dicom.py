@@ -227,6 +227,9 @@ def _count(found: Arranged) -> str:
 
 def _parted(frame: str, series: Iterable[str]) -> tuple[str, str]:
     """A frame as (series, what tells the image of it)."""
+    for uid in sorted(series, key=len, reverse=True):  # a name given at de-identification may hold a colon itself
+        if frame == uid or frame.startswith(f"{uid}:"):
+            return uid, frame[len(uid) + 1 :]
     uid, colon, tells = frame.partition(":")
     if colon:
         return uid, tells
@@ -259,16 +262,28 @@ def series_below(folder: Path) -> dict[str, Arranged]:
 
 @lru_cache(maxsize=4)
 def _series_of(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> dict[str, Arranged]:
-    """By series, of files that have not changed: every row of a manifest may come from one large folder."""
+    """By series, of files that have not changed: every row of a manifest may come from one large folder. Files whose
+    header cannot be read belong to none; where there are no others, the first says why."""
     headers: dict[str, list[Header]] = {}
+    unreadable: list[ReadError] = []
     for name, _, _ in stamps:
         path = Packed(name) if folder.is_file() else Path(name)
         if path.name.upper() != "DICOMDIR" and is_dicom(path):
-            header = read_header(path)
-            nameless = "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
-            headers.setdefault(header.get("SeriesInstanceUID") or nameless, []).append(header)
+            try:
+                header = read_header(path)
+            except ReadError as error:
+                unreadable.append(error)
+                continue
+            headers.setdefault(series_name(header, folder), []).append(header)
+    if unreadable and not headers:
+        raise unreadable[0]
     arranged = {uid: arrange(several) for uid, several in headers.items()}
     return {uid: found for uid, found in arranged.items() if found.volumes} or arranged
+
+
+def series_name(header: Header, folder: Path) -> str:
+    """What the series of a file in or below a folder is called by there."""
+    return header.get("SeriesInstanceUID") or "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
 
 
 def _cut(data: Float32, of: Any) -> Float32:

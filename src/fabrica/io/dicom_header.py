@@ -48,7 +48,10 @@ WANTED = (
     "RescaleType", "Units", "DecayCorrection", "GridFrameOffsetVector", "DoseGridScaling", "DoseUnits",
     "BurnedInAnnotation", "PhaseNumber", "AcquisitionContrast", "TemporalPositionTimeOffset", "EnergyWindowNumber",
     "NumberOfSlices", "ActualCardiacTriggerDelayTime", "SegmentationType", "SegmentNumber", "SegmentLabel",
-    "ReferencedSegmentNumber",
+    "ReferencedSegmentNumber", "FrameReferenceTime", "FrameReferenceDateTime", "ImageIndex", "CorrectedImage",
+    "DerivationDescription", "ImageComments", "FrameComments", "ReconstructionDiameter", "FilterType",
+    "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentNumber", "InversionTimes", "VelocityEncodingDirection",
+    "VelocityEncodingMinimumValue", "NominalPercentageOfRespiratoryPhase", "NominalRespiratoryTriggerDelayTime",
 )  # fmt: skip
 """Keywords of what is asked of a header; `Header.values` holds those that are there."""
 
@@ -83,7 +86,8 @@ MACROS = (
     "CTImageFrameTypeSequence", "PETFrameTypeSequence", "XRay3DFrameTypeSequence", "MREchoSequence",
     "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "PixelValueTransformationSequence",
     "CardiacSynchronizationSequence", "MRTimingAndRelatedParametersSequence", "TemporalPositionSequence",
-    "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence",
+    "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence", "MRModifierSequence",
+    "MRVelocityEncodingSequence", "ContrastBolusUsageSequence", "RespiratorySynchronizationSequence",
     "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence",
     "SegmentIdentificationSequence",
 )  # fmt: skip

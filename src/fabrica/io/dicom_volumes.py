@@ -22,6 +22,7 @@ from fabrica.errors import ReadError
 from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
 from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
+from fabrica.io.dicom_keywords import LOSSY
 from fabrica.io.dicom_kinds import kind_of
 from fabrica.io.dicom_segments import SEGMENTATIONS, label_of, left_out, not_drawn, on_one_grid, segments_of
 
@@ -115,18 +116,20 @@ def _order(header: Header) -> tuple[Any, ...]:
         header.get("SeriesInstanceUID"),
         float("inf") if instance is None else instance,
         header.get("SOPInstanceUID"),
+        -header.size,  # of copies the one that is not cut short
         str(header.path),
     )
 
 
 def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
-    """Without files that say all the same as another one, their own UID included: the same file twice."""
+    """Without files that say all the same as another one, their own UID included: the same file twice, or encoded in
+    another way without loss."""
     kept: list[Header] = []
     known: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
         uid = header.get("SOPInstanceUID")
         same = (
-            other.values == header.values and other.of_frames == header.of_frames and other.length == header.length
+            other.values == header.values and other.of_frames == header.of_frames and _same_pixels(other, header)
             for other in known[uid]
         )
         if uid and any(same):
@@ -134,6 +137,11 @@ def _without_copies(headers: list[Header]) -> tuple[list[Header], int]:
         known[uid].append(header)
         kept.append(header)
     return kept, len(headers) - len(kept)
+
+
+def _same_pixels(a: Header, b: Header) -> bool:
+    """Whether files of the same instance hold the same pixels, as far as headers can tell."""
+    return a.length == b.length if a.syntax == b.syntax else not {a.syntax, b.syntax} & LOSSY.keys()
 
 
 @dataclass
@@ -218,7 +226,7 @@ def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
     groups = [group]
     for rule in RULES:
         groups = [part for each in groups for part in _apply(rule, each, index)]
-    finished = [part for each in groups for part in (_by_number(each, index) if repeated(each.planes) else [each])]
+    finished = [part for each in groups for part in _by_number(each, index)]
     for each in finished:
         extra = _extra(each.planes, index) if repeated(each.planes) else []
         if extra:
@@ -264,8 +272,8 @@ def _volume(kind: str, planes: Sequence[Plane], chain: tuple[tuple[str, str], ..
 
 def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
     """Which place each plane lies at, counted along the common normal. Planes that lie nearer to one another than a
-    small share of the distance between slices are repeats of one place, as motion correction and rounding leave them:
-    if there are as many at each."""
+    small share of the distance between slices, and of their thickness, are repeats of one place, as motion correction
+    and rounding leave them: if there are as many at each. Slabs far from one another hold slices, not repeats."""
     depths = np.array([frame.place.depth for _, frame in planes])
     order = np.argsort(depths, kind="stable")
     steps = np.diff(depths[order])
@@ -273,7 +281,8 @@ def _positions(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
     exact[order[1:]] = np.cumsum(steps >= SAME_POSITION)
     # the largest jump in the sizes of steps parts what is jitter from what is a distance
     sizes = np.sort(steps[steps >= SAME_POSITION])
-    jumps = np.flatnonzero(sizes[:-1] < JITTER * sizes[1:])
+    thinnest = min(frame.place.thickness for _, frame in planes)
+    jumps = np.flatnonzero((sizes[:-1] < JITTER * sizes[1:]) & (sizes[:-1] < JITTER * thinnest))
     for k in jumps[::-1]:
         near = np.zeros(len(depths), dtype=np.int64)
         near[order[1:]] = np.cumsum(steps > sizes[k])
@@ -290,7 +299,8 @@ class Rule:
     name    what the images are called by: "echo".
     value   of a plane; "" where its header does not say.
     ranked  images are called by their number in order of the value, not by the value itself.
-    strong  images that differ in it are different even where none lies at the place of another.
+    strong  images that differ in it are different even where none lies at the place of another, unless they are parts
+            of one even volume that follow one another.
     """
 
     name: str
@@ -303,7 +313,8 @@ def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by the rule, or as it is where that does not make whole images."""
     places = {index[id(plane)] for plane in group.planes}
     before = len(group.planes) - len(places)
-    if not (before or rule.strong):
+    even = not before and _evenly(_depths(group.planes, index))
+    if even and not rule.strong:
         return [group]
     parts = _parted(group.planes, lambda plane: rule.value(*plane))
     if len(parts) < 2:
@@ -312,11 +323,55 @@ def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     after = sum(n - of for n, of in sizes)
     if before:
         whole = sum(n for n, of in sizes if of > WHOLE * len(places))
-        if after >= before or whole < WHOLE * len(group.planes):
-            return [group]
-    elif min(n for n, _ in sizes) < 2:
+        enough = after < before and whole >= WHOLE * len(group.planes)
+    elif rule.strong:
+        enough = min(n for n, _ in sizes) > 1 and not (even and not _overlap(list(parts.values()), index))
+    else:
+        enough = False
+    if not enough and not _are_volumes(list(parts.values()), index):
         return [group]
     return _called(group, rule.name, parts, rule.ranked)
+
+
+def _depths(planes: Iterable[Plane], index: dict[int, Any]) -> npt.NDArray[np.float64]:
+    """Where the places of planes lie along their normal, sorted; each once."""
+    return np.sort(list({index[id(plane)]: plane[1].place.depth for plane in planes}.values()))
+
+
+def _evenly(depths: npt.NDArray[np.float64]) -> bool:
+    steps = np.diff(depths)
+    return len(steps) < 2 or bool(np.ptp(steps) <= 0.1 * float(np.median(steps)))
+
+
+def _overlap(parts: Sequence[Sequence[Plane]], index: dict[int, Any]) -> bool:
+    """Whether some part begins before another has ended."""
+    ends = sorted((depths[0], depths[-1]) for depths in (_depths(part, index) for part in parts))
+    return any(start < end + SAME_POSITION for (_, end), (start, _) in pairwise(ends))
+
+
+def _are_volumes(parts: Sequence[Sequence[Plane]], index: dict[int, Any]) -> bool:
+    """Whether parts are volumes by where they lie, although they reach over different places, as where the patient
+    was followed or slabs overlap: each has slices at one and the same distance, lost ones aside. Packages of one
+    volume whose slices lie between one another are none: together they are even."""
+    depths = [_depths(part, index) for part in parts]
+    if any(len(own) < len(part) or len(own) < 3 for own, part in zip(depths, parts, strict=True)):
+        return False
+    steps = [np.diff(own) for own in depths]
+    step = float(np.median([np.median(own) for own in steps]))
+    for own in steps:
+        multiples = np.rint(own / step)
+        if multiples.min() < 1 or np.abs(own / step - multiples).max() > 0.1:
+            return False
+    if not _overlap(parts, index):
+        return False
+    together = _depths([plane for part in parts for plane in part], index)
+    if len(together) < sum(map(len, parts)):
+        return True
+    said = parts[0][0][1].place.between
+    if said:
+        return abs(said / step - 1) < 0.1
+    pitch = np.diff(together) * len(parts) / step
+    return float(np.mean(np.abs(pitch - 1) < 0.05)) < 0.5
 
 
 def _split_by(group: _Group, name: str, value: Callable[[Plane], str]) -> list[_Group]:
@@ -462,8 +517,9 @@ RULES = (
     Rule(
         "phase", _said("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"), ranked=True
     ),
-    Rule("volume", _file, ranked=True),
+    Rule("volume", _file, ranked=True, strong=True),
     Rule("time", _said("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"), ranked=True),
+    Rule("time", _said("FrameReferenceDateTime", "FrameReferenceTime"), ranked=True),
     Rule("time", _said("ContentTime", "SeriesTime"), ranked=True),
 )
 """In the order in which they are tried."""
@@ -471,34 +527,75 @@ RULES = (
 
 def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by what orders the planes of each place: their time, where images then follow one another; else
-    their numbers; else their time all the same; else the folders they lie in, where these hold the same places. As it
-    is where none of these tells."""
+    their numbers; else their time all the same; else whatever else headers say, where that makes whole images; else
+    the folders they lie in, where these hold the same places. As it is where none of these tells, or where no place
+    comes twice and slices are even."""
+    depths = _depths(group.planes, index)
+    again = len(depths) < len(group.planes)
+    if not again and _evenly(depths):
+        return [group]
+    numbered = _numbers_tell(group.planes)
+    runs = _runs(group.planes, index) if numbered else []
+    if not again:
+        return _numbered(group, "volume", runs) if runs else [group]
     at: dict[Any, list[Plane]] = defaultdict(list)
     for plane in group.planes:
         at[index[id(plane)]].append(plane)
-    times = [_time_of("TriggerTime"), _time_of("FrameAcquisitionDateTime", "AcquisitionTime"), _time_of("ContentTime")]
-    ranks = [(key, ranked) for key in times if (ranked := _ranked(at, key))]
+    if len(at) == 1:  # nothing could be mixed
+        return _numbered(group, "time", [[plane] for plane in sorted(group.planes, key=lambda p: _acquired([p]))])
+    ranks = [(key, ranked) for key in _ORDERING if (ranked := _ranked(at, key))]
     for key, ranked in ranks:
         ends = [[key(*plane) or 0.0 for plane in planes] for planes in ranked]
         if all(max(one) < min(next_) for one, next_ in pairwise(ends)):
             return _numbered(group, "time", ranked)
-    of_file: dict[Path, set[Any]] = defaultdict(set)
-    for header, frame in group.planes:
-        if header.frames > 1:
-            of_file[header.path].add(frame.place.depth)
-    ordered = all(len(depths) == 1 for depths in of_file.values())  # of several places, no standard says the order
-    numbers_ = [_instance(*plane) for plane in group.planes]
-    if ordered and None not in numbers_ and len(set(numbers_)) == len(numbers_):
+    if numbered:
         for volumes in (_volume_major(group.planes, index, len(at)), _place_major(group.planes, at)):
             if volumes:
                 return _numbered(group, "volume", volumes)
-    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if ordered else []):
+    for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if numbered else []):
         if ranked:
             return _numbered(group, "time", ranked)
+    if runs:
+        return _numbered(group, "volume", runs)
+    for keyword in sorted({keyword for _, frame in group.planes for keyword in frame.values}):
+        parts = _parted(group.planes, _said_of(keyword))
+        if len(parts) > 1 and all(_is_whole(part, index, len(at)) for part in parts.values()):
+            return _called(group, keyword, parts, ranked=False)
     by_folder = list(_parted(group.planes, lambda plane: str(plane[0].path.parent)).values())
     if len(by_folder) > 1 and all(sorted(index[id(p)] for p in part) == sorted(at) for part in by_folder):
         return _numbered(group, "folder", sorted(by_folder, key=_acquired))
     return [group]
+
+
+def _numbers_tell(planes: Sequence[Plane]) -> bool:
+    """Whether instance numbers order planes: of several places in one file no standard says in which order they are."""
+    of_file: dict[Path, set[Any]] = defaultdict(set)
+    for header, frame in planes:
+        if header.frames > 1:
+            of_file[header.path].add(frame.place.depth)
+    found = [_instance(*plane) for plane in planes]
+    single = all(len(depths) == 1 for depths in of_file.values())
+    return single and None not in found and len(set(found)) == len(found)
+
+
+def _is_whole(part: Sequence[Plane], index: dict[int, Any], places: int) -> bool:
+    """Whether planes are one at each of the places, or at least three at even distances."""
+    depths = _depths(part, index)
+    return len(depths) == len(part) and (len(part) == places or (len(part) > 2 and _evenly(depths)))
+
+
+def _said_of(keyword: str) -> Callable[[Plane], str]:
+    return lambda plane: plane[1].text(keyword)
+
+
+def _runs(planes: Sequence[Plane], index: dict[int, Any]) -> list[list[Plane]]:
+    """The images of planes whose numbers lead through one after the other, wherever each begins; [] where they do
+    not."""
+    ordered = sorted(planes, key=lambda plane: _instance(*plane) or 0.0)
+    steps = np.diff([plane[1].place.depth for plane in ordered])
+    back = np.flatnonzero(steps * np.sign(np.median(steps)) < SAME_POSITION) + 1
+    runs = [list(ordered[start:end]) for start, end in pairwise([0, *map(int, back), len(ordered)])]
+    return runs if len(runs) > 1 and _are_volumes(runs, index) else []
 
 
 def _numbered(group: _Group, name: str, volumes: Sequence[list[Plane]]) -> list[_Group]:
@@ -568,11 +665,22 @@ def _counted(
     return [volumes[image] for image in sorted(volumes)]
 
 
-def _time_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
+def _number_of(*keywords: str) -> Callable[[Header, Frame], float | None]:
     def value(header: Header, frame: Frame) -> float | None:
         return number(frame.text(*keywords))
 
     return value
+
+
+_ORDERING = (
+    _number_of("TriggerTime"),
+    _number_of("FrameAcquisitionDateTime", "AcquisitionTime"),
+    _number_of("FrameReferenceDateTime", "FrameReferenceTime"),
+    _number_of("ContentTime"),
+    _number_of("FrameAcquisitionNumber", "ImageIndex"),
+    *(_number_of(f"{DIMENSION}{k}") for k in range(1, 9)),
+)
+"""What orders the planes of one place."""
 
 
 def _parallel(group: _Group) -> list[_Group]:
