@@ -16,7 +16,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.io.dicom import is_dicom, read_dicom, read_series
-from fabrica.io.dicom_header import by_pydicom, read_header
+from fabrica.io.dicom_header import read_header
+from fabrica.io.dicom_unusual import by_pydicom
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data")) / "dicom_pydicom"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no DICOM collection at {DATA}; set FABRICA_DATA")

@@ -14,7 +14,8 @@ from fabrica import io as fio
 from fabrica.data.scan import scan
 from fabrica.errors import ReadError
 from fabrica.image import Image
-from fabrica.io.dicom_header import by_pydicom, read_header
+from fabrica.io.dicom_header import read_header
+from fabrica.io.dicom_unusual import by_pydicom
 from tests.io import series as make
 from tests.io.segmentation import NAMES, frames_of, masks, segmentation
 from tests.io.test_dicom_series import QUICK, everything, folder

@@ -23,7 +23,7 @@ from fabrica.data.sources import ALL, MASK, NO_PICTURES, PHANTOM, every_picture,
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.memorisation import GRIDS, shrunk
 from fabrica.image import Float32, Image
-from fabrica.io.dicom_file import is_dicom
+from fabrica.io.dicom_mark import is_dicom
 from fabrica.recipe import DataConfig
 from fabrica.track import read_log
 

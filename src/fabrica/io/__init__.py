@@ -262,7 +262,7 @@ def format_of(path: str | Path) -> str:
 
     Raises ReadError for others.
     """
-    from fabrica.io.dicom import is_dicom
+    from fabrica.io.dicom_mark import is_dicom
     from fabrica.io.raster import raster_kind
 
     path = Path(path)
@@ -361,7 +361,7 @@ def _complaint(path: Path, head: bytes) -> str:
 
 
 def _holds_dicom(archive: Path) -> bool:
-    from fabrica.io.dicom import is_dicom
+    from fabrica.io.dicom_mark import is_dicom
     from fabrica.io.packed import members
 
     return any(is_dicom(member) for member in members(archive))

@@ -17,19 +17,19 @@ from fabrica.errors import ReadError, UsageError, did_you_mean
 from fabrica.image import Array, Float32, Image
 from fabrica.io import budget as memory
 from fabrica.io.budget import DEFAULT_BUDGET
-from fabrica.io.dicom_file import OpenDicom, guarded, is_dicom, opened
+from fabrica.io.dicom_file import OpenDicom, guarded, opened
 from fabrica.io.dicom_frames import EMPTY, GUESSED, Frame, frames_of
 from fabrica.io.dicom_geometry import stack
 from fabrica.io.dicom_header import Header, read_header
+from fabrica.io.dicom_kinds import is_colour
+from fabrica.io.dicom_mark import is_dicom
 from fabrica.io.dicom_pixels import check_budget, decode_frames
-from fabrica.io.dicom_segments import SEGMENTATIONS
 from fabrica.io.dicom_values import Physical, physical, unit_and_factor
-from fabrica.io.dicom_volumes import Arranged, Volume, arrange
+from fabrica.io.dicom_volumes import Arranged, Volume, arrange, series_name
 from fabrica.io.packed import Packed, as_path, members
 
 __all__ = ["frames_below", "frames_in", "is_dicom", "read_dicom", "read_folder", "read_series", "read_volume"]
 
-NAMELESS = "nameless"  # what a series without SeriesInstanceUID is called by
 _ABOUT = {"age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}  # what a model may be told of an image
 _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 _NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
@@ -281,21 +281,9 @@ def _series_of(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> dict[s
     return {uid: found for uid, found in arranged.items() if found.volumes} or arranged
 
 
-def series_name(header: Header, folder: Path) -> str:
-    """What the series of a file in or below a folder is called by there."""
-    return header.get("SeriesInstanceUID") or "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
-
-
 def _cut(data: Float32, of: Any) -> Float32:
     part: Float32 = np.moveaxis(of(np.moveaxis(data, 0, -1)), -1, 0)
     return part
-
-
-def is_colour(header: Header) -> bool:
-    """Whether the image has three channels."""
-    if header.get("SOPClassUID") in SEGMENTATIONS:  # the palette of a label map says how to show its numbers
-        return False
-    return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
 def _whole(

@@ -21,22 +21,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from pydicom.valuerep import VR
 
 from fabrica.errors import FabricaError, ReadError
 from fabrica.io import budget as memory
-from fabrica.io.packed import as_path
+from fabrica.io.dicom_header import shown, text_of
+from fabrica.io.dicom_mark import KNOWN_VR, PIXEL_KEYWORDS, is_dicom
 
-PIXEL_KEYWORDS = {
-    0x7FE00008: "FloatPixelData",
-    0x7FE00009: "DoubleFloatPixelData",
-    0x7FE00010: "PixelData",
-}
-UNDEFINED_LENGTH = 0xFFFFFFFF
 _HEADER_BYTES = 16 * 2**20  # inflated of a deflated file when only its header is asked for
 _MAX_READS = 10_000_000  # one element costs two or three; beyond this a header is an attack on time
-_LONG_VR = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-_KNOWN_VR = {str(vr).encode() for vr in VR if len(str(vr)) == 2}
 
 
 class BoundedFile:
@@ -172,7 +164,7 @@ def _pixel_element(dataset: Dataset, source: BoundedFile) -> PixelElement | None
     head = source.read(8)
     if len(head) < 8:
         return None
-    if implicit or head[4:6] not in _KNOWN_VR:  # some writers change to implicit VR half way
+    if implicit or head[4:6] not in KNOWN_VR:  # some writers change to implicit VR half way
         group, element, length = Struct(order + "HHL").unpack(head)
         vr = b""
     else:
@@ -181,48 +173,6 @@ def _pixel_element(dataset: Dataset, source: BoundedFile) -> PixelElement | None
         length = Struct(order + "L").unpack(tail)[0] if len(tail) == 4 else 0
     keyword = PIXEL_KEYWORDS.get(group << 16 | element)
     return PixelElement(keyword, vr.decode("ascii", "replace"), length) if keyword else None
-
-
-def is_dicom(path: Path | str) -> bool:
-    """True for a file with the DICM mark, or one that starts like a data set without it (group 2 or 8).
-
-    Only the first kilobyte is read. Text never passes: a data set starts with bytes below 9.
-    """
-    try:
-        with as_path(path).open("rb") as file:
-            head = file.read(1024)
-            size = file.seek(0, os.SEEK_END)
-    except OSError:
-        return False
-    if head[128:132] == b"DICM":
-        return True
-    return any(_starts_a_dataset(head, size, order) for order in "<>")
-
-
-def _starts_a_dataset(head: bytes, size: int, order: str) -> bool:
-    """Two elements with rising tags and lengths that fit the file, or one that fills it exactly."""
-    position, last_tag, elements = 0, 0, 0
-    while position + 8 <= len(head):
-        group, element, vr, short = Struct(order + "HH2sH").unpack_from(head, position)
-        tag = group << 16 | element
-        if tag <= last_tag or (elements == 0 and group not in (0x0002, 0x0008)):
-            return False
-        if vr in _KNOWN_VR and vr in _LONG_VR:
-            if position + 12 > len(head):
-                break
-            start, length = position + 12, Struct(order + "L").unpack_from(head, position + 8)[0]
-        elif vr in _KNOWN_VR:
-            start, length = position + 8, short
-        else:
-            start, length = position + 8, Struct(order + "L").unpack_from(head, position + 4)[0]
-        if length == UNDEFINED_LENGTH and element:
-            return elements > 0 or head[start : start + 4] in (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-        if start + length > size:
-            return False
-        position, last_tag, elements = start + length, tag, elements + 1
-        if elements == 2:
-            return True
-    return elements == 1 and position >= min(size, len(head))
 
 
 def attribute(dataset: Dataset, frame: int, group: str, keyword: str) -> Any:
@@ -237,3 +187,19 @@ def attribute(dataset: Dataset, frame: int, group: str, keyword: str) -> Any:
         if macro and macro[0].get(keyword) is not None:
             return macro[0].get(keyword)
     return dataset.get(keyword)
+
+
+def as_text(value: Any, kind: str = "") -> str:
+    """A pydicom value as text, several joined by a backslash."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return text_of(value, kind, b"") if kind else value.decode("latin-1")
+    if kind == "AT":
+        several = [value] if isinstance(value, int) else list(value)
+        return "\\".join(f"{int(v):08X}" for v in several)
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        original = getattr(value, "original_string", None)  # of a decimal or integer string
+        plain = original if isinstance(original, str) else value
+        return shown(plain) if isinstance(plain, float) else str(plain).strip(" \0\r\n\t")
+    return "\\".join(as_text(v) for v in value).strip("\\ ")

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from fabrica.image import Float64
-from fabrica.io.dicom_file import attribute
-from fabrica.io.dicom_header import as_text
 
 SAME_POSITION = 1e-3  # mm: slices nearer than this are one
 UNEVEN = 0.05  # of the distance between slices: a slice further off its even place has its own
@@ -50,18 +47,9 @@ class Place:
         return 0.0 if self.position is None else float(self.position @ self.normal)
 
 
-def place(dataset: Dataset, frame: int, notes: list[str]) -> Place:
-    """The place of one frame (from 0). What is missing or nonsensical is noted and replaced by a default."""
-    groups = {
-        "ImageOrientationPatient": "PlaneOrientationSequence",
-        "ImagePositionPatient": "PlanePositionSequence",
-        **dict.fromkeys((*_SPACINGS, *_THICKNESSES), "PixelMeasuresSequence"),
-    }
-    return place_of({name: as_text(attribute(dataset, frame, group, name)) for name, group in groups.items()}, notes)
-
-
 def place_of(values: Mapping[str, str], notes: list[str]) -> Place:
-    """The same of what a header says of one frame in text (`fabrica.io.dicom_header.Header.frame`)."""
+    """The place of one frame of which a header says this in text (`fabrica.io.dicom_header.Header.frame`). What is
+    missing or nonsensical is noted and replaced by a default."""
     turned = values.get("ImageOrientationPatient", "")
     position = numbers(values.get("ImagePositionPatient", ""), 3)
     spacing = _spacing(values, notes)

@@ -14,46 +14,51 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO, Final
 
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-)
-
 from fabrica.io.budget import DEFAULT_BUDGET
-from fabrica.io.dicom_file import PIXEL_KEYWORDS, UNDEFINED_LENGTH, opened
+from fabrica.io.dicom_mark import LONG_VR, PIXEL_KEYWORDS, SHORT_VR, UNDEFINED_LENGTH
 from fabrica.io.packed import as_path
 
 Values = dict[str, str]
 Raw = dict[int, Any]  # tag -> (VR, begin, length), or of a sequence that is wanted a list of such
 
-WANTED = (
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "AcquisitionDate", "SeriesDate",
-    "SeriesTime", "AcquisitionTime", "AcquisitionDateTime", "ContentTime", "Modality", "ConversionType",
-    "Manufacturer", "SeriesDescription", "PatientID", "PatientSex", "PatientAge", "PatientWeight",
-    "BodyPartExamined", "ScanningSequence", "SequenceName", "SliceThickness", "KVP", "RepetitionTime", "EchoTime",
-    "InversionTime", "EchoNumbers", "SpacingBetweenSlices", "ProtocolName", "TriggerTime", "NominalInterval",
-    "FlipAngle", "ViewPosition", "FrameTime", "ConvolutionKernel", "EffectiveEchoTime", "DiffusionBValue",
-    "DiffusionGradientOrientation", "DiffusionDirectionality", "ComplexImageComponent", "FrameType",
-    "NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase", "ASLContext", "StudyInstanceUID",
-    "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber", "ImagePositionPatient",
-    "ImageOrientationPatient", "TemporalPositionIdentifier", "TemporalPositionIndex", "StackID",
-    "InStackPositionNumber", "DimensionIndexValues", "FrameAcquisitionDateTime", "FrameAcquisitionNumber",
-    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "FrameIncrementPointer", "Rows", "Columns",
-    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "BitsAllocated", "BitsStored",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope",
-    "RescaleType", "Units", "DecayCorrection", "GridFrameOffsetVector", "DoseGridScaling", "DoseUnits",
-    "BurnedInAnnotation", "PhaseNumber", "AcquisitionContrast", "TemporalPositionTimeOffset", "EnergyWindowNumber",
-    "NumberOfSlices", "ActualCardiacTriggerDelayTime", "SegmentationType", "SegmentNumber", "SegmentLabel",
-    "ReferencedSegmentNumber", "FrameReferenceTime", "FrameReferenceDateTime", "ImageIndex", "CorrectedImage",
-    "DerivationDescription", "ImageComments", "FrameComments", "ReconstructionDiameter", "FilterType",
-    "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentNumber", "InversionTimes", "VelocityEncodingDirection",
-    "VelocityEncodingMinimumValue", "NominalPercentageOfRespiratoryPhase", "NominalRespiratoryTriggerDelayTime",
-)  # fmt: skip
-"""Keywords of what is asked of a header; `Header.values` holds those that are there."""
+WANTED = {
+    "SpecificCharacterSet": 0x00080005, "ImageType": 0x00080008, "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018, "AcquisitionDate": 0x00080022, "SeriesDate": 0x00080021, "SeriesTime": 0x00080031,
+    "AcquisitionTime": 0x00080032, "AcquisitionDateTime": 0x0008002A, "ContentTime": 0x00080033,
+    "Modality": 0x00080060, "ConversionType": 0x00080064, "Manufacturer": 0x00080070,
+    "SeriesDescription": 0x0008103E, "PatientID": 0x00100020, "PatientSex": 0x00100040, "PatientAge": 0x00101010,
+    "PatientWeight": 0x00101030, "BodyPartExamined": 0x00180015, "ScanningSequence": 0x00180020,
+    "SequenceName": 0x00180024, "SliceThickness": 0x00180050, "KVP": 0x00180060, "RepetitionTime": 0x00180080,
+    "EchoTime": 0x00180081, "InversionTime": 0x00180082, "EchoNumbers": 0x00180086,
+    "SpacingBetweenSlices": 0x00180088, "ProtocolName": 0x00181030, "TriggerTime": 0x00181060,
+    "NominalInterval": 0x00181062, "FlipAngle": 0x00181314, "ViewPosition": 0x00185101, "FrameTime": 0x00181063,
+    "ConvolutionKernel": 0x00181210, "EffectiveEchoTime": 0x00189082, "DiffusionBValue": 0x00189087,
+    "DiffusionGradientOrientation": 0x00189089, "DiffusionDirectionality": 0x00189075,
+    "ComplexImageComponent": 0x00089208, "FrameType": 0x00089007, "NominalCardiacTriggerDelayTime": 0x00209153,
+    "NominalPercentageOfCardiacPhase": 0x00209241, "ASLContext": 0x00189257, "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E, "SeriesNumber": 0x00200011, "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013, "ImagePositionPatient": 0x00200032, "ImageOrientationPatient": 0x00200037,
+    "TemporalPositionIdentifier": 0x00200100, "TemporalPositionIndex": 0x00209128, "StackID": 0x00209056,
+    "InStackPositionNumber": 0x00209057, "DimensionIndexValues": 0x00209157, "FrameAcquisitionDateTime": 0x00189074,
+    "FrameAcquisitionNumber": 0x00209156, "SamplesPerPixel": 0x00280002, "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008, "FrameIncrementPointer": 0x00280009, "Rows": 0x00280010, "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030, "ImagerPixelSpacing": 0x00181164, "NominalScannedPixelSpacing": 0x00182010,
+    "BitsAllocated": 0x00280100, "BitsStored": 0x00280101, "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120, "PixelPaddingRangeLimit": 0x00280121, "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053, "RescaleType": 0x00281054, "Units": 0x00541001, "DecayCorrection": 0x00541102,
+    "GridFrameOffsetVector": 0x3004000C, "DoseGridScaling": 0x3004000E, "DoseUnits": 0x30040002,
+    "BurnedInAnnotation": 0x00280301, "PhaseNumber": 0x00200015, "AcquisitionContrast": 0x00089209,
+    "TemporalPositionTimeOffset": 0x0020930D, "EnergyWindowNumber": 0x00540308, "NumberOfSlices": 0x00540081,
+    "ActualCardiacTriggerDelayTime": 0x00209252, "SegmentationType": 0x00620001, "SegmentNumber": 0x00620004,
+    "SegmentLabel": 0x00620005, "ReferencedSegmentNumber": 0x0062000B, "FrameReferenceTime": 0x00541300,
+    "FrameReferenceDateTime": 0x00189151, "ImageIndex": 0x00541330, "CorrectedImage": 0x00280051,
+    "DerivationDescription": 0x00082111, "ImageComments": 0x00204000, "FrameComments": 0x00209158,
+    "ReconstructionDiameter": 0x00181100, "FilterType": 0x00181160, "ScanOptions": 0x00180022,
+    "ContrastBolusAgent": 0x00180010, "ContrastBolusAgentNumber": 0x00189337, "InversionTimes": 0x00189079,
+    "VelocityEncodingDirection": 0x00189090, "VelocityEncodingMinimumValue": 0x00189091,
+    "NominalPercentageOfRespiratoryPhase": 0x00209245, "NominalRespiratoryTriggerDelayTime": 0x00209255,
+}  # fmt: skip
+"""Keyword -> tag of what is asked of a header; `Header.values` holds those that are there."""
 
 PRIVATE = {
     ("SIEMENS MR HEADER", 0x0019, 0x0A): "SiemensMosaicImages",
@@ -80,39 +85,41 @@ PRIVATE = {
 }
 """(private creator, group, element) -> our name of it."""
 
-MACROS = (
-    "PlanePositionSequence", "PlanePositionVolumeSequence", "PlaneOrientationSequence",
-    "PlaneOrientationVolumeSequence", "PixelMeasuresSequence", "FrameContentSequence", "MRImageFrameTypeSequence",
-    "CTImageFrameTypeSequence", "PETFrameTypeSequence", "XRay3DFrameTypeSequence", "MREchoSequence",
-    "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "PixelValueTransformationSequence",
-    "CardiacSynchronizationSequence", "MRTimingAndRelatedParametersSequence", "TemporalPositionSequence",
-    "CTXRayDetailsSequence", "CTReconstructionSequence", "MRArterialSpinLabelingSequence", "MRModifierSequence",
-    "MRVelocityEncodingSequence", "ContrastBolusUsageSequence", "RespiratorySynchronizationSequence",
-    "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence",
-    "SegmentIdentificationSequence",
-)  # fmt: skip
+MACROS = {
+    "PlanePositionSequence": 0x00209113, "PlanePositionVolumeSequence": 0x0020930E,
+    "PlaneOrientationSequence": 0x00209116, "PlaneOrientationVolumeSequence": 0x0020930F,
+    "PixelMeasuresSequence": 0x00289110, "FrameContentSequence": 0x00209111, "MRImageFrameTypeSequence": 0x00189226,
+    "CTImageFrameTypeSequence": 0x00189329, "PETFrameTypeSequence": 0x00189751,
+    "XRay3DFrameTypeSequence": 0x00189504, "MREchoSequence": 0x00189114, "MRDiffusionSequence": 0x00189117,
+    "DiffusionGradientDirectionSequence": 0x00189076, "PixelValueTransformationSequence": 0x00289145,
+    "CardiacSynchronizationSequence": 0x00189118, "MRTimingAndRelatedParametersSequence": 0x00189112,
+    "TemporalPositionSequence": 0x00209310, "CTXRayDetailsSequence": 0x00189325,
+    "CTReconstructionSequence": 0x00189314, "MRArterialSpinLabelingSequence": 0x00189251,
+    "MRModifierSequence": 0x00189115, "MRVelocityEncodingSequence": 0x00189197,
+    "ContrastBolusUsageSequence": 0x00189341, "RespiratorySynchronizationSequence": 0x00209253,
+    "UnassignedSharedConvertedAttributesSequence": 0x00209170,
+    "UnassignedPerFrameConvertedAttributesSequence": 0x00209171, "SegmentIdentificationSequence": 0x0062000A,
+}  # fmt: skip
 """Sequences of a functional group whose elements say something of a frame."""
 
 _SHARED: Final = 0x52009229
 _PER_FRAME: Final = 0x52009230
-_UIH_TILES: Final = 0x00651051
+UIH_TILES: Final = 0x00651051
 _DETECTORS: Final = 0x00540022  # where slices of nuclear medicine lie
 _DIMENSIONS: Final = 0x00209222
 _SEGMENTS: Final = 0x00620002
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV", b"SQ"}
-_SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
-          b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
 _BLANK = " \0\r\n\t"
-_LATIN = ("iso8859",)
-_DELIMITERS = {ord(c) for c in "\\\n\r\t\f"}
 _REPEATED = 96  # bytes of a value that is likely to come again
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
-_KEYWORD_OF: Final = {tag: keyword for keyword in WANTED if (tag := tag_for_keyword(keyword)) is not None}
-_MACRO_TAGS: Final = frozenset(tag for keyword in MACROS if (tag := tag_for_keyword(keyword)) is not None)
+KEYWORD_OF: Final = {tag: keyword for keyword, tag in WANTED.items()}
+_MACRO_TAGS: Final = frozenset(MACROS.values())
+_CHARACTER_SET: Final = 0x00080005
 _POINTER: Final = 0x00209165  # DimensionIndexPointer
-_TAKEN: Final = frozenset((*_KEYWORD_OF, _POINTER))
+_TAKEN: Final = frozenset((*KEYWORD_OF, _POINTER))
 _PRIVATE_GROUPS = frozenset(group for _, group, _ in PRIVATE)
+_IMPLICIT = "1.2.840.10008.1.2"
+_UNUSUAL_SYNTAXES = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # deflated, big endian
 _HEAD = Struct("<HH2sH").unpack_from
 _LENGTH = Struct("<L").unpack_from
 _TAG_AND_LENGTH = Struct("<HHL").unpack_from
@@ -176,7 +183,11 @@ def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
             _, found = begun(path, file, path.stat().st_size)
     except OSError:
         found = None  # pydicom says it in its own way
-    return found or by_pydicom(path, budget)
+    if found is None:
+        from fabrica.io.dicom_unusual import by_pydicom
+
+        found = by_pydicom(path, budget)
+    return found
 
 
 def begun(path: Path, file: BinaryIO, size: int, first: int = _FIRST) -> tuple[bytes, Header | None]:
@@ -206,9 +217,9 @@ def parse(path: Path, data: bytes, size: int) -> Header:
     try:
         meta, position = _elements(data, 132, len(data), False, frozenset(), until=0x00030000)
         syntax = _syntax(data, meta)
-        if syntax in ("", DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+        if syntax in ("", *_UNUSUAL_SYNTAXES):
             raise _UnusualError
-        implicit = syntax == ImplicitVRLittleEndian
+        implicit = syntax == _IMPLICIT
         raw, _ = _elements(data, position, len(data), implicit, _MACRO_TAGS)
         return _read(path, data, size, syntax, implicit, raw)
     except _UnusualError:
@@ -222,44 +233,24 @@ def _read(path: Path, data: bytes, size: int, syntax: str, implicit: bool, raw: 
     if not pixel and len(data) < size:
         raise _UnusualError
     found = Header(path, {}, syntax=syntax, size=size)
-    charset = _charsets(data, raw)
+    _, begin, length = raw.get(_CHARACTER_SET, (b"", 0, 0))
+    charset = data[begin : begin + length]
     found.values = _values(data, raw, charset, implicit)
     if pixel:
         _, begin, length = raw[pixel]
         found.pixels, found.begin, found.length = PIXEL_KEYWORDS[pixel], begin, length
     found.shared = next(iter(_of_items(data, raw.get(_SHARED, ()), charset, implicit)), {})
     found.of_frames = tuple(_of_items(data, raw.get(_PER_FRAME, ()), charset, implicit))
-    found.tiles = tuple(_of_items(data, raw.get(_UIH_TILES, ()), charset, implicit))
+    found.tiles = tuple(_of_items(data, raw.get(UIH_TILES, ()), charset, implicit))
     found.segments = tuple(_of_items(data, raw.get(_SEGMENTS, ()), charset, implicit))
     for detector in _of_items(data, raw.get(_DETECTORS, ()), charset, implicit):
         found.values = {**detector, **found.values}
     dims = [item.get(_POINTER) for item in raw.get(_DIMENSIONS, ())]
     found.dimensions = tuple("{:04X}{:04X}".format(*Struct("<HH").unpack_from(data, d[1])) for d in dims if d)
-    return _completed(found)
+    return completed(found)
 
 
-def by_pydicom(path: Path, budget: int = DEFAULT_BUDGET) -> Header:
-    """The same, by pydicom: slower, and for all that it can open."""
-    with opened(path, budget, header_only=True) as file:
-        dataset = file.dataset
-        found = Header(path, _of_dataset(dataset), size=path.stat().st_size)
-        found.syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
-        if file.pixels is not None:
-            found.pixels, found.length = file.pixels.keyword, file.pixels.length
-        shared = dataset.get("SharedFunctionalGroupsSequence") or []
-        found.shared = _flat(shared[0]) if len(shared) else {}
-        found.of_frames = tuple(_flat(item) for item in dataset.get("PerFrameFunctionalGroupsSequence") or [])
-        if _UIH_TILES in dataset and dataset[_UIH_TILES].VR == "SQ":
-            found.tiles = tuple(_flat(item) for item in dataset[_UIH_TILES].value)
-        found.segments = tuple(_flat(item) for item in dataset.get("SegmentSequence") or [])
-        for detector in dataset.get("DetectorInformationSequence") or []:
-            found.values = {**_flat(detector), **found.values}
-        pointers = [item.get("DimensionIndexPointer") for item in dataset.get("DimensionIndexSequence") or []]
-        found.dimensions = tuple(f"{pointer:08X}" for pointer in pointers if pointer is not None)
-        return _completed(found)
-
-
-def _completed(found: Header) -> Header:
+def completed(found: Header) -> Header:
     count = found.get("NumberOfFrames")
     found.frames = 0 if not found.pixels else max(1, int(count)) if count.isdigit() else 1
     csa = found.values.pop("SiemensCSA", "")
@@ -280,7 +271,7 @@ def _elements(
     while position + 8 <= stop:
         group, element, vr, length = _HEAD(data, position)
         tag = group << 16 | element
-        if quick and vr in _SHORT and not group & 1:  # most elements are such
+        if quick and vr in SHORT_VR and not group & 1:  # most elements are such
             if tag in _TAKEN:
                 found[tag] = vr, position + 8, length
             position += 8 + length
@@ -293,9 +284,9 @@ def _elements(
             raise _UnusualError
         if implicit:
             length, begin = _LENGTH(data, position + 4)[0], position + 8
-        elif vr in _SHORT:
+        elif vr in SHORT_VR:
             begin = position + 8
-        elif vr in _LONG:
+        elif vr in LONG_VR:
             length, begin = _LENGTH(data, position + 8)[0], position + 12
         else:
             raise _UnusualError
@@ -331,7 +322,7 @@ def _elements(
 
 
 _NOTHING: frozenset[int] = frozenset()
-_TOP = frozenset({_SHARED, _PER_FRAME, _UIH_TILES, _DETECTORS, _DIMENSIONS, _SEGMENTS})
+_TOP = frozenset({_SHARED, _PER_FRAME, UIH_TILES, _DETECTORS, _DIMENSIONS, _SEGMENTS})
 
 
 def _sequence(data: bytes, position: int, stop: int, implicit: bool, macros: frozenset[int]) -> tuple[list[Raw], int]:
@@ -356,7 +347,7 @@ def _sequence(data: bytes, position: int, stop: int, implicit: bool, macros: fro
     return items, position
 
 
-def _of_items(data: bytes, items: Any, charset: tuple[str, ...], implicit: bool) -> list[Values]:
+def _of_items(data: bytes, items: Any, charset: bytes, implicit: bool) -> list[Values]:
     """Items with all that stands in their macros, flat: the first mention of a keyword counts."""
     found = []
     for item in items:
@@ -370,24 +361,30 @@ def _of_items(data: bytes, items: Any, charset: tuple[str, ...], implicit: bool)
     return found
 
 
-def _values(data: bytes, raw: Raw, charset: tuple[str, ...], implicit: bool) -> Values:
+def _values(data: bytes, raw: Raw, charset: bytes, implicit: bool) -> Values:
     names = raw.get(0, {})
     values: Values = {}
     for tag, where in raw.items():
-        keyword = _KEYWORD_OF.get(tag) or names.get(tag)
+        keyword = KEYWORD_OF.get(tag) or names.get(tag)
         if keyword is None or not isinstance(where, tuple):
             continue
         vr, begin, length = where
         kind = str(vr, "latin-1")
         if implicit or kind == "UN":
-            kind = _GUESSED.get(keyword, "LO") if tag in names else dictionary_VR(tag)
-        read = _repeated if length <= _REPEATED else _text
+            kind = GUESSED.get(keyword, "LO") if tag in names else _known_vr(tag)
+        read = _repeated if length <= _REPEATED else text_of
         if text := read(data[begin : begin + length], kind, charset):
             values[keyword] = text
     return values
 
 
-_GUESSED = {
+def _known_vr(tag: int) -> str:
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(tag)
+
+
+GUESSED = {
     "SiemensMosaicImages": "US", "SiemensBValue": "IS", "SiemensDirection": "FD", "SiemensMatrix": "LO",
     "SiemensCSA": "OB", "PhilipsBValue": "FL", "PhilipsDirectionRL": "FL", "PhilipsDirectionAP": "FL",
     "PhilipsDirectionFH": "FL", "PhilipsImageType": "CS", "GEBValue": "IS", "GEImageType": "SS", "GEDirectionX": "DS",
@@ -397,20 +394,20 @@ _GUESSED = {
 """VR of private elements whose file does not say it (implicit VR, or UN)."""
 
 
-def _text(value: bytes, kind: str, charset: tuple[str, ...]) -> str:
+def text_of(value: bytes, kind: str, charset: bytes) -> str:
     """The value of an element of this VR as text."""
     kind = "US" if kind.startswith("US or") else kind
     if kind in _NUMBERS:
         code = _NUMBERS[kind]
         count = len(value) // Struct("<" + code).size
-        return "\\".join(_number(v) for v in Struct(f"<{count}{code}").unpack_from(value))
+        return "\\".join(shown(v) for v in Struct(f"<{count}{code}").unpack_from(value))
     if kind == "AT":
         several = range(0, len(value) - 3, 4)
         return "\\".join("{:04X}{:04X}".format(*Struct("<HH").unpack_from(value, k)) for k in several)
     if kind in ("OB", "OW"):
         return value.decode("latin-1")
     try:
-        text = value.decode("ascii") if value.isascii() else decode_bytes(value, charset, _DELIMITERS)
+        text = value.decode("ascii") if value.isascii() else _decoded(value, charset)
     except (LookupError, ValueError):
         text = value.decode("latin-1")
     return (
@@ -418,10 +415,10 @@ def _text(value: bytes, kind: str, charset: tuple[str, ...]) -> str:
     )
 
 
-_repeated = lru_cache(maxsize=2**12)(_text)  # most of what a header says stands in all others of its series
+_repeated = lru_cache(maxsize=2**12)(text_of)  # most of what a header says stands in all others of its series
 
 
-def _number(value: float) -> str:
+def shown(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.17g}"
 
 
@@ -432,78 +429,25 @@ def _syntax(data: bytes, meta: Raw) -> str:
     return data[begin : begin + length].decode("ascii", "replace").strip(_BLANK).rstrip(". ")
 
 
-def _charsets(data: bytes, raw: Raw) -> tuple[str, ...]:
-    if 0x00080005 not in raw:
-        return _LATIN
-    _, begin, length = raw[0x00080005]
-    return _encodings(data[begin : begin + length])
+def _decoded(value: bytes, charset: bytes) -> str:
+    from pydicom.charset import decode_bytes
+
+    return decode_bytes(value, _encodings(charset), {ord(c) for c in "\\\n\r\t\f"})
 
 
 @lru_cache(maxsize=64)
-def _encodings(names: bytes) -> tuple[str, ...]:
+def _encodings(charset: bytes) -> tuple[str, ...]:
     """Python's names of the character sets, as pydicom has them."""
+    from pydicom.charset import convert_encodings
+
     try:
-        return tuple(convert_encodings([name.strip(" \0") for name in names.decode("ascii", "replace").split("\\")]))
+        return tuple(convert_encodings([name.strip(" \0") for name in charset.decode("ascii", "replace").split("\\")]))
     except Exception:  # an unknown name: pydicom warns or raises, and Latin-1 can read any byte
-        return _LATIN
-
-
-def _flat(item: Dataset) -> Values:
-    """An item of functional groups, flat, as `_of_items`."""
-    values: Values = {}
-    pending = [item]
-    while pending:
-        dataset = pending.pop(0)
-        values = {**_of_dataset(dataset), **values}
-        for keyword in MACROS:
-            inner = dataset.get(keyword)
-            if inner:
-                pending.append(inner[0])
-    return values
-
-
-def _of_dataset(dataset: Dataset) -> Values:
-    values: Values = {}
-    for tag, keyword in _KEYWORD_OF.items():
-        if tag in dataset:
-            _add(values, keyword, dataset, tag)
-    for (creator, group, element), name in PRIVATE.items():
-        if any(tag.group == group for tag in dataset.keys()):  # noqa: SIM118
-            try:
-                tag = dataset.private_block(group, creator).get_tag(element)
-            except KeyError:
-                continue
-            if tag in dataset:
-                _add(values, name, dataset, tag)
-    return values
-
-
-def _add(values: Values, name: str, dataset: Dataset, tag: Any) -> None:
-    try:
-        item = dataset[tag]
-        text = as_text(item.value, "AT" if item.VR == "AT" else _GUESSED.get(name, "") if item.VR == "UN" else "")
-    except Exception:  # one element that cannot be read must not cost the others
-        return
-    if text:
-        values[name] = text
-
-
-def as_text(value: Any, kind: str = "") -> str:
-    """A pydicom value as text, several joined by a backslash."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        return _text(value, kind, _LATIN) if kind else value.decode("latin-1")
-    if kind == "AT":
-        several = [value] if isinstance(value, int) else list(value)
-        return "\\".join(f"{int(v):08X}" for v in several)
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        original = getattr(value, "original_string", None)  # of a decimal or integer string
-        plain = original if isinstance(original, str) else value
-        return _number(plain) if isinstance(plain, float) else str(plain).strip(" \0\r\n\t")
-    return "\\".join(as_text(v) for v in value).strip("\\ ")
+        return ("iso8859",)
 
 
 def name_of(tag: str) -> str:
     """The keyword of a tag in hexadecimal, itself where it has none."""
+    from pydicom.datadict import keyword_for_tag
+
     return keyword_for_tag(int(tag, 16)) or tag

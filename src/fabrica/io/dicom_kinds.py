@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-from pydicom.uid import UID
-
 from fabrica.io.dicom_header import Header
 
 KINDS = {
@@ -28,11 +26,14 @@ KINDS = {
 }
 """Why rows of this kind are set apart unless they are asked for."""
 
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABEL_MAP)
+PET = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1")
+SUV_UNITS = ("BQML", "CNTS", "GML")  # Units of PET of which SUV can be had
 _CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.2": "dose",
     "1.2.840.10008.5.1.4.1.1.481.3": "structures",
-    "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
-    "1.2.840.10008.5.1.4.1.1.66.7": "segmentation",  # label map segmentation
+    **dict.fromkeys(SEGMENTATIONS, "segmentation"),
     "1.2.840.10008.5.1.4.1.1.66.5": "segmentation",  # surface
     "1.2.840.10008.5.1.4.1.1.66": "raw",
     "1.2.840.10008.5.1.4.1.1.4.2": "raw",  # MR spectroscopy
@@ -65,7 +66,7 @@ def kind_of(header: Header) -> str:
     if header.syntax.startswith(_VIDEO):
         return "video"
     if not header.frames:
-        return _without_pixels(UID(uid).name if uid else "", modality)
+        return _without_pixels(uid, modality)
     if modality == "SEG":
         return "segmentation"
     if modality == "RTDOSE":
@@ -94,9 +95,32 @@ def kind_of(header: Header) -> str:
     return ""
 
 
-def _without_pixels(name: str, modality: str) -> str:
+def _without_pixels(uid: str, modality: str) -> str:
+    from pydicom.uid import UID
+
+    name = UID(uid).name if uid else ""
     if "Presentation State" in name or modality == "PR":
         return "presentation"
     if "SR" in name.split() or "Report" in name or "Document" in name or modality in ("SR", "DOC"):
         return "report"
     return "raw" if modality in ("RTPLAN", "ECG", "EPS", "HD", "RTRECORD", "REG", "FID", "KO") else ""
+
+
+def is_colour(header: Header) -> bool:
+    """Whether the image has three channels."""
+    if header.get("SOPClassUID") in SEGMENTATIONS:  # the palette of a label map says how to show its numbers
+        return False
+    return header.get("SamplesPerPixel") == "3" or header.get("PhotometricInterpretation") == "PALETTE COLOR"
+
+
+def unit_of(header: Header) -> str:
+    """The unit that an object's values will have, by its header alone."""
+    said = header.frame(0)
+    if header.get("SOPClassUID") in PET and header.get("Units") in SUV_UNITS:
+        return "SUV"
+    if header.get("Modality") == "RTDOSE" and header.get("DoseGridScaling"):
+        return "Gy" if (header.get("DoseUnits") or "GY").upper() == "GY" else "arbitrary"
+    if header.get("Modality") == "CT" and said.get("RescaleSlope") and said.get("RescaleType", "HU") == "HU":
+        return "HU"
+    whole = header.get("SegmentationType") != "FRACTIONAL"
+    return "label" if header.get("SOPClassUID") in SEGMENTATIONS and whole else "arbitrary"

@@ -1,7 +1,8 @@
 """One look at a DICOM file: what its header says, whether its pixels are there, and its digest.
 
 What a scan of a folder does for each file, once. Pixels are decoded only where they are compressed or otherwise
-unusual: of plain ones the length tells whether they are whole.
+unusual: of plain ones the length tells whether they are whole. pydicom is imported where it is needed, and a folder of
+usual files is looked at before it would be.
 """
 
 from __future__ import annotations
@@ -13,15 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from fabrica.errors import ReadError
-from fabrica.io.budget import DEFAULT_BUDGET
-from fabrica.io.dicom import check_image
-from fabrica.io.dicom_file import is_dicom, opened
-from fabrica.io.dicom_header import MOST, Header, begun, by_pydicom
-from fabrica.io.dicom_kinds import kind_of
-from fabrica.io.dicom_pixels import check_budget, decode_frames
-from fabrica.io.dicom_segments import SEGMENTATIONS
-from fabrica.io.dicom_suv import PET
-from fabrica.io.dicom_values import padding, physical, unit_and_factor
+from fabrica.io.dicom_header import MOST, Header, begun
+from fabrica.io.dicom_kinds import PET, SEGMENTATIONS, kind_of
+from fabrica.io.dicom_mark import is_dicom
+from fabrica.io.dicom_padding import padding
 
 _PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}  # implicit and explicit VR little endian
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -58,6 +54,8 @@ def look(path: Path, verify: bool = True) -> Look:
             if header is None:
                 if not is_dicom(path):
                     return found
+                from fabrica.io.dicom_unusual import by_pydicom
+
                 header = by_pydicom(path)
             found.header = header
             if verify:
@@ -67,7 +65,9 @@ def look(path: Path, verify: bool = True) -> Look:
                 found.digest = digest.hexdigest()
         kind = kind_of(header)
         if kind in ("segmentation", "structures"):
-            found.refers = _refers(path)
+            from fabrica.io.dicom_unusual import refers
+
+            found.refers = refers(path)
         if verify and header.frames:
             _verify(found, header, data if len(data) == size else b"")
     except ReadError as error:
@@ -103,48 +103,29 @@ def _verify(found: Look, header: Header, data: bytes) -> None:
         if header.get("PhotometricInterpretation") == "MONOCHROME1":
             found.notes = ("MONOCHROME1 was inverted: bigger values are brighter",)
         if header.get("SOPClassUID") in PET:
-            with opened(found.path, DEFAULT_BUDGET, header_only=True) as file:
-                unit_and_factor(file.dataset, found.path)
+            from fabrica.io.dicom_unusual import check_unit
+
+            check_unit(found.path)
         return
-    notes: list[str] = []
-    with opened(found.path, DEFAULT_BUDGET, notes) as file:
-        check_image(file)
-        check_budget(file, 1, DEFAULT_BUDGET)
-        _, factor = unit_and_factor(file.dataset, found.path)
-        wanted = list(range(header.frames))
-        for number, (raw, space) in zip(wanted, decode_frames(file, wanted, DEFAULT_BUDGET), strict=True):
-            values = physical(raw, space, file.dataset, number, notes, factor)
-            found.padded += values.padded if values.padding is None else 0
-    found.notes = tuple(notes)
+    from fabrica.io.dicom_unusual import decoded
+
+    found.padded, found.notes = decoded(found.path, header.frames)
 
 
 def _look_for_padding(found: Look, header: Header, data: bytes, count: int) -> None:
-    with opened(found.path, DEFAULT_BUDGET, header_only=True) as file:
-        ends = padding(file.dataset)
+    first, last = (_whole(header.get(name)) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    bits, signed = int(header.get("BitsAllocated")), header.get("PixelRepresentation") == "1"
+    inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
+    ends = padding(first, last, bits, signed, inverted)
     if ends is None:
         return
-    signed = header.get("PixelRepresentation") == "1"
-    kind = f"<{'i' if signed else 'u'}{int(header.get('BitsAllocated')) // 8}"
+    kind = f"<{'i' if signed else 'u'}{bits // 8}"
     stored = np.frombuffer(data, kind, count, header.begin)
-    if (
-        ends == (0, 0)
-        and header.get("PhotometricInterpretation") != "MONOCHROME1"
-        and not (signed and (stored < 0).any())
-    ):
+    if ends == (0, 0) and not inverted and not (signed and (stored < 0).any()):
         return  # a zero below all others is the usual background
     found.padded = int(((stored >= ends[0]) & (stored <= ends[1])).sum())
 
 
-def _refers(path: Path) -> str:
-    """The series that a SEG or RTSTRUCT was drawn on."""
-    with opened(path, DEFAULT_BUDGET, header_only=True) as file:
-        pending = [file.dataset]
-        while pending:
-            holder = pending.pop(0)
-            for keyword in ("ReferencedSeriesSequence", "RTReferencedSeriesSequence"):
-                for item in holder.get(keyword) or []:
-                    if item.get("SeriesInstanceUID"):
-                        return str(item.SeriesInstanceUID)
-            for keyword in ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence"):
-                pending += holder.get(keyword) or []
-    return ""
+def _whole(text: str) -> int | None:
+    """The whole number that an attribute says, None where it says another thing."""
+    return int(text) if text.removeprefix("-").isdigit() else None

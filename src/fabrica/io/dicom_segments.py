@@ -18,9 +18,8 @@ from fabrica.image import Float64
 from fabrica.io.dicom_frames import EMPTY, MOST_FRAMES, Frame
 from fabrica.io.dicom_geometry import SAME_POSITION, number
 from fabrica.io.dicom_header import Header
+from fabrica.io.dicom_kinds import LABEL_MAP
 
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABEL_MAP)
 EVEN = 0.1  # of a step: how far a distance may be off a multiple of it
 MOST_PLANES = 10 * MOST_FRAMES  # of all segments of a file, those that are not written too: more is an attack on memory
 

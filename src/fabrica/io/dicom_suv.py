@@ -11,15 +11,14 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from fabrica.errors import ReadError
-from fabrica.io.dicom_header import PRIVATE, as_text
-
-PET = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1")
-UNITS = ("BQML", "CNTS", "GML")  # of which SUV can be had
+from fabrica.io.dicom_file import as_text
+from fabrica.io.dicom_header import PRIVATE
+from fabrica.io.dicom_kinds import PET, SUV_UNITS
 
 
 def is_suv(dataset: Dataset) -> bool:
     """Whether this PET object's values become SUVs."""
-    return str(dataset.get("SOPClassUID")) in PET and str(dataset.get("Units") or "").strip() in UNITS
+    return str(dataset.get("SOPClassUID")) in PET and str(dataset.get("Units") or "").strip() in SUV_UNITS
 
 
 def factor(dataset: Dataset, path: Any, earliest: str = "") -> float:

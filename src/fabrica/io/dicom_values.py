@@ -13,10 +13,10 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from fabrica.image import Array, Float32
 from fabrica.io.dicom_file import attribute
-from fabrica.io.dicom_header import Header
+from fabrica.io.dicom_kinds import LABEL_MAP, SEGMENTATIONS
+from fabrica.io.dicom_padding import padding
 from fabrica.io.dicom_pixels import value_range
-from fabrica.io.dicom_segments import LABEL_MAP, SEGMENTATIONS
-from fabrica.io.dicom_suv import PET, UNITS, factor, is_suv
+from fabrica.io.dicom_suv import factor, is_suv
 
 _COLOUR_SPACES = {"RGB", "YBR_ICT", "YBR_RCT"}  # as decoders return them: the last two are already RGB
 _RESCALE = "PixelValueTransformationSequence"
@@ -77,41 +77,14 @@ def unit_and_factor(dataset: Dataset, path: Path, earliest: str = "") -> tuple[s
     return ("label" if _is_segmentation(dataset) and not _is_fractional(dataset) else "arbitrary"), 1.0
 
 
-def unit_of(header: Header) -> str:
-    """The unit that an object's values will have, by its header alone."""
-    said = header.frame(0)
-    if header.get("SOPClassUID") in PET and header.get("Units") in UNITS:
-        return "SUV"
-    if header.get("Modality") == "RTDOSE" and header.get("DoseGridScaling"):
-        return "Gy" if (header.get("DoseUnits") or "GY").upper() == "GY" else "arbitrary"
-    if header.get("Modality") == "CT" and said.get("RescaleSlope") and said.get("RescaleType", "HU") == "HU":
-        return "HU"
-    whole = header.get("SegmentationType") != "FRACTIONAL"
-    return "label" if header.get("SOPClassUID") in SEGMENTATIONS and whole else "arbitrary"
-
-
-def padding(dataset: Dataset) -> tuple[int, int] | None:
-    """The stored values that are no measurement, lowest and highest (PS3.3 C.7.5.1.1.2); None without, and where that
-    is 0 and nothing lower can be stored. Of a label map it is the background, and a value."""
-    first: Any = dataset.get("PixelPaddingValue")
-    if not isinstance(first, int) or _is_segmentation(dataset):
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """`fabrica.io.dicom_padding.padding` of this object. Of a label map it is the background, and a value."""
+    if _is_segmentation(dataset) or str(dataset.get("PhotometricInterpretation", "")).startswith(("RGB", "YBR", "PAL")):
         return None
-    if str(dataset.get("PhotometricInterpretation", "")).startswith(("RGB", "YBR", "PAL")):
-        return None
-    last = dataset.get("PixelPaddingRangeLimit")
-    ends = sorted(_as_stored(value, dataset) for value in (first, last if isinstance(last, int) else first))
-    if ends == [0, 0] and not dataset.get("PixelRepresentation") and dataset.PhotometricInterpretation != "MONOCHROME1":
-        return None
-    return ends[0], ends[1]
-
-
-def _as_stored(value: int, dataset: Dataset) -> int:
-    """A value that was written with the other signedness than the pixels have."""
-    bits = int(dataset.get("BitsAllocated") or 16)
-    whole: int = 2**bits
-    if dataset.get("PixelRepresentation") and value >= whole // 2:
-        return value - whole
-    return value + whole if value < 0 and not dataset.get("PixelRepresentation") else value
+    several = (dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit"))
+    first, last = (value if isinstance(value, int) else None for value in several)
+    bits, signed = int(dataset.get("BitsAllocated") or 16), bool(dataset.get("PixelRepresentation"))
+    return padding(first, last, bits, signed, dataset.PhotometricInterpretation == "MONOCHROME1")
 
 
 def is_hounsfield(dataset: Dataset) -> bool:
@@ -167,7 +140,7 @@ def _grey(raw: Array, space: str, dataset: Dataset, frame: int, notes: list[str]
     if factor != 1.0:
         values, low, high, step = values * factor, low * factor, high * factor, step * factor
         window = None if window is None else (window[0] * factor, window[1] * factor)
-    pad, padded, stood = padding(dataset), 0, None
+    pad, padded, stood = _padding(dataset), 0, None
     if pad is not None:
         empty = (raw >= pad[0]) & (raw <= pad[1])
         padded = int(empty.sum())

@@ -23,10 +23,12 @@ from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
 from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_keywords import LOSSY
-from fabrica.io.dicom_kinds import kind_of
-from fabrica.io.dicom_segments import SEGMENTATIONS, label_of, left_out, not_drawn, on_one_grid, segments_of
+from fabrica.io.dicom_kinds import SEGMENTATIONS, kind_of
+from fabrica.io.dicom_segments import label_of, left_out, not_drawn, on_one_grid, segments_of
 
 Plane = tuple[Header, Frame]
+
+NAMELESS = "nameless"  # what a series without SeriesInstanceUID is called by
 
 JITTER = 0.1  # of the distance between slices: nearer ones are repeats of one place
 WHOLE = 0.5  # an image is whole that has more than this share of the places
@@ -734,3 +736,8 @@ def _name(found: Arranged, copies: int) -> None:
         if copies:
             notes = (*notes, f"{copies} files of its series are copies of others and were left out")
         found.volumes[k] = replace(volume, tells=tells, notes=notes)
+
+
+def series_name(header: Header, folder: Path) -> str:
+    """What the series of a file in or below a folder is called by there."""
+    return header.get("SeriesInstanceUID") or "/".join([NAMELESS, *header.path.parent.relative_to(folder).parts])
