@@ -50,7 +50,8 @@ WANTED = (
     "CorrectedImage", "DerivationDescription", "ImageComments", "FrameComments", "ReconstructionDiameter",
     "FilterType", "ScanOptions", "ContrastBolusAgent", "ContrastBolusAgentNumber", "InversionTimes",
     "VelocityEncodingDirection", "VelocityEncodingMinimumValue", "NominalPercentageOfRespiratoryPhase",
-    "NominalRespiratoryTriggerDelayTime",
+    "NominalRespiratoryTriggerDelayTime", "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector",
+    "RRIntervalVector", "TimeSlotVector", "SliceVector", "AngularViewVector", "TimeSliceVector",
 )  # fmt: skip
 """Keywords of what is asked of a header; `Header.values` holds those that are there."""
 
