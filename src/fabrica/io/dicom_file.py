@@ -204,6 +204,15 @@ def _pixel_element(dataset: Dataset, source: BoundedFile) -> PixelElement | None
     return PixelElement(keyword, vr.decode("ascii", "replace"), length) if keyword else None
 
 
+def is_marked(path: Path) -> bool:
+    """True for a file with the DICM mark, whatever its name says."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def is_dicom(path: Path | str) -> bool:
     """True for a file with the DICM mark, or one that starts like a data set without it (group 2 or 8).
 
