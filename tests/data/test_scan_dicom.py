@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.data
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -361,3 +364,14 @@ def test_half_a_file_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
     for row in manifest.rows:  # whatever stays can be read, and no slice stands in another's place
         image = fio.read(manifest.file(row), row.frame)
         assert image.data.shape[-2:] == (6, 8)
+
+
+def test_usual_files_are_scanned_without_pydicom(tmp_path: Path) -> None:
+    """It takes longer to import than a thousand files to be looked at."""
+    image = fio.read(Path(pydicom.data.get_testdata_file("CT_small.dcm")))  # type: ignore[attr-defined]
+    fio.write(image, tmp_path / "ct.dcm")
+    code = (
+        "import sys; from fabrica.data.scan import scan; print(len(scan(sys.argv[1]).rows), 'pydicom' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import tag_for_keyword
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.io.dicom import is_dicom, read_dicom, read_series
-from fabrica.io.dicom_header import read_header
+from fabrica.io.dicom_header import MACROS, WANTED, read_header
 from fabrica.io.dicom_unusual import by_pydicom
 
 DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data")) / "dicom_pydicom"
@@ -172,3 +173,8 @@ def test_a_real_series_becomes_a_volume_in_its_place() -> None:
     for k, depth in enumerate(depths):
         assert (image.affine @ [0, 0, k, 1])[2] == pytest.approx(depth, abs=0.01)
     assert image.unit == "HU" and image.origin["notes"] == ()
+
+
+def test_the_elements_that_are_asked_for_have_the_tags_of_the_standard() -> None:
+    for keyword, tag in {**WANTED, **MACROS}.items():
+        assert tag == tag_for_keyword(keyword), keyword

@@ -129,3 +129,17 @@ def test_of_two_copies_the_whole_one_is_read(tmp_path: Path) -> None:
         path.with_name(f"a{path.name}").write_bytes(path.read_bytes()[:-20])
     assert make.compared(listed(scan(tmp_path)), [truth]) == []
     assert np.array_equal(fio.read(tmp_path).data[0], truth.values)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["", ".1", ".img", ".hdr", ".v", ".rec", ".txt", ".log", ".gz", ".h5", ".mat", ".IMA"]
+)
+def test_dicom_is_found_under_any_suffix(tmp_path: Path, suffix: str) -> None:
+    """And what is none is counted, not looked into."""
+    truths = make.truths(2, make.grid())
+    make.classic(tmp_path, truths, tell="echo", name=lambda v, k: f"i{v}{k}{suffix}")
+    (tmp_path / "other.img").write_bytes(bytes(400))
+    (tmp_path / "notes.txt").write_text("12 slices\n")
+    manifest = scan(tmp_path)
+    assert make.compared(listed(manifest), truths) == []
+    assert manifest.files == {"used": 8, "set apart": 0, "left out": 0, "unread": 2}

@@ -16,7 +16,7 @@ from fabrica.data.item import Item
 from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
-from fabrica.io.dicom_mark import is_dicom
+from fabrica.io.dicom_mark import is_dicom, is_marked
 from fabrica.io.packed import members
 
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -118,17 +118,18 @@ def find(
 
 
 def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iterator[Path]:
-    """The files that may be DICOM; those of other formats go to `others`, and what is not looked into is counted."""
+    """The files that may be DICOM; those of other formats go to `others`, and what is not looked into is counted. DICOM
+    under the suffix of something else (.img, .rec, .txt) is DICOM."""
     for path in files:
         name = path.name.lower()
         if name.endswith(".zip"):
             yield from _zipped(path, others, found)
         elif name.endswith((*IMAGES, *CONTAINERS)):
             others.append(path)
-        elif name == "dicomdir" or name.endswith((*TEXTS, *ARCHIVES)):  # an index of other files; tables and the like
-            found.unread[path.suffix.lower() or name] += 1
-        elif _unread_suffix(name):
-            found.unread[_unread_suffix(name)] += 1
+        elif name == "dicomdir":  # an index of other files
+            found.unread[name] += 1
+        elif (suffix := _unread_suffix(path)) and not is_marked(path):
+            found.unread[suffix] += 1
         else:
             yield path
 
@@ -147,8 +148,12 @@ def _zipped(path: Path, others: list[Path], found: Found) -> Iterator[Path]:
     yield from dicom
 
 
-def _unread_suffix(name: str) -> str:
-    """The ending of a known format that is not read, "" for others: they may be DICOM without a suffix."""
+def _unread_suffix(path: Path) -> str:
+    """The ending of a format that is not read, of tables and the like too; "" for others: they may be DICOM without a
+    suffix."""
+    name = path.name.lower()
+    if name.endswith((*TEXTS, *ARCHIVES)):
+        return path.suffix.lower() or name
     return next((suffix for suffix in io.UNREAD if name == suffix or (suffix[0] == "." and name.endswith(suffix))), "")
 
 

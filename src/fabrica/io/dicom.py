@@ -31,7 +31,7 @@ from fabrica.io.packed import Packed, as_path, members
 __all__ = ["frames_below", "frames_in", "is_dicom", "read_dicom", "read_folder", "read_series", "read_volume"]
 
 _ABOUT = {"age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}  # what a model may be told of an image
-_NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
+_NEEDED = ("Rows", "Columns", "BitsAllocated")
 _NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
 _SHOWN = 8  # images that a message lists
 

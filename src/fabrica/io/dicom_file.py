@@ -119,7 +119,28 @@ def opened(path: Path, budget: int, notes: list[str] | None = None, header_only:
             dataset, source = _parse(file, path, budget, header_only)
             if not hasattr(dataset, "file_meta"):
                 dataset.file_meta = FileMetaDataset()
-            yield OpenDicom(path, dataset, source, _pixel_element(dataset, source))
+            pixels = _pixel_element(dataset, source)
+            if pixels is not None and pixels.keyword == "PixelData" and not header_only:
+                _complete(dataset, notes)
+            yield OpenDicom(path, dataset, source, pixels)
+
+
+def _complete(dataset: Dataset, notes: list[str] | None) -> None:
+    """Give what a header should say of its pixels, and old or careless writers leave out, the value that it has in
+    nearly all files, with a note."""
+    samples = dataset.get("SamplesPerPixel") or 1
+    usual = {
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
+        "BitsStored": dataset.get("BitsAllocated"),
+        "PixelRepresentation": 0,
+    }
+    for keyword, value in usual.items():
+        if value is None or dataset.get(keyword) not in (None, ""):
+            continue
+        setattr(dataset, keyword, value)
+        if notes is not None:
+            notes.append(f"{keyword} is missing: taken as {value}")
 
 
 def _parse(file: BinaryIO, path: Path, budget: int, header_only: bool) -> tuple[Dataset, BoundedFile]:

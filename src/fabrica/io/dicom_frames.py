@@ -26,6 +26,17 @@ EMPTY = -1  # number of a plane that is not in its file, since all of it is zero
 MOST_FRAMES = 100_000  # of one file: more is an attack on memory
 _SPATIAL = {"00200032", "00209056", "00209057", "00201041"}  # dimensions that count places, not volumes
 _SLICE_VECTOR = "00540080"  # FrameIncrementPointer of tomographic slices in nuclear medicine
+VECTORS = {
+    "EnergyWindowVector": "energy",
+    "DetectorVector": "detector",
+    "PhaseVector": "phase",
+    "RotationVector": "rotation",
+    "RRIntervalVector": "interval",
+    "TimeSlotVector": "slot",
+    "TimeSliceVector": "time",
+    "AngularViewVector": "view",
+}
+"""What frames of nuclear medicine are counted by beside their slices (PS3.3 C.8.4.8): a value for each frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +99,14 @@ def frames_of(header: Header) -> list[Frame]:
             f"{header.path}: declares {header.frames:,} frames in {header.size:,} bytes; damaged or not sound"
         )
     offsets = _offsets(header)
+    vectors = {keyword: header.get(keyword).split("\\") for keyword in VECTORS if header.get(keyword)}
+    vectors = {keyword: indices for keyword, indices in vectors.items() if len(indices) == header.frames > 1}
     found = []
     for number in range(header.frames):
         notes: list[str] = []
         values = header.frame(number)
+        if vectors:
+            values = {**values, **{keyword: indices[number] for keyword, indices in vectors.items()}}
         place = place_of(values, notes)
         if header.frames > 1 and not header.of_frames:
             # of frames without functional groups the one position in the header says where the first lies
@@ -126,11 +141,17 @@ def _offsets(header: Header) -> Float64 | None:
     grid = numbers(header.get("GridFrameOffsetVector"))  # PS3.3 C.8.8.3.2; its first value may be a position, not 0
     if grid is not None and len(grid) == header.frames:
         return np.asarray(grid - grid[0], dtype=np.float64)
-    if header.get("FrameIncrementPointer").upper().startswith(_SLICE_VECTOR):
-        step = numbers(header.get("SpacingBetweenSlices"), 1)
-        if step is not None and step[0]:
-            return np.arange(header.frames, dtype=np.float64) * float(step[0])
-    return None
+    if _SLICE_VECTOR not in header.get("FrameIncrementPointer").upper().split("\\"):
+        return None
+    slices = numbers(header.get("SliceVector"), header.frames)
+    if slices is None:
+        if header.get("FrameIncrementPointer").upper() != _SLICE_VECTOR:
+            return None
+        slices = np.arange(1.0, header.frames + 1)
+    step = numbers(header.get("SpacingBetweenSlices"), 1)  # negative against the normal (PS3.3 C.8.4.15)
+    if step is None or not step[0]:
+        step = numbers(header.get("SliceThickness"), 1)
+    return None if step is None or not step[0] else (slices - 1) * float(step[0])
 
 
 def _tiles(header: Header, size: tuple[int, int]) -> list[Frame]:

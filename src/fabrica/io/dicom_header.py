@@ -57,8 +57,10 @@ WANTED = {
     "ContrastBolusAgent": 0x00180010, "ContrastBolusAgentNumber": 0x00189337, "InversionTimes": 0x00189079,
     "VelocityEncodingDirection": 0x00189090, "VelocityEncodingMinimumValue": 0x00189091,
     "NominalPercentageOfRespiratoryPhase": 0x00209245, "NominalRespiratoryTriggerDelayTime": 0x00209255,
+    "EnergyWindowVector": 0x00540010, "DetectorVector": 0x00540020, "PhaseVector": 0x00540030,
+    "RotationVector": 0x00540050, "RRIntervalVector": 0x00540060, "TimeSlotVector": 0x00540070,
+    "SliceVector": 0x00540080, "AngularViewVector": 0x00540090, "TimeSliceVector": 0x00540100,
 }  # fmt: skip
-"""Keyword -> tag of what is asked of a header; `Header.values` holds those that are there."""
 
 PRIVATE = {
     ("SIEMENS MR HEADER", 0x0019, 0x0A): "SiemensMosaicImages",

@@ -86,6 +86,8 @@ def _verify(found: Look, header: Header, data: bytes) -> None:
         and header.get("PhotometricInterpretation") in _GREY
         and header.get("SamplesPerPixel") == "1"
         and header.get("BitsAllocated") in ("8", "16")
+        and header.get("BitsStored")
+        and header.get("PixelRepresentation")
         and header.begin >= 0
         and header.get("SOPClassUID") not in SEGMENTATIONS
     )

@@ -20,6 +20,15 @@ SHORT_VR = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS"
 KNOWN_VR = LONG_VR | SHORT_VR
 
 
+def is_marked(path: Path) -> bool:
+    """True for a file with the DICM mark, whatever its name says."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def is_dicom(path: Path | str) -> bool:
     """True for a file with the DICM mark, or one that starts like a data set without it (group 2 or 8).
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabrica.errors import ReadError
-from fabrica.io.dicom_frames import DIMENSION, Frame, frames_of
+from fabrica.io.dicom_frames import DIMENSION, VECTORS, Frame, frames_of
 from fabrica.io.dicom_geometry import SAME_POSITION, number, numbers, same_plane
 from fabrica.io.dicom_header import Header
 from fabrica.io.dicom_keywords import LOSSY
@@ -515,6 +515,7 @@ RULES = (
     Rule("asl", _said("ASLContext")),
     Rule("acquisition", _said("AcquisitionNumber", "FrameAcquisitionNumber")),
     Rule("time", _said("TemporalPositionIndex", "TemporalPositionIdentifier"), strong=True),
+    *(Rule(name, _said(keyword)) for keyword, name in VECTORS.items()),
     *(Rule(f"dimension{k}", _said(f"{DIMENSION}{k}")) for k in range(1, 9)),
     Rule(
         "phase", _said("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"), ranked=True
