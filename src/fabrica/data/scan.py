@@ -26,6 +26,7 @@ from fabrica.data.series import WORTH
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.packed import Packed
 
 Progress = Callable[[int, int], None]
 LAYOUTS = ("mimic-cxr",)  # those that are not told by folders alone
@@ -75,7 +76,7 @@ def scan(
     they are listed in `rejected` with the reason.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not (folder.is_dir() or folder.is_file()):
         raise UsageError(f"no folder {folder} to scan")
     if _is_mimic(folder, layout, views, reports, labels or patient_regex):
         return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
@@ -137,7 +138,7 @@ def _verified(items: list[Item], workers: int, progress: Progress | None) -> tup
     for done, checked in enumerate(_inspected(items, workers), start=1):
         for item, problem in checked:
             if problem:
-                where = item.path / item.frame if item.frame else item.path
+                where = Packed(item.path / item.frame) if item.frame else item.path  # counted as the one file it is in
                 rejected.append((where, problem))
             else:
                 kept.append(item)

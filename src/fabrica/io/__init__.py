@@ -137,11 +137,16 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
         return read_dicom(path, frame, budget)
     if kind in ("npz", "zip"):
         from fabrica.io.archive import read_npz, read_zip, zip_frames
+        from fabrica.io.packed import without_images
 
         if kind == "npz":
             return read_npz(path, frame, budget)
         pictures = zip_frames(path)
-        if (pictures and not frame) or frame in pictures or not _holds_dicom(path):
+        if (pictures and not frame) or frame in pictures:
+            return read_zip(path, frame, budget)
+        if not _holds_dicom(path):
+            if not pictures:
+                raise ReadError(f"{path}: {without_images(path)}")
             return read_zip(path, frame, budget)
         from fabrica.io.dicom import read_folder
 
