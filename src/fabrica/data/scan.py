@@ -15,7 +15,7 @@ from fabrica import io
 from fabrica.about import about
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
-from fabrica.data.find import Found, add, find, reason, walk
+from fabrica.data.find import Found, add, claim_voxels, find, reason, walk
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
@@ -25,6 +25,7 @@ from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.packed import Packed
 
 Progress = Callable[[int, int], None]
 CHUNK = 16  # files that a process decodes before it answers
@@ -75,7 +76,7 @@ def scan(
     they are listed in `rejected` with the reason.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not (folder.is_dir() or folder.is_file()):
         raise UsageError(f"no folder {folder} to scan")
     if _is_mimic(folder, layout, views, reports, labels or patient_regex):
         return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
@@ -95,6 +96,7 @@ def scan(
         found.rejected += damaged
     if not found.items:
         raise FabricaError(_nothing(folder, found, root))
+    claim_voxels(found)
     manifest = Manifest([], root, [], sorted((_relative(path, root), reason) for path, reason in found.rejected))
     fill(manifest, found.items, masks, labels, patient_regex)
     ordinary = [row for row in manifest.rows if not row.kind or row.kind in include]
@@ -144,8 +146,13 @@ def _verified(
         if progress:
             progress(done, len(items))
     kept = [item for item, problem in checked.values() if not problem]
-    rejected = [(item.path / item.frame if item.frame else item.path, why) for item, why in checked.values() if why]
+    rejected = [(_image_path(item), why) for item, why in checked.values() if why]
     return kept, rejected
+
+
+def _image_path(item: Item) -> Path:
+    """Path of an image in a file of several, which still counts as that one file."""
+    return Packed(item.path / item.frame) if item.frame else item.path
 
 
 def _inspect_part(items: dict[int, Item]) -> dict[int, tuple[Item, str]]:
@@ -162,7 +169,7 @@ def _inspect(item: Item) -> tuple[Item, str]:
     item.about = about(image.origin.get("about", {}))
     item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
     item.notes = tuple(image.origin.get("notes", ()))
-    if item.frame:
+    if item.frame or len(io.files_of(item.path)) > 1:  # headers of voxels that lie elsewhere are often all the same
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
     else:
