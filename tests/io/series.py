@@ -235,7 +235,7 @@ def save(dataset: Dataset, path: Path, rle: bool = False, instance: object = Non
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     dataset.file_meta = meta
     if rle:
-        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)  # GDCM can abort
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
     return path

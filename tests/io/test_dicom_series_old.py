@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.uid import JPEGBaseline8Bit, JPEGLossless, JPEGLosslessSV1
 
 from fabrica import io as fio
 from fabrica.data.scan import scan
+from fabrica.errors import ReadError
+from fabrica.io.dicom_pixels import bits_stored, check_codestream
 from tests.io import series as make
 from tests.io.test_dicom_series import QUICK, everything, folder
 
@@ -121,3 +124,33 @@ def test_colour_without_a_photometric_interpretation_is_rgb(tmp_path: Path) -> N
     made = make.plane(pixels, make.grid(1), Modality="OT", PhotometricInterpretation=None)
     image = fio.read(make.save(made, tmp_path / "a.dcm"))
     assert np.array_equal(image.data, np.moveaxis(pixels, -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("components", "samples", "space"),
+    [
+        (3, 1, "MONOCHROME2"),
+        (1, 3, "RGB"),
+        (1, 1, "RGB"),
+        (3, 3, "MONOCHROME2"),
+        (3, 3, "PALETTE COLOR"),
+        (2, 3, "RGB"),
+    ],
+)
+def test_compressed_frames_whose_channels_contradict_the_header_are_not_decoded(
+    components: int, samples: int, space: str
+) -> None:
+    """Told from the first bytes, before a decoder is asked."""
+    code = b"\xff\xd8\xff\xc0\0\x11\x08\0\x06\0\x08" + bytes([components])
+    options = {"rows": 6, "columns": 8, "samples_per_pixel": samples, "photometric_interpretation": space}
+    with pytest.raises(ReadError, match="contradicts itself"):
+        check_codestream(code, options, 10**6, Path("a.dcm"))
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize(("allocated", "stored", "given_"), [(8, 7, 8), (8, 8, 8), (16, 12, 12), (16, 16, 16)])
+def test_bits_as_the_decoder_of_jpeg_takes_them(syntax: Any, allocated: int, stored: int, given_: int) -> None:
+    options = {"bits_allocated": allocated, "bits_stored": stored}
+    assert bits_stored(options, syntax, Path("a.dcm")) == given_
+    with pytest.raises(ReadError, match="32 bits"):
+        bits_stored({"bits_allocated": 32, "bits_stored": stored}, syntax, Path("a.dcm"))

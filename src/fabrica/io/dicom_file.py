@@ -129,8 +129,9 @@ def _complete(dataset: Dataset, notes: list[str] | None) -> None:
     """Give what a header should say of its pixels, and old or careless writers leave out, the value that it has in
     nearly all files, with a note."""
     samples = dataset.get("SamplesPerPixel") or 1
+    space = str(dataset.get("PhotometricInterpretation") or "")
     usual = {
-        "SamplesPerPixel": 1,
+        "SamplesPerPixel": 3 if space.startswith(("RGB", "YBR")) else 1,
         "PhotometricInterpretation": "MONOCHROME2" if samples == 1 else "RGB",
         "BitsStored": dataset.get("BitsAllocated"),
         "PixelRepresentation": 0,

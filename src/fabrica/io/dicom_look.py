@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fabrica.errors import ReadError
+from fabrica.io.dicom_geometry import number
 from fabrica.io.dicom_header import MOST, Header, begun
 from fabrica.io.dicom_kinds import PET, SEGMENTATIONS, kind_of
 from fabrica.io.dicom_mark import is_dicom
@@ -86,8 +87,8 @@ def _verify(found: Look, header: Header, data: bytes) -> None:
         and header.get("PhotometricInterpretation") in _GREY
         and header.get("SamplesPerPixel") == "1"
         and header.get("BitsAllocated") in ("8", "16")
-        and header.get("BitsStored")
-        and header.get("PixelRepresentation")
+        and 1 <= (number(header.get("BitsStored")) or 0) <= int(header.get("BitsAllocated"))
+        and header.get("PixelRepresentation") in ("0", "1")
         and header.begin >= 0
         and header.get("SOPClassUID") not in SEGMENTATIONS
     )

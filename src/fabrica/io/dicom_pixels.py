@@ -16,6 +16,10 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     RLELossless,
 )
 
@@ -25,6 +29,7 @@ from fabrica.io import budget as memory
 from fabrica.io.dicom_file import OpenDicom, inflate
 
 DEFLATED_FRAME = UID("1.2.840.10008.1.2.8.1")  # Deflated Image Frame Compression, unknown to pydicom 3.0
+_JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 _JPEG_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 and JPEG-LS's SOF55
 
 Frame = tuple[Array, str]
@@ -136,7 +141,7 @@ def _encapsulated(
         coded: Iterator[bytes] = islice(generate_frames(source, **place), count)
     else:
         coded = (get_frame(source, index, **place) for index in wanted)
-    options["number_of_frames"] = 1
+    options = {**options, "number_of_frames": 1, "bits_stored": bits_stored(options, syntax, opened.path)}
     found = 0
     for code in coded:
         if source.cut_short:  # decoders would fill the rest of the frame with whatever
@@ -146,7 +151,7 @@ def _encapsulated(
             decoder, data = get_decoder(ExplicitVRLittleEndian), _inflated_frame(code, options, opened.path)
         else:
             if syntax != RLELossless:
-                _check_codestream(code, options, budget, opened.path)
+                check_codestream(code, options, budget, opened.path)
             decoder, data = get_decoder(syntax), encapsulate([code], has_bot=False)
         array, properties = decoder.as_array(data, index=0, **options)
         yield array, str(properties["photometric_interpretation"])
@@ -160,7 +165,7 @@ def _inflated_frame(code: bytes, options: dict[str, Any], path: Path) -> bytes:
     return bytes(inflate(code, (bits + 7) // 8 + 1, path))
 
 
-def _check_codestream(code: bytes, options: dict[str, Any], budget: int, path: Path) -> None:
+def check_codestream(code: bytes, options: dict[str, Any], budget: int, path: Path) -> None:
     """Compare the size that the compressed frame itself declares with the header and the budget.
 
     Decoders allocate by the former: 1.3 kB of JPEG 2000 can ask for 200 MB behind a header of 16 x 16.
@@ -176,6 +181,22 @@ def _check_codestream(code: bytes, options: dict[str, Any], budget: int, path: P
             f"{path}: a compressed frame is {rows} x {columns}, the header says "
             f"{options['rows']} x {options['columns']}; the file contradicts itself"
         )
+    space, samples = str(options["photometric_interpretation"]), options["samples_per_pixel"]
+    if not components == samples == (3 if space.startswith(("RGB", "YBR")) else 1):
+        raise ReadError(
+            f"{path}: a compressed frame has {components} channels, the header says {samples} of {space}; "
+            "the file contradicts itself"
+        )
+
+
+def bits_stored(options: dict[str, Any], syntax: UID, path: Path) -> int:
+    """BitsStored as decoders of JPEG take it: the stream knows 8 bits or more, and samples of 8 bits use all of them."""
+    allocated, stored = int(options["bits_allocated"]), int(options["bits_stored"])
+    if syntax not in _JPEG:
+        return stored
+    if allocated not in (8, 16):
+        raise ReadError(f"{path}: JPEG of {allocated} bits a sample, expected 8 or 16; the file contradicts itself")
+    return 8 if allocated == 8 else stored
 
 
 def codestream_size(code: bytes) -> tuple[int, int, int] | None:
