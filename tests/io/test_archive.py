@@ -213,7 +213,7 @@ def test_zip_without_pictures(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("readme.txt", "not an image")
     assert fio.frames(tmp_path / "x.zip") == []
-    with pytest.raises(ReadError, match="holds 0 pictures"):
+    with pytest.raises(ReadError, match=r"holds no picture and no DICOM, found 1 \.txt"):
         fio.read(tmp_path / "x.zip")
 
 

@@ -37,7 +37,14 @@ def sentences(rows: Sequence[Row], found: Found, include: Collection[str]) -> li
     for examples in sorted(noted.values(), key=lambda examples: -len(examples)):
         note, path = examples[0]
         said.append(f"{_count(len(examples), 'image')}, {path} for one: {note}")
+    if found.inside:
+        listed = _listed(found.inside)
+        said.append(f"{_count(found.inside.total(), 'member')} of zip archives not read: {listed}; unpack them first")
     return said + unread_sentences(found.unread)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.most_common(_MOST))
 
 
 def _shown(row: Row) -> str:
@@ -54,8 +61,7 @@ def unread_sentences(unread: Counter[str]) -> list[str]:
         said.append(f"{_count(count, f'{suffix} file')} not read ({name}): convert with {converter}")
     other = Counter({suffix: n for suffix, n in unread.items() if suffix not in io.UNREAD and suffix not in TEXTS})
     if other:
-        listed = ", ".join(f"{count} {suffix}" for suffix, count in other.most_common(_MOST))
-        said.append(f"{_count(other.total(), 'file')} not looked into: {listed}")
+        said.append(f"{_count(other.total(), 'file')} not looked into: {_listed(other)}")
     if texts := sum(count for suffix, count in unread.items() if suffix in TEXTS):
         said.append(f"{_count(texts, 'file')} of tables and texts")
     return said

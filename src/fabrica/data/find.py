@@ -17,7 +17,7 @@ from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
 from fabrica.io.dicom_mark import is_dicom
-from fabrica.io.packed import members
+from fabrica.io.packed import members, without_images
 
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 CONTAINERS = (".npz", ".zip", *io.VOLUME_SUFFIXES)  # a volume file may hold several images
@@ -27,6 +27,7 @@ ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 DICOM = (".dcm", ".dicom", ".ima")
 HIDDEN = "hidden"  # what `Found.unread` counts files under whose name begins with a dot
 LINKS = "links to what is in the folder anyway"
+SPECIAL = "neither files nor folders"  # pipes, sockets, devices: to open one may wait for ever
 
 
 @dataclass
@@ -38,7 +39,8 @@ class Found:
     rejected  (file, reason).
     apart     files without an image of their own, by kind: reports, presentation states.
     copies    DICOM files that are copies of others.
-    unread    files that are not looked into, by suffix, HIDDEN or LINKS.
+    unread    files that are not looked into, by suffix, HIDDEN, LINKS or SPECIAL.
+    inside    members of zip archives that are neither read nor texts, by suffix.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -47,13 +49,14 @@ class Found:
     apart: Counter[str] = field(default_factory=Counter)
     copies: int = 0
     unread: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
 
 
 def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
     """All files of a folder and below it, sorted folder by folder; hidden ones are counted in `unread`. Links are
     followed once, and not where they lead back to what is in the folder anyway."""
     unread = Counter() if unread is None else unread
-    top = Path(os.path.realpath(folder))
+    tops = [Path(os.path.realpath(folder))]  # and the folders that links have led to
     seen: set[str] = set()
     pending = [folder]
     while pending:
@@ -71,9 +74,11 @@ def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
                 if not os.path.exists(real):  # noqa: PTH110
                     unread["links to nothing"] += 1
                     continue
-                if real in seen or _inside(real, top) or _inside(str(top), Path(real)):
+                if real in seen or any(_inside(real, top) or _inside(str(top), Path(real)) for top in tops):
                     unread[LINKS] += 1
                     continue
+                if entry.is_dir():
+                    tops.append(Path(real))
                 seen.add(real)
             if entry.is_dir():
                 if hidden:
@@ -82,6 +87,8 @@ def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
                     below.append(Path(entry.path))
             elif hidden:
                 unread[HIDDEN] += 1
+            elif not entry.is_file():
+                unread[SPECIAL] += 1
             else:
                 yield Path(entry.path)
         pending += reversed(below)
@@ -105,13 +112,15 @@ def find(
     found = Found()
     others: list[Path] = []
     dicom = series(_candidates(files, others, found), verify, helpers, progress)
-    found.items, found.rejected, found.apart, found.copies = dicom.items, dicom.rejected, dicom.apart, dicom.copies
+    found.items, found.apart, found.copies = dicom.items, dicom.apart, dicom.copies
+    found.rejected += dicom.rejected  # to the archives that could not be opened
     for item, count in zip(dicom.items, dicom.files, strict=True):
         if count >= 0:
             found.files[item.path, item.frame] = count
     for path in dicom.strangers:
         if path.name.lower().endswith(DICOM):
-            found.rejected.append((path, "not a DICOM file, whatever its name says"))
+            empty = not path.stat().st_size
+            found.rejected.append((path, "the file is empty" if empty else "not a DICOM file, whatever its name says"))
         else:
             found.unread[path.suffix.lower() or "no suffix"] += 1
     return found, others
@@ -134,15 +143,26 @@ def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iter
 
 
 def _zipped(path: Path, others: list[Path], found: Found) -> Iterator[Path]:
-    """The members of an archive that may be DICOM; with pictures in it, it goes to `others` as well."""
+    """The members of an archive that are DICOM; with pictures in it, it goes to `others` as well. Of the other members
+    those are named that cannot be read, and those counted that are not."""
     try:
         pictures = set(io.zip_pictures(path))
         inside = [member for member in members(path) if member.relative_to(path).as_posix() not in pictures]
     except ReadError as error:
         found.rejected.append((path, reason(error, path)))
         return
-    dicom = [member for member in inside if is_dicom(member)]
-    if pictures or not dicom:
+    dicom, damaged, unread = [], False, Counter[str]()
+    for member in inside:
+        if is_dicom(member):
+            dicom.append(member)
+        elif why := member.damage():
+            damaged = True
+            found.rejected.append((member, why))
+        elif not member.name.lower().endswith(TEXTS):
+            unread[member.suffix.lower() or "no suffix"] += 1
+    if pictures or dicom:
+        found.inside.update(unread)
+    if pictures or not (dicom or damaged):
         others.append(path)
     yield from dicom
 
@@ -177,9 +197,10 @@ def _frames(path: Path) -> Iterator[Item]:
     """The images of an npz, a zip or a volume file; keys of an npz like val_images and val_labels say split and
     label."""
     labels = io.npz_labels(path) if path.suffix.lower() == ".npz" else {}
-    frames = io.zip_pictures(path) if path.suffix.lower() == ".zip" else io.frames(path)
+    archive = path.suffix.lower() == ".zip"
+    frames = io.zip_pictures(path) if archive else io.frames(path)
     if not frames:
-        raise ReadError(f"{path}: holds no picture and no DICOM; what else is in it is read unpacked")
+        raise ReadError(f"{path}: {without_images(path) if archive else 'holds no image'}")
     for frame in frames:
         key, _, number = frame.rpartition("/")
         prefix = key.removesuffix("_images") if key.endswith("_images") else ""

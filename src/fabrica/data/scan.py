@@ -25,6 +25,7 @@ from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
 from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.packed import Packed
 
 Progress = Callable[[int, int], None]
 CHUNK = 16  # files that a process decodes before it answers
@@ -75,7 +76,7 @@ def scan(
     they are listed in `rejected` with the reason.
     """
     folder = Path(folder)
-    if not folder.exists():
+    if not (folder.is_dir() or folder.is_file()):
         raise UsageError(f"no folder {folder} to scan")
     if _is_mimic(folder, layout, views, reports, labels or patient_regex):
         return mimic.mimic(folder, reports, mimic.VIEWS if views is None else views, progress)
@@ -144,8 +145,13 @@ def _verified(
         if progress:
             progress(done, len(items))
     kept = [item for item, problem in checked.values() if not problem]
-    rejected = [(item.path / item.frame if item.frame else item.path, why) for item, why in checked.values() if why]
+    rejected = [(_where(item), why) for item, why in checked.values() if why]
     return kept, rejected
+
+
+def _where(item: Item) -> Path:
+    """The place of an image in a file of several, which counts as that one file."""
+    return Packed(item.path / item.frame) if item.frame else item.path
 
 
 def _inspect_part(items: dict[int, Item]) -> dict[int, tuple[Item, str]]:

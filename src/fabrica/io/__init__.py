@@ -137,10 +137,15 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
         return read_dicom(path, frame, budget)
     if kind in ("npz", "zip"):
         from fabrica.io.archive import holds_picture, read_npz, read_zip
+        from fabrica.io.packed import without_images
 
         if kind == "npz":
             return read_npz(path, frame, budget)
-        if holds_picture(path, frame) or not _holds_dicom(path):
+        if holds_picture(path, frame):
+            return read_zip(path, frame, budget)
+        if not _holds_dicom(path):
+            if not holds_picture(path):
+                raise ReadError(f"{path}: {without_images(path)}")
             return read_zip(path, frame, budget)
         from fabrica.io.dicom import read_folder
 

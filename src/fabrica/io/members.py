@@ -60,8 +60,10 @@ def directory(stamp: Stamp) -> dict[str, Member]:
 
 def unpack(path: Path, member: Member, first: int | None = None) -> bytes:
     """The bytes of a member, checksum verified; or its `first` ones, unverified."""
+    if member.method == _ENCRYPTED:
+        raise ReadError(f"{path}: member {member.name} is encrypted; unpack the archive with its password first")
     if member.method not in (STORED, _DEFLATED):
-        raise ReadError(f"{path}: member {member.name} is encrypted or of a rare compression; pack it with deflate")
+        raise ReadError(f"{path}: member {member.name} is of a rare compression; unpack it, or pack it with deflate")
     size = member.size if first is None else min(first, member.size)
     with path.open("rb") as file:
         file.seek(data_begins(file, member))

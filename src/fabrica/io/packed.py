@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from fabrica.errors import ReadError
+from fabrica.io.budget import DEFAULT_BUDGET, check
 from fabrica.io.members import Member, directory, stamp_of, unpack
 
 
@@ -25,11 +29,22 @@ class Packed(type(Path())):  # type: ignore[misc]
         return directory(stamp_of(archive))[self.relative_to(archive).as_posix()]
 
     def open(self, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
-        """The member's bytes as a file, to be read."""
+        """The member's bytes as a file, to be read. Whatever is wrong with them is an OSError, as of any other path."""
         try:
+            check(self.member.size, DEFAULT_BUDGET, "it", self)
             return BytesIO(unpack(self.archive, self.member))
-        except (KeyError, StopIteration, ValueError) as error:
-            raise OSError(f"{self}: no sound member of a zip archive ({error})") from error
+        except ReadError as error:
+            raise OSError(str(error).removeprefix(f"{self}: ").removeprefix(f"{self.archive}: ")) from error
+        except (KeyError, StopIteration, ValueError, zlib.error) as error:
+            raise OSError(f"no sound member of a zip archive ({error}); fetch or export it again") from error
+
+    def damage(self) -> str:
+        """Why the member cannot be read, "" where it can."""
+        try:
+            self.open().close()
+        except OSError as error:
+            return str(error)
+        return ""
 
     def stat(self, *, follow_symlinks: bool = True) -> Any:
         """Size of the member and time of the archive."""
@@ -49,3 +64,14 @@ def members(archive: Path) -> list[Packed]:
         for name in names
         if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
     ]
+
+
+def without_images(archive: Path) -> str:
+    """What to say of a zip archive in which no image was found."""
+    inside = members(archive)
+    for member in inside:
+        if why := member.damage():
+            return f"holds no image that can be read: {why}"
+    found = Counter(member.suffix.lower() or "no suffix" for member in inside).most_common(6)
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in found)
+    return f"holds no picture and no DICOM, found {listed}: unpack it first" if listed else "the archive is empty"
