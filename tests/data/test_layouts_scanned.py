@@ -234,3 +234,14 @@ def test_training_says_what_is_mixed_and_the_filter_parts_it(tmp_path: Path, dra
     assert mixed(config) == [] and open_source(config, "train").count == sum(
         row.split == "train" and row.channels == "1" for row in manifest.rows
     )
+
+
+def test_images_called_masks_of_no_image_are_said(tmp_path: Path) -> None:
+    for k, name in enumerate(("t1_seg_gif.png", "t2.png", "other.png")):
+        picture(tmp_path / "d" / name, k)
+    manifest = scan(tmp_path / "d")
+    assert len(manifest.rows) == 3
+    assert any(note.startswith("1 images are called masks, t1_seg_gif.png for one") for note in manifest.notes)
+    picture(tmp_path / "d" / "t2_seg.png", 9)
+    (tmp_path / "d" / "t1_seg_gif.png").unlink()
+    assert not any("called masks" in note for note in scan(tmp_path / "d").notes)

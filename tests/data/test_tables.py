@@ -196,3 +196,40 @@ def test_a_folder_named_by_a_way_around_is_the_same_folder(tmp_path: Path, draw:
     straight, around = scan(tmp_path / "set"), scan(tmp_path / "other" / ".." / "set")
     assert [(row.patient, row.label) for row in around.rows] == [(row.patient, row.label) for row in straight.rows]
     assert {row.patient for row in around.rows} == {"who0", "who1"}
+
+
+def test_a_table_beside_the_images_is_used_or_named_with_the_reason(tmp_path: Path, draw: Draw) -> None:
+    for k in range(4):
+        draw(f"d/{k}.png", seed=k)
+    home = tmp_path / "d"
+    (home / "all.csv").write_text("file,label\n" + "".join(f"{k}.png,a\n" for k in range(4)))
+    (home / "few.csv").write_text("file,label\n0.png,b\n")
+    (home / "long.csv").write_text("file,label\n0.png,b,c\n1.png,b,c\n")
+    (home / "other.csv").write_text("file,label\nx.png,b\n")
+    (home / "prices.csv").write_text("item,price\n0.png,b\n")
+    notes = scan(home).notes
+    assert "all.csv knows 4 of 4 images: label (label)" in notes
+    said = {note.split(" is not used: ")[0]: note for note in notes if " is not used: " in note}
+    assert set(said) == {"few.csv", "long.csv", "other.csv"}
+    assert "it knows 1 of 4 images, and all.csv more: join the two" in said["few.csv"]
+    assert "2 of 2 rows are of another length than its header; the first, line 2 has 3 fields" in said["long.csv"]
+    assert "names none of the images; expected their file names in a column like file" in said["other.csv"]
+
+
+def test_rows_that_have_no_image_or_contradict_one_another_are_counted(tmp_path: Path, draw: Draw) -> None:
+    for k in range(3):
+        draw(f"d/{k}.png", seed=k)
+    rows = ["0.png,a", "1.png,a", "2.png,a", "2.png,a", "1.png,b", "8.png,a", "9.png,a"]
+    (tmp_path / "d" / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    manifest = scan(tmp_path / "d")
+    assert [row.label for row in manifest.rows] == ["a", "", "a"]
+    assert "labels.csv says different things of 1 of its files, 1.png for one: nothing of these was taken" in [
+        *manifest.notes
+    ]
+    assert "2 of 5 files that labels.csv names are not among the images, 8.png for one" in manifest.notes
+
+
+def test_zero_bytes_in_a_table_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"file,label\nim00.png,a\0b\n" + b"im01.png,b\n" * 9)
+    with pytest.raises(UsageError, match="it holds zero bytes"):
+        labels(tmp_path / "t.csv")

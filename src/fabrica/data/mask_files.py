@@ -130,6 +130,11 @@ def first_mask(masks: Iterable[str]) -> str:
     return min(masks, key=rank, default="")
 
 
+def called_mask(path: str) -> bool:
+    """Whether the name of a file says mask, whatever it is."""
+    return path.lower().endswith(READ) and _mask_word(path) not in ("", *WEAK)
+
+
 def by_image(masks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Image -> its masks."""
     found: dict[str, list[str]] = defaultdict(list)

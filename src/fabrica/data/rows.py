@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fabrica.about import ABOUT, about
 from fabrica.data import layouts
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest, Row, printable
+from fabrica.data.mask_files import called_mask
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
 
@@ -51,12 +52,14 @@ def fill(
     classes = _classes(items, paths, layout.places)
     patient_of = _patient_finder(regex)
     nameless = known = studies = told_by_place = 0
+    used_files: set[str] = set()
     used: Counter[str] = Counter()
     for item, where in zip(items, paths, strict=True):
         place = layout.places[where]
         path = item.path.relative_to(root).as_posix()
         said = table.lookup(_name(item, root), item.patient) if table else {}
         known += bool(said)
+        used_files.add(said.get("file", ""))
         told = about(said)
         asked = said if table and table.asked else {}
         row = Row(
@@ -98,8 +101,9 @@ def fill(
         manifest.rows.append(row)
     for row in manifest.rows:  # a.png beside a.jpg
         row.id = printable("/".join(filter(None, (row.path, row.frame)))) if used[row.id] > 1 else row.id
-    manifest.notes += passed_over + _table_notes(table, known, len(items))
+    manifest.notes += _table_notes(table, known, len(items), used_files) + passed_over
     manifest.notes += _label_notes(set(classes.values()))
+    manifest.notes += _mask_notes(item.path.relative_to(root).as_posix() for item in items)
     manifest.notes += layout.notes + (layout.patients if told_by_place else [])
     manifest.notes += _patient_notes(len(items), nameless, studies) + _stand_ins(items, manifest.rows)
 
@@ -147,11 +151,23 @@ def _patient_finder(regex: str | None) -> Callable[[str, str], str]:
     return find
 
 
-def _table_notes(table: Table | None, known: int, count: int) -> list[str]:
+def _table_notes(table: Table | None, known: int, count: int, used: Collection[str]) -> list[str]:
+    """What was taken from the table and what was not: rows without an image, and rows that contradict one another."""
     if table is None:
         return []
     what = ", ".join(f"{fact} ({column})" for fact, column in table.columns.items()) or "nothing of use"
-    return [f"{table.path.name} knows {known} of {count} images: {what}", *table.notes]
+    notes = [f"{table.path.name} knows {known} of {count} images: {what}", *table.notes]
+    if table.torn:
+        notes.append(
+            f"{table.path.name} says different things of {len(table.torn)} of its files, {min(table.torn)} for one: "
+            "nothing of these was taken"
+        )
+    if known and (missing := table.named - table.torn - set(used)):
+        notes.append(
+            f"{len(missing)} of {len(table.named)} files that {table.path.name} names are not among the images, "
+            f"{min(missing)} for one"
+        )
+    return notes
 
 
 def _label_notes(classes: set[str]) -> list[str]:
@@ -160,6 +176,17 @@ def _label_notes(classes: set[str]) -> list[str]:
     shown = sorted(classes)
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return [f"labels are the names of folders: {', '.join(shown[:8])}{more}"]
+
+
+def _mask_notes(paths: Iterable[str]) -> list[str]:
+    """Images are trained on, and nobody wants to train on masks unawares."""
+    called = sorted({path for path in paths if called_mask(path)})
+    if not called:
+        return []
+    return [
+        f"{len(called)} images are called masks, {called[0]} for one, but after none of the images here: taken as "
+        "images; call a mask x_mask beside x, or put it as masks/x beside images/x"
+    ]
 
 
 def _patient_notes(count: int, nameless: int, studies: int) -> list[str]:

@@ -65,6 +65,8 @@ class Table:
     patients: dict[str, dict[str, str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)  # rows that were not as long as the header
     placed: bool = False  # it names folders that are there
+    named: set[str] = field(default_factory=set)  # the files that it names, but for those in other folders
+    torn: set[str] = field(default_factory=set)  # of these, those of which its rows say different things
 
     def lookup(self, name: str, patient: str = "") -> dict[str, str]:
         """What is known of an image with this relative path or member name: first by the path as it stands, then
@@ -108,13 +110,14 @@ def tables_near(folder: Path) -> list[Path]:
 
 def find_table(folder: Path, names: Sequence[Named]) -> tuple[Table | None, list[str]]:
     """The table in `folder` or its parent that knows most of these images (at least half), if there is one, and notes
-    on those that were passed over though they name the same files.
+    on those that were passed over though they name the same files, or lie in the folder and look like labels.
 
     Manifests are passed over: they are what a scan makes, not what it starts from. So is a table of the parent that
     names no folder, where another folder holds files of the same names.
     """
     best: tuple[int, Table] | None = None
     notes: list[str] = []
+    own: list[tuple[Path, Sheet, int]] = []
     for path in tables_near(folder):
         try:
             sheet = _read(path)
@@ -123,9 +126,13 @@ def find_table(folder: Path, names: Sequence[Named]) -> tuple[Table | None, list
         if set(sheet.header) >= MANIFEST:
             continue
         found = _best_table(path, sheet, folder, names)
-        if not found or found[0] * 2 < len(names) or not set(found[1].columns):
+        known = found[0] if found and found[1].columns else 0
+        above = path.absolute().parent != folder.absolute()
+        if not above and sheet.labels:
+            own.append((path, sheet, known))
+        if not found or not known or known * 2 < len(names):
             continue
-        if path.absolute().parent != folder.absolute() and (other := _other(folder, found[1], names)):
+        if above and (other := _other(folder, found[1], names)):
             notes.append(
                 f"{path.name} in the folder above names no folder, and {other.name} there holds files of the same "
                 f"names: not used; if it belongs to this folder: --labels {path}"
@@ -135,6 +142,10 @@ def find_table(folder: Path, names: Sequence[Named]) -> tuple[Table | None, list
     if best and best[1].bad:
         count, first = len(best[1].bad), best[1].bad[0]
         best[1].notes.append(f"{count} rows of {best[1].path.name} were passed over; the first, {first}")
+    for path, sheet, known in own:
+        if not best or path != best[1].path:
+            why = _why_not(path, sheet, known, len(names), best[1].path.name if best else "")
+            notes.append(f"{path.name} is not used: {why}")
     return (best[1] if best else None), notes
 
 
@@ -160,6 +171,17 @@ def read_table(path: Path, folder: Path, names: Sequence[Named]) -> Table:
         )
     found[1].asked = True
     return found[1]
+
+
+def _why_not(path: Path, sheet: Sheet, known: int, count: int, better: str) -> str:
+    """Why a table that lies beside the images is passed over, and what to do."""
+    if not known and sheet.bad:
+        rows = len(sheet.bad) + len(sheet.records)
+        return f"{len(sheet.bad)} of {rows} rows are of another length than its header; the first, {sheet.bad[0]}"
+    if not known:
+        return f"it names none of the images; expected their file names in a column like {', '.join(FILES[:4])}"
+    less = f"and {better} more: join the two" if better else "fewer than half; to use it nevertheless"
+    return f"it knows {known} of {count} images, {less}: --labels {path}"
 
 
 def _other(folder: Path, table: Table, names: Sequence[Named]) -> Path | None:
@@ -210,9 +232,13 @@ def _by_file(path: Path, sheet: Sheet, column: str, columns: dict[str, str], fol
             table.placed = True
             within = (PurePosixPath(home) / name.name).as_posix()
             keys = {within, stem(within)} if home != ELSEWHERE else set()
+        table.named |= {record[place].strip()} if keys else set()
         values = {**_said(record, wanted), "file": record[place].strip()}
+        whole = within if home is not None else name.as_posix()
         for key in keys:
-            table.facts[key] = AMBIGUOUS if key in table.facts and table.facts[key] != values else values
+            doubtful = key in table.facts and table.facts[key] != values
+            table.facts[key] = AMBIGUOUS if doubtful else values
+            table.torn |= {record[place].strip()} if doubtful and key == whole else set()
     return table
 
 
@@ -266,6 +292,12 @@ class Sheet:
     records: list[list[str]]
     separator: str
     bad: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> bool:
+        """Whether it has a column of files and one that says something of them."""
+        facts = {word for words in FACTS.values() for word in words}
+        return bool(set(FILES) & set(self.header)) and bool(facts & set(self.header))
 
 
 def _read(path: Path) -> Sheet:
@@ -331,12 +363,14 @@ def _decoded(path: Path) -> str:
     ):
         if data.startswith(mark):
             return data.decode(encoding, errors="replace")
-    if b"\0" in data[:64]:
+    if data[:64].count(0) * 4 > len(data[:64]):  # every second byte of Western letters
         wide = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
         try:
             return data.decode(wide)
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not a table of text: it holds zero bytes") from error
+    if b"\0" in data:
+        raise UsageError(f"{path} is not a table of text: it holds zero bytes")
     for encoding in ("utf-8-sig", "cp1252"):
         try:
             return data.decode(encoding)
