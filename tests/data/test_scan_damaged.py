@@ -1,6 +1,8 @@
 """What is broken, shut, empty or beside the point is named, stops nothing, and is counted once."""
 
 import os
+import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from fabrica import io
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.errors import FabricaError, ReadError
+from fabrica.image import Image
 
 Draw = Callable[..., Path]
 
@@ -122,3 +125,20 @@ def test_links_are_followed_once(tmp_path: Path, few: Path, draw: Draw) -> None:
     assert len(manifest.rows) == 5 and len({row.sha256 for row in manifest.rows}) == 5
     assert manifest.files == {"used": 5, "set apart": 0, "left out": 0, "unread": 9}
     assert any("6 links to what is in the folder anyway, 3 links to nothing" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_voxels_beside_a_header_are_a_part_of_its_image(tmp_path: Path, suffix: str) -> None:
+    """Headers may be alike to the byte, and their images are not."""
+    for k in range(3):
+        (tmp_path / "d" / f"p{k}").mkdir(parents=True)
+        image = Image(np.random.default_rng(k).integers(0, 99, (1, 4, 5, 6)).astype(np.float32))
+        io.write(image, tmp_path / "d" / f"p{k}" / f"image{suffix}")
+    headers = {re.sub(rb"CompressedDataSize.*", b"", path.read_bytes()) for path in tmp_path.rglob(f"*{suffix}")}
+    assert len(headers) == 1
+    shutil.copytree(tmp_path / "d" / "p0", tmp_path / "d" / "copy")
+    manifest = scan(tmp_path / "d")
+    hashes = [row.sha256 for row in manifest.rows]
+    assert len(hashes) == 4 and len(set(hashes)) == 3
+    assert manifest.files["unread"] == 0 and adds_up(tmp_path / "d", manifest)
+    assert not any("not looked into" in note for note in manifest.notes)

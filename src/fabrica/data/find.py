@@ -122,7 +122,7 @@ def find(
             empty = not path.stat().st_size
             found.rejected.append((path, "the file is empty" if empty else "not a DICOM file, whatever its name says"))
         else:
-            found.unread[path.suffix.lower() or "no suffix"] += 1
+            found.unread[_what(path)] += 1
     return found, others
 
 
@@ -134,10 +134,8 @@ def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iter
             yield from _zipped(path, others, found)
         elif name.endswith((*IMAGES, *CONTAINERS)):
             others.append(path)
-        elif name == "dicomdir" or name.endswith((*TEXTS, *ARCHIVES)):  # an index of other files; tables and the like
-            found.unread[path.suffix.lower() or name] += 1
-        elif _unread_suffix(name):
-            found.unread[_unread_suffix(name)] += 1
+        elif name.endswith((*TEXTS, *ARCHIVES)) or _unread_suffix(name):
+            found.unread[_what(path)] += 1
         else:
             yield path
 
@@ -170,6 +168,24 @@ def _zipped(path: Path, others: list[Path], found: Found) -> Iterator[Path]:
 def _unread_suffix(name: str) -> str:
     """The ending of a known format that is not read, "" for others: they may be DICOM without a suffix."""
     return next((suffix for suffix in io.UNREAD if name == suffix or (suffix[0] == "." and name.endswith(suffix))), "")
+
+
+def _what(path: Path) -> str:
+    """What a file that is not looked into is counted as."""
+    name = path.name.lower()
+    return _unread_suffix(name) or path.suffix.lower() or (name if name in TEXTS else "no suffix")
+
+
+def claim_voxels(found: Found) -> None:
+    """Count the files of voxels that headers name as parts of their images, and no longer as unread."""
+    claimed: set[Path] = set()
+    for item in found.items:
+        voxels = [file for file in io.files_of(item.path)[1:] if file not in claimed and found.unread[_what(file)] > 0]
+        for file in voxels:
+            found.unread[_what(file)] -= 1
+            found.files[item.path, item.frame] = 2
+        claimed.update(voxels)
+    found.unread += Counter()  # drops what is down to none
 
 
 def contents(path: Path) -> Found:

@@ -15,7 +15,7 @@ from fabrica import io
 from fabrica.about import about
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
-from fabrica.data.find import Found, add, find, reason, walk
+from fabrica.data.find import Found, add, claim_voxels, find, reason, walk
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
@@ -96,6 +96,7 @@ def scan(
         found.rejected += damaged
     if not found.items:
         raise FabricaError(_nothing(folder, found, root))
+    claim_voxels(found)
     manifest = Manifest([], root, [], sorted((_relative(path, root), reason) for path, reason in found.rejected))
     fill(manifest, found.items, masks, labels, patient_regex)
     ordinary = [row for row in manifest.rows if not row.kind or row.kind in include]
@@ -168,7 +169,7 @@ def _inspect(item: Item) -> tuple[Item, str]:
     item.about = about(image.origin.get("about", {}))
     item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
     item.notes = tuple(image.origin.get("notes", ()))
-    if item.frame:
+    if item.frame or len(io.files_of(item.path)) > 1:  # headers of voxels that lie elsewhere are often all the same
         digest = hashlib.sha256(repr(image.data.shape).encode())
         digest.update(np.ascontiguousarray(image.data).tobytes())
     else:

@@ -130,11 +130,11 @@ class Source:
         told = f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'} {worse}"
         told += f" {sorted(self.absent)}" if self.absent else ""
         digest = hashlib.sha256(told.encode(errors="surrogateescape"))
-        stamps: dict[str, tuple[int, int]] = {}
+        stamps: dict[str, list[int]] = {}
         for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
-                stat = self.manifest.file(row).stat()
-                stamps[row.path] = (stat.st_size, stat.st_mtime_ns)
+                stats = [file.stat() for file in io.files_of(self.manifest.file(row))]
+                stamps[row.path] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
             digest.update(json.dumps([*astuple(row), *stamps[row.path]]).encode())
         return digest.hexdigest()
 

@@ -21,6 +21,7 @@ __all__ = [
     "SUFFIXES",
     "UNREAD",
     "VOLUME_SUFFIXES",
+    "files_of",
     "format_of",
     "frames",
     "kind_of",
@@ -189,6 +190,21 @@ def frames(path: str | Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     from fabrica.io.dicom import frames_below
 
     return frames_below(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that an image file is made of: itself, and the one of voxels that a MetaImage or NRRD header names."""
+    name = path.name.lower()
+    if not name.endswith((".mhd", ".mha", ".nhdr", ".nrrd")):
+        return [path]
+    from fabrica.io.metaimage import metaimage_voxels
+    from fabrica.io.nrrd import nrrd_voxels
+
+    try:
+        voxels = metaimage_voxels(path) if name.endswith((".mhd", ".mha")) else nrrd_voxels(path)
+    except ReadError:
+        return [path]
+    return [path] if voxels == path else [path, voxels]
 
 
 def zip_pictures(path: Path) -> list[str]:

@@ -76,6 +76,12 @@ def metaimage_frames(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
         return frames_of(found)
 
 
+def metaimage_voxels(path: Path) -> Path:
+    """The file that holds the voxels: this one, or the one that its header names."""
+    with decoding(path, "MetaImage"):
+        return _described(path).where.path
+
+
 def write_metaimage(image: Image, path: Path, marks: Mapping[str, str]) -> list[Path]:
     """Write .mha, or .mhd with a .zraw beside it, compressed, each whole or not at all; the files written.
 

@@ -71,6 +71,12 @@ def nrrd_frames(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
         return frames_of(found)
 
 
+def nrrd_voxels(path: Path) -> Path:
+    """The file that holds the voxels: this one, or the one that its header names."""
+    with decoding(path, "NRRD"):
+        return _described(path).where.path
+
+
 def write_nrrd(image: Image, path: Path, marks: Mapping[str, str]) -> list[Path]:
     """Write .nrrd, or .nhdr with a .raw.gz beside it, gzipped, each whole or not at all; the files written.
 
