@@ -148,6 +148,17 @@ def test_a_series_with_a_missing_slice_and_values_that_are_no_numbers_are_refuse
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_in_which_nothing_was_made_is_no_obstacle(unchanged: Made, ct: Path, tmp_path: Path) -> None:
+    for k in range(2):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{k}.png").write_bytes(b"no picture")
+    outcomes = apply(unchanged(), tmp_path / "in", tmp_path / "out")
+    assert all(outcome.refused for outcome in outcomes) and (tmp_path / "out" / "result.json").exists()
+    apply(unchanged(), ct, tmp_path / "out")
+    with pytest.raises(UsageError, match="already holds results"):
+        apply(unchanged(), ct, tmp_path / "out")
+
+
 def test_results_are_never_mixed(unchanged: Made, ct: Path, tmp_path: Path) -> None:
     apply(unchanged(), ct, tmp_path / "out")
     with pytest.raises(UsageError, match="already holds results"):

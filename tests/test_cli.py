@@ -1,6 +1,7 @@
 """The command line as a stranger uses it: exit codes, one clear line, nothing heavy imported for --help."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -98,6 +99,14 @@ def test_scan_names_the_first_damaged_files_and_counts_the_others(tmp_path: Path
     lines = done.stderr.splitlines()
     assert done.returncode == 0 and sum("broken" in line for line in lines) == 20
     assert lines[-1] == "left out 3 more; --json lists all of them" and "23 left out" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes no such names")
+def test_a_message_is_one_line_whatever_bytes_a_name_holds(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "d") + b"/r\xf6\n\x1b[1mx.png")).write_bytes(b"broken")
+    done = call("scan", tmp_path / "d", "-o", tmp_path / "m.csv")
+    complains(done, 1, r"r\xf6\n\x1b[1mx.png: damaged")
 
 
 def test_a_manifest_naming_missing_files_is_one_line(tmp_path: Path) -> None:

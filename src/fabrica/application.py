@@ -152,7 +152,8 @@ def _inputs(source: Path) -> list[Input]:
         raise UsageError(f"nothing at {source} to translate; expected an image, a DICOM series, a folder or a manifest")
     if source.is_file() and source.suffix.lower() in (".csv", ".parquet"):
         manifest = load_manifest(str(source))
-        found = [(manifest.file(row), row.frame, row.id) for row in manifest.rows]
+        rows = [row for row in manifest.rows if row.split or not row.kind] or manifest.rows  # as of a folder
+        found = [(manifest.file(row), row.frame, row.id) for row in rows]
     else:
         looked = contents(source)
         if looked.rejected and not looked.items:
@@ -224,7 +225,7 @@ class _Place:
             if as_ and as_ != known:
                 raise UsageError(f"{out} and --as {as_} say different things; leave one out")
             return _Place(out.parent, out.name, known)
-        if (out / RESULT).exists():
+        if _holds_results(out):
             raise UsageError(f"{out} already holds results; choose another folder")
         return _Place(out, "", as_)
 
@@ -239,6 +240,16 @@ class _Place:
         if not suffix and target.is_dir() and any(target.iterdir()):
             raise UsageError(f"{target} already holds files; choose another folder, so that no two series mix")
         return suffix
+
+
+def _holds_results(out: Path) -> bool:
+    """Whether images were made into this folder; where all were refused, nothing is lost by trying again."""
+    try:
+        return any(result["output"] for result in json.loads((out / RESULT).read_text(encoding="utf-8"))["results"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # some other file of that name
 
 
 def _kind(image: Image, path: Path) -> str:

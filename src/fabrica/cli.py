@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line, no tra
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -69,8 +70,15 @@ def main() -> None:
 def _fail(error: Exception, code: int, debug: bool, message: str = "") -> None:
     if debug:
         raise error
-    print(f"fabrica: {message or error}", file=sys.stderr)
+    print(_line(f"fabrica: {message or error}"), file=sys.stderr)
     sys.exit(code)
+
+
+def _line(text: str) -> str:
+    """The text on one line, whatever names of files it holds: control characters and bytes that are no UTF-8 spelled
+    out."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 @app.command()
@@ -155,11 +163,11 @@ def scan(
         )
         return
     for path, reason in manifest.rejected[:MOST_LEFT_OUT]:
-        print(f"left out {path}: {reason}", file=sys.stderr)
+        print(_line(f"left out {path}: {reason}"), file=sys.stderr)
     if (more := len(manifest.rejected) - MOST_LEFT_OUT) > 0:
         print(f"left out {more} more; --json lists all of them", file=sys.stderr)
     for note in manifest.notes:
-        print(f"note: {note}")
+        print(_line(f"note: {note}"))
     parts = ", ".join(f"{part} {counts[part]} images of {patients[part]} patients" for part in counts)
     files = ", ".join(f"{count} {word}" for word, count in manifest.files.items())
     print(f"{out}: {parts}" + (f"; of {sum(manifest.files.values())} files {files}" if files else ""))
@@ -365,14 +373,14 @@ def apply(
         doubt = "" if outcome.uncertainty is None else f"; mean uncertainty {outcome.uncertainty:.3g}"
         doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
         if not outcome.refused:
-            print(f"{outcome.input} -> {outcome.output}{doubt}")
+            print(_line(f"{outcome.input} -> {outcome.output}{doubt}"))
     if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
         _note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
     for caution in cautions(loaded, direction):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:
-        print(f"left out {outcome.refused}", file=sys.stderr)
+        print(_line(f"left out {outcome.refused}"), file=sys.stderr)
     if failed:
         raise FabricaError(f"{len(failed)} of {len(outcomes)} images were not translated")
     print(
@@ -490,7 +498,7 @@ def version() -> None:
 
 
 def _note(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr)
+    print(_line(f"note: {sentence}"), file=sys.stderr)
 
 
 def _say(text: str) -> None:

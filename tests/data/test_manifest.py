@@ -49,7 +49,7 @@ def test_paths_outside_the_folder_are_absolute(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("id,patient,file,split\n", "no column 'path'"),
+        ("id,patient,file,split\n", "no column path, found id, patient, file, split"),
         ("id,patients,path,split\n", "did you mean patients?"),
         ("patient,path,split\np,a.png,trian\n", "'trian'"),
         ("patient,path,split\np,,train\n", "no path"),

@@ -43,7 +43,7 @@ def test_the_seed_matters_and_the_order_does_not() -> None:
     assert assign(patients, EIGHTY, 0) == assign(reversed(patients), EIGHTY, 0)
 
 
-@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.1, -0.1, 0.0), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.1, -0.1, 0.0), (0.0, 0.0, 0.0), (float("nan"), 1.0, 0.0)])
 def test_fractions_must_add_up(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(UsageError, match="add up to 1"):
         assign(["a"], fractions)

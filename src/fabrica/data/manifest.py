@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from fabrica.errors import UsageError, did_you_mean
@@ -100,9 +101,13 @@ class Manifest:
         if not path.is_file():
             raise UsageError(f"no manifest at {path}; make one with: fabrica scan FOLDER -o {path.name}")
         header, records = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-        for name in REQUIRED:
-            if name not in header:
-                raise UsageError(f"{path} has no column {name!r}{did_you_mean(name, header)}")
+        if lacking := [name for name in REQUIRED if name not in header]:
+            if near := get_close_matches(lacking[0], header, n=1):
+                raise UsageError(f"{path} has no column {lacking[0]!r}; did you mean {near[0]}?")
+            raise UsageError(
+                f"{path} is no manifest: it has no column {', '.join(lacking)}, found {', '.join(header)[:100]}; "
+                "make one with: fabrica scan FOLDER -o manifest.csv, and name a table of labels with --labels"
+            )
         extra = sorted(set(header) - set(COLUMNS))
         notes = [f"columns not used: {', '.join(extra)}"] if extra else []
         known = [name for name in header if name in COLUMNS]

@@ -148,7 +148,7 @@ def _shares(n: int, fractions: Fractions) -> list[int]:
 
 
 def _check(fractions: Fractions) -> None:
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # so that no number is refused, too
         raise UsageError(
             f"fractions of train, val and test are {fractions}; expected three that add up to 1, e.g. 0.8,0.1,0.1"
         )
