@@ -152,8 +152,10 @@ def test_a_folder_in_which_nothing_was_made_is_no_obstacle(unchanged: Made, ct: 
     for k in range(2):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{k}.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "short.mha").write_bytes(b"ObjectType = Image\n")
     outcomes = apply(unchanged(), tmp_path / "in", tmp_path / "out")
-    assert all(outcome.refused for outcome in outcomes) and (tmp_path / "out" / "result.json").exists()
+    assert len(outcomes) == 3 and all(outcome.refused for outcome in outcomes)
+    assert "without ElementDataFile" in outcomes[0].refused and (tmp_path / "out" / "result.json").exists()
     apply(unchanged(), ct, tmp_path / "out")
     with pytest.raises(UsageError, match="already holds results"):
         apply(unchanged(), ct, tmp_path / "out")

@@ -78,6 +78,14 @@ def test_wrong_use_exits_with_two() -> None:
     complains(call("sample", "nowhere", "--seed", "-1"), 2, "--seed")
 
 
+def test_training_without_data_does_not_look_into_the_folder_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.png").write_text("not an image")
+    complains(call("train", "ddpm-xray", "-o", "run"), 2, "the recipe has no data")
+
+
 def test_without_a_command_the_help_is_shown() -> None:
     done = alone()
     assert done.returncode == 0 and "Usage: " in done.stdout and "evaluate" in done.stdout and done.stderr == ""
@@ -106,7 +114,7 @@ def test_a_message_is_one_line_whatever_bytes_a_name_holds(tmp_path: Path) -> No
     (tmp_path / "d").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "d") + b"/r\xf6\n\x1b[1mx.png")).write_bytes(b"broken")
     done = call("scan", tmp_path / "d", "-o", tmp_path / "m.csv")
-    complains(done, 1, r"r\xf6\n\x1b[1mx.png: damaged")
+    complains(done, 1, r"r\xf6\n\x1b[1mx.png cannot be read: damaged")
 
 
 def test_a_manifest_naming_missing_files_is_one_line(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
         ("data=3", "data must hold keys"),
         ("train.steps=0", "give the run a budget"),
         ("data.size=[1,2,3,4]", r"expected \[H, W\]"),
+        ("data.size=large", "data.size is 'large'; expected a list"),
         ("data.batch=0", "data.batch is 0"),
         ("data.context=-1", "data.context is -1; expected 0 or more"),
         ("data.jitter=-1", "data.jitter is -1; expected 0 or more"),
@@ -81,6 +82,11 @@ def test_unknown_names_get_a_suggestion(minimal: Path) -> None:
         build(load_recipe(minimal, ["method.name=difusion"]))
     with pytest.raises(UsageError, match=r"method\.objectiv; did you mean objective"):
         build(load_recipe(minimal, ["method.objectiv=v"]))
+
+
+def test_a_path_that_is_no_recipe_is_said_without_the_list_of_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no recipe; expected a name from `fabrica recipes`, or a file"):
+        load_recipe(tmp_path)
 
 
 def test_damaged_yaml_is_one_line(tmp_path: Path) -> None:

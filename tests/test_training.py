@@ -149,6 +149,14 @@ CLI = [sys.executable, "-m", "fabrica"]
 LONG = ["train.steps=40", "train.checkpoint_every=5", "train.validate_every=10", "train.log_every=1"]
 
 
+def test_minutes_that_ended_before_anything_was_learned_are_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    limits = ["train.steps=0", "train.minutes=0.0001"]
+    train(tiny(*limits), tmp_path / "run", warn=said.append)
+    assert len(said) == 1 and said[0].startswith("1 steps were made in 0.0001 minutes")
+    assert f"fabrica train --resume -o {tmp_path / 'run'} train.minutes=MORE" in said[0]
+
+
 def test_kill_dash_nine_then_resume_is_bit_exact(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     train(tiny(*LONG), straight)

@@ -96,11 +96,11 @@ def apply(
     """
     model.way(direction)  # what the model cannot do is refused before files are opened
     model.check_beside(beside or {})
-    inputs = _inputs(Path(source))
+    inputs, unreadable = _inputs(Path(source))
     place = _Place.of(Path(out), as_, len(inputs))
     choices: dict[str, Any] = {"direction": direction, "uncertainty": uncertainty, "round_trip": round_trip}
     choices |= {"overlap": overlap, "beside": _beside(beside or {}, Path(source), len(inputs))}
-    outcomes = []
+    outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):
         outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
         outcomes[-1].beside = {name: str(path) for name, path in (beside or {}).items()}
@@ -146,10 +146,12 @@ def _translate(
     save_picture(preview, place.folder / f"{place.name(each)}-preview.png")
 
 
-def _inputs(source: Path) -> list[Input]:
-    """What there is to translate, each with a name of its own. Raises UsageError where there is nothing."""
+def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
+    """What there is to translate, each with a name of its own, and (file, reason) of what cannot be read. Raises
+    UsageError where there is nothing."""
     if not source.exists():
         raise UsageError(f"nothing at {source} to translate; expected an image, a DICOM series, a folder or a manifest")
+    unreadable: list[tuple[Path, str]] = []
     if source.is_file() and source.suffix.lower() in (".csv", ".parquet"):
         manifest = load_manifest(str(source))
         rows = [row for row in manifest.rows if row.split or not row.kind] or manifest.rows  # as of a folder
@@ -158,13 +160,14 @@ def _inputs(source: Path) -> list[Input]:
         looked = contents(source)
         if looked.rejected and not looked.items:
             raise ReadError(f"{looked.rejected[0][0]}: {looked.rejected[0][1]}")
+        unreadable = looked.rejected
         home = source if source.is_dir() else source.parent
         found = [(item.path, item.frame, _name(item.path, item.frame, home)) for item in looked.items]
     if not found:
         raise UsageError(
             f"no image in {source}; expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
         )
-    return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found]
+    return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found], unreadable
 
 
 def _beside(given: Mapping[str, str | Path], source: Path, count: int) -> dict[str, Image]:
@@ -176,7 +179,7 @@ def _beside(given: Mapping[str, str | Path], source: Path, count: int) -> dict[s
         )
     images = {}
     for name, path in given.items():
-        found = _inputs(Path(path))
+        found, _ = _inputs(Path(path))
         if len(found) != 1:
             raise UsageError(f"{path} holds {len(found)} images; expected one, the {name} of {source}")
         images[name] = io.read(found[0].path, found[0].frame)

@@ -21,7 +21,7 @@ from fabrica.progress import named_bars, training_bar
 
 app = typer.Typer(
     name="fabrica",
-    help="Generative medical imaging from DICOM to DICOM.",
+    help="Generative medical imaging from DICOM to DICOM.\n\nWith --debug, any command shows where an error arose.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 LAST_SEED = 2**31 - 1
 Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Same seed, same result.")]
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
+KINDS = "png, tiff, npz, nifti, dicom, metaimage, nrrd or mgh"  # what can be written: `fabrica.io.SUFFIXES`
 MOST_LEFT_OUT = 20  # files that `scan` names one by one
 
 
@@ -111,7 +112,9 @@ def demo(
 
 @app.command()
 def scan(
-    folder: Annotated[Path, typer.Argument(help="DICOM, NIfTI, PNG/TIFF/JPEG, npz or zip, in any layout.")],
+    folder: Annotated[
+        Path, typer.Argument(help="DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip, in any layout.")
+    ],
     out: Out = Path("manifest.csv"),
     labels: Annotated[Path | None, typer.Option(help="CSV that names files, patients, labels, splits, texts.")] = None,
     patient: Annotated[str | None, typer.Option(help="Regex on the path; its first group is the patient.")] = None,
@@ -284,7 +287,7 @@ def sample(
     truncation: Annotated[
         float | None, typer.Option(help="GANs: latents within this many SD; less is more typical, less varied; 0: all.")
     ] = None,
-    as_: Annotated[str | None, typer.Option("--as", help="png, tiff, nifti, npz or dicom; png if not given.")] = None,
+    as_: Annotated[str | None, typer.Option("--as", help=f"{KINDS}; png if not given.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=LAST_SEED, help="Same seed, same result; 0 if not given.")] = (
         None
     ),
@@ -331,7 +334,7 @@ def sample(
 
 @app.command()
 def apply(
-    model: Annotated[Path, typer.Argument(help="A model folder: a translator.")],
+    model: Annotated[Path, typer.Argument(help="A model folder: of one that translates or restores.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a DICOM series, a folder, or a manifest.")],
     out: Out = Path("translated"),
     beside: Annotated[
@@ -342,11 +345,11 @@ def apply(
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of where the model guesses.")] = False,
     round_trip: Annotated[bool, typer.Option("--round-trip", help="Also a map of the error there and back.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also what is unlike the training images.")] = False,
-    as_: Annotated[str | None, typer.Option("--as", help="dicom, nifti, png, tiff or npz; as IN if not given.")] = None,
+    as_: Annotated[str | None, typer.Option("--as", help=f"{KINDS}; as IN if not given.")] = None,
     overlap: Annotated[float, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Translate images, from scanner files to scanner files. What is unlike the training images is refused."""
+    """Translate or restore images, scanner files in and out. What is unlike the training images is refused."""
     from fabrica.application import apply as apply_model
     from fabrica.application import cautions
     from fabrica.model import load

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -457,6 +457,8 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
             value = ""
         if key == "size" and isinstance(value, int):
             value = [value, value]
+        if get_origin(hints[key]) is list and not isinstance(value, list):
+            raise UsageError(f"recipe key {where}{key} is {value!r}; expected a list, such as [1,2]")
         clean[key] = value
     return clean
 
@@ -477,6 +479,8 @@ def _recipe_text(name_or_path: str | Path) -> str:
         except UnicodeDecodeError as error:
             raise UsageError(f"recipe {path} is damaged: it is not text in UTF-8; write it again") from error
     names = recipe_names()
+    if len(path.parts) > 1:
+        raise UsageError(f"{path} is no recipe; expected a name from `fabrica recipes`, or a file that ends in .yaml")
     if str(name_or_path) not in names:
         raise unknown("recipe", str(name_or_path), names)
     return (resources.files("fabrica") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")

@@ -90,6 +90,8 @@ def has_kept(folder: Path) -> bool:
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
+    if not recipe.data.source:
+        raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     # what the method cannot take is refused before images are read, not an hour later
     recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
     guide = open_teacher(recipe) if "teacher" in recipe.uses else None
@@ -270,8 +272,6 @@ def _data(
 
     Fills in what the recipe left to the data: codecs, classes, modality and spacing of what is written.
     """
-    if not recipe.data.source:
-        raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     if recipe.data.a:
         return _sides(recipe, needs, resumed, mends, progress, warn)
     recipe.codec = _resolved(recipe, recipe.codec, "")

@@ -40,6 +40,7 @@ Batch = dict[str, Tensor]
 
 DOUBTED = 16  # held-out images
 MEASURED = 512  # training images whose latents say what scale they have
+FEW = 100  # steps after which no network shows anything
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
 
 
@@ -116,6 +117,8 @@ def train(
             "training loss was; look at the held-out images, lower train.lr, or set train.precision=fp32 or "
             "train.keep=last"
         )
+    if said := _too_soon(run):
+        warn(said)
     if isinstance(run.heldout, Pairs) and isinstance(run.data, Pairs) and run.is_first:
         _learn_worth(run, run.data, run.heldout, warn)
     return folder
@@ -154,6 +157,18 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
             if report:
                 report({**row, "done": _done(run)})
         _milestones(run, ended)
+
+
+def _too_soon(run: Run) -> str:
+    """What to say where the minutes were over before anything could be learned; "" where they were not."""
+    config, state = run.recipe.train, run.state
+    if state.step >= FEW or not config.minutes or state.seconds < 60 * config.minutes:
+        return ""
+    pace = state.step * run.recipe.data.batch / state.seconds
+    return (
+        f"{state.step} steps were made in {config.minutes:g} minutes, at {pace:.2g} images/s: too few to learn from; "
+        f"give it more time: fabrica train --resume -o {run.folder} train.minutes=MORE"
+    )
 
 
 def _alarm(run: Run, sentence: str, warn: Warn) -> None:

@@ -182,9 +182,11 @@ def _nothing(folder: Path, found: Found, root: Path) -> str:
     if found.rejected:
         path, why = found.rejected[0]
         count = len(found.rejected)
+        if count == 1:
+            return f"no image in {folder}: {_relative(path, root)} cannot be read: {why}"
         return f"no image in {folder}: none of {count} files could be read; the first, {_relative(path, root)}: {why}"
     kinds = ", ".join(f"{suffix} {count}" for suffix, count in (found.unread + found.apart).most_common(6))
     total = found.unread.total() + found.apart.total()
-    what = f"found {total} files ({kinds})" if total else "the folder is empty"
+    what = f"found {total} file{'s' * (total != 1)} ({kinds})" if total else "the folder is empty"
     expected = "expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
     return "; ".join([f"no image in {folder}: {what}", *unread_sentences(found.unread)[:1], expected])

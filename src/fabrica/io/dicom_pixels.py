@@ -190,7 +190,7 @@ def check_codestream(code: bytes, options: dict[str, Any], budget: int, path: Pa
 
 
 def bits_stored(options: dict[str, Any], syntax: UID, path: Path) -> int:
-    """BitsStored as decoders of JPEG take it: the stream knows 8 bits or more, and samples of 8 bits use all of them."""
+    """BitsStored as decoders of JPEG take it: samples of 8 bits use all of them."""
     allocated, stored = int(options["bits_allocated"]), int(options["bits_stored"])
     if syntax not in _JPEG:
         return stored
