@@ -11,9 +11,11 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image as Picture
 
 from fabrica import io
 from fabrica.application import apply
+from fabrica.codec import Codec
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.model import Model
@@ -146,6 +148,18 @@ def test_a_series_with_a_missing_slice_and_values_that_are_no_numbers_are_refuse
         with pytest.raises(UsageError, match="1 of its values are no numbers"):
             apply(unchanged(), tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_ct_made_of_ct_is_shown_in_one_window(unchanged: Made, tmp_path: Path) -> None:
+    """What gives back its input must look like it."""
+    values = np.linspace(-1000, 1000, 32 * 32, dtype=np.float32).reshape(1, 32, 32)
+    image = Image(values, unit="HU", origin={"modality": "CT", "window": (40.0, 400.0)})
+    io.write(image, tmp_path / "ct.dcm")
+    hu = Codec("window", -1024.0, 3071.0, "HU")
+    apply(unchanged(codec=hu, codec_b=hu, a="CT of another scanner"), tmp_path / "ct.dcm", tmp_path / "out", force=True)
+    shown = np.asarray(Picture.open(tmp_path / "out" / "ct-preview.png").convert("L")).astype(int)
+    source, result = shown[:, :32], shown[:, 32:]
+    assert np.abs(source - result).max() <= 1 and source.min() == 0 and source.max() == 255
 
 
 def test_a_folder_in_which_nothing_was_made_is_no_obstacle(unchanged: Made, ct: Path, tmp_path: Path) -> None:

@@ -327,8 +327,11 @@ def _write_json(model: Model, direction: str, place: _Place, outcomes: list[Outc
 
 
 def _preview(image: Image, found: Applied) -> Uint8:
-    """The middle slices of source, result and maps side by side, maps from 0 to nearly their largest value."""
-    tiles = [io.to_display(image), io.to_display(found.result, CT_WINDOW if found.result.unit == "HU" else None)]
+    """The middle slices of source, result and maps side by side, maps from 0 to nearly their largest value; CT made
+    of CT in one window, the source's own."""
+    own = image.origin.get("window") if image.unit == "HU" else None
+    window = (own or CT_WINDOW) if found.result.unit == "HU" else None
+    tiles = [io.to_display(image, window if image.unit == "HU" else None), io.to_display(found.result, window)]
     for each in (found.uncertainty, found.round_trip):
         if each is not None:
             brightest = float(np.quantile(each.data, 0.999)) or 1.0
