@@ -154,3 +154,19 @@ def test_bits_as_the_decoder_of_jpeg_takes_them(syntax: Any, allocated: int, sto
     assert bits_stored(options, syntax, Path("a.dcm")) == given_
     with pytest.raises(ReadError, match="32 bits"):
         bits_stored({"bits_allocated": 32, "bits_stored": stored}, syntax, Path("a.dcm"))
+
+
+@settings(max_examples=40, **QUICK)
+@given(start=st.integers(60, 140), junk=st.binary(min_size=1, max_size=12))
+def test_a_damaged_frame_in_run_lengths_is_one_read_error(start: int, junk: bytes) -> None:
+    [truth] = make.truths(1, make.grid(1))
+    with folder() as home:
+        [path] = make.classic(home, [truth], rle=True)
+        data = bytearray(path.read_bytes())
+        at = data.index(b"\xe0\x7f\x10\x00") + start
+        data[at : at + len(junk)] = junk
+        path.write_bytes(data)
+        try:
+            fio.read(path)
+        except ReadError as error:
+            assert "\n" not in str(error)

@@ -153,7 +153,9 @@ def _encapsulated(
             if syntax != RLELossless:
                 check_codestream(code, options, budget, opened.path)
             decoder, data = get_decoder(syntax), encapsulate([code], has_bot=False)
-        array, properties = decoder.as_array(data, index=0, **options)
+        # pydicom's own decoder alone for RLE: the other one leaves Python's errors behind where a frame is damaged
+        plugin = "pydicom" if syntax == RLELossless else ""
+        array, properties = decoder.as_array(data, index=0, decoding_plugin=plugin, **options)
         yield array, str(properties["photometric_interpretation"])
     if found < len(wanted):
         raise ReadError(f"{opened.path}: the pixel data end before frame {wanted[found] + 1}; the file is cut short")
