@@ -570,6 +570,17 @@ def test_frames_of_two_stacks_in_two_planes(tmp_path: Path) -> None:
     assert make.compared(everything(path).values(), [a, b]) == []
 
 
+@pytest.mark.parametrize("depth", [1, 5])
+def test_enhanced_frames_of_mosaics_taken_apart_are_slices(tmp_path: Path, depth: int) -> None:
+    """Siemens XA writes a slice a frame, and leaves the word in ImageType."""
+    truths = make.truths(2, make.grid(depth))
+    for v, truth in enumerate(truths):
+        frames = make.frames_of([truth], indexed=False, told=False)
+        made = make.enhanced(frames, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], InstanceNumber=v + 1)
+        make.save(made, tmp_path / make.hashed(v), instance=v)
+    assert make.compared(everything(tmp_path).values(), truths) == []
+
+
 def test_frames_of_uneven_slices_keep_their_places(tmp_path: Path) -> None:
     [truth] = make.truths(1, make.grid(offsets=[0, 4, 8, 12, 19, 26]))
     path = make.save(make.enhanced(make.frames_of([truth]), modality="CT"), tmp_path / "a.dcm")

@@ -131,7 +131,10 @@ def _dimensions(header: Header, values: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def is_montage(header: Header) -> bool:
-    """Whether the slices of a volume stand side by side in one frame."""
+    """Whether the slices of a volume stand side by side in one frame. An enhanced object whose mosaics the scanner has
+    taken apart (Siemens XA) keeps the word all the same."""
+    if header.of_frames and not (_count(header, "SiemensMosaicImages") > 1 or header.csa):
+        return False
     words = header.get("ImageType").upper().split("\\")
     return "MOSAIC" in words or "VFRAME" in words or _count(header, "SiemensMosaicImages") > 1
 
