@@ -148,10 +148,12 @@ def _same_pixels(a: Header, b: Header) -> bool:
 
 @dataclass
 class _Group:
-    """Planes that no rule has parted yet; `chain` holds the (name, value) of those that made it."""
+    """Planes that no rule has parted yet; `chain` holds the (name, value) of those that made it. `finished`: no place
+    comes twice and slices are even, once that is known."""
 
     planes: list[Plane]
     chain: tuple[tuple[str, str], ...] = ()
+    finished: bool | None = None
 
 
 def _arrange_kind(kind: str, planes: list[Plane], found: Arranged) -> None:
@@ -313,26 +315,33 @@ class Rule:
 
 def _apply(rule: Rule, group: _Group, index: dict[int, Any]) -> list[_Group]:
     """The group parted by the rule, or as it is where that does not make whole images."""
-    places = {index[id(plane)] for plane in group.planes}
-    before = len(group.planes) - len(places)
-    even = not before and _evenly(_depths(group.planes, index))
-    if even and not rule.strong:
+    if _is_finished(group, index) and not rule.strong:
         return [group]
     parts = _parted(group.planes, lambda plane: rule.value(*plane))
     if len(parts) < 2:
         return [group]
+    places = {index[id(plane)] for plane in group.planes}
+    before = len(group.planes) - len(places)
     sizes = [(len(part), len({index[id(plane)] for plane in part})) for part in parts.values()]
     after = sum(n - of for n, of in sizes)
     if before:
         whole = sum(n for n, of in sizes if of > WHOLE * len(places))
         enough = after < before and whole >= WHOLE * len(group.planes)
     elif rule.strong:
-        enough = min(n for n, _ in sizes) > 1 and not (even and not _overlap(list(parts.values()), index))
+        follow = group.finished and not _overlap(list(parts.values()), index)
+        enough = min(n for n, _ in sizes) > 1 and not follow
     else:
         enough = False
     if not enough and not _are_volumes(list(parts.values()), index):
         return [group]
     return _called(group, rule.name, parts, rule.ranked)
+
+
+def _is_finished(group: _Group, index: dict[int, Any]) -> bool:
+    if group.finished is None:
+        depths = _depths(group.planes, index)
+        group.finished = len(depths) == len(group.planes) and _evenly(depths)
+    return group.finished
 
 
 def _depths(planes: Iterable[Plane], index: dict[int, Any]) -> npt.NDArray[np.float64]:
@@ -362,7 +371,7 @@ def _are_volumes(parts: Sequence[Sequence[Plane]], index: dict[int, Any]) -> boo
     step = float(np.median([np.median(own) for own in steps]))
     for own in steps:
         multiples = np.rint(own / step)
-        if multiples.min() < 1 or np.abs(own / step - multiples).max() > 0.1:
+        if multiples.min() < 1 or np.abs(own / step - multiples).max() > 0.2:
             return False
     if not _overlap(parts, index):
         return False
@@ -533,17 +542,15 @@ def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
     their numbers; else their time all the same; else whatever else headers say, where that makes whole images; else
     the folders they lie in, where these hold the same places. As it is where none of these tells, or where no place
     comes twice and slices are even."""
-    depths = _depths(group.planes, index)
-    again = len(depths) < len(group.planes)
-    if not again and _evenly(depths):
+    if _is_finished(group, index):
         return [group]
-    numbered = _numbers_tell(group.planes)
-    runs = _runs(group.planes, index) if numbered else []
-    if not again:
-        return _numbered(group, "volume", runs) if runs else [group]
     at: dict[Any, list[Plane]] = defaultdict(list)
     for plane in group.planes:
         at[index[id(plane)]].append(plane)
+    numbered = _numbers_tell(group.planes)
+    if len(at) == len(group.planes):
+        runs = _runs(group.planes, index) if numbered else []
+        return _numbered(group, "volume", runs) if runs else [group]
     if len(at) == 1:  # nothing could be mixed
         return _numbered(group, "time", [[plane] for plane in sorted(group.planes, key=lambda p: _acquired([p]))])
     ranks = [(key, ranked) for key in _ORDERING if (ranked := _ranked(at, key))]
@@ -558,7 +565,7 @@ def _by_number(group: _Group, index: dict[int, Any]) -> list[_Group]:
     for ranked in (*(ranked for _, ranked in ranks), _ranked(at, _instance) if numbered else []):
         if ranked:
             return _numbered(group, "time", ranked)
-    if runs:
+    if numbered and (runs := _runs(group.planes, index)):
         return _numbered(group, "volume", runs)
     for keyword in sorted({keyword for _, frame in group.planes for keyword in frame.values}):
         parts = _parted(group.planes, _said_of(keyword))
