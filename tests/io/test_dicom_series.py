@@ -362,7 +362,7 @@ def test_a_changed_volume_goes_back_to_where_it_was(where: make.Grid, echoes: bo
         returned(image, truths[-1], home)
 
 
-@pytest.mark.parametrize("gone", [[2], [1, 4], [3, 4]])
+@pytest.mark.parametrize("gone", [[2], [1, 4], [3, 4], [1, 3, 4, 7], [1, 2, 4, 6]])
 @pytest.mark.parametrize("between", [3.0, -2.5])
 def test_missing_slices_are_said_where_positions_say_so(tmp_path: Path, gone: list[int], between: float) -> None:
     kept = [k for k in range(9) if k not in gone]
@@ -371,6 +371,21 @@ def test_missing_slices_are_said_where_positions_say_so(tmp_path: Path, gone: li
     image = fio.read(tmp_path)
     assert make.equal(image, truth) == ""
     assert image.origin["missing"] == len(gone) and any("missing" in note for note in image.origin["notes"])
+
+
+@pytest.mark.parametrize("gone", [[1, 3, 5, 7], [4], []])
+def test_numbers_that_no_file_has_are_said(tmp_path: Path, gone: list[int]) -> None:
+    """Every second slice lost leaves an even volume: the numbers alone tell."""
+    [truth] = make.truths(1, make.grid(9, 2.0))
+    make.classic(tmp_path, [truth], SliceThickness=2)
+    for path in tmp_path.rglob("*.dcm"):
+        if int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber) - 1 in gone:
+            path.unlink()
+    notes = [note for note in fio.read(tmp_path).origin["notes"] if "of its series lack" in note]
+    shown = ", ".join(str(k + 1) for k in gone[:3]) + (", ..." if len(gone) > 3 else "")
+    assert notes == (
+        [f"images 1 to 9 of its series lack {len(gone)} ({shown}): were some left behind?"] if gone else []
+    )
 
 
 def test_slices_of_two_distances_are_not_missing(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def same_plane(a: Place, b: Place) -> bool:
 class Stack:
     """How slices lie, sorted along their normal.
 
-    affine     of the first slice, with the mean step from slice to slice; where slices are missing their median step,
+    affine     of the first slice, with the mean step from slice to slice; where slices are missing the usual step,
                which a gap does not stretch.
     positions  (D, 3) RAS+ in mm, where the first pixel of each slice lies, if no affine is right for all; else None.
     missing    how many slices seem to be missing between others.
@@ -110,11 +110,10 @@ def stack(places: Sequence[Place]) -> Stack:
     if np.linalg.norm(positions - even, axis=1).max() <= UNEVEN * np.linalg.norm(mean):
         return Stack(affine(places[0], mean), None, 0, _contradictions(places, float(np.linalg.norm(mean))))
     along = np.abs(steps @ places[0].normal)
-    missing = _missing(along, np.array([place.thickness for place in places]))
-    step = np.median(steps, axis=0) if missing else mean
+    missing, usual = _missing(along, np.array([place.thickness for place in places]))
+    step = np.median(steps / np.rint(along / usual)[:, None], axis=0) if missing else mean
     own = positions @ LPS_TO_RAS
     if missing:
-        usual = float(np.median(along))
         at = int(np.argmax(along > 1.5 * usual))
         note = (
             f"{missing} slices seem to be missing, the first after slice {at + 1}: {along[at]:.4g} mm to the next "
@@ -125,25 +124,32 @@ def stack(places: Sequence[Place]) -> Stack:
     return Stack(affine(places[0], step), own, missing, (note,))
 
 
-def _missing(steps: Float64, thickness: Float64) -> int:
-    """How many slices seem to be missing where the steps along the normal are these (mm): the positions say so where
-    all steps are the usual one or a multiple of it, and the wide ones are not how thick slices there are, nor how all
-    lie from there on to the end."""
-    usual = float(np.median(steps))
+def _missing(steps: Float64, thickness: Float64) -> tuple[int, float]:
+    """How many slices seem to be missing where the steps along the normal are these (mm), and the usual step: the
+    positions say so where all steps are the usual one or a multiple of it, and the wide ones are not how thick slices
+    there are, nor how all lie from there on to the end. The usual step is the median, or the least where that is how
+    thick slices are."""
+    usual, least = float(np.median(steps)), float(steps.min())
+    if (
+        least
+        and abs(np.median(thickness) / least - 1) < 0.1
+        and np.abs(steps / least - np.rint(steps / least)).max() < 0.1
+    ):
+        usual = least
     wide = steps > 1.5 * usual
     if not usual or not wide.any() or np.abs(steps[~wide] / usual - 1).max(initial=0.0) > 0.1:
-        return 0
+        return 0, usual
     multiples = steps[wide] / usual
     if np.abs(multiples - np.rint(multiples)).max() > 0.1:
-        return 0
+        return 0, usual
     thick = np.maximum(thickness[:-1], thickness[1:])
     if thickness.max() > 1.5 * thickness.min() and (thick[wide] > 0.75 * steps[wide]).all():
-        return 0
+        return 0, usual
     runs = np.flatnonzero(wide)
     for side in (runs == np.arange(len(runs)), runs == np.arange(len(steps) - len(runs), len(steps))):
         if len(runs) > 1 and side.all() and np.ptp(steps[wide]) < 0.1 * usual:
-            return 0  # another protocol from there on
-    return int(np.sum(np.rint(multiples) - 1))
+            return 0, usual  # another protocol from there on
+    return int(np.sum(np.rint(multiples) - 1)), usual
 
 
 def _contradictions(places: Sequence[Place], step: float) -> tuple[str, ...]:

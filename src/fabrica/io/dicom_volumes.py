@@ -103,7 +103,7 @@ def arrange(headers: Iterable[Header]) -> Arranged:
             found.volumes += _of_segments(header, frames, chain)
         except ReadError as error:
             found.refused.append((header.path, str(error).removeprefix(f"{header.path}: ")))
-    _name(found, copies)
+    _name(found, [*_copied(copies), *_numbers_left_out(kept)])
     moments = [header.get("AcquisitionDate") + header.get("AcquisitionTime") for header in kept]
     earliest = min((moment for moment in moments if len(moment) > 8), default="")
     found.volumes = [replace(volume, earliest=earliest) for volume in found.volumes]
@@ -727,8 +727,27 @@ def _alike(a: Plane, b: Plane) -> bool:
     )
 
 
-def _name(found: Arranged, copies: int) -> None:
-    """Give each image a name that no other of its series has, "" to the only one; say how many files were copies."""
+def _copied(copies: int) -> tuple[str, ...]:
+    return (f"{copies} files of its series are copies of others and were left out",) if copies else ()
+
+
+def _numbers_left_out(headers: Sequence[Header]) -> tuple[str, ...]:
+    """A note on instance numbers that no file of the series has, between those that are there: where slices were lost
+    from an even volume, such as every second one, places tell nothing of it."""
+    counted = [number(header.get("InstanceNumber")) for header in headers if header.frames == 1]
+    found = {n for n in counted if n is not None}
+    if len(found) < max(3, len(headers)):  # some have none, or the same: they count something else
+        return ()
+    first, last = int(min(found)), int(max(found))
+    lacking = [n for n in range(first, last + 1) if n not in found] if last - first < 2 * len(found) else []
+    if not lacking:
+        return ()
+    shown = ", ".join(map(str, lacking[:3])) + (", ..." if len(lacking) > 3 else "")
+    return (f"images {first} to {last} of its series lack {len(lacking)} ({shown}): were some left behind?",)
+
+
+def _name(found: Arranged, notes: Sequence[str]) -> None:
+    """Give each image a name that no other of its series has, "" to the only one; and the notes on its series."""
     ordinary = [volume for volume in found.volumes if not volume.kind]
     used = Counter(volume.tells for volume in found.volumes)
     seen: Counter[str] = Counter()
@@ -740,10 +759,7 @@ def _name(found: Arranged, copies: int) -> None:
             seen[tells] += 1
             kind = f"kind={volume.kind}" if volume.kind else ""
             tells = ",".join(filter(None, (tells, kind, f"image={seen[tells]}")))
-        notes = volume.notes
-        if copies:
-            notes = (*notes, f"{copies} files of its series are copies of others and were left out")
-        found.volumes[k] = replace(volume, tells=tells, notes=notes)
+        found.volumes[k] = replace(volume, tells=tells, notes=(*volume.notes, *notes))
 
 
 def series_name(header: Header, folder: Path) -> str:
