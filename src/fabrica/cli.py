@@ -130,13 +130,14 @@ def scan(
 ) -> None:
     """Index a folder of images into a manifest, split by patient."""
     from fabrica.data.helpers import helpers
-    from fabrica.data.scan import scan as scan_folder
 
     try:
         train_part, val_part, test_part = (float(part) for part in split.split(","))
     except ValueError as error:
         raise UsageError(f"--split {split}; expected three numbers, e.g. 0.8,0.1,0.1") from error
     with helpers(folder) as processes, named_bars() as progress:
+        from fabrica.data.scan import scan as scan_folder  # while the helpers start
+
         manifest = scan_folder(
             folder,
             labels=labels,

@@ -1,15 +1,18 @@
-"""Processes that share the reading of a folder."""
+"""Processes that share the reading of a folder.
+
+Imports nothing heavy: the helpers start while this process still imports what it needs itself.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,9 +32,10 @@ def helpers(folder: Path) -> Iterator[Executor | None]:
     if not count or not _is_much(folder):
         yield None
         return
-    # forked, a helper has at once what this process has imported; but not where other threads may hold locks
-    way = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
-    pool = ProcessPoolExecutor(count, mp_context=get_context(way), initializer=_left_alone)
+    # spawned, not forked: the caller may hold threads
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
+    for _ in range(count):
+        pool.submit(int)  # each starts one
     try:
         yield pool
     finally:
@@ -59,9 +63,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _left_alone() -> None:
-    """Ctrl-C is for the process that a person sees; it ends its helpers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that a person sees; it ends its helpers
+    atexit.register(os._exit, 0)  # at once: what a helper did was sent, and taking its modules down takes time
+    import_module("fabrica.data.series")
 
 
 def _is_much(folder: Path) -> bool:

@@ -129,6 +129,7 @@ def _spool() -> Iterator[sqlite3.Connection]:
         try:
             spool.execute("PRAGMA journal_mode=OFF")
             spool.execute("PRAGMA synchronous=OFF")
+            spool.execute("PRAGMA cache_size=-256")  # KiB
             spool.execute("CREATE TABLE looks (series TEXT, folder TEXT, look BLOB)")
             spool.execute("BEGIN")
             yield spool

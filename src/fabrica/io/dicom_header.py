@@ -417,7 +417,7 @@ def text_of(value: bytes, kind: str, charset: bytes) -> str:
     )
 
 
-_repeated = lru_cache(maxsize=2**12)(text_of)  # most of what a header says stands in all others of its series
+_repeated = lru_cache(maxsize=2**9)(text_of)  # most of what a header says stands in all others of its series
 
 
 def shown(value: float) -> str:
