@@ -162,6 +162,7 @@ def test_other_methods_and_other_models_are_refused(coder: Path, run: Path, tmp_
 HEADS = ["data.source=phantom:head:T1", "data.size=[16,16,24]", "data.count=24", "data.batch=4", "train.minutes=0"]
 
 
+@pytest.mark.slow
 def test_volumes_from_recipe_to_report(tmp_path: Path) -> None:
     """Both methods on heads of 16 x 16 x 24: two steps each, a sample, and what the reports show of them."""
     brief = [*HEADS, "train.warmup=1", "train.steps=2", "train.validate_every=2"]

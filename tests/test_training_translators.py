@@ -81,7 +81,7 @@ def test_every_recipe_of_translation_takes_two_steps(name: str, table: Path, tmp
     assert made.size == (SIDE, SIDE) and bool(np.isfinite(made.data).all())
 
 
-@pytest.mark.parametrize("name", ["pix2pix-head", "cyclegan-head"])
+@pytest.mark.parametrize("name", ["pix2pix-head", pytest.param("cyclegan-head", marks=pytest.mark.slow)])
 def test_recipes_with_phantoms_find_both_sides(name: str, tmp_path: Path) -> None:
     small = NETWORKS[load_recipe(name).method["name"]]
     recipe = load_recipe(name, [*TINY, *small, "data.count=8", "train.steps=1"])
@@ -94,9 +94,9 @@ def test_recipes_with_phantoms_find_both_sides(name: str, tmp_path: Path) -> Non
     ("name", "overrides"),
     [
         ("cyclegan-xray", ["data.flip=true", "data.jitter=2"]),
-        ("cut-head", ["train.accumulate=2"]),
-        ("pix2pix-head", ["data.jitter=2", "train.ema=0.9"]),  # with dropout
-        ("strong-head", ["method.registration=1"]),
+        pytest.param("cut-head", ["train.accumulate=2"], marks=pytest.mark.slow),
+        pytest.param("pix2pix-head", ["data.jitter=2", "train.ema=0.9"], marks=pytest.mark.slow),  # with dropout
+        pytest.param("strong-head", ["method.registration=1"], marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_is_bit_exact_for_both_sides(

@@ -77,7 +77,7 @@ def small(method: str, *overrides: str) -> Recipe:
 @pytest.mark.parametrize(
     ("method", "overrides"),
     [
-        ("mlp-gan", []),
+        pytest.param("mlp-gan", [], marks=pytest.mark.slow),
         pytest.param("dcgan", ["method.width=16"], marks=pytest.mark.slow),
         pytest.param("modern-gan", ["method.width=16", "train.betas=[0.5,0.99]"], marks=pytest.mark.slow),
     ],

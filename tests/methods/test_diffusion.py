@@ -22,6 +22,7 @@ def test_folding_is_pixel_unshuffle_and_is_undone() -> None:
         assert torch.equal(unfolded(folded(x, 2), 2), x)
 
 
+@pytest.mark.slow
 def test_four_chests_are_learned_by_heart() -> None:
     torch.manual_seed(0)
     images = torch.stack([torch.from_numpy(chest(seed, 16).image.data) for seed in range(4)]) / 2047.5 - 1

@@ -328,7 +328,9 @@ def test_spectral_norm_bounds_the_largest_singular_value_of_every_weight() -> No
     [
         (DCGAN, 160, 16, 1e-3, 0, {}),
         (WGANGP, 80, 30, 2e-3, 0, {}),
-        (ModernGAN, 160, 16, 2e-3, 0, {"norm": "none", "penalty": 0.3, "lazy": 1}),  # as in the paper
+        pytest.param(  # as in the paper
+            ModernGAN, 160, 16, 2e-3, 0, {"norm": "none", "penalty": 0.3, "lazy": 1}, marks=pytest.mark.slow
+        ),
         (ModernGAN, 100, 16, 1e-3, 2, {}),
         (MLPGAN, 100, 16, 5e-4, 0, {}),
     ],

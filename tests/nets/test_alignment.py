@@ -71,6 +71,7 @@ def pairs(count: int, seed: int) -> dict[str, torch.Tensor]:
     return {"image": images, "text": words}
 
 
+@pytest.mark.slow
 def test_by_it_text_is_understood_sooner() -> None:
     """The reader alone, for a hundred steps: what it says of a text lies where the square of its image lies."""
     apart = []
