@@ -237,7 +237,7 @@ def _arrange_parallel(kind: str, group: _Group, found: Arranged) -> None:
             at = Counter(index[id(plane)] for plane in each.planes)
             reason = (
                 f"one of {len(each.planes)} images that lie at {len(at)} places, up to {max(at.values())} at one, and "
-                "nothing in their headers tells which belong together"
+                "nothing in their headers tells which belong together; put each volume in a folder of its own"
             )
             found.refused += [(path, reason) for path in dict.fromkeys(header.path for header, _ in each.planes)]
             continue
