@@ -17,6 +17,7 @@ from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
 from fabrica.io.dicom_mark import is_dicom, is_marked
+from fabrica.io.members import is_hidden
 from fabrica.io.packed import members, without_images
 
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -68,7 +69,7 @@ def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
             continue
         below = []
         for entry in entries:
-            hidden = entry.name.startswith((".", "__MACOSX"))
+            hidden = is_hidden(entry.name)
             if entry.is_symlink():
                 real = os.path.realpath(entry.path)
                 if not os.path.exists(real):  # noqa: PTH110

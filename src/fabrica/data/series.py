@@ -218,7 +218,7 @@ class _Places:
     """
 
     def __init__(self, headers: dict[Path, Header], alone: bool) -> None:
-        self.headers, self.alone = headers, alone
+        self.alone = alone
         self.whole = _common(headers)
         self.images_of = cache(lambda path: arrange([headers[path]]).volumes)
         self.images_below = cache(
@@ -230,6 +230,8 @@ class _Places:
         files, tells = volume.files, volume.tells
         if isinstance(files[0], Packed):
             home = files[0].archive
+        elif len(files) == 1 and volume.header.frames == 1 and volume.frames[0].tile is None:
+            return files[0], ""  # the usual picture: nothing else is in its file
         elif len(files) == 1:
             return files[0], _within(volume, self.images_of(files[0])) or ""
         else:

@@ -22,7 +22,7 @@ from fabrica.io.atomic import atomic
 from fabrica.io.budget import DEFAULT_BUDGET, check
 from fabrica.io.guard import decoding
 from fabrica.io.marks import from_text, origin_from, to_text
-from fabrica.io.members import STORED, Member, Stamp, data_begins, directory, stamp_of, unpack
+from fabrica.io.members import STORED, Member, Stamp, data_begins, directory, is_hidden, stamp_of, unpack
 from fabrica.io.pixels import number_range
 from fabrica.io.raster import SUFFIXES, decode_raster
 
@@ -269,5 +269,4 @@ def _is_label(key: str) -> bool:
 
 
 def _is_picture(name: str) -> bool:
-    parts = name.split("/")
-    return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in parts)
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)

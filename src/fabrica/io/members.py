@@ -58,6 +58,11 @@ def directory(stamp: Stamp) -> dict[str, Member]:
         }
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a member, or a folder that it lies in, is hidden, or what macOS adds to archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
 def unpack(path: Path, member: Member, first: int | None = None) -> bytes:
     """The bytes of a member, checksum verified; or its `first` ones, unverified."""
     if member.method == _ENCRYPTED:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fabrica.errors import ReadError
 from fabrica.io.budget import DEFAULT_BUDGET, check
-from fabrica.io.members import Member, directory, stamp_of, unpack
+from fabrica.io.members import Member, directory, is_hidden, stamp_of, unpack
 
 
 class Packed(type(Path())):  # type: ignore[misc]
@@ -59,11 +59,7 @@ def as_path(path: Path | str) -> Path:
 def members(archive: Path) -> list[Packed]:
     """The members of a zip archive that are not hidden, sorted by name."""
     names = sorted(directory(stamp_of(archive)))
-    return [
-        Packed(archive / name)
-        for name in names
-        if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-    ]
+    return [Packed(archive / name) for name in names if not is_hidden(name)]
 
 
 def without_images(archive: Path) -> str:
