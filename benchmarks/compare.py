@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fabrica.track import read_log
+from fabrica.recipe.folder import read_log
 
 SCORES = ("frechet", "kid_x1000", "precision", "recall", "coverage", "ms_ssim", "copy_rate", "milliseconds_per_image")
 

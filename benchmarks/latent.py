@@ -14,11 +14,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fabrica import noise
-from fabrica.device import autocast, default_device
-from fabrica.methods import Compressor, Method, build
+from fabrica.methods import Compressor, Method, build, noise
 from fabrica.methods.diffusion import Diffusion
-from fabrica.recipe import Recipe, load_recipe
+from fabrica.nets.device import autocast, default_device
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import Recipe
 
 SIZES, BATCH, DRAWN, ROUNDS = (64, 128), 16, 16, 5
 EPOCHS = 20  # how often an image is seen in training, and encoded once

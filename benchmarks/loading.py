@@ -14,10 +14,10 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized, 
 from fabrica import io
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
-from fabrica.data.dataset import batch_at
 from fabrica.data.manifest import Manifest, Row
-from fabrica.phantoms import chest
-from fabrica.recipe import DataConfig
+from fabrica.phantoms.chest import chest
+from fabrica.recipe.schema import DataConfig
+from fabrica.training.batches import batch_at
 
 COUNT, SIZE, BATCH, EPOCHS = 128, 128, 32, 3
 

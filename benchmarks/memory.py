@@ -16,8 +16,8 @@ MANY = int(os.environ.get("FABRICA_BENCH_IMAGES", "20000"))
 SCRIPT = """
 import json, resource, sys, tempfile
 from pathlib import Path
-from fabrica.recipe import load_recipe
-from fabrica.training import train
+from fabrica.recipe.load import load_recipe
+from fabrica.training.loop import train
 recipe = load_recipe("ddpm-head", ["data.size=16", "data.batch=64", "method.channels=[32,32]", "train.minutes=0",
     "method.attention=[false,false]", "method.head_channels=32",
     f"data.count={sys.argv[1]}", f"train.steps={sys.argv[2]}"])

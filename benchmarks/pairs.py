@@ -28,10 +28,10 @@ from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.image import Float32, Image
-from fabrica.pictures import save_picture
-from fabrica.recipe import load_recipe
-from fabrica.track import read_log
-from fabrica.training import train
+from fabrica.io.contact_sheet import save_picture
+from fabrica.recipe.folder import read_log
+from fabrica.recipe.load import load_recipe
+from fabrica.training.loop import train
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FABRICA_DATA", HERE.parents[1] / "shared" / "data")) / "ct_mr_totalsegmentator"

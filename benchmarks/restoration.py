@@ -24,16 +24,16 @@ from torch.nn.functional import l1_loss
 
 from benchmarks.ratio import told
 from fabrica import io
-from fabrica.device import autocast
-from fabrica.model import load
+from fabrica.model.loading import load
+from fabrica.nets.device import autocast
 from fabrica.nets.folding import folded
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRResNet
 from fabrica.nets.unetpp import UNetPlusPlus
-from fabrica.phantoms import chest
-from fabrica.recipe import load_recipe
-from fabrica.training import train
+from fabrica.phantoms.chest import chest
+from fabrica.recipe.load import load_recipe
+from fabrica.training.loop import train
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "NAFNet tiny": lambda: NAFNet(1, 1, "tiny"),

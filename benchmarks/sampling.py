@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import fabrica
 from fabrica.data.cache import build_cache
-from fabrica.evaluation.distribution import bootstrap, frechet, kid
-from fabrica.evaluation.extractors import extractor
-from fabrica.recipe import load_recipe
-from fabrica.training import train
+from fabrica.metrics.distribution import bootstrap, frechet, kid
+from fabrica.metrics.extractors import extractor
+from fabrica.recipe.load import load_recipe
+from fabrica.training.loop import train
 
 MINUTES, COUNT = 1.5, 64
 

@@ -25,12 +25,12 @@ from torch import nn
 
 import fabrica
 from fabrica.data.body import body, threshold
-from fabrica.evaluation.pairs import interval
-from fabrica.folder import WEIGHTS
 from fabrica.image import Float32, Float64, Image
 from fabrica.methods import build
-from fabrica.model import Model
-from fabrica.phantoms.head import head
+from fabrica.metrics.paired import interval
+from fabrica.model.model import Model
+from fabrica.phantoms.head.head import head
+from fabrica.recipe.folder import WEIGHTS
 
 HEADS, UNSEEN = 100, 96
 FIRST, OTHERS = 3_000_000_000, 4_000_000_000  # seeds: of the test split, and far from every split

@@ -13,10 +13,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fabrica import noise
-from fabrica.device import autocast, default_device
-from fabrica.methods import Method, build
-from fabrica.recipe import Recipe, load_recipe
+from fabrica.methods import Method, build, noise
+from fabrica.nets.device import autocast, default_device
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import Recipe
 
 RECIPES = ("mlp-xray", "dcgan-xray", "wgan-xray", "modern-xray", "ddpm-xray")
 IMAGES, ROUNDS = 64, 9

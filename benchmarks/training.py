@@ -16,9 +16,10 @@ from monai.networks.schedulers import DDPMScheduler
 from benchmarks.ratio import told
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
-from fabrica.data.dataset import batch_at
-from fabrica.recipe import Recipe, load_recipe
-from fabrica.training import train
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import Recipe
+from fabrica.training.batches import batch_at
+from fabrica.training.loop import train
 
 ROUNDS, STEPS = 3, 12
 UNET = {"channels": [64, 128, 128], "attention": [False, False, True], "res_blocks": 1, "head_channels": 64}

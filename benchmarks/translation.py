@@ -22,15 +22,16 @@ from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 
 from benchmarks.ratio import told
-from fabrica.adversarial import History
+from fabrica.adversarial.losses import History
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
-from fabrica.data.dataset import batch_at
 from fabrica.data.pairs import Pairs
 from fabrica.methods.cyclegan import CycleGAN
 from fabrica.nets.convolutions import Doubling, Narrowing
-from fabrica.recipe import Recipe, load_recipe
-from fabrica.training import train
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import Recipe
+from fabrica.training.batches import batch_at
+from fabrica.training.loop import train
 
 SIZE, WIDTH, BLOCKS = 128, 64, 6
 ROUNDS, STEPS, WARM = 3, 6, 2

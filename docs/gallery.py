@@ -17,9 +17,10 @@ import fabrica
 from fabrica.data.cache import build_cache
 from fabrica.data.sources import open_source
 from fabrica.data.standardise import fitted_to
-from fabrica.evaluation.panels import SOFT, WIDE
-from fabrica.phantoms import chest, head
-from fabrica.pictures import image_grid, save_picture
+from fabrica.io.contact_sheet import image_grid, save_picture
+from fabrica.phantoms.chest import chest
+from fabrica.phantoms.head import head
+from fabrica.report.pictures import SOFT, WIDE
 
 COLUMNS = 10
 PICTURES = Path(__file__).parent / "pictures"

@@ -24,12 +24,13 @@ from scipy import ndimage
 
 import fabrica
 from fabrica import io
-from fabrica.application import apply
 from fabrica.data.manifest import Manifest, Row
-from fabrica.phantoms import head
-from fabrica.phantoms.head_anatomy import INDEX
-from fabrica.pictures import save_picture
-from fabrica.recipe import Recipe, load_recipe
+from fabrica.inference.files import apply
+from fabrica.io.contact_sheet import save_picture
+from fabrica.phantoms.head import head
+from fabrica.phantoms.head.anatomy import INDEX
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import Recipe
 
 Float = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]

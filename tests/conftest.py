@@ -10,8 +10,8 @@ import pytest
 
 if TYPE_CHECKING:  # what distributes the tests imports this file too, and needs nothing that takes seconds to import
     from fabrica.codec import Codec
-    from fabrica.model import Model
-    from fabrica.recipe import SeenConfig
+    from fabrica.model.model import Model
+    from fabrica.recipe.schema import SeenConfig
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,8 +42,8 @@ def unchanged_model(
 
     from fabrica.codec import Codec
     from fabrica.methods import build
-    from fabrica.model import Model
-    from fabrica.recipe import DataConfig, Recipe, SeenConfig
+    from fabrica.model.model import Model
+    from fabrica.recipe.schema import DataConfig, Recipe, SeenConfig
 
     class Middle(nn.Module):
         """Of neighbouring slices, the one in the middle."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fabrica.data.manifest import Manifest
-from fabrica.phantoms.head_anatomy import INDEX
+from fabrica.phantoms.head.anatomy import INDEX
 
 
 @pytest.fixture(scope="module")

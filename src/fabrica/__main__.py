@@ -1,3 +1,3 @@
-from fabrica.cli import main
+from fabrica.cli.main import main
 
 main()

@@ -98,3 +98,8 @@ class Image:
     def with_data(self, data: Float32, **changes: Any) -> Image:
         """The same place and origin with other voxels."""
         return replace(self, data=np.ascontiguousarray(data, dtype=np.float32), **changes)
+
+
+def name(image: Image) -> str:
+    """What an error message calls this image."""
+    return str(image.origin.get("path") or image.origin.get("patient") or "an image")

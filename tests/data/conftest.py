@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Picture
+
+from tests.real import DATA
 
 Draw = Callable[..., Path]
 
@@ -30,7 +31,7 @@ def draw(tmp_path: Path) -> Draw:
 @pytest.fixture
 def real() -> Callable[[str], Path]:
     """real("mednist_64"): a folder of real images, or a skip where this machine has none."""
-    home = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    home = DATA
 
     def find(name: str) -> Path:
         if not (home / name).exists():

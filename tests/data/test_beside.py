@@ -13,14 +13,16 @@ from fabrica import io
 from fabrica.codec import ABSENT, Codec
 from fabrica.data.augment import Changes
 from fabrica.data.cache import build_cache, resolve_codec
-from fabrica.data.dataset import SCALE, batch_at
+from fabrica.data.dataset import SCALE
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.pairs import Pairs
-from fabrica.data.sources import BESIDE, FIRST_SEED, open_source
+from fabrica.data.sample import BESIDE, FIRST_SEED
+from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.image import Float32
-from fabrica.phantoms.head import head
-from fabrica.recipe import CodecConfig, DataConfig
+from fabrica.phantoms.head.head import head
+from fabrica.recipe.schema import CodecConfig, DataConfig
+from fabrica.training.batches import batch_at
 
 MR = Codec("window", 0.0, 4095.0)
 NOISE = [{"name": "rician", "sigma": 0.1}]

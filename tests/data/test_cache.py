@@ -18,11 +18,12 @@ from PIL import Image as Picture
 from fabrica import io
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.classes import classes_of
 from fabrica.data.manifest import Manifest, Row
-from fabrica.data.sources import classes_of, load_manifest
+from fabrica.data.manifest_cache import load_manifest
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
-from fabrica.recipe import CodecConfig, DataConfig
+from fabrica.recipe.schema import CodecConfig, DataConfig
 
 Draw = Callable[..., Path]
 Real = Callable[[str], Path]
@@ -98,7 +99,7 @@ def test_killed_while_building_leaves_nothing_that_is_used(tmp_path: Path) -> No
         "from pathlib import Path\n"
         "from fabrica.codec import Codec\n"
         "from fabrica.data.cache import build_cache\n"
-        "from fabrica.recipe import DataConfig\n"
+        "from fabrica.recipe.load import DataConfig\n"
         "config = DataConfig('phantom:chest', count=200, size=[16, 16])\n"
         "build_cache(config, Codec('window', 0, 4095), 'train', Path(sys.argv[1]))\n"
     )
@@ -122,7 +123,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(pictures: DataConfig, tmp_pa
         "from fabrica.codec import Codec\n"
         "from fabrica.data.cache import build_cache\n"
         "from fabrica.errors import FabricaError\n"
-        "from fabrica.recipe import DataConfig\n"
+        "from fabrica.recipe.load import DataConfig\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
         "config, codec = DataConfig(sys.argv[1], size=[16, 16]), Codec('window', 0, 255)\n"
@@ -141,7 +142,7 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from fabrica.codec import Codec\n"
         "from fabrica.data.cache import build_cache\n"
-        "from fabrica.recipe import DataConfig\n"
+        "from fabrica.recipe.load import DataConfig\n"
         "config, codec = DataConfig('phantom:chest', count=64, size=[16, 16]), Codec('window', 0, 4095)\n"
         "calls = []\n"
         "data = build_cache(config, codec, 'train', Path(sys.argv[1]), lambda done, total: calls.append(done))\n"

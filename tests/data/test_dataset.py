@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fabrica.data.augment import Changes, coins, flip_left_right, shifted
-from fabrica.data.dataset import Dataset, Meta, Writer, batch_at, order, prefetch
+from fabrica.data.dataset import Dataset, Meta, Writer, order
 from fabrica.errors import FabricaError
+from fabrica.training.batches import batch_at, prefetch
 
 
 def written(folder: Path, count: int, side: int = 4, classes: tuple[str, ...] = ("a", "b")) -> Dataset:

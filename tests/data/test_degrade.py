@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from fabrica.data.degradations import STEPS
 from fabrica.data.degrade import check, degraded, scale
-from fabrica.data.standardise import as_seen
 from fabrica.errors import UsageError
+from fabrica.geometry import as_seen
 from fabrica.image import Float32, Image
 
 AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])

@@ -13,9 +13,9 @@ from fabrica.data.embedded import write_phantoms
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.errors import UsageError
-from fabrica.phantoms.chest import chest
-from fabrica.phantoms.head import head
-from fabrica.recipe import DataConfig
+from fabrica.phantoms.chest.chest import chest
+from fabrica.phantoms.head.head import head
+from fabrica.recipe.schema import DataConfig
 
 
 @pytest.fixture(scope="module")

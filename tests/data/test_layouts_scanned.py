@@ -24,8 +24,9 @@ from fabrica.data.mixtures import mixtures
 from fabrica.data.scan import scan
 from fabrica.data.sources import mixed, open_source
 from fabrica.errors import UsageError
-from fabrica.recipe import DataConfig, load_recipe
-from fabrica.training import train
+from fabrica.recipe.load import load_recipe
+from fabrica.recipe.schema import DataConfig
+from fabrica.training.loop import train
 
 Draw = Callable[..., Path]
 SLICES = 5

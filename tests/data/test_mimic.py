@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fabrica.cli import app
+from fabrica.cli.main import app
 from fabrica.data.manifest import Manifest
 from fabrica.data.mimic import is_mimic, mimic, sections
 from fabrica.data.scan import scan

@@ -13,14 +13,15 @@ from fabrica import io
 from fabrica.codec import Codec
 from fabrica.data.augment import AS_THEY_ARE, Changes
 from fabrica.data.cache import build_cache
-from fabrica.data.dataset import SCALE, Dataset, Meta, Writer, batch_at
+from fabrica.data.dataset import SCALE, Dataset, Meta, Writer
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.pairs import Pairs
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
-from fabrica.phantoms.head import head
-from fabrica.recipe import DataConfig
+from fabrica.phantoms.head.head import head
+from fabrica.recipe.schema import DataConfig
+from fabrica.training.batches import batch_at
 
 BYTE, HU = Codec("window", 0, 255), Codec("window", -1024, 3071, "HU")
 MR = Codec("percentile", 0.5, 99.5, default_limits=(0, 1))

@@ -25,7 +25,7 @@ from fabrica import io as fio
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.image import Image
-from tests.io import series as make
+from tests.io.dicom import series as make
 
 GRID = make.grid()
 SEG, LABELMAP, STRUCTURES, DOSE = (

@@ -15,11 +15,11 @@ from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import matched, on_grid, side
 from fabrica.data.sources import Source, open_source
-from fabrica.data.standardise import faced
 from fabrica.errors import UsageError
+from fabrica.geometry import faced
 from fabrica.image import Float32, Float64, Image
-from fabrica.phantoms.head import head
-from fabrica.recipe import DataConfig
+from fabrica.phantoms.head.head import head
+from fabrica.recipe.schema import DataConfig
 
 Draw = Callable[..., Path]
 

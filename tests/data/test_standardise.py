@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica.codec import Codec
-from fabrica.data.standardise import as_seen, faced, fitted_to, neighbours, oriented, placed, resample, standardise
+from fabrica.data.standardise import fitted_to, neighbours, placed, standardise
 from fabrica.errors import UsageError
+from fabrica.geometry import as_seen, faced, oriented, resample
 from fabrica.image import VOLUMES, Image
 from fabrica.io import to_display
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +12,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import fabrica.model
+import fabrica.model.model
 from fabrica import io
 from fabrica.data.manifest import Manifest, Row
-from fabrica.data.sources import load_manifest
+from fabrica.data.manifest_cache import load_manifest
 from fabrica.errors import UsageError
 from fabrica.evaluation import Report, evaluate, scores_table
-from fabrica.evaluation.sources import spread
+from fabrica.evaluation.sets import spread
 from fabrica.image import Image
-from fabrica.phantoms import chest
-from fabrica.recipe import load_recipe
-from fabrica.training import train
+from fabrica.phantoms.chest import chest
+from fabrica.recipe.load import load_recipe
+from fabrica.training.loop import train
+from tests.real import DATA
 
 SIZE = 32
 TRAIN, TEST = 96, 64
@@ -231,7 +231,7 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
     train(load_recipe("ddpm-chest", overrides), tmp_path / "run")
     seen: list[str] = []
     report = evaluate(
-        fabrica.model.load(tmp_path / "run", device="cpu"),
+        fabrica.model.loading.load(tmp_path / "run", device="cpu"),
         out=tmp_path / "report",
         n=16,
         steps_curve=[1, 2],
@@ -242,7 +242,7 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
     assert [point["steps"] for point in curve] == [1, 2]
     assert curve[1]["value"] == report.scores["frechet"]["value"]  # the same seeds and steps give the same images
     assert report.scores["milliseconds_per_image"]["value"] > 0
-    assert report.scores["model_hash"] == fabrica.model.load(tmp_path / "run", device="cpu").hash
+    assert report.scores["model_hash"] == fabrica.model.loading.load(tmp_path / "run", device="cpu").hash
     page = report.page.read_text(encoding="utf-8")
     for words in ("Loss: training from", "against sampler steps", "fabrica evaluate", "--curve 1,2"):
         assert words in page
@@ -282,7 +282,7 @@ def test_a_gan_is_judged_without_steps_and_its_alarms_are_told(tmp_path: Path) -
 
 
 def shared(name: str) -> Path:
-    home = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
+    home = DATA
     if not (home / name).is_dir():
         pytest.skip(f"no {name} in {home}; set FABRICA_DATA to the folder of the real data sets")
     return home / name

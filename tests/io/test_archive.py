@@ -21,8 +21,8 @@ from PIL import Image as Pillow
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.real import DATA
 
-DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
 RNG = np.random.default_rng(0)
 
 

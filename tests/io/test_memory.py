@@ -17,7 +17,7 @@ import pytest
 
 from fabrica import io as fio
 from fabrica.image import Image
-from fabrica.io import dicom_stored
+from fabrica.io.dicom import stored as dicom_stored
 
 FRACTION = 0.4  # of the volume, beside it: pixels of 16 bits would be a half of it
 

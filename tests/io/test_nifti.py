@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.real import DATA
 
-DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
 RNG = np.random.default_rng(0)
 LAS = np.array([[-1.5, 0, 0, 90], [0, 1.25, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]], np.float64)
 

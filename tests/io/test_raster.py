@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import tempfile
 import zlib
@@ -23,8 +22,8 @@ from PIL import ImageOps
 from fabrica import io as fio
 from fabrica.errors import ReadError, UsageError
 from fabrica.image import Image
+from tests.real import DATA
 
-DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
 RNG = np.random.default_rng(0)
 AFFINE = np.array([[-0.7, 0.01, 0, 12.3456789], [0.02, -0.8, 0, -7.1], [0, 0, 2.5, 1e-3], [0, 0, 0, 1]])
 

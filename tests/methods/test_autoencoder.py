@@ -12,11 +12,11 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import interpolate
 
 from fabrica.errors import UsageError
-from fabrica.losses import frequency_distance, ms_ssim
 from fabrica.methods.autoencoder import Autoencoder, kl
+from fabrica.nets.losses import frequency_distance, ms_ssim
 from fabrica.nets.patches import folded
 from fabrica.nets.perceptual import seen_otherwise
-from fabrica.phantoms import chest
+from fabrica.phantoms.chest import chest
 
 SMALL: dict[str, Any] = {"channels": [8, 16], "res_blocks": 1, "norm_groups": 8, "critic_width": 4, "pretrain": 0}
 

@@ -11,8 +11,8 @@ from fabrica.errors import UsageError
 from fabrica.methods import Teacher
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.distill import Distill
-from fabrica.noise import seeded
-from fabrica.recipe import SampleConfig
+from fabrica.methods.noise import seeded
+from fabrica.recipe.schema import SampleConfig
 
 CPU = torch.device("cpu")
 SCHEDULE = diffusion.Schedule("cosine")

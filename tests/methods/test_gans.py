@@ -14,9 +14,9 @@ from fabrica.errors import UsageError
 from fabrica.methods.dcgan import DCGAN
 from fabrica.methods.mlp_gan import MLPGAN
 from fabrica.methods.modern_gan import ModernGAN
+from fabrica.methods.noise import seeded
 from fabrica.methods.wgan_gp import WGANGP
-from fabrica.noise import seeded
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 SMALL: dict[type, dict[str, Any]] = {
     MLPGAN: {"latent": 8, "dropout": 0.0},

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from fabrica.errors import UsageError
-from fabrica.losses import ssim
 from fabrica.methods.restore import Restore
 from fabrica.methods.srgan import SRGAN
+from fabrica.nets.losses import ssim
 
 GREY = (1, 32, 32)
 

@@ -17,7 +17,7 @@ from fabrica.methods.cut import CUT, TEMPERATURE, patch_nce
 from fabrica.methods.cyclegan import CycleGAN
 from fabrica.methods.pix2pix import OUTSIDE, Pix2Pix
 from fabrica.nets.registration import roughness, warped
-from fabrica.recipe import load_recipe
+from fabrica.recipe.load import load_recipe
 
 SMALL: dict[type, dict[str, Any]] = {
     CycleGAN: {"width": 8, "blocks": 1, "critic_width": 8},

@@ -11,10 +11,10 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from fabrica.bpe import LEAST, Vocabulary
 from fabrica.errors import UsageError
 from fabrica.nets.conditions import Category, Conditions, Features, Number, Text, dropped, unknown
 from fabrica.nets.text import TextEncoder
+from fabrica.text.tokenizer import LEAST, Vocabulary
 
 CPU = torch.device("cpu")
 ALL = {"text": Text(LEAST, context=12, layers=2, heads=2), "sex": Category(2), "age": Number(20, 90)}

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fabrica.errors import UsageError
-from fabrica.phantoms import Chest, chest
-from fabrica.phantoms.chest import FINDINGS, LESIONS, ORGANS
-from fabrica.phantoms.chest_anatomy import MU_TISSUE
-from fabrica.phantoms.chest_bodies import ellipsoid_chord, free_length, stack_chord
-from fabrica.phantoms.chest_curves import tube_points
-from fabrica.phantoms.chest_detector import detect
-from fabrica.phantoms.chest_truth import heart_thorax_ratio
-
-DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[3] / "shared" / "data"))
+from fabrica.phantoms import Chest
+from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.anatomy import MU_TISSUE
+from fabrica.phantoms.chest.bodies import ellipsoid_chord, free_length, stack_chord
+from fabrica.phantoms.chest.chest import FINDINGS, LESIONS, ORGANS
+from fabrica.phantoms.chest.curves import tube_points
+from fabrica.phantoms.chest.detector import detect
+from fabrica.phantoms.chest.truth import heart_thorax_ratio
+from tests.real import DATA
 
 
 def organ(made: Chest, name: str) -> np.ndarray:
@@ -284,10 +282,12 @@ def test_sides_and_places() -> None:
         assert rows.size * alone.image.spacing[0] ** 2 == pytest.approx(np.pi / 4 * diameter**2, rel=0.6)
 
 
-@pytest.mark.parametrize("first", ["from fabrica.phantoms import chest", "from fabrica.phantoms.chest import FINDINGS"])
+@pytest.mark.parametrize(
+    "first", ["from fabrica.phantoms import chest", "from fabrica.phantoms.chest.chest import FINDINGS"]
+)
 def test_the_function_and_its_module_share_a_name(first: str) -> None:
     """In a fresh interpreter, whichever is imported first."""
-    both = "from fabrica.phantoms.chest import FINDINGS; from fabrica.phantoms import chest"
+    both = "from fabrica.phantoms.chest.chest import FINDINGS; from fabrica.phantoms import chest"
     subprocess.run([sys.executable, "-c", f"{first}; {both}; chest(0, 16, FINDINGS)"], check=True, timeout=60)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +13,12 @@ from scipy import ndimage
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
 from fabrica.phantoms import mri
-from fabrica.phantoms.head import Head, head
-from fabrica.phantoms.head_anatomy import INDEX, TISSUES, Tumour, draw_subject, fractions, from_head, to_head
-from fabrica.phantoms.head_scan import CONTRASTS, SCANNERS
-from fabrica.phantoms.head_shapes import waves
+from fabrica.phantoms.head.anatomy import INDEX, TISSUES, Tumour, draw_subject, fractions, from_head, to_head
+from fabrica.phantoms.head.head import Head, head
+from fabrica.phantoms.head.scan import CONTRASTS, SCANNERS
+from fabrica.phantoms.head.shapes import waves
+from tests.real import DATA
 
-DATA = Path(os.environ.get("FABRICA_DATA", Path(__file__).parents[2] / "../shared/data"))
 Mask = npt.NDArray[np.bool_]
 BRAIN = ("grey matter", "white matter", "deep grey matter")
 

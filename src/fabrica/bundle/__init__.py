@@ -27,7 +27,8 @@ from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.conventions import axes_reversed, later, negated
 from fabrica.nets.framing import OURS, Span
-from fabrica.recipe import FITS, CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, typed
+from fabrica.recipe.load import typed
+from fabrica.recipe.schema import FITS, CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
 
 METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")

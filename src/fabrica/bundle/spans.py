@@ -13,9 +13,9 @@ from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
 from fabrica.methods import Told, Turn
 from fabrica.methods.diffusion import Diffusion
+from fabrica.methods.noise import Draw
 from fabrica.nets.framing import OURS, Span, moved
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 
 class Spread(nn.Module):

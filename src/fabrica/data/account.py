@@ -10,7 +10,7 @@ from pathlib import Path
 from fabrica import io
 from fabrica.data.find import TEXTS, Found
 from fabrica.data.manifest import Row
-from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.dicom.kinds import KINDS
 from fabrica.io.packed import Packed
 
 APART = "set apart: "  # how the note of a row begins that says why it is

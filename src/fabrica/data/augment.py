@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates, zoom
 
 from fabrica.image import Float32, Float64
-from fabrica.recipe import DataConfig
+from fabrica.recipe.schema import DataConfig
 
 Int64 = npt.NDArray[np.int64]
 STEP = 4  # pixels from one crop to the next: squares of up to 4 x 4 stay whole (super-resolution, pixel unshuffling)

@@ -17,27 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from fabrica import geometry
 from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data import masks, sides
 from fabrica.data import standardise as standard
+from fabrica.data.classes import check_labels, classes_of
 from fabrica.data.dataset import META, Dataset, Meta, Writer
 from fabrica.data.degrade import scale
+from fabrica.data.manifest_cache import cache_home
 from fabrica.data.masks import CLASSES
-from fabrica.data.sources import (
-    MASK,
-    PHANTOM,
-    TELLS_UNIT,
-    Source,
-    cache_home,
-    check_labels,
-    classes_of,
-    open_source,
-)
+from fabrica.data.sample import MASK, PHANTOM
+from fabrica.data.sources import TELLS_UNIT, Source, open_source
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
-from fabrica.recipe import CodecConfig, DataConfig
-
-Progress = Callable[[int, int], None]
+from fabrica.progress import Count
+from fabrica.recipe.schema import CodecConfig, DataConfig
 
 FORMAT = 5  # raised when the layout of a cache folder changes
 SAMPLE = 64  # images looked at to choose a codec
@@ -53,7 +47,7 @@ def build_cache(
     codec: Codec | None,
     split: str,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
     side: str = "",
 ) -> Dataset:
     """The images of one split ("train", "val" or "test") as a Dataset: built once, then reused.
@@ -79,7 +73,7 @@ def build_cache(
     return once(home, lambda partial: _write(source, codec, classes, partial, progress))
 
 
-def build_masks(config: DataConfig, codec: Codec, split: str, progress: Progress | None = None) -> Dataset:
+def build_masks(config: DataConfig, codec: Codec, split: str, progress: Count | None = None) -> Dataset:
     """The label maps of the images that `build_cache` gives, image by image."""
     return build_cache(replace(config, condition=[], classes=[]), codec, split, progress=progress, side=MASK)
 
@@ -290,7 +284,7 @@ def _look(config: DataConfig, chosen: CodecConfig, side: str) -> Looked:
 
 def _key(source: Source, codec: Codec, classes: tuple[str, ...]) -> str:
     config = source.config
-    code = (standard, sides, masks) if source.side == MASK else (standard, sides)
+    code = (standard, geometry, sides, masks) if source.side == MASK else (standard, geometry, sides)
     told: dict[str, Any] = {
         "format": FORMAT,
         "code": hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in code)).hexdigest(),
@@ -340,7 +334,7 @@ def _build(write: Callable[[Path], None], home: Path) -> Dataset:
     return Dataset(home)
 
 
-def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path, progress: Progress | None) -> None:
+def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path, progress: Count | None) -> None:
     config = source.config
     modalities: Counter[str] = Counter()
     spacings, extents = array("d"), array("d")
@@ -416,7 +410,7 @@ def _context(source: Source) -> int:
 
 def _extent(image: Image) -> float:
     """The longer side of an image, or of the axial slices of a volume however it is stored, in mm."""
-    axes = standard.turn(image.affine, "RAS")[0][1:] if len(image.size) == 3 else (1, 2)
+    axes = geometry.turn(image.affine, "RAS")[0][1:] if len(image.size) == 3 else (1, 2)
     return max(image.size[axis - 1] * image.spacing[axis - 1] for axis in axes)
 
 
@@ -424,4 +418,4 @@ def _content(image: Image, config: DataConfig) -> list[int]:
     """The part of `config.size` that a flat image fills without resampling; anything else counts as all of it."""
     if config.fit != "exact" or len(image.size) != 2:
         return list(config.size)
-    return [min(pair) for pair in zip(standard.faced(image).size, config.size, strict=True)]
+    return [min(pair) for pair in zip(geometry.faced(image).size, config.size, strict=True)]

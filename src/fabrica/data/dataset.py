@@ -7,21 +7,20 @@ import os
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fabrica.about import ABOUT
-from fabrica.conditions import Teller
-from fabrica.data.augment import AS_THEY_ARE, Changes, Int64, changed
+from fabrica.conditioning.encoder import Teller
+from fabrica.data.augment import Changes, Int64, changed
 from fabrica.data.masks import one_hot
+from fabrica.data.metadata import ABOUT
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 
@@ -174,7 +173,8 @@ class Dataset:
         return {**found, "label": label, "text": self.texts[index]}
 
     def told(self, indices: Sequence[int] | Int64) -> dict[str, torch.Tensor]:
-        """What networks are told of these images: "label" int64 (B,), the values of `fabrica.conditions`, and "mask"
+        """What networks are told of these images: "label" int64 (B,), the values of `fabrica.conditioning.encoder`, and
+        "mask"
         float32 (B, classes, *S), see `fabrica.data.masks.one_hot`; {} where they are told nothing."""
         masks = {} if self.masks is None else {"mask": one_hot(self.masks.read(indices))}
         return masks | self._said(indices)
@@ -251,35 +251,6 @@ def _signs(count: int) -> npt.NDArray[np.float64]:
     return np.random.default_rng(count).integers(0, 2, (2, count)).astype(np.float64) * 2 - 1
 
 
-class Batches(Protocol):
-    """Images in a numbered row: a Dataset, or the two sides of a translation."""
-
-    def __len__(self) -> int: ...
-    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]: ...
-
-
-def batch_at(
-    data: Batches,
-    step: int,
-    batch: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    changes: Changes = AS_THEY_ARE,
-) -> dict[str, torch.Tensor]:
-    """The batch that process `rank` of `world` sees at `step`: a pure function of its arguments.
-
-    The images come in the order of an endless stream: one permutation of the dataset an epoch, drawn from seed and
-    epoch, one after the other, so a batch at the end of an epoch runs on into the next. At one step the processes
-    take neighbouring pieces of `batch` images, so 2 x 16 images see the same as 1 x 32.
-
-    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and what `Dataset.told` says; of a translation see
-    `fabrica.data.pairs`.
-    """
-    first = (step * world + rank) * batch
-    return data.batch(seed, np.arange(first, first + batch), changes)
-
-
 def order(count: int, seed: int, positions: Int64) -> Int64:
     """Which of `count` images stands at each position of the endless stream."""
     epochs, places = np.divmod(positions, count)
@@ -293,23 +264,3 @@ def order(count: int, seed: int, positions: Int64) -> Int64:
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed & ANY_SEED, epoch]).permutation(count)
-
-
-def prefetch(
-    data: Batches,
-    *,
-    start: int,
-    batch: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    changes: Changes = AS_THEY_ARE,
-) -> Iterator[dict[str, torch.Tensor]]:
-    """`batch_at` for start, start + 1, ... without end; a thread reads one batch ahead."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        step = start
-        coming = pool.submit(batch_at, data, step, batch, seed, rank, world, changes)
-        while True:
-            step += 1
-            ready, coming = coming, pool.submit(batch_at, data, step, batch, seed, rank, world, changes)
-            yield ready.result()

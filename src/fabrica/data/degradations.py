@@ -19,7 +19,7 @@ gibbs         the share `keep` of each axis' frequencies, the low ones.
 rician        noise of `sigma`, relative to the image's 99th percentile, in the real and the imaginary part.
 bias          a smooth factor of mean 1, the standard deviation of its logarithm about `strength`; its waves are one to
               two times as long as the image's longest side.
-X-ray         (grey values and exposure: see `fabrica.radiography`; `latitude` is the logarithm of the exposures' ratio)
+X-ray         (grey values and exposure: see `fabrica.physics.radiography`; `latitude` is the log of their ratio)
 quantum       Poisson noise, `photons` a pixel in the open beam.
 scatter       the share `share` of the exposure comes spread, `width` mm (pixels where the image knows no mm).
 any image
@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from fabrica import kspace, radiography, tomography
 from fabrica.image import Float32
 from fabrica.phantoms.mri import coil_bias, rician
+from fabrica.physics import kspace, radiography, tomography
 
 Parameters = Mapping[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fabrica.data.degradations import STEPS, Limits, Parameters, Seen
-from fabrica.data.standardise import as_seen, name, turn
 from fabrica.errors import UsageError, did_you_mean
-from fabrica.image import Image
+from fabrica.geometry import as_seen, turn
+from fabrica.image import Image, name
 
 _XRAY = ("DX", "CR", "MG", "XA", "RF", "PX", "IO")
 _UNTOLD = ("", "OT")

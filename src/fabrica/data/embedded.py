@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fabrica import io
-from fabrica.about import about
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.metadata import about
 from fabrica.data.split import assign
 from fabrica.errors import UsageError
 from fabrica.io.atomic import atomic
-
-Progress = Callable[[int, int], None]
+from fabrica.progress import Count
 
 MOST = 1_000_000  # phantoms a seed, so that folders of two seeds share no patient
 
@@ -27,7 +25,7 @@ def write_phantoms(
     size: int = 128,
     seed: int = 0,
     slices: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Manifest:
     """Draw `count` patients into `folder` and return the manifest, saved there as manifest.csv.
 
@@ -69,7 +67,7 @@ def write_phantoms(
 
 
 def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
-    from fabrica.phantoms.chest import chest
+    from fabrica.phantoms.chest.chest import chest
 
     drawn = chest(seed, size)
     for part, image in (("images", drawn.image), ("masks", drawn.organs), ("lesions", drawn.lesions)):
@@ -88,7 +86,7 @@ def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], di
 
 
 def _head(seed: int, size: int, slices: int | None, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
-    from fabrica.phantoms.head import head
+    from fabrica.phantoms.head.head import head
 
     drawn = head(seed, size, slices)
     (folder / name).mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from fabrica.data.item import Item
 from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
-from fabrica.io.dicom_mark import is_dicom, is_marked
+from fabrica.io.dicom.mark import is_dicom, is_marked
 from fabrica.io.members import is_hidden
 from fabrica.io.packed import members, without_images
 

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from fabrica.data.cache import Progress, once
+from fabrica.data.cache import once
 from fabrica.data.dataset import FREE, Dataset, Writer
 from fabrica.image import Float32
+from fabrica.progress import Count
 
 BATCH = 16
 
 
-def encoded(data: Dataset, encode: Callable[[Float32], Float32], key: str, progress: Progress | None = None) -> Dataset:
+def encoded(data: Dataset, encode: Callable[[Float32], Float32], key: str, progress: Count | None = None) -> Dataset:
     """The latents (L, *s) of these images as a Dataset, with their ids, texts and labels: made once, then reused.
 
     encode    images (B, C, *S) in [-1, 1] -> latents (B, L, *s). key: changes when `encode` does.
@@ -24,7 +25,7 @@ def encoded(data: Dataset, encode: Callable[[Float32], Float32], key: str, progr
     return once(data.folder.with_name(name), lambda folder: _write(data, encode, folder, progress))
 
 
-def _write(data: Dataset, encode: Callable[[Float32], Float32], folder: Path, progress: Progress | None) -> None:
+def _write(data: Dataset, encode: Callable[[Float32], Float32], folder: Path, progress: Count | None) -> None:
     with Writer(folder, FREE) as writer:
         for start in range(0, len(data), BATCH):
             chosen = range(start, min(start + BATCH, len(data)))

@@ -39,7 +39,7 @@ class Row:
     pair      another image of the same patient on the same grid.
     sha256    of the file; of the decoded pixels where one file holds many images.
     kind      "" for an image of the patient as it was taken; else what it is instead: "localizer", "derived", "screen",
-              "dose", "segmentation" ... (see `fabrica.io.dicom_kinds.KINDS`), "mask". Such rows have no split, unless
+              "dose", "segmentation" ... (see `fabrica.io.dicom.kinds.KINDS`), "mask". Such rows have no split, unless
               they were asked for.
     series    DICOM's SeriesInstanceUID; series_number, description (SeriesDescription; of a segment with what it
               is called) and image_type ("ORIGINAL\\PRIMARY\\M") as the header has them.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fabrica.codec import Codec
-from fabrica.data.standardise import name, standardise
+from fabrica.data.standardise import standardise
 from fabrica.errors import UsageError
-from fabrica.image import Float32, Image
-from fabrica.recipe import DataConfig
+from fabrica.image import Float32, Image, name
+from fabrica.recipe.schema import DataConfig
 
 CLASSES = 64  # label maps have fewer
 Given = Image | None

@@ -12,13 +12,14 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from fabrica.about import age, sex
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.metadata import age, sex
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import UsageError, unknown
+from fabrica.progress import Count
 
 TABLES = "mimic-cxr-2.*-{}.csv"
 VIEWS = ("PA",)
@@ -27,8 +28,6 @@ SECTIONS = ("FINDINGS", "IMPRESSION")
 SPLITS = {**SPLIT_NAMES, "validate": "val"}
 KEYS = {"subject_id", "study_id", "dicom_id"}
 AGES, SEXES = ("PatientAge", "anchor_age", "age"), ("PatientSex", "gender", "sex")  # columns that a table may have
-
-Progress = Callable[[int, int], None]
 
 
 def is_mimic(folder: Path) -> bool:
@@ -40,7 +39,7 @@ def mimic(
     folder: str | Path,
     reports: str | Path | None = None,
     views: Collection[str] = VIEWS,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Manifest:
     """A row each for the images of these views (PA, AP, LATERAL, ...; () for all): the view as domain too, the findings
     that are sure as label ("Edema|Pneumonia"), the sections FINDINGS and IMPRESSION of the study's report as text, and

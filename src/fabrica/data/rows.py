@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from fabrica.about import ABOUT, about
 from fabrica.data import layouts
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest, Row, printable
 from fabrica.data.mask_files import called_mask
+from fabrica.data.metadata import ABOUT, about
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
 

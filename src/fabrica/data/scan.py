@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 
 from fabrica import io
-from fabrica.about import about
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
 from fabrica.data.find import Found, add, claim_voxels, find, reason, walk
@@ -20,14 +19,15 @@ from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
 from fabrica.data.mask_files import masks_of
+from fabrica.data.metadata import about
 from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
 from fabrica.data.split import Fractions, remove_leaks, split_rows
 from fabrica.errors import FabricaError, ReadError, UsageError, unknown
-from fabrica.io.dicom_kinds import KINDS
+from fabrica.io.dicom.kinds import KINDS
 from fabrica.io.packed import Packed
+from fabrica.progress import Count
 
-Progress = Callable[[int, int], None]
 CHUNK = 16  # files that a process decodes before it answers
 LAYOUTS = ("mimic-cxr",)  # those that are not told by folders alone
 
@@ -45,7 +45,7 @@ def scan(
     seed: int = 0,
     verify: bool = True,
     helpers: Executor | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Manifest:
     """Index DICOM, volume files, pictures, npz and zip under a folder (or one such file).
 
@@ -63,7 +63,7 @@ def scan(
                    same folder.
     patient_regex  searched in the relative path (and "/" + frame); its first group is the patient.
     fractions      of the patients in train, val and test. See `fabrica.data.split` for published splits.
-    include        kinds that are taken as images all the same; see `fabrica.io.dicom_kinds.KINDS`.
+    include        kinds that are taken as images all the same; see `fabrica.io.dicom.kinds.KINDS`.
     verify         look at every image, so that damaged files are left out and copies are found. Without it only
                    names and headers are read.
     helpers        processes that share the work, see `fabrica.data.helpers`; None: this one does it alone.
@@ -132,7 +132,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _verified(
-    items: list[Item], helpers: Executor | None, progress: Progress | None
+    items: list[Item], helpers: Executor | None, progress: Count | None
 ) -> tuple[list[Item], list[tuple[Path, str]]]:
     """Decode every item: those that can be read, with hash and modality, and (path, reason) of the others. DICOM files
     were looked at when they were found."""

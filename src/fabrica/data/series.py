@@ -22,14 +22,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from fabrica.about import about
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
-from fabrica.io.dicom_geometry import stack
-from fabrica.io.dicom_header import Header
-from fabrica.io.dicom_kinds import KINDS, is_colour, kind_of, unit_of
-from fabrica.io.dicom_look import Look, look
-from fabrica.io.dicom_volumes import NAMELESS, Volume, arrange, series_name
+from fabrica.data.metadata import about
+from fabrica.io.dicom.geometry import stack
+from fabrica.io.dicom.header import Header
+from fabrica.io.dicom.kinds import KINDS, is_colour, kind_of, unit_of
+from fabrica.io.dicom.look import Look, look
+from fabrica.io.dicom.volumes import NAMELESS, Volume, arrange, series_name
 from fabrica.io.packed import Packed
 
 CHUNK = 32  # files that a process looks at before it answers

@@ -15,10 +15,9 @@ import numpy.typing as npt
 from scipy.ndimage import affine_transform
 
 from fabrica.data.manifest import Manifest, Row
-from fabrica.data.standardise import name
 from fabrica.data.tables import stem
 from fabrica.errors import UsageError, did_you_mean
-from fabrica.image import Float64, Image
+from fabrica.image import Float64, Image, name
 from fabrica.io.uneven import evenly
 
 SAME = 1e-3  # mm, or voxels: what differs less is the same place

@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from fabrica import io, kspace, radiography, tomography
-from fabrica.about import ABOUT, about
-from fabrica.data import degradations, degrade, sides, tables
-from fabrica.data import scan as scanning
+from fabrica import io
+from fabrica.data import degradations, degrade, sides
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest, Row
+from fabrica.data.manifest_cache import hashed, load_manifest
 from fabrica.data.masks import as_labels
+from fabrica.data.metadata import ABOUT, about
 from fabrica.data.mixtures import mixtures
+from fabrica.data.sample import ALL, BESIDE, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, Sample
 from fabrica.data.sides import on_grid
-from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
+from fabrica.errors import UsageError, unknown
 from fabrica.image import Float32, Image
-from fabrica.io.atomic import atomic
 from fabrica.phantoms import mri
-from fabrica.recipe import CATEGORIES, DataConfig
+from fabrica.physics import kspace, radiography, tomography
+from fabrica.recipe.schema import DataConfig
 
-PHANTOM = "phantom:"
-BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
-ALL = "all"  # a split: every image, whatever its split
-NO_PICTURES = ("dose", "segmentation", "structures", "presentation", "report", "video", "raw", "mask")  # kinds of rows
-MASK = "mask"  # a side, too: the label maps that images are told
 PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 TELLS_UNIT = ("dicom", "phantom", "synthetic", "raster")  # formats that say so where values are HU
 LOOKED = 2**20  # values looked at for a unit
 BELOW_AIR = -1150.0  # HU: air is -1000, and noise
-# far from the seeds of phantoms written to a folder, and from one another
-FIRST_SEED = {"train": 1_000_000_000, "val": 2_000_000_000, "test": 3_000_000_000}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One source image with what is said of it. absent: there is none, and the image is empty, on the grid it would
-    have. about: see `fabrica.about.ABOUT`."""
-
-    id: str
-    image: Image
-    label: str = ""
-    text: str = ""
-    modality: str = ""
-    absent: bool = False
-    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,8 +122,8 @@ class Source:
         return FIRST_SEED[self.split] + (500_000_000 if self.side == "b" and not self.config.paired else 0)
 
     def _draw(self, k: int) -> Sample:
-        from fabrica.phantoms.chest import chest
-        from fabrica.phantoms.head import head
+        from fabrica.phantoms.chest.chest import chest
+        from fabrica.phantoms.head.head import head
 
         _, kind, *contrast = self.config.source.split(":")
         seed, size = self._first() + k, max(self.config.size[-2:])
@@ -278,89 +257,9 @@ def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, 
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, b, notes, absent)
 
 
-def classes_of(config: DataConfig) -> tuple[str, ...]:
-    """The names of labels 0, 1, ... where images are told their label; () elsewhere.
-
-    Raises UsageError for images without label, labels that are no class, classes without training image.
-    """
-    if "label" not in config.condition:
-        return ()
-    if config.source.startswith(PHANTOM):
-        return tuple(config.classes) or phantom_labels(config.source)
-    rows = load_manifest(config.source).select(**config.where).rows
-    found = {row.label for row in rows if row.split == "train"}
-    classes = tuple(config.classes) or tuple(sorted(found - {""}))
-    check_labels({(row.label, row.id) for row in rows if row.split}, classes)
-    for name in classes:
-        if name not in found:
-            raise UsageError(f"class {name!r} has no training image in {config.source}; leave it out of data.classes")
-    if not classes:
-        raise UsageError(f"{config.source} has no labels; leave data.condition empty, or scan with --labels")
-    return classes
-
-
-def categories_of(config: DataConfig) -> dict[str, list[str]]:
-    """The values of sex and view among the training images, sorted, where the network is told them.
-
-    Raises UsageError for one of which fewer than two are known: there is nothing to tell."""
-    found: dict[str, list[str]] = {}
-    for name in CATEGORIES:
-        if name not in config.condition:
-            continue
-        given = config.categories.get(name)
-        if config.source.startswith(PHANTOM):
-            values = given or PHANTOM_CATEGORIES[name] if config.source.split(":")[1] == "chest" else []
-        else:
-            rows = load_manifest(config.source).select(split="train", **config.where).rows
-            values = given or sorted({getattr(row, name) for row in rows} - {""})
-        if len(values) < 2:
-            raise UsageError(
-                f"data.condition names {name}, of which the training images of {config.source} know "
-                f"{' and '.join(values) or 'nothing'}; leave it out, or scan with a table that has it (--labels)"
-            )
-        found[name] = values
-    return found
-
-
-def check_labels(found: set[tuple[str, str]], classes: tuple[str, ...]) -> None:
-    """Raise UsageError for the first (label, id) whose label is no class."""
-    strangers = sorted((label, id_) for label, id_ in found if label not in classes)
-    if not strangers:
-        return
-    label, id_ = strangers[0]
-    if not label:
-        raise UsageError(
-            f"{sum(not label for label, _ in strangers)} images have no label, the first is {id_}; "
-            "with data.condition=label every image needs one: leave them out with data.where, or leave label out of "
-            "data.condition"
-        )
-    raise UsageError(f"label {label!r} of {id_} is no class{did_you_mean(label, classes)}")
-
-
-def load_manifest(source: str) -> Manifest:
-    """The manifest at this path, checked; a folder's own manifest.csv, else a scan of the folder.
-
-    A scan is kept in the cache until a file of the folder changes. Raises UsageError.
-    """
-    path = Path(source)
-    if not path.exists():
-        raise UsageError(f"no data at {source}; expected a manifest, a folder of images, or phantom:chest")
-    if path.is_dir() and _is_manifest(path / "manifest.csv"):
-        path = path / "manifest.csv"
-    if path.is_file() and path.suffix.lower() in (".csv", ".parquet"):
-        return _load_checked(path, path.stat().st_mtime_ns)
-    return _scan_kept(path)
-
-
-def cache_home() -> Path:
-    """FABRICA_CACHE, else ~/.cache/fabrica."""
-    chosen = os.environ.get("FABRICA_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "fabrica"
-
-
 def phantom_labels(source: str) -> tuple[str, ...]:
     """All labels that a phantom source can give, sorted."""
-    from fabrica.phantoms.chest import FINDINGS
+    from fabrica.phantoms.chest.chest import FINDINGS
 
     if source.split(":")[1] == "chest":
         return tuple(sorted(("normal", *FINDINGS)))
@@ -406,7 +305,7 @@ def _check_phantom(config: DataConfig) -> None:
 
 
 def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> None:
-    from fabrica.phantoms.head_scan import CONTRASTS, MAGNETIC, SCANNERS
+    from fabrica.phantoms.head.scan import CONTRASTS, MAGNETIC, SCANNERS
 
     if kind == "chest" and config.restores:
         if config.b != "image":
@@ -425,70 +324,15 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
             raise unknown("contrast", which, known)
 
 
-@lru_cache(maxsize=8)
-def _load_checked(path: Path, stamp: int) -> Manifest:
-    manifest = Manifest.load(path)
-    manifest.check()
-    return manifest
-
-
-def _is_manifest(path: Path) -> bool:
-    try:
-        Manifest.load(path)
-    except FabricaError:
-        return False
-    return True
-
-
-def _scan_kept(folder: Path) -> Manifest:
-    """The manifest of a scan, from the cache where neither files, nor tables, nor the code have changed."""
-    root = folder if folder.is_dir() else folder.parent
-    files = [Path(home, name) for home, _, names in os.walk(folder) for name in names] or [folder]
-    digest = hashlib.sha256(os.fsencode(folder.absolute()))
-    for path in sorted({*files, *tables.tables_near(root)}):
-        stat = path.lstat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    digest.update(_scan_code().encode())
-    kept = cache_home() / "scans" / f"{digest.hexdigest()[:32]}.csv"
-    said = kept.with_suffix(".json")  # what a manifest's file does not hold
-    if not (kept.is_file() and said.is_file()):
-        found = scanning.scan(folder)
-        found.save(kept)
-        with atomic(said) as temporary:
-            temporary.write_text(json.dumps({"notes": found.notes, "rejected": found.rejected}), encoding="utf-8")
-    return _load_kept(kept, kept.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _load_kept(kept: Path, stamp: int) -> Manifest:
-    told = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
-    rejected = [(path, reason) for path, reason in told["rejected"]]
-    return replace(_load_checked(kept, stamp), notes=told["notes"], rejected=rejected)
-
-
-@lru_cache(maxsize=1)
-def _scan_code() -> str:
-    """A hash of the code that finds and reads images: when it changes, so may a scan."""
-    homes = (Path(__file__).parent, Path(str(io.__file__)).parent)
-    return _hashed(path for home in homes for path in home.glob("*.py"))
-
-
 @lru_cache(maxsize=1)
 def _phantom_code() -> str:
     """A hash of the code that draws phantoms: when it changes, so do the images."""
     from fabrica import phantoms
 
-    return _hashed(Path(str(phantoms.__file__)).parent.glob("*.py"))
+    return hashed(Path(str(phantoms.__file__)).parent.rglob("*.py"))
 
 
 @lru_cache(maxsize=1)
 def _physics_code() -> str:
     """The same of the code that makes images worse."""
-    return _hashed(Path(str(module.__file__)) for module in PHYSICS)
-
-
-def _hashed(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashed(Path(str(module.__file__)) for module in PHYSICS)

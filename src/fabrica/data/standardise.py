@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import cast
 
 import numpy as np
 
 from fabrica.codec import Codec, Limits
 from fabrica.errors import UsageError
-from fabrica.image import Float32, Float64, Image
-from fabrica.io.display import facing, upright
+from fabrica.geometry import faced, oriented, resample
+from fabrica.image import Float32, Float64, Image, name
 from fabrica.io.uneven import evenly
 
 Spacing = tuple[float, ...]
@@ -40,9 +37,9 @@ def standardise(
     as a radiologist sees it: row 0 anterior, column 0 the patient's right. A single slice whose plane is known
     (`Image.placed`) is turned alike, see `faced`; any other 2-D image stays as it stands.
     Percentile limits are those of the whole volume, unless `limits` are given. `fit` is that of
-    `fabrica.recipe.DataConfig`; "pad" and "crop" keep the proportions in mm where the spacing is known. Padding is the
-    codec's low value (label 0). What is cut off at the front is a multiple of `step` pixels, so that images made of
-    repeated pixels stay so.
+    `fabrica.recipe.schema.DataConfig`; "pad" and "crop" keep the proportions in mm where the spacing is known. Padding
+    is the codec's low value (label 0). What is cut off at the front is a multiple of `step` pixels, so that images made
+    of repeated pixels stay so.
 
     Raises UsageError for other channels than expected, and for a 2-D image where a volume is.
     """
@@ -106,58 +103,6 @@ def _fitted(
     return (codec.encode(Image(fitted, unit="label")) if codec.kind == "label" else fitted), mm
 
 
-def name(image: Image) -> str:
-    """What an error message calls this image."""
-    return str(image.origin.get("path") or image.origin.get("patient") or "an image")
-
-
-def faced(image: Image) -> Image:
-    """A 2-D image as `fabrica.io.to_display` shows it, where its plane in the patient is known: an axial one like the
-    slices of a volume, the others with the head at the top. The affine follows; every other image is as it was."""
-    if len(image.size) != 2 or not image.placed:
-        return image
-    swapped, flipped = facing(image.affine)
-    data, affine = upright(image.data, image.affine), image.affine.copy()
-    if swapped:
-        affine[:, [0, 1]] = affine[:, [1, 0]]
-    for k in (0, 1):
-        if flipped[k]:
-            affine[:, 3] += affine[:, k] * (data.shape[2 - k] - 1)
-            affine[:, k] *= -1
-    return image.with_data(data, affine=affine)
-
-
-def oriented(image: Image, order: str) -> Image:
-    """The volume (C, D, H, W) with its axes turned to the nearest `order`, e.g. "RAS": W runs to the right, H to
-    anterior, D to superior; "L", "P" and "I" are the opposites. No value is interpolated; the affine follows."""
-    axes, flipped = turn(image.affine, order)
-    affine = image.affine.copy()
-    affine[:, :3] = affine[:, [3 - axis for axis in axes[::-1]]]
-    data = as_seen(image.data, image.affine, order)
-    for axis in flipped:
-        k = 3 - axis
-        affine[:, 3] += affine[:, k] * (data.shape[axis] - 1)
-        affine[:, k] *= -1
-    return image.with_data(data, affine=affine)
-
-
-def as_seen(data: Float32, affine: Float64, order: str) -> Float32:
-    """A view of the volume (C, D, H, W) with its axes turned as by `oriented`: writing into it writes into `data`."""
-    axes, flipped = turn(affine, order)
-    turned = data.transpose(0, *axes)
-    return turned[tuple(slice(None, None, -1 if axis in flipped else None) for axis in range(4))]
-
-
-def turn(affine: Float64, order: str) -> tuple[tuple[int, int, int], list[int]]:
-    """Which axes of (C, D, H, W) become D, H, W, and which of the new ones are reversed then."""
-    directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
-    # the assignment of voxel axes (w, h, d) to x, y, z that agrees best, so that oblique volumes keep three axes
-    nearest = max(itertools.permutations(range(3)), key=lambda p: sum(abs(directions[k, p[k]]) for k in range(3)))
-    axes = (3 - nearest[2], 3 - nearest[1], 3 - nearest[0])  # voxel axis k is array axis 3 - k
-    signs = [directions[k, nearest[k]] * (1 if letter in "RAS" else -1) for k, letter in enumerate(order)]
-    return axes, [3 - k for k, sign in enumerate(signs) if sign < 0]
-
-
 def fitted_to(
     values: Float32, size: Sequence[int], fit: str, spacing: Spacing = (), labels: bool = False, step: int = 1
 ) -> tuple[Float32, Spacing]:
@@ -184,39 +129,6 @@ def inner_size(source: Sequence[int], size: Sequence[int], fit: str, spacing: Sp
     return tuple(max(1, round(length * scale)) for length in extent)
 
 
-def resample(values: Float32, size: Sequence[int], nearest: bool = False) -> Float32:
-    """(C, *S) -> (C, *size), axis by axis: area means where it shrinks (no aliasing), linear where it grows.
-
-    Pixels are areas, not points: the borders of the image stay where they are (align_corners=False). The range
-    of the values never grows.
-    """
-    for axis, target in enumerate(size, start=1):
-        source = values.shape[axis]
-        if source == target:
-            continue
-        if nearest:
-            index = np.minimum(((np.arange(target) + 0.5) * source / target).astype(int), source - 1)
-            values = values.take(index, axis)
-        else:
-            moved = np.tensordot(values, _weights(source, target), axes=([axis], [1]))
-            values = np.moveaxis(moved, -1, axis)
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-@lru_cache(maxsize=256)
-def _weights(source: int, target: int) -> Float32:
-    """(target, source): each row sums to 1."""
-    step = source / target
-    if target < source:  # the share of each source pixel that lies under the target pixel
-        low = np.arange(target)[:, None] * step
-        pixel = np.arange(source)
-        cover = np.minimum(low + step, pixel + 1) - np.maximum(low, pixel)
-        return cast(Float32, (np.clip(cover, 0, None) / step).astype(np.float32))
-    centre = np.clip((np.arange(target) + 0.5) * step - 0.5, 0, source - 1)
-    distance: Float64 = np.abs(centre[:, None] - np.arange(source))
-    return np.clip(1 - distance, 0, None).astype(np.float32)
-
-
 def _centred(values: Float32, size: Sequence[int], fill: float, step: int) -> Float32:
     """(C, *S) -> (C, *size): cropped or padded by the same amount on both sides, at the front by multiples of step."""
     if values.shape[1:] == tuple(size):
@@ -230,3 +142,10 @@ def _centred(values: Float32, size: Sequence[int], fill: float, step: int) -> Fl
         of.append(slice(first, first + common))
     out[tuple(to)] = values[tuple(of)]
     return out
+
+
+def middle(images: Float32, size: Sequence[int]) -> Float32:
+    """The middle part (N, C, *size) of images (N, C, *S): what `DataConfig.fit` "exact" had padded."""
+    around = zip(images.shape[2:], size, strict=True)
+    cut = tuple(slice((have - want) // 2, (have - want) // 2 + want) for have, want in around)
+    return images[:, :, *cut]

@@ -106,7 +106,7 @@ def sample(
     """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one, without gradients.
 
     denoise   (x_t, t) -> the estimate of x_0.
-    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.noise`.
+    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.methods.noise`.
     clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
               no such limits.
     begin     start from this image, noised by x. Where it is kept, the estimate of x_0 is replaced by it, so that x_t

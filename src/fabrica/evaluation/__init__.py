@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fabrica.evaluation.report import Report
-    from fabrica.model import Model
+    from fabrica.model.model import Model
+    from fabrica.report.report import Report
 
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {
-    "Report": "fabrica.evaluation.report",
-    "Row": "fabrica.evaluation.report",
-    "scores_table": "fabrica.evaluation.report",
+    "Report": "fabrica.report.report",
+    "Row": "fabrica.report.report",
+    "scores_table": "fabrica.report.report",
 }
 __all__ = ["Report", "Row", "evaluate", "scores_table"]
 
@@ -42,18 +42,21 @@ def evaluate(
     versus     of models that translate: a second one, judged on the same test images by paired tests.
     n          how many images: to synthesise, or to translate. None: see the three modules below.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
-    extractor  what distances between sets are measured on: see `fabrica.evaluation.extractors.extractor`.
+    extractor  what distances between sets are measured on: see `fabrica.metrics.extractors.extractor`.
     steps_curve  of diffusion: also measure at these numbers of sampler steps.
     guidances  of diffusion told by text on chest phantoms: strengths of guidance at which to measure how far it obeys.
     progress   called with (what, done, total).
     warn       called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
-    What makes images of noise is judged by `fabrica.evaluation.synthesis`, what translates by
-    `fabrica.evaluation.translation`, what compresses by `fabrica.evaluation.compression`. Raises UsageError.
+    What makes images of noise is judged by `fabrica.evaluation.synthesis.evaluate`, what translates by
+    `fabrica.evaluation.translation.evaluate`, what compresses by
+    `fabrica.evaluation.compression.evaluate`. Raises UsageError.
     """
     from fabrica.errors import UsageError
-    from fabrica.evaluation import compression, synthesis, translation
-    from fabrica.evaluation.sources import opened
+    from fabrica.evaluation.compression import evaluate as compression
+    from fabrica.evaluation.subject import opened
+    from fabrica.evaluation.synthesis import evaluate as synthesis
+    from fabrica.evaluation.translation import evaluate as translation
 
     model = opened(model, warn)
     choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from fabrica.errors import FabricaError, UsageError, unknown
-from fabrica.model import Model
+from fabrica.model.model import Model
 
 FORMATS = {"bundle": "fabrica.export.bundle:write"}
 Writer = Callable[[Model, Path], None]

@@ -23,9 +23,9 @@ from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme
 from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
-from fabrica.model import Model
+from fabrica.model.model import Model
 from fabrica.nets.conventions import later, negated, rescaled
-from fabrica.recipe import Recipe
+from fabrica.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)

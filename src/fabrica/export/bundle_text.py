@@ -12,10 +12,10 @@ import torch
 
 from fabrica import __version__
 from fabrica.bundle import Section
-from fabrica.folder import COMPRESSED, SYNTHETIC
 from fabrica.image import Float64
+from fabrica.model.card import COMPRESSED, SYNTHETIC
 from fabrica.nets.patches import patterns
-from fabrica.recipe import CodecConfig
+from fabrica.recipe.schema import CodecConfig
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 STEPS = 50

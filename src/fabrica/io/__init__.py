@@ -128,12 +128,12 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
     """
     path = Path(path)
     if path.is_dir():
-        from fabrica.io.dicom import read_folder
+        from fabrica.io.dicom.read import read_folder
 
         return read_folder(path, frame, budget)
     kind = format_of(path)
     if kind == "dicom":
-        from fabrica.io.dicom import read_dicom
+        from fabrica.io.dicom.read import read_dicom
 
         return read_dicom(path, frame, budget)
     if kind in ("npz", "zip"):
@@ -148,7 +148,7 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
             if not holds_picture(path):
                 raise ReadError(f"{path}: {without_images(path)}")
             return read_zip(path, frame, budget)
-        from fabrica.io.dicom import read_folder
+        from fabrica.io.dicom.read import read_folder
 
         return read_folder(path, frame, budget)
     if kind in VOLUMES:
@@ -168,12 +168,12 @@ def frames(path: str | Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     """
     path = Path(path)
     if path.is_dir():
-        from fabrica.io.dicom import frames_below
+        from fabrica.io.dicom.read import frames_below
 
         return frames_below(path)
     kind = format_of(path)
     if kind == "dicom":
-        from fabrica.io.dicom import frames_in
+        from fabrica.io.dicom.read import frames_in
 
         return frames_in(path, budget)
     if kind in VOLUMES:
@@ -187,7 +187,7 @@ def frames(path: str | Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     pictures = zip_frames(path)
     if pictures or not _holds_dicom(path):
         return pictures
-    from fabrica.io.dicom import frames_below
+    from fabrica.io.dicom.read import frames_below
 
     return frames_below(path)
 
@@ -261,7 +261,7 @@ def write(
     translated = not synthetic and (translated or bool(image.origin.get("translated")))
     found = marks(image, synthetic or translated or is_synthetic(image), provenance, translated)
     if kind == "dicom":
-        from fabrica.io.dicom_write import write_dicom
+        from fabrica.io.dicom.write import write_dicom
 
         files: list[Path] = write_dicom(image, path, synthetic=synthetic, translated=translated, **provenance)
         return files
@@ -283,7 +283,7 @@ def format_of(path: str | Path) -> str:
 
     Raises ReadError for others.
     """
-    from fabrica.io.dicom_mark import is_dicom
+    from fabrica.io.dicom.mark import is_dicom
     from fabrica.io.raster import raster_kind
 
     path = Path(path)
@@ -382,7 +382,7 @@ def _complaint(path: Path, head: bytes) -> str:
 
 
 def _holds_dicom(archive: Path) -> bool:
-    from fabrica.io.dicom_mark import is_dicom
+    from fabrica.io.dicom.mark import is_dicom
     from fabrica.io.packed import members
 
     return any(is_dicom(member) for member in members(archive))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import numpy as np
 import numpy.typing as npt
 
-from fabrica.image import Array, Float64, Image
+from fabrica.geometry import upright
+from fabrica.image import Array, Image
 
 Uint8 = npt.NDArray[np.uint8]
 Window = tuple[float, float]
-
-_ANTERIOR, _SUPERIOR = 1, 2  # patient axes; 0 is right
 
 
 def to_display(image: Image, window: Window | None = None) -> Uint8:
@@ -37,32 +34,6 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
     scaled = np.clip((plane.astype(np.float64) - low) * (255.0 / (high - low)), 0, 255)
     pixels: Uint8 = np.rint(np.nan_to_num(scaled)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if colour else pixels[0])
-
-
-def upright(plane: Array, affine: Float64) -> Array:
-    """A view of (C, H, W), in index order, for viewing."""
-    swapped, flipped = facing(affine)
-    plane = plane.swapaxes(1, 2) if swapped else plane
-    return plane[:, :: -1 if flipped[1] else 1, :: -1 if flipped[0] else 1]
-
-
-def facing(affine: Float64) -> tuple[bool, tuple[bool, bool]]:
-    """How the plane of the index axes (w, h) is turned for viewing: whether rows become columns, and whether the new
-    columns, and the new rows, are reversed then."""
-    columns, rows, through = _closest_axes(affine)
-    vertical = _ANTERIOR if through == _SUPERIOR else _SUPERIOR
-    swapped = rows != vertical
-    (columns, rows), (w, h) = ((rows, columns), (1, 0)) if swapped else ((columns, rows), (0, 1))
-    # In every one of these views the world coordinate falls along the picture's rows and columns.
-    return swapped, (bool(affine[columns, w] > 0), bool(affine[rows, h] > 0))
-
-
-def _closest_axes(affine: Float64) -> tuple[int, int, int]:
-    """The patient axis (0 right, 1 anterior, 2 superior) nearest to each of the index axes (w, h, d)."""
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    share = np.abs(affine[:3, :3]) / np.where(size > 0, size, 1.0)
-    w, h, d = max(permutations(range(3)), key=lambda p: share[p[0], 0] + share[p[1], 1] + share[p[2], 2])
-    return w, h, d
 
 
 def _limits(image: Image, plane: Array, window: Window | None) -> tuple[float, float]:

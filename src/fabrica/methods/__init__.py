@@ -8,7 +8,7 @@ keep      what tells the best weights, unless the recipe chooses: "loss" (of `va
 turns     (batch, rng) -> iterator of Turn: the control flow of the paper; the loop does the rest
 
 One that synthesises sees batch["image"], and what the recipe has it told of each image: batch["label"], batch["text"],
-batch["mask"] ... (see `fabrica.conditions`). It has
+batch["mask"] ... (see `fabrica.conditioning.encoder`). It has
 
 choices   which of the recipe's `sample:` values mean something to it
 sample    (draw, told, settings, device) -> images, made of the noise that is drawn, of which something is told or {}
@@ -58,15 +58,16 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.codec import REACH
-from fabrica.conditions import declared
+from fabrica.conditioning.declare import declared
 from fabrica.diffusion import Denoise, Predict, Schedule
 from fabrica.errors import UsageError, unknown
+from fabrica.methods.noise import Draw
 from fabrica.nets.conditions import Condition
-from fabrica.noise import Draw
-from fabrica.recipe import DataConfig, Recipe, SampleConfig, typed
+from fabrica.recipe.load import typed
+from fabrica.recipe.schema import DataConfig, Recipe, SampleConfig
 
 Told = Mapping[str, Tensor]
-"""Condition -> its values (B, ...), one an image; see `fabrica.conditions`."""
+"""Condition -> its values (B, ...), one an image; see `fabrica.conditioning.encoder`."""
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",

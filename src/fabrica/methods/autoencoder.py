@@ -17,11 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica import losses
-from fabrica.adversarial import accuracy, frozen, least_squares, refuse_small
+from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
-from fabrica.nets import slabs
+from fabrica.nets import losses, slabs
 from fabrica.nets.autoencoder import halves
 from fabrica.nets.framing import inner
 from fabrica.nets.perceptual import feature_distance, seen_otherwise

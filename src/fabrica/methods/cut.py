@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from fabrica.adversarial import accuracy, frozen, least_squares, refuse_volumes
+from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_volumes
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.translators import PatchCritic, ResNetGenerator

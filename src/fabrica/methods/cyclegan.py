@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from fabrica.adversarial import History, accuracy, frozen, least_squares, refuse_volumes
+from fabrica.adversarial.losses import History, accuracy, frozen, least_squares, refuse_volumes
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.translators import PatchCritic, ResNetGenerator

@@ -13,12 +13,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, refuse_labels, square_side, truncated
+from fabrica.adversarial.losses import (
+    accuracy,
+    critic_loss,
+    frozen,
+    generator_loss,
+    refuse_labels,
+    square_side,
+    truncated,
+)
 from fabrica.errors import UsageError
 from fabrica.methods import Told, Turn
+from fabrica.methods.noise import Draw
 from fabrica.nets.dcgan import Critic, Generator
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 
 class DCGAN(nn.Module):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from fabrica import diffusion
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Told, Turn
+from fabrica.methods.noise import Draw
 from fabrica.nets.alignment import Alignment, contrastive
 from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, known, unknown
 from fabrica.nets.denoisers import check, denoiser, laid_out
 from fabrica.nets.patches import folded, unfolded
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 
 class Diffusion(nn.Module):

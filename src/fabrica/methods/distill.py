@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from fabrica import diffusion
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Denoising, Teacher, Told, Turn
+from fabrica.methods.noise import Draw
 from fabrica.nets.conditions import Condition, dropped, unknown
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 
 class Distill(nn.Module):

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import (
+from fabrica.adversarial.losses import (
     accuracy,
     critic_loss,
     frozen,
@@ -25,8 +25,8 @@ from fabrica.adversarial import (
     truncated,
 )
 from fabrica.methods import Told, Turn
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.methods.noise import Draw
+from fabrica.recipe.schema import SampleConfig
 
 
 class MLPGAN(nn.Module):

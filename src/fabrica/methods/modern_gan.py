@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from fabrica.adversarial import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
-from fabrica.diffaugment import KINDS, augmented
+from fabrica.adversarial.diffaugment import KINDS, augmented
+from fabrica.adversarial.losses import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Told, Turn
+from fabrica.methods.noise import Draw
 from fabrica.nets import dcgan
 from fabrica.nets.convolutions import Doubling
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
 SLOPE = 0.2
@@ -42,7 +42,7 @@ class ModernGAN(nn.Module):
         norm: str = "batch"  # of the critic: batch, or none
         penalty: float = 0.0  # gamma of R1 and R2; 0.3 with norm=none
         lazy: int = 2  # penalties in one step of so many, at random, and that much stronger (Karras et al. 2020)
-        augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.diffaugment
+        augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.adversarial.diffaugment
 
     ships: ClassVar[tuple[str, ...]] = ("generator",)
     players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss, refuse_small
+from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
 from fabrica.nets.registration import Registration, roughness, warped

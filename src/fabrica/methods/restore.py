@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pixel_unshuffle
 
-from fabrica import losses
-from fabrica.adversarial import accuracy, frozen, least_squares, refuse_small
+from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.codec import ABSENT
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Turn
+from fabrica.nets import losses
 from fabrica.nets.framing import middle_of
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN

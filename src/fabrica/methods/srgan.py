@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from fabrica.adversarial import accuracy, critic_loss, frozen, generator_loss
+from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss
 from fabrica.errors import UsageError
 from fabrica.methods import Turn
 from fabrica.nets.perceptual import feature_distance, seen_otherwise

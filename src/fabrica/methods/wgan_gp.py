@@ -13,12 +13,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial import frozen, mixed_accuracy, refuse_labels, slopes, square_side, truncated, wasserstein
+from fabrica.adversarial.losses import (
+    frozen,
+    mixed_accuracy,
+    refuse_labels,
+    slopes,
+    square_side,
+    truncated,
+    wasserstein,
+)
 from fabrica.errors import UsageError
 from fabrica.methods import Told, Turn
+from fabrica.methods.noise import Draw
 from fabrica.nets.dcgan import Critic, Generator
-from fabrica.noise import Draw
-from fabrica.recipe import SampleConfig
+from fabrica.recipe.schema import SampleConfig
 
 
 class WGANGP(nn.Module):

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fabrica.bpe import END, PAD
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.nets.text import TextEncoder
+from fabrica.text.tokenizer import END, PAD
 
 OCTAVES = 4  # of the waves that a number is written in; the shortest is an eighth of its range
 
 
 @dataclass(frozen=True)
 class Text:
-    """A report as the tokens of `fabrica.bpe`: (B, L) int64, L at most `context`; not known where it says nothing.
+    """A report as the tokens of `fabrica.text.tokenizer`: (B, L) int64, L at most `context`; unknown where it is empty.
 
     tokens is the size of the vocabulary; the encoder has `layers` and `heads`."""
 

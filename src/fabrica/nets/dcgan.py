@@ -10,7 +10,7 @@ import math
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fabrica.adversarial import reach
+from fabrica.adversarial.losses import reach
 
 WIDEST = 512
 COARSEST = 4

@@ -14,9 +14,9 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.nets.spade_diffusion_model_unet import SPADEDiffusionModelUNet
 from torch import Tensor, nn
 
-from fabrica.device import default_device
 from fabrica.errors import UsageError
 from fabrica.nets.conditions import Condition, Mask
+from fabrica.nets.device import default_device
 
 
 class Wanted(Protocol):

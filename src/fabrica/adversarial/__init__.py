@@ -1,0 +1,1 @@
+"""GAN losses, gradient penalties, differentiable augmentation."""

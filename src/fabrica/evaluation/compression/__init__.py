@@ -1,0 +1,1 @@
+"""What an autoencoder leaves of images."""

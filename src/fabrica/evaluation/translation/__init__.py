@@ -1,0 +1,1 @@
+"""How good translated and restored images are."""

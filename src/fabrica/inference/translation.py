@@ -1,0 +1,313 @@
+"""One image through a network that translates, in physical units and on its own grid: slice by slice, or a volume in
+windows, in flat memory.
+
+Images are seen as in training: turned alike, at about the same millimetres a voxel, in windows of the same size. What
+comes out lies on the voxels of the source again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fabrica.codec import ABSENT, Codec, Limits
+from fabrica.data.sides import on_grid
+from fabrica.data.standardise import inner_size, neighbours
+from fabrica.errors import UsageError
+from fabrica.geometry import as_seen, faced, resample, turn, upright
+from fabrica.image import Float32, Image, name
+from fabrica.inference.tiling import Net, whole, windowed
+from fabrica.progress import Count
+from fabrica.recipe.schema import DataConfig, SeenConfig
+
+MOVED = 2  # voxels
+BRIGHTER = 0.03
+NOISE = 0.005  # of the range's half
+WIDEST = 2048  # pixels
+ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training's are left at theirs
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction of a translator.
+
+    net        windows (B, C * (2 context + 1), *W) in [-1, 1], and the channels of each contrast beside after them ->
+               (B, n * C2, *W): the result, and n - 1 maps beside it in the same network units (of the result's range,
+               or of the source's).
+    source     how the image's values become the network's; target: how the result's become physical.
+    data       size, fit and context as in training.
+    seen       what training's images of the source had in common, their mm a voxel among it.
+    modality   of the result, DICOM's letters.
+    restores   the result is the image itself made better, or otherwise has its scale: it keeps scale and display, of
+               percentiles its own, and values that lie beyond what the codec reaches.
+    local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
+    maps       for each map beside the result, the codec whose range it is measured in.
+    beside     the codec of each contrast that the network sees beside the image.
+    """
+
+    net: Net
+    source: Codec
+    target: Codec
+    data: DataConfig
+    seen: SeenConfig
+    modality: str
+    maps: Sequence[Codec] = ()
+    restores: bool = False
+    local: bool = False
+    beside: Sequence[Codec] = ()
+
+
+def translated(
+    image: Image,
+    way: Way,
+    *,
+    beside: Sequence[Image | None] = (),
+    overlap: float = 0.5,
+    batch: int = 4,
+    progress: Count | None = None,
+) -> list[Image]:
+    """The result and the maps beside it, each (C2, *S) on the grid of the image; maps hold differences in its unit.
+
+    beside   an image for each of `way.beside`, laid on the grid of the image; None where there is none; (): no image.
+
+    Raises UsageError for images that this network cannot see: other channels, slices where it sees volumes; and for
+    images beside that cannot be laid on the grid.
+    """
+    flat = len(way.data.size) == 2
+    channels = 1 if way.source.kind == "label" else way.data.channels
+    for each in (image, *beside):
+        if each and each.channels != channels:
+            raise UsageError(f"{name(each)} has {each.channels} channels; this model sees {channels}")
+    if len(image.size) == 2 and not flat:
+        raise UsageError(f"{name(image)} is a slice and this model sees volumes; give the whole series")
+    if len(image.size) == 2 and way.data.context:
+        raise UsageError(
+            f"{name(image)} is one slice and this model sees {way.data.context} slices on each side; give the series"
+        )
+    limits = way.source.limits(image.data)
+    results = _Results(image, way, limits)
+    if flat:
+        given = beside or [None] * len(way.beside)
+        others = [_laid(other, codec, image, way) for other, codec in zip(given, way.beside, strict=True)]
+        _slice_by_slice(image, way, limits, others, results, overlap, batch, progress)
+    else:
+        _volume(image, way, limits, results, overlap, batch, progress)
+    return results.images()
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A contrast beside the image, on its grid: physical values (C, D, H, W) turned like it, or None for none."""
+
+    seen: Float32 | None
+    codec: Codec
+    limits: Limits
+    channels: int
+
+    def plane(self, k: int, size: Sequence[int]) -> Float32:
+        """Network values (C, *size) of slice k."""
+        if self.seen is None:
+            return np.full((self.channels, *size), ABSENT, dtype=np.float32)
+        return resample(self.codec.scaled(self.seen[:, k], self.limits), size)
+
+
+def _laid(other: Image | None, codec: Codec, image: Image, way: Way) -> _Laid:
+    if other is None:
+        return _Laid(None, codec, codec.span, way.data.channels)
+    moved = on_grid(other, image)
+    return _Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), way.data.channels)
+
+
+class _Results:
+    """Where slices of the results go, in physical units: arrays on the image's grid, filled through turned views."""
+
+    def __init__(self, image: Image, way: Way, limits: Limits) -> None:
+        self.image, self.way, self.limits = image, way, limits if way.restores else None
+        self.beyond = turned(image.data, image, way) if way.restores and not way.target.clip else None
+        low, high = image.origin.get("range", (-np.inf, np.inf))  # no MR or radiograph goes below zero
+        self.allowed = min(low, float(image.data.min())), max(high, float(image.data.max()))
+        codecs = [way.target, *way.maps]
+        self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
+        self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
+        self.views = [turned(array, image, way) for array in self.arrays]
+        ranges = [self.limits or codec.span for codec in way.maps]
+        self.halves = [np.float32((high - low) / 2) for low, high in ranges]
+
+    def put(self, planes: slice, values: Float32) -> None:
+        """Network values (n * C2, d, H, W) of these planes of the turned volume."""
+        made, *maps = np.split(values, np.cumsum(self._widths())[:-1])
+        self.views[0][:, planes] = self.way.target.decode(made, self.limits)
+        if self.beyond is not None and self.limits:
+            whole = self.views[0][:, planes] + self.way.target.excess(self.beyond[:, planes], self.limits)
+            self.views[0][:, planes] = np.clip(whole, *self.allowed)
+        for view, differences, half in zip(self.views[1:], maps, self.halves, strict=True):
+            view[:, planes] = differences * half
+
+    def _widths(self) -> list[int]:
+        label = self.way.target.kind == "label"
+        return [self.way.target.classes if label else self.channels[0], *self.channels[1:]]
+
+    def images(self) -> list[Image]:
+        origin = _origin(self.image, self.way)
+        made = self.image.with_data(self.arrays[0], unit=self.way.target.unit, origin=origin)
+        plain = {key: value for key, value in origin.items() if key not in ("range", "window", "step")}
+        maps = zip(self.arrays[1:], self.way.maps, strict=True)
+        return [made, *(self.image.with_data(array, unit=codec.unit, origin=plain) for array, codec in maps)]
+
+
+def enlarged(image: Image, factor: int) -> Image:
+    """The image with its pixels, a volume's in the axial plane, repeated `factor` times along each axis: the grid on
+    which a network that adds resolution works. Every new voxel lies within its old one."""
+    axes = [1, 2] if len(image.size) == 2 else sorted(turn(image.affine, "LPS")[0][1:])
+    data, affine = image.data, image.affine.copy()
+    for axis in axes:
+        data, column = data.repeat(factor, axis), data.ndim - 1 - axis
+        affine[:, column] /= factor
+        affine[:, 3] -= affine[:, column] * (factor - 1) / 2
+    return image.with_data(data, affine=affine)
+
+
+def turned(data: Float32, image: Image, way: Way) -> Float32:
+    """A view of values (C, *S) of the image as (C, D, H, W), turned as the network saw images in training."""
+    if len(image.size) == 2:
+        return (upright(data, image.affine) if image.placed else data)[:, None]
+    return as_seen(data, image.affine, _order(way))
+
+
+def _order(way: Way) -> str:
+    """Axes as `fabrica.data.standardise` turns them."""
+    return "LPS" if len(way.data.size) == 2 else "RAS"
+
+
+def _slice_by_slice(
+    image: Image,
+    way: Way,
+    limits: Limits,
+    others: Sequence[_Laid],
+    results: _Results,
+    overlap: float,
+    batch: int,
+    progress: Count | None,
+) -> None:
+    seen = turned(image.data, image, way)
+    depth, *plane = seen.shape[1:]
+    size = working_size(plane, turned_spacing(image, way)[1:], way)
+    window = [min(n, WIDEST) for n in size] if way.local else way.data.size
+    for k in range(depth):
+        near = [resample(way.source.scaled(seen[:, n], limits), size) for n in neighbours(k, way.data.context, depth)]
+        near += [other.plane(k, size) for other in others]
+        made = whole(way.net, np.concatenate(near), window, overlap=overlap, batch=batch)
+        results.put(slice(k, k + 1), resample(made, plane)[:, None])
+        if progress:
+            progress(k + 1, depth)
+
+
+def _volume(
+    image: Image, way: Way, limits: Limits, results: _Results, overlap: float, batch: int, progress: Count | None
+) -> None:
+    seen = turned(image.data, image, way)
+    size = working_size(seen.shape[1:], turned_spacing(image, way), way)
+    choices = {"overlap": overlap, "batch": batch, "progress": progress}
+    if size != list(seen.shape[1:]):
+        volume = resample(way.source.scaled(seen, limits), size)
+        made = whole(way.net, volume, way.data.size, **choices)
+        results.put(slice(None), resample(made, seen.shape[1:]))
+        return
+    done = 0
+    for slab in windowed(way.net, _Encoded(seen, way.source, limits), way.data.size, **choices):  # type: ignore[arg-type]
+        results.put(slice(done, done + slab.shape[1]), slab)
+        done += slab.shape[1]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A volume (C, D, H, W) in network values, computed for what is asked for."""
+
+    data: Float32
+    codec: Codec
+    limits: Limits
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    def __getitem__(self, where: tuple[slice, ...]) -> Float32:
+        return self.codec.scaled(self.data[where], self.limits)
+
+
+def working_size(size: Sequence[int], spacing: Sequence[float], way: Way) -> list[int]:
+    """The size at which the network sees an array of this size and mm a voxel (empty: not known).
+
+    As in training: with fit "exact" as it is; where mm are known, at training's; else scaled into `data.size`.
+    """
+    data = way.data
+    if data.fit != "exact" and spacing and way.seen.spacing:
+        ratios = [mm / trained for mm, trained in zip(spacing, way.seen.spacing, strict=True)]
+        return [n if abs(r - 1) <= ALIKE else max(1, round(n * r)) for n, r in zip(size, ratios, strict=True)]
+    return list(inner_size(size, data.size, data.fit))
+
+
+def turned_spacing(image: Image, way: Way) -> tuple[float, ...]:
+    """mm a voxel of the turned volume (D, H, W), a slice's own D being 1; () if not known."""
+    if not image.measured:
+        return ()
+    if len(image.size) == 2:
+        return (1.0, *faced(image).spacing)
+    return tuple(image.spacing[axis - 1] for axis in turn(image.affine, _order(way))[0])
+
+
+def _origin(image: Image, way: Way) -> dict[str, object]:
+    """The source's, with what the target's values are."""
+    if way.restores:
+        return dict(image.origin)
+    kept = {key: value for key, value in image.origin.items() if key not in ("range", "window", "step")}
+    if way.target.kind == "label":
+        return {**kept, "modality": "SEG", "step": 1.0}
+    low, high = way.target.span
+    step = 1.0 if high - low > 256 else (high - low) / 65535
+    window = ((low + high) / 2, high - low)
+    return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}
+
+
+def with_doubt(net: Net, reach: float = 1.0) -> Net:
+    """The network, and after its result the standard deviation of its answers to slightly changed images.
+
+    Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little
+    noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing. A channel that is
+    empty (ABSENT) stays so. reach: of the codec, beyond which no changed value lies.
+    """
+
+    def doubting(windows: Float32) -> Float32:
+        plain = net(windows)
+        answers = [plain, net(windows[..., ::-1])[..., ::-1]]
+        for axis, by in itertools.product(range(2, windows.ndim), (-MOVED, MOVED)):
+            answers.append(_moved(net(_moved(windows, axis, by)), axis, -by))
+        for gain in (1 - BRIGHTER, 1 + BRIGHTER):  # air stays air
+            answers.append(net(np.clip((windows + 1) * np.float32(gain) - 1, -reach, reach)))
+        noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
+        noise *= (windows > ABSENT).any(axis=tuple(range(2, windows.ndim)), keepdims=True)
+        answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -reach, reach)))
+        spread: Float32 = np.std(np.stack(answers), axis=0)
+        return np.concatenate([plain, spread], axis=1)
+
+    return doubting
+
+
+def _moved(values: Float32, axis: int, by: int) -> Float32:
+    """values (B, C, *S) moved along an axis, the border repeated."""
+    side = values.shape[axis]
+    return values.take(np.clip(np.arange(side) - by, 0, side - 1), axis)
+
+
+def with_way_back(net: Net, back: Net) -> Net:
+    """The network, and after all it gives the error of the round trip, |x - back(net(x))|, in the source's range."""
+
+    def there_and_back(windows: Float32) -> Float32:
+        given = net(windows)
+        error = np.abs(windows - back(given[:, : windows.shape[1]]))
+        return np.concatenate([given, error], axis=1)
+
+    return there_and_back

@@ -1,0 +1,1 @@
+"""DICOM: read, arranged into volumes, written."""

@@ -1,0 +1,1 @@
+"""Pure functions of arrays: how far images, or sets of them, lie apart."""

@@ -1,0 +1,1 @@
+"""Chest radiographs from an analytic thorax."""

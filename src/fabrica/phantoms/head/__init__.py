@@ -1,0 +1,1 @@
+"""Heads in MR contrasts, CT and PET."""

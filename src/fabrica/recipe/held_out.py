@@ -1,0 +1,66 @@
+"""How good a translator is on held-out images, in words."""
+
+from __future__ import annotations
+
+from fabrica.recipe.schema import FoundConfig, Recipe
+
+FEWEST = 6  # images or volumes: of fewer, an interval means little
+
+
+def found(recipe: Recipe, direction: str = "a2b") -> FoundConfig:
+    """How good a translator was found to be."""
+    return recipe.found_b if direction == "a2b" else recipe.found_a
+
+
+def worth(recipe: Recipe, direction: str = "a2b") -> str:
+    """The held-out error in a sentence, with what stands beside it; "" where nothing was measured."""
+    known = found(recipe, direction)
+    if not known.measure:
+        few = f"{known.images} images without pairs are too few to measure a held-out error"
+        return few if known.images else ""
+    what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
+    beside = [
+        f"{_figure(value, known.unit)} {name}"
+        for name, value in ((_nothing(known), known.nothing), ("for the mean target", known.mean))
+        if value is not None
+    ]
+    said = f"{what} {_figure(known.error, known.unit)}{', against ' * bool(beside)}{' and '.join(beside)}"
+    how_many = "1 image or volume" if known.cases == 1 else f"{known.cases} images or volumes"
+    said += f" ({how_many})"
+    if known.measure == "mae" and known.cases < FEWEST:
+        return f"{said}; so few say little of others"
+    if known.low is None or known.high is None:
+        return said
+    return f"{said}; better by {_figure(known.low, known.unit)} to {_figure(known.high, known.unit)}"
+
+
+def useless(recipe: Recipe, direction: str = "a2b") -> str:
+    """A sentence where held-out images were served as well without the model; "" elsewhere."""
+    known = found(recipe, direction)
+    others = [
+        (v, n) for v, n in ((known.nothing, _nothing(known)), (known.mean, "for the mean target")) if v is not None
+    ]
+    if not known.measure or not others:
+        return ""
+    best, name = min(others)
+    figures = f"{_figure(known.error, known.unit)}, and {_figure(best, known.unit)} {name}"
+    what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
+    if known.error >= best:
+        return f"the model is no better than {_instead(known, best)}: its {what} is {figures}; do not use it"
+    if known.low is not None and known.low <= 0:
+        return (
+            f"the model is hardly better than {_instead(known, best)}: its {what} is {figures}, which chance explains"
+        )
+    return ""
+
+
+def _nothing(known: FoundConfig) -> str:
+    return "with nothing done" if known.measure == "mae" else "untranslated"
+
+
+def _instead(known: FoundConfig, best: float) -> str:
+    return "doing nothing" if best == known.nothing else "the mean target, the same for all"
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:.3g} {unit}".rstrip()

@@ -1,0 +1,102 @@
+"""Recipe: one YAML file with every value of a run. Values only: a recipe cannot execute code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fabrica.errors import UsageError, did_you_mean, unknown
+from fabrica.recipe.check import check
+from fabrica.recipe.schema import Recipe
+
+T = TypeVar("T")
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe with this name (see `recipe_names`) or at this path, with `key=value` overrides laid over it.
+
+    Raises UsageError for unknown recipes and keys ("did you mean"), wrong types, and `${...}` expressions.
+    """
+    text = _recipe_text(name_or_path)
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(f"override {override!r} is not key=value, e.g. train.steps=1000")
+    try:
+        # to_container(resolve=False) keeps "${...}" as text, so that it can be refused, not evaluated
+        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+        raw = OmegaConf.to_container(merged, resolve=False)
+    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
+    if "${" in str(raw):
+        raise UsageError(f"recipe {name_or_path} holds an expression (${{...}}); only plain values are allowed")
+    if not isinstance(raw, dict):
+        raise UsageError(f"recipe {name_or_path} must be a mapping of keys to values")
+    recipe = typed(Recipe, raw)
+    check(recipe)
+    return recipe
+
+
+def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
+    """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
+    raw = _check_keys(cls, raw, where)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), raw))  # type: ignore[no-any-return]
+    except OmegaConfBaseException as error:
+        key = f"{where}{error.full_key}" if error.full_key else where
+        raise UsageError(f"recipe key {key}: {_first_line(error)}") from error
+
+
+def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    clean: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            raise UsageError(f"unknown recipe key {where}{key}{did_you_mean(str(key), known)}")
+        if is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
+            value = _check_keys(hints[key], value, f"{where}{key}.")
+        if key == "condition" and not isinstance(value, list):  # one of them, or none
+            value = [value] if value else []
+        if value is None and hints[key] is str:  # `key=''`, of which a shell leaves `key=`
+            value = ""
+        if key == "size" and isinstance(value, int):
+            value = [value, value]
+        if get_origin(hints[key]) is list and not isinstance(value, list):
+            raise UsageError(f"recipe key {where}{key} is {value!r}; expected a list, such as [1,2]")
+        clean[key] = value
+    return clean
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes shipped in the package."""
+    folder = resources.files("fabrica") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _recipe_text(name_or_path: str | Path) -> str:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"no recipe at {path}")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"recipe {path} is damaged: it is not text in UTF-8; write it again") from error
+    names = recipe_names()
+    if len(path.parts) > 1:
+        raise UsageError(f"{path} is no recipe; expected a name from `fabrica recipes`, or a file that ends in .yaml")
+    if str(name_or_path) not in names:
+        raise unknown("recipe", str(name_or_path), names)
+    return (resources.files("fabrica") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,290 @@
+"""Recipe: one YAML file with every value of a run. Values only: a recipe cannot execute code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fabrica.io.atomic import atomic
+
+DEGRADED = "degraded"
+
+
+USES = ("autoencoder", "teacher", "text")
+
+
+CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
+
+
+CATEGORIES = ("sex", "view")
+
+
+FITS = ("pad", "crop", "stretch", "exact")
+
+
+SCALES = ("auto", "one", "two")
+
+
+KEEPS = ("auto", "loss", "frd", "kid", "last")
+
+
+@dataclass
+class DataConfig:
+    """What the network is trained on, and how an image becomes the network's size.
+
+    source     a manifest (.csv, .parquet), a folder of images (scanned on the fly), or a phantom:
+               "phantom:chest", "phantom:head:T1" (or T2, FLAIR, PD, CT, PET); to translate, "phantom:head".
+    a, b       to translate: from what to what. A domain of the manifest ("T1", "CT", "trainA" is "a"), a contrast of
+               the phantom ("T1@B": on its scanner B), "mask" (the label map beside each image, a phantom's tissues), or
+               "image" (every row).
+               To restore, a is "degraded": b after the steps of `degrade`.
+    paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
+    degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].
+    beside     to restore: other contrasts of the same patient that the network sees beside a, in this order, domains of
+               the manifest or contrasts of the phantom. They lie on b's grid, are not degraded, and may be missing.
+    context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
+    count      how many training images a phantom source draws (a tenth of it again for val and for test).
+    size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.
+    channels   channels of the images: 1 for all of radiology but colour.
+    batch      images a step, over all processes together.
+    fit        how another aspect ratio becomes `size`: "pad" keeps everything, "crop" fills the frame,
+               "stretch" ignores the ratio, "exact" pads or crops without resampling.
+    condition  what the network is told about each image: label, text, age, sex, view, mask, as many as there are. mask:
+               the label map beside it, a phantom's organs or tissues.
+    classes    the labels in the order of their numbers; empty: all found in the train split, sorted.
+    categories the same of sex and view, where the network is told them.
+    where      manifest column -> value: only these rows are used.
+    crop       the network learns from squares (cubes) of so many pixels a side, cut out of `size` at random; 0: whole.
+    flip, jitter, turn, bend, gamma    random changes of training images, the same for both sides of a pair: see
+               `fabrica.data.augment.Changes`.
+    slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
+    depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
+    scale      whether grey values of a and b mean the same: "one", and both sides have one codec; or "two". "auto" is
+               decided before training and saved: "one" for what restores, and for CT to CT in HU.
+    """
+
+    source: str = ""
+    a: str = ""
+    b: str = ""
+    paired: bool = False
+    degrade: list[dict[str, Any]] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
+    context: int = 0
+    count: int = 2000
+    size: list[int] = field(default_factory=lambda: [64, 64])
+    channels: int = 1
+    batch: int = 32
+    fit: str = "pad"
+    condition: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    categories: dict[str, list[str]] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    crop: int = 0
+    flip: bool = False
+    jitter: int = 0
+    turn: float = 0.0
+    bend: float = 0.0
+    gamma: float = 0.0
+    slices: str = "middle"
+    depth: int = 0
+    scale: str = "auto"
+
+    @property
+    def restores(self) -> bool:
+        """Whether a is b made worse."""
+        return self.a == DEGRADED
+
+    @property
+    def one_scale(self) -> bool:
+        """Whether grey values of a and b mean the same. Models from before this was decided say "auto"."""
+        return self.restores or self.scale == "one"
+
+
+@dataclass
+class CodecConfig:
+    """How values become [-1, 1]: see `fabrica.codec.Codec`. "auto" decides from the training images, once,
+    and the decision is saved with the model; so is `clip`, which is false for what restores."""
+
+    kind: str = "auto"
+    low: float | None = None
+    high: float | None = None
+    unit: str = "arbitrary"
+    classes: int = 0
+    default_limits: list[float] = field(default_factory=list)
+    clip: bool | None = None  # None: not decided; of a trained model, which is then an older one: true
+
+
+@dataclass
+class TrainConfig:
+    """The budget and the manners of the loop. `steps` and `minutes`: whichever ends first (0: no limit)."""
+
+    steps: int = 10_000
+    minutes: float = 0.0
+    lr: float = 2e-4
+    lr_of: dict[str, float] = field(default_factory=dict)  # player -> its own rate, e.g. critic: 4e-4 (two time scales)
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.0
+    warmup: int = 200
+    decay: str = "cosine"  # over the budget that binds, steps or minutes; "linear" in its second half; "constant"
+    clip: float = 1.0  # largest gradient norm; 0: none
+    accumulate: int = 1
+    ema: float = 0.999  # half of the average's weight lies in the last 0.69 / (1 - ema) steps; 0: none
+    keep: str = "auto"  # the weights that are best on held-out images by loss, frd or kid (auto: as the method says);
+    # last: those at the end
+    patience: int = 0  # validations without a better score after which a run ends (early stopping); 0: never
+    precision: str = "auto"
+    devices: int = 1
+    checkpoint_every: int = 500
+    validate_every: int = 500
+    sample_every: int = 1000
+    log_every: int = 25
+    watch_every: int = 50  # steps between looks at the samples' diversity (GANs)
+
+
+@dataclass
+class SampleConfig:
+    """Defaults of `sample`, saved with the model. steps to clip: diffusion. truncation: GANs, see
+    `fabrica.adversarial.losses.truncated`; 0: none."""
+
+    steps: int = 10
+    sampler: str = "dpmpp-2m"
+    spacing: str = "log-snr"
+    guidance: float = 1.0
+    rescale: float = 0.0
+    clip: bool = True
+    truncation: float = 0.0
+
+
+@dataclass
+class TextConfig:
+    """How reports are read, where data.condition names text.
+
+    tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
+              report. layers, heads: of the transformer that reads them, which is trained with the rest.
+    excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
+    width     of what a frozen encoder gives, which uses.text names: filled in. It has words, layers and heads of its
+              own, and `context` becomes its own where that is less.
+    """
+
+    tokens: int = 2048
+    context: int = 128
+    layers: int = 3
+    heads: int = 3
+    excerpts: float = 0.5
+    width: int = 0
+
+
+@dataclass
+class OutputConfig:
+    """What written images say of themselves: those made, or side b. Filled from the training images, saved with the
+    model.
+
+    modality   DICOM's letters: DX, CR, CT, MR, PT, OT.
+    spacing    mm between pixel centres in array order, (H, W) or (D, H, W); empty: not known.
+    size       the middle part of data.size that images really fill; the padding around it is cut off again.
+    """
+
+    modality: str = ""
+    spacing: list[float] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+
+
+@dataclass
+class SeenConfig:
+    """What a translator's training images of one side had in common, so that unlike ones are recognised. Filled in
+    training, saved with the model.
+
+    modality   DICOM's letters; spacing mm between pixel centres in array order, median; empty: not known.
+    extent     smallest and largest field of view in mm (the longer side of a slice); empty: not known.
+    quantiles  of network values in the body, the mean over images, their `covariance`, and `distance`: the largest
+               distance (Mahalanobis) of one image's quantiles from the mean.
+    bounds     of few images: lowest and highest of each measure of `fabrica.inference.out_of_distribution.Look`.
+    doubt      mean uncertainty in the body that held-out images had at most, in network values; 0: not measured.
+    """
+
+    modality: str = ""
+    spacing: list[float] = field(default_factory=list)
+    extent: list[float] = field(default_factory=list)
+    quantiles: list[float] = field(default_factory=list)
+    covariance: list[list[float]] = field(default_factory=list)
+    distance: float = 0.0
+    bounds: list[list[float]] = field(default_factory=list)
+    doubt: float = 0.0
+
+
+@dataclass
+class FoundConfig:
+    """How good a translator was found to be on held-out images at the end of its training, and beside it what needs no
+    model. Filled in by training, saved with the model.
+
+    measure    "mae": mean absolute error inside the body, in `unit` ("%": of the range of values); "frd": Fréchet
+               distance of radiomic features between sets, where there are no pairs; "": not measured.
+    error      of the results; nothing: of the source as it is, None where its values mean something else; mean: of the
+               mean training image, None for sets.
+    images, cases   how many were judged: images of the network's size, and volumes or pictures that these are of.
+    low, high  95 % interval of how much lower `error` is than the lower of the other two, over the cases; None for
+               sets, and where there are fewer than two cases.
+    """
+
+    measure: str = ""
+    unit: str = ""
+    error: float = 0.0
+    nothing: float | None = None
+    mean: float | None = None
+    images: int = 0
+    cases: int = 0
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass
+class Recipe:
+    """A whole run. `method` holds the method's name and its own values (see the Config of its class).
+
+    uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
+           works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
+           `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
+           `fabrica.text.frozen_encoder`; it is copied too.
+    """
+
+    name: str = ""
+    task: str = "synthesise"
+    about: str = ""
+    cost: str = ""
+    score: str = ""
+    seed: int = 0
+    track: str = ""
+    method: dict[str, Any] = field(default_factory=dict)
+    uses: dict[str, str] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    codec_b: CodecConfig = field(default_factory=CodecConfig)
+    codec_mask: CodecConfig = field(default_factory=CodecConfig)  # of the label maps that images are told: kind label
+    codecs_beside: list[CodecConfig] = field(default_factory=list)  # as data.beside; empty: "auto" for all
+    text: TextConfig = field(default_factory=TextConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    seen_a: SeenConfig = field(default_factory=SeenConfig)
+    seen_b: SeenConfig = field(default_factory=SeenConfig)
+    found_a: FoundConfig = field(default_factory=FoundConfig)  # of results on side a, for what goes both ways
+    found_b: FoundConfig = field(default_factory=FoundConfig)
+
+    @property
+    def beside(self) -> list[tuple[str, CodecConfig]]:
+        """The contrasts beside a, each with its codec."""
+        codecs = self.codecs_beside or [CodecConfig() for _ in self.data.beside]
+        return list(zip(self.data.beside, codecs, strict=True))
+
+    @property
+    def made_size(self) -> list[int]:
+        """Spatial size of the images that the model makes: data.size without the padding around them."""
+        return self.output.size or self.data.size
+
+    def save(self, path: Path) -> None:
+        """Write every value, defaults included, as YAML."""
+        with atomic(path) as temporary:
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")

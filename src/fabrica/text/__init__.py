@@ -1,0 +1,1 @@
+"""Report text: tokens, sentences, frozen encoders."""

@@ -1,0 +1,108 @@
+"""What the training images of one side have in common, so that unlike ones are recognised later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fabrica.codec import Codec
+from fabrica.data.dataset import Dataset
+from fabrica.image import Float64
+from fabrica.inference.out_of_distribution import (
+    DARKER,
+    FLOOR,
+    LEVELS,
+    Bools,
+    Look,
+    Strings,
+    _distance,
+    _look,
+    _quantiles,
+    _some,
+)
+from fabrica.recipe.schema import SeenConfig
+
+FEWEST = 32  # images or volumes, to know by them alone how grey values spread
+
+
+USUAL = (
+    2.0  # images that what is usual counts for: all quantiles together move by SHIFT of their span, each by OWN more
+)
+
+
+SHIFT, OWN = 0.1, 0.2
+
+
+NEAREST, FARTHEST = 1.5, 3.0  # `distance`, of few images
+
+
+FAINTER = 3.0  # times less or more contrast than in training
+
+
+def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
+    """What the training images of one side have in common; held-out ones say how far others may lie from them."""
+    found = SeenConfig(data.modality, list(data.spacing), list(data.meta.extent))
+    if codec.kind == "label":
+        return found
+    cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in _some(data)])
+    each, others = (_each(images, codec) for images in (data, heldout))
+    if len(np.unique(cases)) < FEWEST:
+        return _of_few(found, each, others, cases, [_look(images.read([int(k)])[0], codec)
+                                                    for images in (data, heldout) for k in _some(images)])  # fmt: skip
+    covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
+    found.quantiles = [float(f"{q:.6g}") for q in each.mean(0)]
+    found.covariance = [[float(f"{v:.6g}") for v in row] for row in covariance]
+    found.distance = round(max(_distance(one, found) for one in (*each, *others)), 3)
+    return found
+
+
+def _each(data: Dataset, codec: Codec) -> Float64:
+    """The quantiles (N, 9) of up to LOOKED images, evenly spread."""
+    return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in _some(data)])
+
+
+def _of_few(found: SeenConfig, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> SeenConfig:
+    """Quantiles (N, 9) of `cases` (N,), what is usual mixed in. How far others may lie is asked of each case in turn,
+    by the rest; of held-out images too."""
+    names = np.unique(cases)
+
+    def learnt(kept: Bools) -> SeenConfig:
+        mean, covariance = _usual(each[kept], len(np.unique(cases[kept])))
+        return replace(found, quantiles=mean.tolist(), covariance=covariance.tolist())
+
+    everyone = learnt(np.ones(len(each), dtype=bool))
+    distances = [_distance(one, everyone) for one in others]
+    for name in names if len(names) > 1 else ():
+        rest = learnt(cases != name)
+        distances += [_distance(one, rest) for one in each[cases == name]]
+    return replace(
+        found,
+        quantiles=[float(f"{q:.6g}") for q in everyone.quantiles],
+        covariance=[[float(f"{v:.6g}") for v in row] for row in everyone.covariance],
+        distance=round(float(np.clip(max(distances, default=0.0), NEAREST, FARTHEST)), 3),
+        bounds=[[round(v, 4) for v in pair] for pair in _bounds(np.array(looks))],
+    )
+
+
+def _usual(each: Float64, cases: int) -> tuple[Float64, Float64]:
+    """Mean and covariance of quantiles (N, 9) of so many cases, with what is usual as USUAL cases more."""
+    mean: Float64 = each.mean(0)
+    span = float(mean[-1] - mean[0])
+    usual = (SHIFT * span) ** 2 * np.ones((len(LEVELS),) * 2) + (OWN * span) ** 2 * np.eye(len(LEVELS))
+    own = np.cov(each.T) if len(each) > 1 else np.zeros_like(usual)
+    mixed: Float64 = ((cases - 1) * own + USUAL * usual) / (cases - 1 + USUAL) + FLOOR * np.eye(len(LEVELS))
+    return mean, mixed
+
+
+def _bounds(looks: Float64) -> list[list[float]]:
+    """Of looks (N, 3): the lowest and highest that each may be."""
+    (darkest, contrast, span), (brightest, most, widest) = looks.min(0), looks.max(0)
+    low = contrast / FAINTER if contrast > 0 else contrast - max(0.1, most - contrast) / 2
+    high = most * FAINTER if most > 0 else most / FAINTER
+    return [
+        [float(darkest) - DARKER, float(brightest) + DARKER],
+        [float(low) - 0.02, float(high) + 0.1],
+        [float(span) / FAINTER, float(widest) * FAINTER],
+    ]

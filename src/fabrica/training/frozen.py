@@ -1,0 +1,90 @@
+"""What a model works with that was trained before, an autoencoder, an encoder of text: opened, checked against the
+recipe, and copied into the model's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from fabrica import bundle
+from fabrica.errors import FabricaError, UsageError
+from fabrica.io.atomic import atomic
+from fabrica.methods import autoencoder as method
+from fabrica.model.loading import load_autoencoder
+from fabrica.model.model import Model
+from fabrica.nets import autoencoder, slabs
+from fabrica.nets.device import default_device
+from fabrica.recipe.folder import AUTOENCODER, CARD, READER, RECIPE, WEIGHTS
+from fabrica.recipe.schema import CodecConfig, Recipe
+from fabrica.text.frozen_encoder import CONFIG, Reader, open_reader
+
+
+def open_space(recipe: Recipe, folder: Path) -> Model:
+    """The autoencoder that a recipe names; of a run that goes on in `folder`, the copy there. Fills in recipe.codec,
+    which is the autoencoder's.
+
+    Raises UsageError where the two do not see the same images.
+    """
+    where = _origin(recipe.uses["autoencoder"], folder, folder / AUTOENCODER, WEIGHTS)
+    if not where.exists():
+        raise UsageError(
+            f"uses.autoencoder: {where} is not a model folder: it is not there; train an autoencoder first, e.g. "
+            f"fabrica train autoencoder-chest -o {where}"
+        )
+    if bundle.found(where):
+        raise UsageError(
+            f"{where} is a MONAI bundle, which diffusion is not trained on; train an autoencoder of your own"
+        )
+    space = load_autoencoder(where, default_device())
+    theirs, ours = space.recipe.data, recipe.data
+    for key in ("size", "channels", "fit"):
+        found, expected = getattr(ours, key), getattr(theirs, key)
+        if found != expected:
+            raise UsageError(
+                f"data.{key} is {found}, and the autoencoder in {where} was trained with {expected}: "
+                f"set data.{key}={expected}, or train another autoencoder"
+            )
+    if recipe.codec not in (CodecConfig(), space.recipe.codec):
+        raise UsageError(f"codec is not that of the autoencoder in {where}; leave it out: the autoencoder's is taken")
+    recipe.codec = space.recipe.codec
+    return space
+
+
+def latents_key(space: Model) -> str:
+    """What changes when the latents of an image do: weights, precision, code."""
+    code = [Path(str(module.__file__)).read_bytes() for module in (method, autoencoder, slabs)]
+    return f"{space.hash} {space.recipe.train.precision} {hashlib.sha256(b''.join(code)).hexdigest()}"
+
+
+def open_text(recipe: Recipe, folder: Path) -> Reader:
+    """The encoder of text that a recipe names; of a run that goes on in `folder`, the copy there. Fills in text.context
+    and text.width."""
+    where = _origin(recipe.uses["text"], folder, folder / READER, CONFIG)
+    reader = open_reader(where, recipe.text.context, default_device())
+    recipe.text.context, recipe.text.width = reader.context, reader.width
+    return reader
+
+
+def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:
+    """Where that is which the recipe names: in the run's own folder where it goes on, and `proof` is there."""
+    resumed = (folder / RECIPE).is_file() and (inside / proof).is_file()
+    where = inside if resumed else Path(named)
+    if not resumed and inside.exists() and inside.resolve() != where.resolve():
+        raise UsageError(f"{inside} is there already, where a copy of {where} would go; choose another folder with -o")
+    return where
+
+
+def keep_space(space: Model, folder: Path) -> None:
+    """Copy the autoencoder into a model's folder, so that the model works without the original."""
+    home = folder / AUTOENCODER
+    if home.resolve() == space.folder.resolve():
+        return
+    try:
+        home.mkdir(exist_ok=True)
+        for name in (RECIPE, CARD, WEIGHTS):
+            if (space.folder / name).is_file():
+                with atomic(home / name) as temporary:
+                    shutil.copyfile(space.folder / name, temporary)
+    except (OSError, FabricaError) as error:
+        raise FabricaError(f"the autoencoder is not copied to {home}: {error}; free some space") from error

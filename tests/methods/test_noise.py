@@ -1,0 +1,49 @@
+"""The noise that images come from: a row belongs to its seed, and the way between two seeds stays Gaussian."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fabrica.methods.noise import between, seeded
+
+
+def test_noise_is_gaussian_new_each_time_and_owned_by_its_seed() -> None:
+    draw, alone = seeded(range(200)), seeded([7])
+    first, second = draw((1, 8, 8)), draw((1, 8, 8))
+    assert first.shape == (200, 1, 8, 8) and first.dtype == torch.float32
+    assert torch.equal(first[7:8], alone((1, 8, 8))) and torch.equal(second[7:8], alone((1, 8, 8)))
+    assert abs(float((first * second).mean())) < 4 / math.sqrt(first.numel())
+    assert float(first.std()) == pytest.approx(1.0, abs=0.02) and abs(float(first.mean())) < 0.04
+
+
+def test_the_way_between_two_seeds_starts_and_ends_at_them_exactly() -> None:
+    draw, ends = between(3, 11, frames=5), seeded([3, 11])
+    for _ in range(2):  # a sampler may draw more than once
+        way, both = draw((2, 4, 4)), ends((2, 4, 4))
+        assert way.shape == (5, 2, 4, 4)
+        assert torch.equal(way[0], both[0]) and torch.equal(way[-1], both[1])
+
+
+def test_half_way_is_as_long_as_any_noise() -> None:
+    """The mean of two ends is shorter by 1 / sqrt 2."""
+    dims = 10_000
+    way = between(0, 1, frames=9)((dims,))
+    a, b = seeded([0, 1])((dims,))
+    torch.testing.assert_close(way.norm(dim=1) / math.sqrt(dims), torch.ones(9), rtol=0, atol=0.03)
+    assert float((a + b).norm()) / 2 < 0.75 * math.sqrt(dims)
+    assert float(way[4].std()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_steps_on_the_way_are_equal_turns() -> None:
+    way = between(0, 1, frames=7)((10_000,))
+    turns = torch.nn.functional.cosine_similarity(way[1:], way[:-1]).arccos()
+    torch.testing.assert_close(turns, torch.full((6,), math.pi / 12), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 1000])
+def test_the_way_from_a_seed_to_itself_stays_there(dims: int) -> None:
+    way, end = between(5, 5, frames=4)((dims,)), seeded([5])((dims,))
+    torch.testing.assert_close(way, end.expand(4, dims))
