@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fabrica.conditioning.declare import declared, described
-from fabrica.conditioning.encoder import Teller, teller
+from fabrica.conditioning.encoder import ConditionEncoder, condition_encoder
 from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data.metadata import about, age, sex
 from fabrica.errors import FabricaError, UsageError
@@ -35,8 +35,8 @@ def recipe(*overrides: str) -> Recipe:
 
 
 @pytest.fixture
-def told() -> Teller:
-    return teller(recipe(), *learned(recipe(), REPORTS))
+def told() -> ConditionEncoder:
+    return condition_encoder(recipe(), *learned(recipe(), REPORTS))
 
 
 def test_what_networks_are_told_follows_the_recipe() -> None:
@@ -54,7 +54,7 @@ def test_conditions_that_there_are_not_are_refused(condition: str) -> None:
         load_recipe("ddpm-chest", [f"data.condition={condition}"])
 
 
-def test_words_and_numbers_become_tensors(told: Teller) -> None:
+def test_words_and_numbers_become_tensors(told: ConditionEncoder) -> None:
     found = told.tensors([{"text": REPORTS[0], "age": "57", "sex": "M"}, {"text": "", "sex": "F"}])
     assert found["text"].shape[0] == 2 and found["text"].dtype == torch.int64
     assert 3 < found["text"].shape[1] <= 24 and (found["text"][:, 0] == BEGIN).all()
@@ -66,7 +66,7 @@ def test_words_and_numbers_become_tensors(told: Teller) -> None:
     assert torch.equal(plain["text"][0], told.tensors([{"text": REPORTS[0]}])["text"][0])
 
 
-def test_values_that_there_are_not_are_refused_of_a_user(told: Teller) -> None:
+def test_values_that_there_are_not_are_refused_of_a_user(told: ConditionEncoder) -> None:
     with pytest.raises(UsageError, match=r"no sex 'X'; expected one of F, M"):
         told.asked(1, 0, {"sex": "X"})
     for wrong in ("old", "-3", "inf", "500", -1.0):
@@ -76,7 +76,7 @@ def test_values_that_there_are_not_are_refused_of_a_user(told: Teller) -> None:
         told.asked(2, 0, {"sex": ["F", "M", "F"]})
 
 
-def test_values_that_training_never_saw_stay_open_in_data(told: Teller) -> None:
+def test_values_that_training_never_saw_stay_open_in_data(told: ConditionEncoder) -> None:
     """A held-out row must not stop an hour of training."""
     found = told.tensors([{"sex": "O", "age": "057Y", "text": "🫁"}, {"sex": "M", "age": "old", "text": "🫁 lungs"}])
     assert found["sex"].tolist() == [-1, 1]
@@ -85,7 +85,7 @@ def test_values_that_training_never_saw_stay_open_in_data(told: Teller) -> None:
     assert [told.legible("text", said) for said in ("🫁", "心 12 .", "lungs")] == ["", "", "lungs"]
 
 
-def test_a_user_may_say_numbers_of_any_kind_or_nothing(told: Teller) -> None:
+def test_a_user_may_say_numbers_of_any_kind_or_nothing(told: ConditionEncoder) -> None:
     for years in (57, 57.0, np.float32(57), np.int64(57), "57"):
         assert told.asked(2, 0, {"age": years}) == [{"age": "57"}] * 2
     assert told.asked(2, 0, {"age": [None, math.nan], "text": None}) == [{"age": "", "text": ""}] * 2
@@ -94,23 +94,23 @@ def test_a_user_may_say_numbers_of_any_kind_or_nothing(told: Teller) -> None:
 
 
 def test_classes_come_in_turn_only_where_nothing_else_is_told() -> None:
-    alone = teller(recipe("data.condition=label", "data.classes=[a,b]"))
+    alone = condition_encoder(recipe("data.condition=label", "data.classes=[a,b]"))
     assert [one["label"] for one in alone.asked(3, 1, {})] == ["b", "a", "b"]
-    beside = teller(recipe("data.condition=[label,sex]", "data.classes=[a,b]"))
+    beside = condition_encoder(recipe("data.condition=[label,sex]", "data.classes=[a,b]"))
     assert beside.asked(2, 0, {"sex": "F"}) == [{"sex": "F"}] * 2
 
 
-def test_a_prompt_that_can_be_read_needs_no_note(told: Teller) -> None:
+def test_a_prompt_that_can_be_read_needs_no_note(told: ConditionEncoder) -> None:
     assert told.misread("The heart is enlarged.") == told.misread("") == told.misread("  \n ") == []
 
 
 @pytest.mark.parametrize("prompt", ["心脏扩大。", "🫁🫀", "جمجمة", "αβγ δεζ", "xyzzy .", "心脏 12"])
-def test_a_prompt_without_a_word_of_the_reports_is_refused(told: Teller, prompt: str) -> None:
+def test_a_prompt_without_a_word_of_the_reports_is_refused(told: ConditionEncoder, prompt: str) -> None:
     with pytest.raises(UsageError, match=r"no word of the prompt .* occurs in the reports"):
         told.misread(prompt)
 
 
-def test_words_that_no_report_has_are_left_out_with_a_note(told: Teller) -> None:
+def test_words_that_no_report_has_are_left_out_with_a_note(told: ConditionEncoder) -> None:
     notes = told.misread("The heart 🫀 is enlarged 心.")
     assert len(notes) == 1 and "🫀" in notes[0] and "心" in notes[0] and "left out" in notes[0]
     with_them, without = (
@@ -119,7 +119,7 @@ def test_words_that_no_report_has_are_left_out_with_a_note(told: Teller) -> None
     assert torch.equal(with_them, without)
 
 
-def test_what_is_no_sentence_is_named_too(told: Teller) -> None:
+def test_what_is_no_sentence_is_named_too(told: ConditionEncoder) -> None:
     """Neither signs alone between full stops nor a heading of one's own may vanish without a word."""
     (note,) = told.misread("The heart is enlarged. 🫁")
     assert "🫁" in note and "enlarged" not in note
@@ -128,7 +128,7 @@ def test_what_is_no_sentence_is_named_too(told: Teller) -> None:
     assert told.misread("FINDINGS: 1. The heart is enlarged. IMPRESSION: Cardiomegaly.") == []
 
 
-def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: Teller) -> None:
+def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: ConditionEncoder) -> None:
     prompt = " ".join(["The heart is enlarged."] * 12)
     notes = told.misread(prompt)
     assert len(notes) == 1 and "22 tokens" in notes[0] and "heart is enlarged" in notes[0]
@@ -136,15 +136,15 @@ def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: Teller) -> None
 
 
 def test_excerpts_are_sentences_of_the_report() -> None:
-    always = teller(recipe("text.excerpts=1"), *learned(recipe(), REPORTS))
-    never = teller(recipe("text.excerpts=0"), *learned(recipe(), REPORTS))
+    always = condition_encoder(recipe("text.excerpts=1"), *learned(recipe(), REPORTS))
+    never = condition_encoder(recipe("text.excerpts=0"), *learned(recipe(), REPORTS))
     rng = np.random.default_rng(0)
     seen = {always.excerpt(REPORTS[0], rng) for _ in range(40)}
     assert len(seen) == 7, "every choice of one to three sentences"
     assert {never.excerpt(REPORTS[0], rng) for _ in range(9)} == {REPORTS[0]}
 
 
-def test_words_are_kept_and_damage_is_found(told: Teller, tmp_path: Path) -> None:
+def test_words_are_kept_and_damage_is_found(told: ConditionEncoder, tmp_path: Path) -> None:
     path = tmp_path / "vocabulary.json"
     save_words(path, told)
     vocabulary, seen = load_words(path)

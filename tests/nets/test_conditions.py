@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from fabrica.errors import UsageError
-from fabrica.nets.conditions import Category, Conditions, Features, Number, Text, dropped, unknown
+from fabrica.nets.conditions import Category, ConditionEmbedding, Features, Number, Text, dropped, unknown
 from fabrica.nets.text import TextEncoder
 from fabrica.text.tokenizer import LEAST, Vocabulary
 
@@ -35,9 +35,9 @@ def values(*texts: str, length: int = 12) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def conditions() -> Conditions:
+def conditions() -> ConditionEmbedding:
     torch.manual_seed(0)
-    return Conditions(ALL, 32)
+    return ConditionEmbedding(ALL, 32)
 
 
 def denoiser(width: int) -> DiffusionModelUNet:
@@ -61,7 +61,7 @@ def denoiser(width: int) -> DiffusionModelUNet:
     return net.eval()
 
 
-def context(conditions: Conditions, given: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
+def context(conditions: ConditionEmbedding, given: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
     return conditions(given, hidden)[0]
 
 
@@ -95,7 +95,7 @@ def test_every_word_and_its_place_count() -> None:
 # --- the context ----------------------------------------------------------------------------------------------
 
 
-def test_context_depends_on_the_prompt_alone(conditions: Conditions) -> None:
+def test_context_depends_on_the_prompt_alone(conditions: ConditionEmbedding) -> None:
     together = context(conditions, values("ab", "abcdefgh"))
     assert together.shape == (2, PLACES, 32) and together.dtype == torch.float32
     one = {name: given[:1] for name, given in values("ab", "x").items()}
@@ -105,7 +105,7 @@ def test_context_depends_on_the_prompt_alone(conditions: Conditions) -> None:
 
 
 @pytest.mark.parametrize("nothing", [words("", "", length=12), words("", ""), torch.zeros(2, 1, dtype=torch.int64)])
-def test_what_is_not_known_is_the_null(conditions: Conditions, nothing: Tensor) -> None:
+def test_what_is_not_known_is_the_null(conditions: ConditionEmbedding, nothing: Tensor) -> None:
     missing = {"text": nothing, "sex": torch.tensor([-1, 1]), "age": torch.tensor([40.0, math.nan])}
     found = context(conditions, missing)
     null = conditions.nulls
@@ -116,12 +116,12 @@ def test_what_is_not_known_is_the_null(conditions: Conditions, nothing: Tensor) 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in conditions.parameters() if p.requires_grad)
 
 
-def test_the_gist_is_the_first_place_of_each(conditions: Conditions) -> None:
+def test_the_gist_is_the_first_place_of_each(conditions: ConditionEmbedding) -> None:
     found, gist = conditions(values("ab", ""))
     assert torch.equal(gist, torch.cat([found[:, 0], found[:, 12], found[:, 13]], dim=1))
 
 
-def test_hidden_is_the_same_as_not_known(conditions: Conditions) -> None:
+def test_hidden_is_the_same_as_not_known(conditions: ConditionEmbedding) -> None:
     known, nothing = values("ab", "cd", "ef"), unknown(ALL, 3, CPU)
     everything = torch.ones(3, 3, dtype=torch.bool)
     assert torch.equal(context(conditions, known, everything), context(conditions, nothing))
@@ -131,13 +131,13 @@ def test_hidden_is_the_same_as_not_known(conditions: Conditions) -> None:
     assert torch.equal(context(conditions, nothing)[:1], context(conditions, unknown(ALL, 1, CPU)))
 
 
-def test_numbers_are_told_apart_and_clipped(conditions: Conditions) -> None:
+def test_numbers_are_told_apart_and_clipped(conditions: ConditionEmbedding) -> None:
     given = {**values("a", "a", "a", "a"), "age": torch.tensor([20.0, 21.0, 90.0, 120.0])}
     age = context(conditions, {**given, "sex": torch.zeros(4, dtype=torch.int64)})[:, 13]
     assert (age[0] - age[1]).abs().max() > 1e-3 and torch.equal(age[2], age[3])
 
 
-def test_all_are_dropped_together_and_each_alone(conditions: Conditions) -> None:
+def test_all_are_dropped_together_and_each_alone(conditions: ConditionEmbedding) -> None:
     hidden = dropped(20_000, 3, 0.1, torch.Generator().manual_seed(0))
     assert hidden.shape == (20_000, 3) and hidden.dtype == torch.bool
     assert hidden.all(1).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.001, abs=0.01)
@@ -148,7 +148,7 @@ def test_all_are_dropped_together_and_each_alone(conditions: Conditions) -> None
     assert torch.equal(hidden, again)
 
 
-def test_wrong_use_is_explained(conditions: Conditions) -> None:
+def test_wrong_use_is_explained(conditions: ConditionEmbedding) -> None:
     good = values("ab", "cd")
     for changed, message in (
         ({"txt": good["text"]}, "no condition 'txt'; did you mean text"),
@@ -169,13 +169,13 @@ def test_wrong_use_is_explained(conditions: Conditions) -> None:
         ({"a.b": Category(2)}, "without full stops"),
     ):
         with pytest.raises(UsageError, match=message):
-            Conditions(declared, 32)
+            ConditionEmbedding(declared, 32)
 
 
-def test_copies_and_state_are_whole(conditions: Conditions) -> None:
+def test_copies_and_state_are_whole(conditions: ConditionEmbedding) -> None:
     twin, given = copy.deepcopy(conditions), values("ab", "cd")
     torch.manual_seed(1)
-    fresh = Conditions(ALL, 32)
+    fresh = ConditionEmbedding(ALL, 32)
     assert not torch.equal(context(fresh, given), context(twin, given))
     fresh.load_state_dict(conditions.state_dict())
     assert torch.equal(context(fresh, given), context(twin, given))
@@ -185,7 +185,7 @@ def test_copies_and_state_are_whole(conditions: Conditions) -> None:
 
 
 @pytest.mark.parametrize("precise", [True, False])
-def test_the_network_attends_to_each_condition(conditions: Conditions, precise: bool) -> None:
+def test_the_network_attends_to_each_condition(conditions: ConditionEmbedding, precise: bool) -> None:
     net = denoiser(32)
     x, t = torch.randn(1, 1, 8, 8), torch.full((1,), 500.0)
     base = {name: given[:1] for name, given in values("ab").items()}
@@ -197,7 +197,7 @@ def test_the_network_attends_to_each_condition(conditions: Conditions, precise: 
         assert (net(x, t, context(conditions, unknown(ALL, 1, CPU))) - seen).abs().max() > 1e-4
 
 
-def test_gradients_in_bf16_reach_every_part(conditions: Conditions) -> None:
+def test_gradients_in_bf16_reach_every_part(conditions: ConditionEmbedding) -> None:
     net = denoiser(32)
     with torch.autocast("cpu", torch.bfloat16):
         seen = context(
@@ -212,7 +212,7 @@ def test_gradients_in_bf16_reach_every_part(conditions: Conditions) -> None:
 def test_it_learns_what_the_words_mean() -> None:
     """Bright or dark as the text says, from noise alone."""
     torch.manual_seed(0)
-    conditions, net = Conditions({"text": Text(LEAST, context=20, layers=1, heads=2)}, 32), denoiser(32).train()
+    conditions, net = ConditionEmbedding({"text": Text(LEAST, context=20, layers=1, heads=2)}, 32), denoiser(32).train()
     texts, t = words("bright lungs", "dark lungs", length=20), torch.full((8,), 999.0)
     target = torch.stack([torch.ones(1, 8, 8), -torch.ones(1, 8, 8)])
     optimiser = torch.optim.Adam([*conditions.parameters(), *net.parameters()], 5e-3)
@@ -231,7 +231,7 @@ def test_it_learns_what_the_words_mean() -> None:
 def test_features_of_a_frozen_encoder_are_a_text_like_any_other() -> None:
     torch.manual_seed(0)
     declared = {"text": Features(6, 5), "sex": Category(2)}
-    told = Conditions(declared, 8)
+    told = ConditionEmbedding(declared, 8)
     given = torch.randn(3, 4, 6)
     given[0, 2:], given[1] = math.nan, math.nan
     sex = torch.tensor([0, 1, -1])

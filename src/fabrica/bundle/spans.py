@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
-from fabrica.methods import Told, Turn
+from fabrica.methods import Conditions, Turn
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.noise import Draw
 from fabrica.nets.framing import OURS, Span, moved
@@ -40,7 +40,7 @@ class Spread(nn.Module):
         raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")
 
     def sample(
-        self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device, begin: Begin | None = None
+        self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device, begin: Begin | None = None
     ) -> Tensor:
         """As `Diffusion.sample`: images (N, C, *S) in [-1, 1], as those are that it begins with."""
         if begin is not None:

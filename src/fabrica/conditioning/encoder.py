@@ -1,4 +1,4 @@
-"""What a model is told of an image, from words to the tensors that networks take: the same way for a training image,
+"""What a model is told of an image, from words to the arrays that networks take: the same way for a training image,
 whose manifest says it, and for an image to be made, of which a user says it."""
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from fabrica.data.metadata import age as years
 from fabrica.errors import UsageError, unknown
 from fabrica.image import Image
 from fabrica.recipe.schema import Recipe
-from fabrica.text.frozen_encoder import Reader
 from fabrica.text.tokenizer import PAD, Vocabulary, normalised, sentences, some_sentences
+
+if TYPE_CHECKING:
+    from fabrica.text.frozen_encoder import Reader
 
 HEADINGS = re.compile(
     r"(findings|impression|comparison|indication|technique|history|examination|conclusion):|\(?\d+[.)]|[-*•]"
@@ -28,11 +30,13 @@ Known = Mapping[str, str]
 """label, text, age, sex, view -> what is known of an image; what is "" or not there is not known."""
 Asked = str | float | Image | None | Sequence[str | float | Image | None]
 """One value for all images, or one an image; of masks, label maps."""
+Encoded = dict[str, npt.NDArray[Any]]
+"""Condition -> its values (B, ...), one an image, as networks take them: see `fabrica.nets.conditions`."""
 
 
 @dataclass(frozen=True)
-class Teller:
-    """Turns what is known of images into tensors.
+class ConditionEncoder:
+    """Turns what is known of images into what networks take.
 
     names        what images are told, as in data.condition.
     categories   condition -> the values it may have, in the order of their numbers; the label's, too.
@@ -53,23 +57,23 @@ class Teller:
         """What is shown of a report in training: all of it, or some of its sentences."""
         return some_sentences(text, rng) if rng.random() < self.excerpts else text
 
-    def tensors(self, known: Sequence[Known]) -> dict[str, Tensor]:
+    def encode(self, known: Sequence[Known]) -> Encoded:
         """The values of every condition but masks, (B,) or, of text, (B, at most context, ...): see
         `fabrica.nets.conditions`. What cannot be told, see `legible`, is not known."""
-        found = {}
+        found: Encoded = {}
         for name in self.names:
             said = [self.legible(name, one.get(name, "")) for one in known]
             if name == "text" and self.reader:
-                found[name] = self.reader.features([body(text) for text in said])
+                found[name] = self.reader.features([body(text) for text in said]).numpy()
             elif name == "text":
                 ids = np.stack([self.vocabulary.encode(self._read(text)[0], self.context).ids for text in said])
                 longest = int((ids != PAD).sum(axis=1).max())
-                found[name] = torch.from_numpy(ids[:, :longest])  # more padding would take time and say nothing
+                found[name] = ids[:, :longest]  # more padding would take time and say nothing
             elif name == "age":
-                found[name] = torch.tensor([float(age) if age else math.nan for age in said])
+                found[name] = np.array([float(age) if age else math.nan for age in said], dtype=np.float32)
             elif name in self.categories:
                 values = list(self.categories[name])
-                found[name] = torch.tensor([values.index(value) if value else -1 for value in said])
+                found[name] = np.array([values.index(value) if value else -1 for value in said], dtype=np.int64)
         return found
 
     def legible(self, name: str, value: str) -> str:
@@ -186,17 +190,19 @@ def _passed_over(text: str) -> list[str]:
     return found
 
 
-NOTHING = Teller((), {}, Vocabulary(), frozenset(), 0)  # of models that are told nothing
+UNCONDITIONAL = ConditionEncoder((), {}, Vocabulary(), frozenset(), 0)  # of models that are told nothing
 
 
 def _short(text: str, most: int = 60) -> str:
     return f"“{text}”" if len(text) <= most else f"“{text[:most].rstrip()} …”"
 
 
-def teller(
+def condition_encoder(
     recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = (), reader: Reader | None = None
-) -> Teller:
+) -> ConditionEncoder:
     """The one that says what this recipe's networks are told."""
     data, text, words = recipe.data, recipe.text, vocabulary or Vocabulary()
     categories = {"label": data.classes, **data.categories}
-    return Teller(tuple(data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader)
+    return ConditionEncoder(
+        tuple(data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader
+    )

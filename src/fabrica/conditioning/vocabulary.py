@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from fabrica.conditioning.encoder import Teller, body
+from fabrica.conditioning.encoder import ConditionEncoder, body
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.recipe.schema import Recipe
@@ -29,7 +29,7 @@ def learned(recipe: Recipe, texts: Iterable[str]) -> tuple[Vocabulary, frozenset
     return vocabulary, frozenset(token for text in said for token in vocabulary.tokens(text))
 
 
-def save_words(path: Path, told: Teller) -> None:
+def save_words(path: Path, told: ConditionEncoder) -> None:
     """Write a vocabulary as JSON: its merges, and the tokens that occur in the training reports."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps({"merges": told.vocabulary.merges, "seen": sorted(told.seen)}), "utf-8")

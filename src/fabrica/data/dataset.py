@@ -6,7 +6,7 @@ import json
 import os
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from fabrica.conditioning.encoder import Teller
 from fabrica.data.augment import Changes, Int64, changed
-from fabrica.data.masks import one_hot
 from fabrica.data.metadata import ABOUT
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
@@ -97,8 +94,6 @@ class Dataset:
         self.ids = Strings(folder, "ids")
         self.texts = Strings(folder, "texts")
         self.abouts = Strings(folder, "abouts")
-        self.teller: Teller | None = None  # what a run has its networks told; without it, the label
-        self.masks: Dataset | None = None  # the label map of each image, where networks are told it
         self._stride = 2 * int(np.prod(self.shape))
         size = (folder / IMAGES).stat().st_size
         if size != self._stride * len(self) or len(self.ids) != len(self):
@@ -153,14 +148,11 @@ class Dataset:
         found: Float32 = np.multiply(raw, np.float32(unit), dtype=np.float32)
         return found
 
-    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
-        """The images at these positions of the endless stream: see `batch_at`."""
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
+        """The images at these positions of the endless stream, see `order`: "image" float32 (B, C, *S) in [-1, 1],
+        changed, and "index" int64 (B,)."""
         indices = order(len(self), seed, positions)
-        images = torch.from_numpy(changed(self.read(indices), seed, positions, changes))
-        found = {"image": images, "index": torch.from_numpy(indices)}
-        if self.masks is not None:  # changed as the images are
-            found["mask"] = one_hot(changed(self.masks.read(indices), seed, positions, changes, labels=True))
-        return found | self._said(indices, (np.random.default_rng([seed & ANY_SEED, int(p)]) for p in positions))
+        return {"image": changed(self.read(indices), seed, positions, changes), "index": indices}
 
     def about(self, index: int) -> tuple[str, ...]:
         """What is known of an image, one value for each of ABOUT; () where nothing was asked."""
@@ -171,24 +163,6 @@ class Dataset:
         found = dict(zip(ABOUT, self.about(index), strict=False))
         label = "" if self.labels is None else self.classes[self.labels[index]]
         return {**found, "label": label, "text": self.texts[index]}
-
-    def told(self, indices: Sequence[int] | Int64) -> dict[str, torch.Tensor]:
-        """What networks are told of these images: "label" int64 (B,), the values of `fabrica.conditioning.encoder`, and
-        "mask"
-        float32 (B, classes, *S), see `fabrica.data.masks.one_hot`; {} where they are told nothing."""
-        masks = {} if self.masks is None else {"mask": one_hot(self.masks.read(indices))}
-        return masks | self._said(indices)
-
-    def _said(
-        self, indices: Sequence[int] | Int64, excerpts: Iterable[np.random.Generator] = ()
-    ) -> dict[str, torch.Tensor]:
-        """`told`, but masks. excerpts: one generator an image, which draws what sentences of its report are told."""
-        if self.teller is None:
-            return {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)])}
-        known = [self.known(int(k)) for k in indices]
-        for one, rng in zip(known, excerpts, strict=False):
-            one["text"] = self.teller.excerpt(one["text"], rng)
-        return self.teller.tensors(known)
 
 
 class Writer:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from fabrica.codec import Codec
 from fabrica.data.augment import Changes, Int64, changed
@@ -59,7 +60,7 @@ class Pairs:
         """What the network sees: a at these indices and what is beside it, float32 (B, C + n * C2, *S) in [-1, 1]."""
         return np.concatenate([side.read(indices) for side in (self.a, *self.beside)], axis=1)
 
-    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
         """ "a" float32 (B, C, *S), as `read_a`, and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if
         wanted.
 
@@ -72,9 +73,9 @@ class Pairs:
         sides += [changed(side.read(of_a), seed, positions, changes) for side in self.beside]
         a = np.concatenate(sides, axis=1)
         b = changed(self.b.read(of_b), own, positions, changes, labels[1])
-        found = {"a": torch.from_numpy(a), "b": torch.from_numpy(b)}
+        found: dict[str, npt.NDArray[Any]] = {"a": a, "b": b}
         if self.with_body:
             limit = threshold(self.codecs[1])
             shown = -b if labels[1] else b  # the first label is the background
-            found["body"] = torch.from_numpy(np.stack([body(image, limit)[None] for image in shown]))
-        return found | {"index": torch.from_numpy(of_a)}
+            found["body"] = np.stack([body(image, limit)[None] for image in shown])
+        return found | {"index": of_a}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fabrica.conditioning.masks import Given
 from fabrica.data.cache import build_masks
 from fabrica.data.dataset import Dataset
 from fabrica.data.manifest_cache import load_manifest
-from fabrica.data.masks import Given
 from fabrica.data.sample import MASK, PHANTOM
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.sets import MOST_TRAIN, Int, Sets, cached, room, some

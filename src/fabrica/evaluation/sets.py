@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fabrica.codec import Codec
-from fabrica.conditioning.encoder import Asked, Known, Teller
+from fabrica.conditioning.encoder import Asked, ConditionEncoder, Known
+from fabrica.conditioning.masks import Given
 from fabrica.data.cache import build_cache
 from fabrica.data.dataset import Dataset
-from fabrica.data.masks import Given
 from fabrica.data.sample import MASK
 from fabrica.image import Float32
 from fabrica.metrics.memorisation import GRIDS, shrunk
@@ -55,7 +55,9 @@ class Sets:
     spacing: Sequence[float] = ()
     masks: Sequence[Given] = ()
 
-    def asked(self, teller: Teller, n: int, seed: int) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
+    def asked(
+        self, teller: ConditionEncoder, n: int, seed: int
+    ) -> tuple[dict[str, Asked], Sequence[Known], Int | None]:
         """What n synthetic images are told: what held-out images are, one after the other in random order, or only
         their classes, then as frequent as there; what is known of these; and their labels. Of images that are told
         a text all is known that is known of the held-out ones, since it may say that; of others what they are told."""
@@ -72,7 +74,7 @@ class Sets:
             known = [{name: one[name] for name in teller.names if name in one} for one in known]
         return self.told(teller, places), known, None if self.labels is None else self.labels[places]
 
-    def told(self, teller: Teller, places: Sequence[int] | Int) -> dict[str, Asked]:
+    def told(self, teller: ConditionEncoder, places: Sequence[int] | Int) -> dict[str, Asked]:
         """All that is known of the held-out images at these places, as far as a model can be told it."""
         told: dict[str, Asked] = {
             name: [teller.legible(name, self.known[k].get(name, "")) for k in places]

@@ -14,11 +14,11 @@ from fabrica import io
 from fabrica.codec import Codec
 from fabrica.conditioning.declare import described
 from fabrica.conditioning.encoder import Known
+from fabrica.conditioning.masks import Given
 from fabrica.data.cache import resolve_codec
 from fabrica.data.find import walk
 from fabrica.data.manifest import Manifest
 from fabrica.data.manifest_cache import load_manifest
-from fabrica.data.masks import Given
 from fabrica.data.sample import ALL, MASK, NO_PICTURES, PHANTOM
 from fabrica.data.sources import every_picture
 from fabrica.errors import UsageError
@@ -90,7 +90,7 @@ class Subject:
             names = [self.fixed.names[k] for k in kept]
             return Drawn(self.fixed.images[kept], names, labels, given=self.fixed.given)
         assert self.model is not None  # a subject has one or the other
-        told, known, labels = sets.asked(self.model.teller, n, seed)
+        told, known, labels = sets.asked(self.model.encoder, n, seed)
         began = time.perf_counter()
         images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
         seconds = time.perf_counter() - began

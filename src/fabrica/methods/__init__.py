@@ -54,11 +54,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fabrica.codec import REACH
 from fabrica.conditioning.declare import declared
+from fabrica.conditioning.encoder import Encoded
 from fabrica.diffusion import Denoise, Predict, Schedule
 from fabrica.errors import UsageError, unknown
 from fabrica.methods.noise import Draw
@@ -66,8 +68,8 @@ from fabrica.nets.conditions import Condition
 from fabrica.recipe.load import typed
 from fabrica.recipe.schema import DataConfig, Recipe, SampleConfig
 
-Told = Mapping[str, Tensor]
-"""Condition -> its values (B, ...), one an image; see `fabrica.conditioning.encoder`."""
+Conditions = Mapping[str, Tensor]
+"""Condition -> its values (B, ...), one an image; see `fabrica.nets.conditions`."""
 
 METHODS = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
@@ -114,7 +116,7 @@ class Synthesiser(Method, Protocol):
 
     choices: ClassVar[tuple[str, ...]]
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor: ...
+    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor: ...
 
 
 @runtime_checkable
@@ -154,8 +156,8 @@ class Denoising(Method, Protocol):
     space: Compressor | None
     declared: Mapping[str, Condition]
 
-    def denoising(self, told: Told, settings: SampleConfig, count: int, device: torch.device) -> Denoise: ...
-    def predicting(self, told: Told, count: int, device: torch.device) -> Predict: ...
+    def denoising(self, told: Conditions, settings: SampleConfig, count: int, device: torch.device) -> Denoise: ...
+    def predicting(self, told: Conditions, count: int, device: torch.device) -> Predict: ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,12 @@ class Teacher:
     precision."""
 
     weights: Mapping[str, Tensor]
-    ask: Callable[[Told, int, torch.device], Denoise]
+    ask: Callable[[Conditions, int, torch.device], Denoise]
+
+
+def as_conditions(encoded: Encoded, part: slice = slice(None)) -> Conditions:
+    """What a `ConditionEncoder` gives, of these images, as methods take it."""
+    return {name: torch.from_numpy(np.array(values[part])) for name, values in encoded.items()}
 
 
 def build(recipe: Recipe, space: Compressor | None = None, teacher: Teacher | None = None) -> Method:

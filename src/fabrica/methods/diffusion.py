@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Told, Turn
+from fabrica.methods import Compressor, Conditions, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.alignment import Alignment, contrastive
-from fabrica.nets.conditions import Category, Condition, Conditions, Mask, dropped, known, unknown
+from fabrica.nets.conditions import Category, Condition, ConditionEmbedding, Mask, dropped, known, unknown
 from fabrica.nets.denoisers import check, denoiser, laid_out
 from fabrica.nets.patches import folded, unfolded
 from fabrica.recipe.schema import SampleConfig
@@ -93,7 +93,7 @@ class Diffusion(nn.Module):
         diffusion.check(config.objective, self.schedule)
         self.denoiser = denoiser(config, shape, classes, told or {})
         self.said = {name: what for name, what in (told or {}).items() if not isinstance(what, Mask)}
-        self.conditions = Conditions(self.said, config.context_width) if self.said else None
+        self.conditions = ConditionEmbedding(self.said, config.context_width) if self.said else None
         self.ships = ("denoiser", "conditions") if self.said else ("denoiser",)
         self.players = {"denoiser": self.ships}
         self.alignment: nn.Module | None = None
@@ -121,7 +121,7 @@ class Diffusion(nn.Module):
     def sample(
         self,
         draw: Draw,
-        told: Told,
+        told: Conditions,
         settings: SampleConfig,
         device: torch.device,
         begin: diffusion.Begin | None = None,
@@ -154,10 +154,12 @@ class Diffusion(nn.Module):
             keep = pool((~keep).float(), self.shape[1:]) == 0
         return replace(begin, x_0=self.space.encode(begin.x_0), keep=keep)
 
-    def denoising(self, told: Told, settings: SampleConfig, count: int, device: torch.device) -> diffusion.Denoise:
+    def denoising(
+        self, told: Conditions, settings: SampleConfig, count: int, device: torch.device
+    ) -> diffusion.Denoise:
         """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
 
-        def knowing(told: Told) -> diffusion.Denoise:
+        def knowing(told: Conditions) -> diffusion.Denoise:
             return diffusion.estimates(self.predicting(told, count, device), self.schedule, self.config.objective)
 
         denoise = knowing(told)
@@ -165,16 +167,16 @@ class Diffusion(nn.Module):
             denoise = diffusion.guided(denoise, knowing({}), settings.guidance, settings.rescale)
         return denoise
 
-    def predicting(self, told: Told, count: int, device: torch.device) -> diffusion.Predict:
+    def predicting(self, told: Conditions, count: int, device: torch.device) -> diffusion.Predict:
         """The network's own answers, of `count` images of which this is told."""
         shown = self._shown_of(told, count, device)
         return lambda x_t, t: self._predict(x_t, t, shown)
 
-    def _predict(self, x_t: Tensor, t: Tensor, shown: Told) -> Tensor:
+    def _predict(self, x_t: Tensor, t: Tensor, shown: Conditions) -> Tensor:
         out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
         return unfolded(out.float(), self.config.patch)
 
-    def _loss(self, x_0: Tensor, shown: Told, rng: torch.Generator) -> Tensor:
+    def _loss(self, x_0: Tensor, shown: Conditions, rng: torch.Generator) -> Tensor:
         t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
         return diffusion.denoising_loss(
@@ -187,7 +189,7 @@ class Diffusion(nn.Module):
             self.config.weighting,
         )
 
-    def _shown(self, told: Told, hidden: Tensor | None = None) -> Told:
+    def _shown(self, told: Conditions, hidden: Tensor | None = None) -> Conditions:
         """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions): what is not shown
         though it is told."""
         shown: dict[str, Tensor] = {}
@@ -206,7 +208,7 @@ class Diffusion(nn.Module):
             absent = absent | hidden[:, 0].to(absent.device)
         return {**shown, "class_labels": torch.where(absent, self.classes, told["label"])}
 
-    def _shown_of(self, told: Told, count: int, device: torch.device) -> Told:
+    def _shown_of(self, told: Conditions, count: int, device: torch.device) -> Conditions:
         """The same, of `count` images of which perhaps not everything is told."""
         values = {**unknown(self.declared, count, device), **told}
         return self._shown({name: each.to(device) for name, each in values.items()})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Denoising, Teacher, Told, Turn
+from fabrica.methods import Compressor, Conditions, Denoising, Teacher, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.conditions import Condition, dropped, unknown
 from fabrica.recipe.schema import SampleConfig
@@ -91,7 +91,7 @@ class Distill(nn.Module):
         legs = torch.randint(len(self.legs), (count,), generator=rng)
         return self._loss(self._way(told, batch["image"], rng), told, legs, torch.arange(count))
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, *S) in [-1, 1], one a row of noise, in settings.steps steps; of what is not told, the learned
         null."""
         student, k = self.student, self.paces.index(settings.steps)
@@ -101,7 +101,7 @@ class Distill(nn.Module):
         found = diffusion.ddim(denoise, start, student.schedule, self.times[:: self.strides[k]])
         return student.space.decode(found) if student.space else found.clamp(-1, 1)
 
-    def _way(self, told: Told, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _way(self, told: Conditions, images: Tensor, rng: torch.Generator) -> Tensor:
         """(teacher_steps + 1, B, C, *S): from fresh noise to what the teacher makes of it."""
         assert self.ask is not None  # a loaded student is not trained
         count, device = len(images), images.device
@@ -109,7 +109,7 @@ class Distill(nn.Module):
         clip = 1.0 if self.config.clip and not self.student.space else None
         return diffusion.way(self.ask(told, count, device), start, self.student.schedule, self.times, clip)
 
-    def _loss(self, way: Tensor, told: Told, legs: Tensor, images: Tensor) -> Tensor:
+    def _loss(self, way: Tensor, told: Conditions, legs: Tensor, images: Tensor) -> Tensor:
         """The squared error (N,), in what the network predicts, of these steps (N,) along the ways of these images
         (N,)."""
         student, device = self.student, way.device
@@ -123,7 +123,7 @@ class Distill(nn.Module):
         predict = student.predicting({name: values[images] for name, values in told.items()}, len(images), device)
         return (predict(x_t, (t + k).float()) - wanted).square().flatten(1).mean(1)
 
-    def _told(self, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> Told:
+    def _told(self, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> Conditions:
         """What is told of each image; with rng, now and then not all of it."""
         declared, count = self.student.declared, len(batch["image"])
         told = {name: batch[name] for name in declared}

@@ -24,7 +24,7 @@ from fabrica.adversarial.losses import (
     square_side,
     truncated,
 )
-from fabrica.methods import Told, Turn
+from fabrica.methods import Conditions, Turn
 from fabrica.methods.noise import Draw
 from fabrica.recipe.schema import SampleConfig
 
@@ -67,7 +67,7 @@ class MLPGAN(nn.Module):
             loss = generator_loss(self.critic(fake))
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
         images: Tensor = self.generator(z)

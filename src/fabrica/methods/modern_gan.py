@@ -20,7 +20,7 @@ from torch.nn.functional import leaky_relu
 from fabrica.adversarial.diffaugment import KINDS, augmented
 from fabrica.adversarial.losses import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
 from fabrica.errors import UsageError, unknown
-from fabrica.methods import Told, Turn
+from fabrica.methods import Conditions, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets import dcgan
 from fabrica.nets.convolutions import Doubling
@@ -82,7 +82,7 @@ class ModernGAN(nn.Module):
             loss = relativistic(self.critic(shown, labels), on_real)
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]; told["label"] (N,) int64 for a class-conditional model."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
         images: Tensor = self.generator(z, told["label"].to(device) if "label" in told else None)

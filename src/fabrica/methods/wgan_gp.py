@@ -23,7 +23,7 @@ from fabrica.adversarial.losses import (
     wasserstein,
 )
 from fabrica.errors import UsageError
-from fabrica.methods import Told, Turn
+from fabrica.methods import Conditions, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.recipe.schema import SampleConfig
@@ -74,7 +74,7 @@ class WGANGP(nn.Module):
             loss = -self.critic(self._generate(len(shares[0]), rng, batch["image"].device)).mean()
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Told, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
         return images.clamp(-1, 1)

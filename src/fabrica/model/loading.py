@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fabrica import bundle
-from fabrica.conditioning.encoder import teller
+from fabrica.conditioning.encoder import condition_encoder
 from fabrica.conditioning.vocabulary import load_words
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Compressor, build, networks
@@ -64,7 +64,9 @@ def load(
     codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
     beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     learned = "text" in recipe.data.condition and not reader
-    told = teller(recipe, *load_words(folder / WORDS)) if learned else teller(recipe, reader=reader)
+    told = (
+        condition_encoder(recipe, *load_words(folder / WORDS)) if learned else condition_encoder(recipe, reader=reader)
+    )
     return Model(folder, recipe, *codecs, method, chosen, digest, beside, told)
 
 
@@ -72,7 +74,7 @@ def _of_bundle(folder: Path, device: torch.device, warn: Callable[[str], None]) 
     recipe, method, digest = bundle.opened(folder, warn)
     cast(nn.Module, method).to(device).eval().requires_grad_(False)
     codec = codec_of(recipe.codec)
-    return Model(folder, recipe, codec, codec, method, device, digest, (), teller(recipe))
+    return Model(folder, recipe, codec, codec, method, device, digest, (), condition_encoder(recipe))
 
 
 def load_autoencoder(folder: str | Path, device: torch.device) -> Model:

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from fabrica.codec import Codec
-from fabrica.conditioning.encoder import NOTHING, Asked, Teller
+from fabrica.conditioning.encoder import UNCONDITIONAL, Asked, ConditionEncoder, Encoded
+from fabrica.conditioning.masks import shown
 from fabrica.data.degrade import scale
-from fabrica.data.masks import shown
 from fabrica.data.standardise import middle, placed
 from fabrica.diffusion import Begin
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.out_of_distribution import unlike
 from fabrica.inference.translation import Way, enlarged, translated, with_doubt, with_way_back
-from fabrica.methods import Compressor, Method, Synthesiser, Told, Translator, check_pace, noise
+from fabrica.methods import Compressor, Method, Synthesiser, Translator, as_conditions, check_pace, noise
 from fabrica.model.editing import begin
 from fabrica.nets.device import autocast
 from fabrica.progress import Progress
@@ -48,7 +48,7 @@ class Model:
     device: torch.device
     hash: str
     codecs_beside: tuple[Codec, ...] = ()
-    teller: Teller = NOTHING
+    encoder: ConditionEncoder = UNCONDITIONAL
 
     @property
     def name(self) -> str:
@@ -103,7 +103,7 @@ class Model:
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
         self._synthesiser()
-        tensors = self._tensors(n, seed, told or {}, warn or warnings.warn)
+        tensors = self._conditions(n, seed, told or {}, warn or warnings.warn)
         settings = self._settings(
             steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
         )
@@ -136,7 +136,7 @@ class Model:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         data = self.recipe.data
         first_class = {"label": data.classes[0]} if data.condition == ["label"] else {}
-        tensors = self._tensors(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
+        tensors = self._conditions(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
             whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
@@ -147,7 +147,7 @@ class Model:
     def _draw(
         self,
         draw: Callable[[int, int], noise.Draw],
-        told: Told,
+        told: Encoded,
         settings: SampleConfig,
         n: int,
         batch: int,
@@ -158,7 +158,7 @@ class Model:
         parts, more = [], {"begin": first} if first else {}
         for start in range(0, n, batch):
             stop = min(start + batch, n)
-            own = {name: values[start:stop] for name, values in told.items()}
+            own = as_conditions(told, slice(start, stop))
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
                 images = self._synthesiser().sample(draw(start, stop), own, settings, self.device, **more)
             parts.append(middle(images.float().cpu().numpy(), self.size))
@@ -227,19 +227,19 @@ class Model:
 
     def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
         """What each image is told in words that `sample` makes with the same arguments, by condition; see
-        `Teller.asked`."""
-        return self.teller.asked(n, seed, told or {})
+        `ConditionEncoder.asked`."""
+        return self.encoder.asked(n, seed, told or {})
 
-    def _tensors(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Told:
+    def _conditions(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Encoded:
         known = self.known(n, seed=seed, told=told)
-        for note in self.teller.notes(known):
+        for note in self.encoder.notes(known):
             warn(note)
         said = {name for one in known for name, value in one.items() if value}
-        tensors = {name: values for name, values in self.teller.tensors(known).items() if name in said}
-        return tensors | self._masks(told.get("mask"), n, warn)
+        found = {name: values for name, values in self.encoder.encode(known).items() if name in said}
+        return found | self._masks(told.get("mask"), n, warn)
 
-    def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> dict[str, Tensor]:
-        if "mask" not in self.teller.names:
+    def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> Encoded:
+        if "mask" not in self.encoder.names:
             return {}
         if isinstance(given, str | Path):
             raise UsageError(f"the mask is {str(given)!r}; expected an Image: fabrica.read({str(given)!r})")
@@ -256,7 +256,7 @@ class Model:
         found = self._masks(mask, 1, warnings.warn)
         if not found:
             raise UsageError(f"model {self.name} is told no mask of an image; leave it out")
-        labels = middle(found["mask"].numpy().argmax(1)[:, None].astype(np.float32), self.size)[0]
+        labels = middle(found["mask"].argmax(1)[:, None].astype(np.float32), self.size)[0]
         return Image(labels, self.affine, "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
 
     def apply(

@@ -69,7 +69,7 @@ Said = Text | Features | Category | Number
 Condition = Said | Mask
 
 
-class Conditions(nn.Module):
+class ConditionEmbedding(nn.Module):
     """Values by name -> (B, T, width), the context of MONAI's DiffusionModelUNet with cross_attention_dim = width.
 
     A text takes `context` of the T places, anything else one. MONAI's cross-attention knows no mask, so that places
@@ -174,7 +174,7 @@ def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) 
 
 
 def known(declared: Mapping[str, Said], values: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-    """(B,) bool: of which images anything at all is told. hidden (B, conditions) as in `Conditions`."""
+    """(B,) bool: of which images anything at all is told. hidden (B, conditions) as in `ConditionEmbedding`."""
     absent = torch.stack([_absent(what, values[name]) for name, what in declared.items()], dim=1)
     return ~(absent | hidden.to(absent.device)).all(dim=1)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fabrica.data.augment import AS_THEY_ARE, Changes, Int64
 
 
 class Batches(Protocol):
-    """Images in a numbered row: a Dataset, or the two sides of a translation."""
+    """Images in a numbered row: a Dataset, a Conditioned one, or the two sides of a translation."""
 
     def __len__(self) -> int: ...
-    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, torch.Tensor]: ...
+    def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]: ...
 
 
 def batch_at(
@@ -34,11 +35,12 @@ def batch_at(
     epoch, one after the other, so a batch at the end of an epoch runs on into the next. At one step the processes
     take neighbouring pieces of `batch` images, so 2 x 16 images see the same as 1 x 32.
 
-    Returns "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and what `Dataset.told` says; of a translation see
-    `fabrica.data.pairs`.
+    Returns tensors: "image" float32 (B, C, *S) in [-1, 1], "index" int64 (B,) and what `Conditioned.conditions`
+    says; of a translation see `fabrica.data.pairs`.
     """
     first = (step * world + rank) * batch
-    return data.batch(seed, np.arange(first, first + batch), changes)
+    found = data.batch(seed, np.arange(first, first + batch), changes)
+    return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
 def prefetch(

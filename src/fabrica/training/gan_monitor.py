@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fabrica.data.dataset import Dataset
+from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.methods import Method, Synthesiser
@@ -107,11 +107,11 @@ def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
     return [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
 
 
-def watch(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Watch:
+def watch(method: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> Watch:
     """The watch on a run whose held-out images are these."""
     if isinstance(heldout, Pairs) or not isinstance(method, Synthesiser):
         return Watch(1.0, None)
-    real = middle(heldout.read(range(min(len(heldout), REAL))), recipe.made_size)
+    real = middle(heldout.images.read(range(min(len(heldout), REAL))), recipe.made_size)
     told = told_in_turn(recipe, LOOKED)
 
     def diversity(averaged: Method) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.augment import changes_of
 from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
@@ -336,8 +337,8 @@ def _validate_and_keep(run: Run) -> float:
         score = run.judge(run.averaged) if run.judge else math.nan
     if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
         state.best_score, state.best_step = score, state.step
-        if isinstance(run.averaged, Compressor) and isinstance(run.data, Dataset):
-            _measure(run, run.averaged, run.data)
+        if isinstance(run.averaged, Compressor) and isinstance(run.data, Conditioned):
+            _measure(run, run.averaged, run.data.images)
         if run.is_first:
             save_model(run.folder, run.averaged, run.recipe, kept=_kept(run))
     return score

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fabrica.conditioning.dataset import Conditioned
+from fabrica.conditioning.encoder import Encoded
 from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
@@ -14,8 +16,8 @@ from fabrica.methods import (
     Compressor,
     Method,
     Synthesiser,
-    Told,
     Translator,
+    as_conditions,
     noise,
 )
 from fabrica.recipe.schema import Recipe
@@ -27,13 +29,13 @@ FIRST_SEED = 2**30  # far from the seeds that users take
 
 
 @torch.no_grad()
-def drawn(method: Method, recipe: Recipe, told: Told, count: int, device: torch.device) -> Float32:
+def drawn(method: Method, recipe: Recipe, told: Encoded, count: int, device: torch.device) -> Float32:
     """`count` samples float32 (N, C, *S) of a method in training, from seeds that nobody else takes."""
     assert isinstance(method, Synthesiser)  # see the calls
     parts = []
     for start in range(0, count, 64):
         stop = min(start + 64, count)
-        own = {name: values[start:stop] for name, values in told.items()}
+        own = as_conditions(told, slice(start, stop))
         draw = noise.seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
         parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
     return np.concatenate(parts)
@@ -47,7 +49,7 @@ def translated(method: Method, images: Float32, device: torch.device, direction:
     return np.concatenate([method.translate(part, direction).float().cpu().numpy() for part in parts])
 
 
-def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Uint8:
+def contact_sheet(method: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> Uint8:
     """What a person looks at while a model trains: 16 samples of seeds 0 to 15, told the classes in turn, or what
     held-out images are told, and below their masks; or held-out images, each as source,
     result, and the truth or, where there are no pairs, the way back; of a method that compresses held-out images above
@@ -56,15 +58,15 @@ def contact_sheet(method: Method, recipe: Recipe, heldout: Dataset | Pairs, devi
     Call it under the run's autocast.
     """
     if isinstance(method, Compressor) and not isinstance(heldout, Pairs):
-        return _rebuilt(method, recipe, heldout, device)
+        return _rebuilt(method, recipe, heldout.images, device)
     if not isinstance(heldout, Pairs):
         assert isinstance(method, Synthesiser)  # only translators learn from pairs of sides
         with torch.inference_mode():
-            told = {**heldout.told(np.arange(16) % len(heldout)), **told_in_turn(recipe, 16)}
-            images = method.sample(noise.seeded(range(16)), told, recipe.sample, device)
+            told = {**heldout.conditions(np.arange(16) % len(heldout)), **told_in_turn(recipe, 16)}
+            images = method.sample(noise.seeded(range(16)), as_conditions(told), recipe.sample, device)
         made = images.float().cpu().numpy()
         if "mask" in told:
-            return _sheet_of_two(_grey(told["mask"].numpy() * 2 - 1).repeat(made.shape[1], axis=1), made, recipe)
+            return _sheet_of_two(_grey(told["mask"] * 2 - 1).repeat(made.shape[1], axis=1), made, recipe)
         return image_grid(middle(made, recipe.made_size), columns=8, spacing=recipe.output.spacing)
     assert isinstance(method, Translator)  # see above
     chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
@@ -104,7 +106,7 @@ def _grey(images: Float32) -> Float32:
     return images[:, channels // 2 : channels // 2 + 1]
 
 
-def told_in_turn(recipe: Recipe, count: int) -> Told:
+def told_in_turn(recipe: Recipe, count: int) -> Encoded:
     """{"label": int64 (count,)}: every class in turn; {} for a model that is told none, or more than a label."""
     classes = len(recipe.data.classes) if recipe.data.condition == ["label"] else 0
-    return {"label": torch.arange(count) % classes} if classes else {}
+    return {"label": np.arange(count) % classes} if classes else {}

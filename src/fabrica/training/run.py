@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from fabrica.conditioning.encoder import Teller, teller
+from fabrica.conditioning.dataset import Conditioned
+from fabrica.conditioning.encoder import ConditionEncoder, condition_encoder
 from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data import fingerprint
 from fabrica.data.classes import categories_of, classes_of
@@ -63,8 +64,8 @@ class Run:
     method: Method
     averaged: Method
     optimisers: dict[str, Optimizer]
-    data: Dataset | Pairs
-    heldout: Dataset | Pairs
+    data: Conditioned | Pairs
+    heldout: Conditioned | Pairs
     scored: str  # what `judge` measures, "" where there is none
     judge: Judge | None
     watch: Watch | None
@@ -98,18 +99,18 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     resumed = has_kept(folder)
     for note in mixed(recipe.data):
         warn(note)
-    data, heldout = open_data(recipe, needs, resumed, getattr(method, "mends", False), progress, warn)
+    images, held = open_data(recipe, needs, resumed, getattr(method, "mends", False), progress, warn)
     masks = open_masks(recipe, progress) if MASK in recipe.data.condition else ()
     if resumed:
-        _check_same(folder, _sets(data, heldout, masks), recipe.data.condition, warn)
-    sets = _sets(data, heldout, masks)
+        _check_same(folder, _sets(images, held, masks), recipe.data.condition, warn)
+    sets = _sets(images, held, masks)
     if space:
-        data, heldout = (encode_latents(space, *of, progress) for of in ((data, "train"), (heldout, "val")))
-    told = guide.teller if guide else _teller(recipe, data, folder, reader)
-    if isinstance(data, Dataset) and isinstance(heldout, Dataset):
-        data.teller = heldout.teller = told
-        if masks:
-            data.masks, heldout.masks = masks
+        images, held = (encode_latents(space, *of, progress) for of in ((images, "train"), (held, "val")))
+    told = guide.encoder if guide else _encoder(recipe, images, folder, reader)
+    data, heldout = (
+        one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
+        for k, one in enumerate((images, held))
+    )
     notes = data.notes if isinstance(data, Pairs) else masks[0].meta.notes if masks else ()
     for note in filter(None, (absent(heldout), *notes)):
         warn(note)
@@ -169,15 +170,15 @@ def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], 
         )
 
 
-def _teller(recipe: Recipe, data: Dataset | Pairs, folder: Path, reader: Reader | None) -> Teller:
+def _encoder(recipe: Recipe, data: Dataset | Pairs, folder: Path, reader: Reader | None) -> ConditionEncoder:
     """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
     if "text" not in recipe.data.condition:
-        return teller(recipe)
+        return condition_encoder(recipe)
     if reader:
-        return teller(recipe, reader=reader)
+        return condition_encoder(recipe, reader=reader)
     assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
     resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
-    return teller(recipe, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
+    return condition_encoder(recipe, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
 
 
 def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from fabrica.codec import Codec
+from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.augment import Changes
 from fabrica.data.body import body, threshold
-from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.errors import UsageError
@@ -36,7 +36,9 @@ FEWEST = 32
 JUDGED = 64  # held-out images that say at the end how good a translator is
 
 
-def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> tuple[str, Judge | None]:
+def judge(
+    method: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device
+) -> tuple[str, Judge | None]:
     """The score that chooses the weights, and its name in the log: "val_loss", "frd" or "kid"; "" and None where
     those at the end are kept and too few images are held out for a score.
 
@@ -65,18 +67,19 @@ def judge(method: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torc
     return keep, _distance(keep, recipe, heldout, device)
 
 
-def absent(heldout: Dataset | Pairs) -> str | None:
+def absent(heldout: Conditioned | Pairs) -> str | None:
     """A sentence about a class that the held-out images lack, so that nothing judges it; None if all are there."""
-    if isinstance(heldout, Pairs) or heldout.labels is None:
+    if isinstance(heldout, Pairs) or heldout.images.labels is None:
         return None
-    missing = [name for k, name in enumerate(heldout.classes) if not (heldout.labels == k).any()]
+    labels = heldout.images.labels
+    missing = [name for k, name in enumerate(heldout.images.classes) if not (labels == k).any()]
     if not missing:
         return None
     return f"no held-out image shows {', '.join(missing)}: the weights are chosen without it; label or split anew"
 
 
 @torch.no_grad()
-def _loss(averaged: Method, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> float:
+def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> float:
     assert isinstance(averaged, Validated)  # see judge
     count = min(len(heldout), MOST)
     size = min(recipe.data.batch, count)
@@ -87,12 +90,12 @@ def _loss(averaged: Method, recipe: Recipe, heldout: Dataset | Pairs, device: to
     return total / (count // size)
 
 
-def _distance(keep: str, recipe: Recipe, heldout: Dataset | Pairs, device: torch.device) -> Judge:
+def _distance(keep: str, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> Judge:
     """The Fréchet or kernel distance of radiomic features, as in `fabrica evaluate`, but against the val split."""
-    target = heldout.b if isinstance(heldout, Pairs) else heldout
+    target = heldout.b if isinstance(heldout, Pairs) else heldout.images
     chosen = np.sort(np.random.default_rng(0).permutation(len(target))[:MOST])
     real, measured = _measured(recipe, target.read(chosen))
-    told = target.told(chosen)
+    told = {} if isinstance(heldout, Pairs) else heldout.conditions(chosen)
 
     def made(method: Method) -> Float32:
         if isinstance(heldout, Pairs):

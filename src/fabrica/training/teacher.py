@@ -12,7 +12,7 @@ from torch import Tensor
 from fabrica import bundle
 from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
-from fabrica.methods import Denoising, Teacher, Told, named
+from fabrica.methods import Conditions, Denoising, Teacher, named
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast, default_device
@@ -77,7 +77,7 @@ def taught(recipe: Recipe, model: Model) -> Teacher:
     own = {key: recipe.method[key] for key in ("guidance", "rescale")}
     settings = replace(model.recipe.sample, **own)
 
-    def ask(told: Told, count: int, device: torch.device) -> Denoise:
+    def ask(told: Conditions, count: int, device: torch.device) -> Denoise:
         denoise = method.denoising(told, settings, count, device)
 
         def estimate(x_t: Tensor, t: float) -> Tensor:

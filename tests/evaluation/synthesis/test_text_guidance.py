@@ -138,7 +138,7 @@ def test_sizes_without_a_reader_are_left_out(run: Path) -> None:
 def test_what_an_image_was_not_told_is_not_looked_for_in_it(run: Path) -> None:
     subject = opened(run)
     assert subject.model is not None
-    sets, teller = open_sets(subject, "test", 0, quiet), subject.model.teller
+    sets, teller = open_sets(subject, "test", 0, quiet), subject.model.encoder
     assert {"sex", "view", "text"} <= set(sets.asked(teller, 4, 0)[1][0]), "a text may say any of it"
     told, known, _ = sets.asked(replace(teller, names=("age", "view")), 4, 0)
     assert set(told) == {"age", "view"} and all(set(one) == {"age", "view"} for one in known)

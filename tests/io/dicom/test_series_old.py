@@ -140,7 +140,7 @@ def test_colour_without_a_photometric_interpretation_is_rgb(tmp_path: Path) -> N
 def test_compressed_frames_whose_channels_contradict_the_header_are_not_decoded(
     components: int, samples: int, space: str
 ) -> None:
-    """Told from the first bytes, before a decoder is asked."""
+    """Conditions from the first bytes, before a decoder is asked."""
     code = b"\xff\xd8\xff\xc0\0\x11\x08\0\x06\0\x08" + bytes([components])
     options = {"rows": 6, "columns": 8, "samples_per_pixel": samples, "photometric_interpretation": space}
     with pytest.raises(ReadError, match="contradicts itself"):

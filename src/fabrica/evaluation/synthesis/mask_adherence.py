@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fabrica.data.masks import Given
+from fabrica.conditioning.masks import Given
 from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Drawn
 from fabrica.image import Float32, Float64

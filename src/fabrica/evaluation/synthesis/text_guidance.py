@@ -67,7 +67,7 @@ def examples(subject: Subject, sets: Sets, seed: int) -> list[Shown]:
     places = [k for k, known in enumerate(sets.known) if known.get("text")][:SHOWN]
     if not places:
         return []
-    told = sets.told(subject.model.teller, places)
+    told = sets.told(subject.model.encoder, places)
     made = subject.model.sample_array(len(places), seed=seed, told=told, warn=lambda note: None)
     return [Shown(sets.known[k]["text"], image, sets.heldout[k]) for k, image in zip(places, made, strict=True)]
 
