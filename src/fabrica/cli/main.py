@@ -252,7 +252,7 @@ def train(
         from fabrica.recipe.held_out import worth
 
         trained = load_recipe(folder / "recipe.yaml")
-        for said in filter(None, (worth(trained, direction) for direction in ("a2b", "b2a"))):
+        for said in filter(None, (worth(trained.held_out(direction)) for direction in ("a2b", "b2a"))):
             print(said)
     following = f"apply {folder} IN -o OUT" if chosen.data.a else f"sample {folder} -n 16 -o samples"
     following = f"evaluate {folder} -o report" if chosen.method["name"] == "autoencoder" else following
@@ -352,7 +352,7 @@ def apply(
 ) -> None:
     """Translate or restore images, scanner files in and out. What is unlike the training images is refused."""
     from fabrica.inference.files import apply as apply_model
-    from fabrica.inference.files import cautions
+    from fabrica.inference.refusal import cautions
     from fabrica.model.loading import load
 
     others = _beside(beside or [])
@@ -380,7 +380,7 @@ def apply(
             print(_line(f"{outcome.input} -> {outcome.output}{doubt}"))
     if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
         _note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
-    for caution in cautions(loaded, direction):
+    for caution in cautions(loaded.way(direction)):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from fabrica.geometry import as_seen, faced, resample, turn, upright
 from fabrica.image import Float32, Image, name
 from fabrica.inference.tiling import Net, whole, windowed
 from fabrica.progress import Count
-from fabrica.recipe.schema import DataConfig, SeenConfig
+from fabrica.recipe.schema import DataConfig, FoundConfig, SeenConfig
 
 MOVED = 2  # voxels
 BRIGHTER = 0.03
@@ -46,6 +46,9 @@ class Way:
     local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
     maps       for each map beside the result, the codec whose range it is measured in.
     beside     the codec of each contrast that the network sees beside the image.
+    model      the model's name; direction: "a2b", or "b2a".
+    held_out   how good its results were found to be on held-out images.
+    back       the network of the other direction, where the model goes both ways.
     """
 
     net: Net
@@ -58,6 +61,16 @@ class Way:
     restores: bool = False
     local: bool = False
     beside: Sequence[Codec] = ()
+    model: str = ""
+    direction: str = "a2b"
+    held_out: FoundConfig = field(default_factory=FoundConfig)
+    back: Net | None = None
+
+    @property
+    def name(self) -> str:
+        """From what to what."""
+        sides = self.data.a, self.data.b
+        return " to ".join(sides if self.direction == "a2b" else sides[::-1])
 
 
 def translated(

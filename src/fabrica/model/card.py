@@ -35,9 +35,9 @@ def card(recipe: Recipe, method: Method, kept: str) -> str:
         beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
         use, warning = [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], TRANSLATED
         for direction in method.directions:
-            if said := worth(recipe, direction):
+            if said := worth(recipe.held_out(direction)):
                 rows["held out" if direction == "a2b" else "held out, b to a"] = said
-            if said := useless(recipe, direction):
+            if said := useless(recipe.held_out(direction)):
                 warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
         if recipe.beside:
             rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in recipe.beside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from torch import Tensor
 from fabrica.codec import Codec
 from fabrica.conditioning.encoder import UNCONDITIONAL, Asked, ConditionEncoder, Encoded
 from fabrica.conditioning.masks import shown
-from fabrica.data.degrade import scale
 from fabrica.data.standardise import middle, placed
 from fabrica.diffusion import Begin
-from fabrica.errors import UsageError, did_you_mean
+from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64, Image
-from fabrica.inference.out_of_distribution import unlike
-from fabrica.inference.translation import Way, enlarged, translated, with_doubt, with_way_back
+from fabrica.inference.tiling import Net
+from fabrica.inference.translation import Way
+from fabrica.inference.translator import Applied, apply, known_direction
 from fabrica.methods import Compressor, Method, Synthesiser, Translator, as_conditions, check_pace, noise
 from fabrica.model.editing import begin
 from fabrica.nets.device import autocast
@@ -259,85 +259,46 @@ class Model:
         labels = middle(found["mask"].argmax(1)[:, None].astype(np.float32), self.size)[0]
         return Image(labels, self.affine, "label", {"modality": "SEG", "range": (0, labels.max()), "step": 1.0})
 
-    def apply(
-        self,
-        image: Image,
-        *,
-        beside: Mapping[str, Image] | None = None,
-        direction: str = "a2b",
-        uncertainty: bool = False,
-        round_trip: bool = False,
-        overlap: float = 0.5,
-        batch: int = 4,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Applied:
-        """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model
-        that adds resolution, on one as much finer.
+    def apply(self, image: Image, *, direction: str = "a2b", **choices: Any) -> Applied:
+        """The image translated or restored; direction "a2b", or "b2a" for a model that goes both ways; choices as in
+        `fabrica.inference.translator.apply`."""
+        return apply(image, self.way(direction), **choices)
 
-        beside       other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the
-                     image; laid on its grid. Those that are not there it does without.
-        direction    "a2b", or "b2a" for a model that goes both ways.
-        uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's
-                     unit: see `fabrica.inference.translation.with_doubt`.
-        round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
-        overlap, batch   of windows: see `fabrica.inference.tiling.windowed`.
-
-        Whether the image is like those in training is not asked here: see `unlike`. Raises UsageError.
-        """
-        self.check_beside(beside or {})
-        others = [(beside or {}).get(name) for name in self.recipe.data.beside]
-        finer = scale(self.recipe.data.degrade)
-        if finer > 1 and not image.origin.get("degraded"):
-            image = enlarged(image, finer)
-        way = self.way(direction)
-        net, maps = way.net, []
-        if uncertainty:
-            net, maps = with_doubt(net, way.source.reach), [way.target]
-        if round_trip:
-            back = {"a2b": "b2a", "b2a": "a2b"}[direction]
-            net, maps = with_way_back(net, self.way(back).net), [*maps, way.source]
-        way = replace(way, net=net, maps=maps)
-        found = iter(translated(image, way, beside=others, overlap=overlap, batch=batch, progress=progress))
-        return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
-
-    def check_beside(self, names: Iterable[str]) -> None:
-        """UsageError for a contrast that this model does not see beside the image."""
-        known = self.recipe.data.beside
-        for name in names:
-            if not known:
-                raise UsageError(f"model {self.name} sees one image, and nothing beside it; leave {name!r} out")
-            if name not in known:
-                raise UsageError(f"model {self.name} sees no {name!r} beside the image{did_you_mean(name, known)}")
-
-    def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
-        """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
-        return unlike(image, self.way(direction))
-
-    def way(self, direction: str) -> Way:
+    def way(self, direction: str = "a2b") -> Way:
         """One direction of a translator, for `fabrica.inference`; UsageError for one that it does not ship."""
         self._not_alone()
         method = self.method
         if not isinstance(method, Translator):
             raise UsageError(f"model {self.name} makes images of noise; use it with: fabrica sample {self.folder}")
-        if direction not in method.directions:
-            raise UsageError(
-                f"model {self.name} goes {' and '.join(method.directions)}; found direction {direction!r}"
-                f"{did_you_mean(direction, method.directions)}"
-            )
+        known_direction(self.name, direction, method.directions)
+        recipe, codecs = self.recipe, (self.codec, self.codec_b)
+        sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
+        (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
+        other = "b2a" if direction == "a2b" else "a2b"
+        return Way(
+            self._net(method, direction),
+            from_codec,
+            to_codec,
+            recipe.data,
+            source,
+            target.modality,
+            restores=recipe.data.one_scale,
+            local=getattr(method, "local", False),
+            beside=self.codecs_beside,
+            model=self.name,
+            direction=direction,
+            held_out=recipe.held_out(direction),
+            back=self._net(method, other) if other in method.directions else None,
+        )
 
+    def _net(self, method: Translator, direction: str) -> Net:
         def net(windows: Float32) -> Float32:
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
                 images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
                 made: Float32 = method.translate(images, direction).float().cpu().numpy()
             return made
 
-        recipe, codecs = self.recipe, (self.codec, self.codec_b)
-        sides = ((recipe.seen_a, codecs[0]), (recipe.seen_b, codecs[1]))
-        (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
-        restores, local = recipe.data.one_scale, getattr(method, "local", False)
-        modality = target.modality
-        beside = self.codecs_beside
-        return Way(net, from_codec, to_codec, recipe.data, source, modality, (), restores, local, beside)
+        return net
 
     def _image(self, values: Float32, seed: int, start: Image | None = None) -> Image:
         """start: the image that it was drawn from, if any: it is the same patient's then, and lies where that does."""
@@ -368,12 +329,3 @@ class Model:
         for axis, spacing in enumerate(reversed(self.recipe.output.spacing)):
             affine[axis, axis] = direction * spacing
         return affine
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What `Model.apply` gives: the result, and the maps asked for, each on the grid of the image."""
-
-    result: Image
-    uncertainty: Image | None = None
-    round_trip: Image | None = None

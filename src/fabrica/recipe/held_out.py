@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from fabrica.recipe.schema import FoundConfig, Recipe
+from fabrica.recipe.schema import FoundConfig
 
 FEWEST = 6  # images or volumes: of fewer, an interval means little
 
 
-def found(recipe: Recipe, direction: str = "a2b") -> FoundConfig:
-    """How good a translator was found to be."""
-    return recipe.found_b if direction == "a2b" else recipe.found_a
-
-
-def worth(recipe: Recipe, direction: str = "a2b") -> str:
+def worth(known: FoundConfig) -> str:
     """The held-out error in a sentence, with what stands beside it; "" where nothing was measured."""
-    known = found(recipe, direction)
     if not known.measure:
         few = f"{known.images} images without pairs are too few to measure a held-out error"
         return few if known.images else ""
@@ -34,9 +28,8 @@ def worth(recipe: Recipe, direction: str = "a2b") -> str:
     return f"{said}; better by {_figure(known.low, known.unit)} to {_figure(known.high, known.unit)}"
 
 
-def useless(recipe: Recipe, direction: str = "a2b") -> str:
+def useless(known: FoundConfig) -> str:
     """A sentence where held-out images were served as well without the model; "" elsewhere."""
-    known = found(recipe, direction)
     others = [
         (v, n) for v, n in ((known.nothing, _nothing(known)), (known.mean, "for the mean target")) if v is not None
     ]

@@ -279,6 +279,10 @@ class Recipe:
         codecs = self.codecs_beside or [CodecConfig() for _ in self.data.beside]
         return list(zip(self.data.beside, codecs, strict=True))
 
+    def held_out(self, direction: str) -> FoundConfig:
+        """How good a translator was found to be."""
+        return self.found_b if direction == "a2b" else self.found_a
+
     @property
     def made_size(self) -> list[int]:
         """Spatial size of the images that the model makes: data.size without the padding around them."""

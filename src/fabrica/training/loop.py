@@ -213,7 +213,7 @@ def _learn_worth(run: Run, data: Pairs, heldout: Pairs, warn: Warn) -> None:
     if "b2a" in directions:
         recipe.found_a = found(model, data, heldout, "b2a")
     for direction in directions:
-        if said := useless(recipe, direction):
+        if said := useless(recipe.held_out(direction)):
             warn(said)
     sides = (("a2b", heldout.read_a, len(heldout.a)), ("b2a", heldout.b.read, len(heldout.b)))
     for direction, read, count in sides:

@@ -88,7 +88,7 @@ def _known(trial: Trial) -> list[str]:
     """What the end of training and its images say against the model."""
     model, said = trial.model, list[str]()
     for way in trial.ways:
-        found = useless(model.recipe, way)
+        found = useless(model.recipe.held_out(way))
         said += [f"at the end of training, {found}"] * bool(found) + [compared(model.way(way))]
     return [sentence for sentence in said if sentence]
 

@@ -1,0 +1,107 @@
+"""A trained translator put to work on one image, whatever runs its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fabrica.data.degrade import scale
+from fabrica.errors import UsageError, did_you_mean
+from fabrica.image import Image
+from fabrica.inference.translation import Way, enlarged, translated, with_doubt, with_way_back
+from fabrica.progress import Count
+
+
+class Translates(Protocol):
+    """A trained model that translates or restores: its name, the hash of its weights, and the ways that it goes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    def way(self, direction: str = "a2b") -> Way: ...
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A trained model of ways that are there already."""
+
+    name: str
+    hash: str
+    ways: Mapping[str, Way]
+
+    def way(self, direction: str = "a2b") -> Way:
+        """UsageError for one that it does not go."""
+        return self.ways[known_direction(self.name, direction, self.ways)]
+
+
+def known_direction(model: str, direction: str, ways: Iterable[str]) -> str:
+    """The direction as it is; UsageError for one that the model does not go."""
+    directions = tuple(ways)
+    if direction not in directions:
+        raise UsageError(
+            f"model {model} goes {' and '.join(directions)}; found direction {direction!r}"
+            f"{did_you_mean(direction, directions)}"
+        )
+    return direction
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The result, and the maps asked for, each on the grid of the image."""
+
+    result: Image
+    uncertainty: Image | None = None
+    round_trip: Image | None = None
+
+
+def apply(
+    image: Image,
+    way: Way,
+    *,
+    beside: Mapping[str, Image] | None = None,
+    uncertainty: bool = False,
+    round_trip: bool = False,
+    overlap: float = 0.5,
+    batch: int = 4,
+    progress: Count | None = None,
+) -> Applied:
+    """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model that
+    adds resolution, on one as much finer.
+
+    beside       other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the image;
+                 laid on its grid. Those that are not there it does without.
+    uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
+                 see `fabrica.inference.translation.with_doubt`.
+    round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
+    overlap, batch   of windows: see `fabrica.inference.tiling.windowed`.
+
+    Whether the image is like those in training is not asked here: see `fabrica.inference.out_of_distribution.unlike`.
+    Raises UsageError.
+    """
+    check_beside(way, beside or {})
+    others = [(beside or {}).get(name) for name in way.data.beside]
+    finer = scale(way.data.degrade)
+    if finer > 1 and not image.origin.get("degraded"):
+        image = enlarged(image, finer)
+    net, maps = way.net, []
+    if uncertainty:
+        net, maps = with_doubt(net, way.source.reach), [way.target]
+    if round_trip:
+        if way.back is None:
+            raise UsageError(f"model {way.model} goes {way.direction} alone: it has no way back; leave round_trip out")
+        net, maps = with_way_back(net, way.back), [*maps, way.source]
+    asked = replace(way, net=net, maps=maps)
+    found = iter(translated(image, asked, beside=others, overlap=overlap, batch=batch, progress=progress))
+    return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
+
+
+def check_beside(way: Way, names: Iterable[str]) -> None:
+    """UsageError for a contrast that the model does not see beside the image."""
+    known = way.data.beside
+    for name in names:
+        if not known:
+            raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")
+        if name not in known:
+            raise UsageError(f"model {way.model} sees no {name!r} beside the image{did_you_mean(name, known)}")
