@@ -15,7 +15,7 @@ from fabrica import io
 from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
 from fabrica.data.manifest import Manifest, Row
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms import chest
 from fabrica.recipe.schema import DataConfig
 from fabrica.training.batches import batch_at
 

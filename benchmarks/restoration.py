@@ -31,7 +31,7 @@ from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRResNet
 from fabrica.nets.unetpp import UNetPlusPlus
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms import chest
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 

@@ -31,7 +31,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from fabrica.phantoms.head import head
+from fabrica.phantoms import head
 
 FILES = int(os.environ.get("FABRICA_BENCH_FILES", "5200"))
 SLICES, SIZE, TIMES = 100, 256, 3

@@ -18,8 +18,7 @@ from fabrica.data.cache import build_cache
 from fabrica.data.sources import open_source
 from fabrica.data.standardise import fitted_to
 from fabrica.io.contact_sheet import image_grid, save_picture
-from fabrica.phantoms.chest import chest
-from fabrica.phantoms.head import head
+from fabrica.phantoms import chest, head
 from fabrica.report.pictures import SOFT, WIDE
 
 COLUMNS = 10

@@ -27,7 +27,7 @@ from fabrica import io
 from fabrica.data.manifest import Manifest, Row
 from fabrica.inference.files import apply
 from fabrica.io.contact_sheet import save_picture
-from fabrica.phantoms.head import head
+from fabrica.phantoms import head
 from fabrica.phantoms.head.anatomy import INDEX
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe

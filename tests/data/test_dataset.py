@@ -136,7 +136,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from fabrica.data.dataset import Dataset, batch_at\n"
+        "from fabrica.data.dataset import Dataset\n"
+        "from fabrica.training.batches import batch_at\n"
         "data = Dataset(Path(sys.argv[1]))\n"
         "for step in range(625): data.ids[int(batch_at(data, step, 64, seed=0)['index'][0])]\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

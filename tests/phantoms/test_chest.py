@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from fabrica.errors import UsageError
-from fabrica.phantoms import Chest
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms import Chest, chest
 from fabrica.phantoms.chest.anatomy import MU_TISSUE
 from fabrica.phantoms.chest.bodies import ellipsoid_chord, free_length, stack_chord
 from fabrica.phantoms.chest.chest import FINDINGS, LESIONS, ORGANS

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import fabrica
 from fabrica.errors import FabricaError, UsageError
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms import chest
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe, recipe_names
 from fabrica.recipe.schema import Recipe
