@@ -150,9 +150,10 @@ class Dataset:
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
         """The images at these positions of the endless stream, see `order`: "image" float32 (B, C, *S) in [-1, 1],
-        changed, and "index" int64 (B,)."""
+        changed, "index" int64 (B,) and, where images have one, "label" int64 (B,)."""
         indices = order(len(self), seed, positions)
-        return {"image": changed(self.read(indices), seed, positions, changes), "index": indices}
+        labels = {} if self.labels is None else {"label": self.labels[indices]}
+        return {"image": changed(self.read(indices), seed, positions, changes), "index": indices, **labels}
 
     def about(self, index: int) -> tuple[str, ...]:
         """What is known of an image, one value for each of ABOUT; () where nothing was asked."""
