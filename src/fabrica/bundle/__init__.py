@@ -27,13 +27,25 @@ from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.autoencoder import Decoder, Encoder
 from fabrica.nets.conventions import axes_reversed, later, negated
 from fabrica.nets.framing import OURS, Span
+from fabrica.recipe.found import Found
 from fabrica.recipe.load import typed
-from fabrica.recipe.schema import FITS, CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
+from fabrica.recipe.schema import FITS, CodecConfig, DataConfig, Recipe, SampleConfig, TrainConfig
 
 METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 SECTION = "fabrica"  # of metadata.json
 UNIT = (0.0, 1.0)
+SPACE = {"autoencoder": "the bundle's"}  # as Recipe.uses
+
+
+@dataclass(frozen=True)
+class Output:
+    """Of the images that are made: DICOM's letters, mm between pixel centres in array order, and the middle part of the
+    size that they really fill."""
+
+    modality: str = ""
+    spacing: list[float] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -52,7 +64,7 @@ class Section:
     autoencoder_patch: int = 1
     precision: str = "fp32"
     codec: CodecConfig = field(default_factory=CodecConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
+    output: Output = field(default_factory=Output)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 
@@ -60,6 +72,7 @@ class Opened(NamedTuple):
     """What is in a bundle. `hash` is the start of the SHA-256 of its weights."""
 
     recipe: Recipe
+    found: Found
     method: Method
     hash: str
 
@@ -84,10 +97,14 @@ def opened(folder: Path, warn: Callable[[str], None]) -> Opened:
             axes_reversed(each.net)
     span = OURS if own else (float(section.codec.low or 0), float(section.codec.high or 0))
     recipe = _recipe(section, nets[0], section.autoencoder_patch if coder else section.patch)
-    space = _autoencoder(coder, recipe, section, _scale(config, nets), span) if coder else None
-    method = _diffusion(denoiser, recipe, section, config, space, span) if denoiser else cast(Method, space)
+    found = _found(section, recipe)
+    space = _autoencoder(coder, recipe, found, section, _scale(config, nets), span) if coder else None
+    method = _diffusion(denoiser, recipe, found, section, config, space, span) if denoiser else space
+    assert method is not None  # one of the two networks is there, see `networks`
+    name = "diffusion" if denoiser else "autoencoder"
+    found = replace(found, method={"name": name, **asdict(method.config)}, uses=SPACE if denoiser and space else {})
     digest = hashlib.sha256(b"".join(each.digest for each in nets)).hexdigest()[:12]
-    return Opened(recipe, method, digest)
+    return Opened(recipe, found, method, digest)
 
 
 def _check(section: Section, dims: int, path: Path) -> None:
@@ -130,7 +147,7 @@ def _supposed(
         about=str(metadata.values.get("description", "")),
         size=size,
         codec=CodecConfig("window", span[0], span[1]),
-        output=OutputConfig(spacing=spacing),
+        output=Output(spacing=spacing),
         sample=SampleConfig(clip=noise_levels(config).clip)
         if isinstance(nets[-1].net, DiffusionModelUNet)
         else SampleConfig(),
@@ -175,7 +192,6 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _recipe(section: Section, images: Network, patch: int) -> Recipe:
-    recipe = Recipe(name=section.name, about=section.about or "From a MONAI bundle")
     seen, given = (images.arguments[name] for name in ("in_channels", "out_channels"))
     channels, left = divmod(int(seen), patch ** len(section.size))
     if seen != given or left:
@@ -183,10 +199,19 @@ def _recipe(section: Section, images: Network, patch: int) -> Recipe:
             f"{section.name} sees {seen} channels and gives {given}; only networks that see what they give can be "
             "opened, unconditional ones"
         )
-    recipe.data = DataConfig(size=section.size, channels=channels, fit=section.fit)
-    recipe.codec, recipe.output, recipe.sample = section.codec, section.output, section.sample
-    recipe.train.precision = section.precision
-    return recipe
+    return Recipe(
+        name=section.name,
+        about=section.about or "From a MONAI bundle",
+        data=DataConfig(size=section.size, channels=channels, fit=section.fit),
+        train=TrainConfig(precision=section.precision),
+        sample=section.sample,
+    )
+
+
+def _found(section: Section, recipe: Recipe) -> Found:
+    output = section.output
+    found = replace(Found.asked(recipe), codec=section.codec, modality=output.modality, spacing=output.spacing)
+    return replace(found, size=output.size or section.size)
 
 
 def _scale(config: Config, nets: list[Network]) -> float:
@@ -197,25 +222,32 @@ def _scale(config: Config, nets: list[Network]) -> float:
     return positive(config.plain("scale_factor"), config.path) if "scale_factor" in config else 1.0
 
 
-def _autoencoder(network: Network, recipe: Recipe, section: Section, scale: float, span: Span) -> Compressor:
+def _autoencoder(
+    network: Network, recipe: Recipe, found: Found, section: Section, scale: float, span: Span
+) -> Compressor:
     """The method around the network: built as any other, of narrow halves that then make room for the network's."""
     told, patch = network.arguments, section.autoencoder_patch
     levels, latents = len(told["channels"]), told["latent_channels"]
     narrow = {"channels": [8] * levels, "norm_groups": 8, "res_blocks": 1, "latent_channels": latents, "patch": patch}
-    recipe.method = {"name": "autoencoder", "adversarial": 0.0, "features": 0.0, **narrow}
-    method = cast(Autoencoder, build(recipe))
+    asked = {"name": "autoencoder", "adversarial": 0.0, "features": 0.0, **narrow}
+    method = cast(Autoencoder, build(recipe, replace(found, method=asked)))
     net: Any = network.net
     method.encoder = Encoder(net, patch, method.factor, None, span)
     method.decoder = Decoder(net, patch, None, span)
     method.encoder.std.fill_(1 / scale)
     attention = bool(told["with_encoder_nonlocal_attn"])
     method.config = replace(method.config, **_wide(told), attention=attention)
-    recipe.method = {"name": "autoencoder", **asdict(method.config)}
-    return cast(Compressor, method)
+    return method
 
 
 def _diffusion(
-    network: Network, recipe: Recipe, section: Section, config: Config, space: Compressor | None, span: Span
+    network: Network,
+    recipe: Recipe,
+    found: Found,
+    section: Section,
+    config: Config,
+    space: Compressor | None,
+    span: Span,
 ) -> Method:
     told, noise, net = network.arguments, noise_levels(config), cast(Any, network.net)
     shape = space.latent_shape if space else (recipe.data.channels, *section.size)
@@ -230,15 +262,13 @@ def _diffusion(
         raise UsageError(f"{config.path}: the denoiser takes multiples of {factor}; found size {list(shape[1:])}")
     negated(net) if noise.values["objective"] == "flow" else later(net, -1)
     narrow = {"channels": [8], "attention": [False], "head_channels": 8, "norm_groups": 8, "patch": section.patch}
-    recipe.method = {"name": "diffusion", **noise.values, **narrow}
-    recipe.uses = {"autoencoder": "the bundle's"} if space else {}
-    method = cast(Diffusion, build(recipe, space))
+    asked = {"name": "diffusion", **noise.values, **narrow}
+    method = cast(Diffusion, build(recipe, replace(found, method=asked, uses=SPACE if space else {}), space))
     method.denoiser = net
     heads = told["num_head_channels"]
     heads = heads if isinstance(heads, int) else heads[-1]
     method.config = replace(method.config, **_wide(told), attention=list(told["attention_levels"]), head_channels=heads)
-    recipe.method = {"name": "diffusion", **asdict(method.config)}
-    return cast(Method, method if space or span == OURS else Spread(method, span))
+    return method if space or span == OURS else Spread(method, span)
 
 
 def _wide(told: Mapping[str, Any]) -> dict[str, Any]:

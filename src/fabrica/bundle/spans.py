@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
-from fabrica.methods import Conditions, Turn
+from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.noise import Draw
 from fabrica.nets.framing import OURS, Span, moved
 from fabrica.recipe.schema import SampleConfig
 
 
-class Spread(nn.Module):
+class Spread(Synthesiser):
     """Diffusion on pixels whose images are values in a part of [-1, 1], for all that a model asks of a method."""
 
-    Config: ClassVar[type] = Diffusion.Config
-    edits: ClassVar[bool] = True
+    Config = Diffusion.Config
+    edits = True
 
     def __init__(self, method: Diffusion, span: Span) -> None:
         super().__init__()
         if not OURS[0] <= span[0] < span[1] <= OURS[1]:
             raise UsageError(f"images of diffusion on pixels are {list(span)}; expected [0, 1] or [-1, 1]")
         self.method, self.span = method, span
-        self.ships, self.choices = method.ships, method.choices
+        self.ships, self.choices, self.players = method.ships, method.choices, method.players
         self.denoiser, self.config, self.keep = method.denoiser, method.config, method.keep
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        return self.method.players
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")

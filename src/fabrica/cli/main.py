@@ -248,14 +248,15 @@ def train(
 
     with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
-    if chosen.data.a:
-        from fabrica.recipe.held_out import worth
+    from fabrica.methods import named
+    from fabrica.model.tasks import TASKS
+    from fabrica.recipe.found import found_in
+    from fabrica.recipe.held_out import worth
 
-        trained = load_recipe(folder / "recipe.yaml")
-        for said in filter(None, (worth(trained.held_out(direction)) for direction in ("a2b", "b2a"))):
-            print(said)
-    following = f"apply {folder} IN -o OUT" if chosen.data.a else f"sample {folder} -n 16 -o samples"
-    following = f"evaluate {folder} -o report" if chosen.method["name"] == "autoencoder" else following
+    _, found = found_in(folder)
+    for said in filter(None, (worth(known) for known in (found.held_out_b, found.held_out_a))):
+        print(said)
+    following = TASKS[named(found.method).task].next.format(folder=folder)
     print(f"{folder}: trained; see {folder / 'samples.png'}, next: fabrica {following}")
 
 

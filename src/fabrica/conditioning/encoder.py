@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fabrica.data.metadata import age as years
 from fabrica.errors import UsageError, unknown
 from fabrica.image import Image
+from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 from fabrica.text.tokenizer import PAD, Vocabulary, normalised, sentences, some_sentences
 
@@ -198,11 +199,15 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def condition_encoder(
-    recipe: Recipe, vocabulary: Vocabulary | None = None, seen: Iterable[int] = (), reader: Reader | None = None
+    recipe: Recipe,
+    found: Found,
+    vocabulary: Vocabulary | None = None,
+    seen: Iterable[int] = (),
+    reader: Reader | None = None,
 ) -> ConditionEncoder:
     """The one that says what this recipe's networks are told."""
-    data, text, words = recipe.data, recipe.text, vocabulary or Vocabulary()
-    categories = {"label": data.classes, **data.categories}
+    text, words = found.text, vocabulary or Vocabulary()
+    categories = {"label": found.classes, **found.categories}
     return ConditionEncoder(
-        tuple(data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader
+        tuple(recipe.data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader
     )

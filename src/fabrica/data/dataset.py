@@ -23,6 +23,7 @@ from fabrica.image import Float32
 
 SCALE = 32767  # [-1, 1] is stored as int16: a step of 1/32767, finer than 12-bit detectors
 ANY_SEED = 0xFFFF_FFFF_FFFF_FFFF  # negative ones too
+AVERAGED = 512  # images in the mean one
 FREE = "float16"  # latents know no such limits, and are stored as they are
 IMAGES, LABELS, MARKS, META = "images.i16", "labels.npy", "marks.npy", "meta.json"
 
@@ -239,3 +240,12 @@ def order(count: int, seed: int, positions: Int64) -> Int64:
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed & ANY_SEED, epoch]).permutation(count)
+
+
+def mean_image(train: Dataset) -> Float32:
+    """The mean of training images (of some of them, evenly spread), network values (C, *S)."""
+    chosen = np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int))
+    total = np.zeros(train.shape, dtype=np.float64)
+    for k in chosen:
+        total += train.read([int(k)])[0]
+    return (total / len(chosen)).astype(np.float32)

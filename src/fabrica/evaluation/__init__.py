@@ -53,24 +53,23 @@ def evaluate(
     `fabrica.evaluation.compression.evaluate`. Raises UsageError.
     """
     from fabrica.errors import UsageError
-    from fabrica.evaluation.compression import evaluate as compression
     from fabrica.evaluation.subject import opened
-    from fabrica.evaluation.synthesis import evaluate as synthesis
-    from fabrica.evaluation.translation import evaluate as translation
+    from fabrica.model.model import Model
+    from fabrica.model.tasks import TASKS, task_of
 
     model = opened(model, warn)
-    choices: dict[str, Any] = {"n": n, "split": split, "extractor": extractor, "seed": seed, "progress": progress}
-    translates, compresses = translation.translates(model), compression.compresses(model)
-    if (translates or compresses) and steps_curve:
-        task = "translates" if translates else "compresses"
-        raise UsageError(f"a model that {task} has no sampler steps; leave the steps curve (--curve) out")
-    if translates:
-        return translation.evaluate(model, against, out, versus=versus, **choices)
-    if versus is not None:
+    task = task_of(model.method) if isinstance(model, Model) else TASKS["synthesis"]  # images that are there already
+    own: dict[str, Any] = {"versus": versus, "steps_curve": steps_curve, "guidances": guidances}
+    evaluation = import_module(task.evaluation)
+    if versus is not None and "versus" not in evaluation.OPTIONS:
         raise UsageError("versus (--versus) compares two models that translate; judge other models one by one")
-    if compresses:
-        return compression.evaluate(model, against, out, **choices)
-    return synthesis.evaluate(model, against, out, steps_curve=steps_curve, guidances=guidances, **choices)
+    if steps_curve and "steps_curve" not in evaluation.OPTIONS:
+        raise UsageError(f"a model that {task.verb} has no sampler steps; leave the steps curve (--curve) out")
+    options = {name: own[name] for name in evaluation.OPTIONS}
+    report: Report = evaluation.evaluate(
+        model, against, out, n=n, split=split, extractor=extractor, seed=seed, progress=progress, **options
+    )
+    return report
 
 
 def __getattr__(name: str) -> Any:

@@ -68,7 +68,7 @@ def _masks(subject: Subject, split: str, kept: Int, tell: Progress) -> list[Give
     from fabrica.recipe.codecs import codec_of
 
     assert subject.model is not None  # nothing else is told masks
-    codec = codec_of(subject.model.recipe.codec_mask)
+    codec = codec_of(subject.model.found.codec_mask)
     found = build_masks(subject.config, codec, split, lambda done, total: tell(f"caching {split} masks", done, total))
     masks: list[Given] = []
     for k in kept:

@@ -128,21 +128,20 @@ def opened(model: Model | Path | str, warn: Callable[[str], None] | None = None)
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:
-    from fabrica.methods import Synthesiser
     from fabrica.recipe.folder import ALARMS
 
     recipe = model.recipe
     if not (against or recipe.data.source):  # a bundle's
         raise UsageError(f"{model.folder} does not say what it was trained on; name the real ones: --against MANIFEST")
-    config = replace(recipe.data, source=str(against) if against else recipe.data.source, size=list(model.size))
+    config = replace(model.data, source=str(against) if against else recipe.data.source, size=list(model.size))
     size = " × ".join(str(side) for side in config.size)
     facts = [
         ("about", recipe.about),
-        ("method", str(recipe.method.get("name", ""))),
+        ("method", model.method_name),
         ("images", f"{config.channels} channel{'s' * (config.channels > 1)}, {size}"),
         ("trained on", recipe.data.source),
-        ("told about each image", described(recipe) or "nothing"),
-        ("sampling", _sampling(model) if isinstance(model.method, Synthesiser) else ""),
+        ("told about each image", described(recipe, model.found) or "nothing"),
+        ("sampling", model.sampling),
         ("weights", model.hash),
     ]
     return Subject(
@@ -157,17 +156,6 @@ def _of_model(model: Model, against: str | Path | None) -> Subject:
         model=model,
         log=read_log(model.folder / "log.csv"),
     )
-
-
-def _sampling(model: Model) -> str:
-    """How images are made, by default: of the recipe's values those that mean something to the method."""
-    settings, choices = model.recipe.sample, model.choices
-    said = f"{settings.sampler}, {settings.steps} steps" if "steps" in choices else "one pass"
-    if "guidance" in choices and model.recipe.data.condition:
-        said += f", guidance {settings.guidance:g}"
-    if "truncation" in choices and settings.truncation:
-        said += f", latents within {settings.truncation:g} SD (truncation)"
-    return said
 
 
 def alarms(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor, nn
 
-from fabrica.bundle import METADATA, SECTION, Section, found
+from fabrica.bundle import METADATA, SECTION, Output, Section, found
 from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
 from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
@@ -25,6 +25,7 @@ from fabrica.methods.autoencoder import Autoencoder
 from fabrica.methods.diffusion import Diffusion
 from fabrica.model.model import Model
 from fabrica.nets.conventions import later, negated, rescaled
+from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 
 
@@ -42,14 +43,16 @@ def write(model: Model, folder: Path) -> None:
     if found(model.folder):
         raise UsageError(f"{model.folder} is a bundle already; copy it")
     if not isinstance(method, Diffusion | Autoencoder):
-        raise UsageError(f"{model.name} is a {model.recipe.method['name']}; bundles are for diffusion and autoencoders")
+        raise UsageError(f"{model.name} is a {model.method_name}; bundles are for diffusion and autoencoders")
     if model.codec.kind == "label":
         raise UsageError(f"{model.name} makes label maps, and a bundle's images are grey values; none can be one yet")
     space = method.space if isinstance(method, Diffusion) else method
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None
     scheduler = _scheduler(method, model.recipe.sample.clip) if isinstance(method, Diffusion) else None
-    section = _section(model.recipe, cast(Autoencoder | None, space), method.config.patch if denoiser else 1)
+    section = _section(
+        model.recipe, model.found, cast(Autoencoder | None, space), method.config.patch if denoiser else 1
+    )
     networks = {
         "autoencoder": coder.arguments if coder else None,
         "denoiser": denoiser.arguments if denoiser else None,
@@ -70,7 +73,7 @@ def write(model: Model, folder: Path) -> None:
             _put(folder / "models" / name, stream.getvalue())
 
 
-def _section(recipe: Recipe, space: Autoencoder | None, patch: int) -> Section:
+def _section(recipe: Recipe, found: Found, space: Autoencoder | None, patch: int) -> Section:
     return Section(
         name=recipe.name,
         about=recipe.about,
@@ -79,8 +82,8 @@ def _section(recipe: Recipe, space: Autoencoder | None, patch: int) -> Section:
         patch=patch,
         autoencoder_patch=space.config.patch if space else 1,
         precision=recipe.train.precision,
-        codec=recipe.codec,
-        output=recipe.output,
+        codec=found.codec,
+        output=Output(found.modality, list(found.spacing), list(found.size)),
         sample=recipe.sample,
     )
 

@@ -13,7 +13,7 @@ import torch
 from fabrica import __version__
 from fabrica.bundle import Section
 from fabrica.image import Float64
-from fabrica.model.card import COMPRESSED, SYNTHETIC
+from fabrica.model import compression, synthesis
 from fabrica.nets.patches import patterns
 from fabrica.recipe.schema import CodecConfig
 
@@ -254,4 +254,4 @@ Its networks are plain ones of MONAI, verified by
 Authors, copyright and licence are not stated: they belong to whoever trained the model, and the data may bind them.
 Fill them in before you share the bundle.
 
-{SYNTHETIC if draws else COMPRESSED}"""
+{synthesis.WARNING if draws else compression.WARNING}"""

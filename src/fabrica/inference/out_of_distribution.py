@@ -20,7 +20,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import learned
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
-from fabrica.recipe.schema import SeenConfig
+from fabrica.recipe.found import Fingerprint
 
 Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -128,7 +128,7 @@ def _apart(look: Look, image: Image, way: Way) -> list[str]:
     return reasons
 
 
-def doubt(answers: Iterable[tuple[Float32, Float32]], target: Codec) -> float:
+def uncertainty_in_body(answers: Iterable[tuple[Float32, Float32]], target: Codec) -> float:
     """The mean uncertainty in the body, in network values, of (result, uncertainty) pairs, each (C, *S) in them."""
     total, count = 0.0, 0
     for made, spread in answers:
@@ -149,7 +149,7 @@ def _planes(image: Image, way: Way) -> Iterator[Float32]:
     yield from (way.source.scaled(volume[:, k], limits) for k in slices)
 
 
-def _distance(quantiles: Float64, known: SeenConfig) -> float:
+def _distance(quantiles: Float64, known: Fingerprint) -> float:
     """How many standard deviations these quantiles lie from the mean, whatever the direction."""
     gap = quantiles - np.array(known.quantiles)
     return float(np.sqrt(gap @ np.linalg.solve(np.array(known.covariance), gap) / len(gap)))

@@ -11,7 +11,7 @@ from typing import Any
 from fabrica import __version__, io
 from fabrica.codec import Codec
 from fabrica.image import Float32, Image
-from fabrica.inference.out_of_distribution import doubt
+from fabrica.inference.out_of_distribution import uncertainty_in_body
 from fabrica.inference.refusal import cautions
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Applied, Translates
@@ -62,7 +62,7 @@ def write_result(
     if found.uncertainty is not None:
         doubted, half = _doubt(found.result, found.uncertainty, way.target)
         outcome.uncertainty = doubted * half
-        outcome.uncertain = bool(way.seen.doubt) and doubted > BEYOND * way.seen.doubt
+        outcome.uncertain = bool(way.seen.uncertainty) and doubted > BEYOND * way.seen.uncertainty
         outcome.uncertainty_map = f"{name}-uncertainty.nii.gz"
         _write_map(found.uncertainty, target.parent / outcome.uncertainty_map, f"{way.name}, uncertainty", made_by)
     if found.round_trip is not None:
@@ -79,7 +79,9 @@ def _doubt(result: Image, uncertainty: Image, target: Codec) -> tuple[float, flo
     low, high = target.span
     half = (high - low) / 2
     pairs = zip(_slices(result.data), _slices(uncertainty.data), strict=True)
-    return doubt(((target.scaled(made, (low, high)), spread / half) for made, spread in pairs), target), half
+    return uncertainty_in_body(
+        ((target.scaled(made, (low, high)), spread / half) for made, spread in pairs), target
+    ), half
 
 
 def _slices(data: Float32) -> list[Float32]:

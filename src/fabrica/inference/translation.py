@@ -21,7 +21,8 @@ from fabrica.geometry import as_seen, faced, resample, turn, upright
 from fabrica.image import Float32, Image, name
 from fabrica.inference.tiling import Net, whole, windowed
 from fabrica.progress import Count
-from fabrica.recipe.schema import DataConfig, FoundConfig, SeenConfig
+from fabrica.recipe.found import Fingerprint, HeldOutError
+from fabrica.recipe.schema import DataConfig
 
 MOVED = 2  # voxels
 BRIGHTER = 0.03
@@ -55,7 +56,7 @@ class Way:
     source: Codec
     target: Codec
     data: DataConfig
-    seen: SeenConfig
+    seen: Fingerprint
     modality: str
     maps: Sequence[Codec] = ()
     restores: bool = False
@@ -63,7 +64,7 @@ class Way:
     beside: Sequence[Codec] = ()
     model: str = ""
     direction: str = "a2b"
-    held_out: FoundConfig = field(default_factory=FoundConfig)
+    held_out: HeldOutError = field(default_factory=HeldOutError)
     back: Net | None = None
 
     @property

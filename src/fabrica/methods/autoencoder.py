@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Compressor, Turn
 from fabrica.nets import losses, slabs
 from fabrica.nets.autoencoder import halves
 from fabrica.nets.framing import inner
@@ -27,7 +26,7 @@ from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.translators import PatchCritic
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Compressor):
     """Networks see images (B, C, *S) in [-1, 1], S = H, W or D, H, W; latents are (B, L, *s), s = S / factor."""
 
     @dataclass
@@ -49,11 +48,12 @@ class Autoencoder(nn.Module):
         critic_width: int = 64
         pretrain: int = 1000  # steps before the critic begins
 
-    ships: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
-    keep: ClassVar[str] = "loss"
-    shows: ClassVar[tuple[str, ...]] = ("l1", "kl")
-    files: ClassVar[tuple[str, ...]] = ("network",)
-    step: int = 0
+    ships = ("encoder", "decoder")
+    validated = True
+    keep = "loss"
+    logged = ("l1", "kl")
+    files = ("network",)
+    config: Config
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, *S) of the images in [-1, 1]; classes must be 0."""
@@ -71,7 +71,7 @@ class Autoencoder(nn.Module):
             config.shortcut,
         )
         self.factor = self.encoder.factor
-        self.players: dict[str, tuple[str, ...]] = {"autoencoder": ("encoder", "decoder")}
+        self.players = {"autoencoder": ("encoder", "decoder")}
         if config.adversarial:
             refuse_small("autoencoder", shape)
             self.critic: nn.Module = PatchCritic(shape[0], config.critic_width, dims=len(shape) - 1)

@@ -6,9 +6,8 @@ with identity=false. The paper trains one image at a time by Adam, learning rate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +15,14 @@ from torch.nn.functional import cross_entropy, normalize
 
 from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_volumes
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Translator, Turn
 from fabrica.nets.translators import PatchCritic, ResNetGenerator
 
 TEMPERATURE = 0.07
 FEATURES = 256  # that a patch is described by
 
 
-class CUT(nn.Module):
+class CUT(Translator):
     """Networks see a (B, C, H, W) and b (B, C2, H, W) in [-1, 1]; no image of a belongs to one of b."""
 
     @dataclass
@@ -36,12 +35,13 @@ class CUT(nn.Module):
         residual: bool = False  # a is corrected, not drawn anew: for sides that look alike, such as two scanners
         patches: int = 256  # places contrasted with one another in each image and layer
 
-    directions: ClassVar[tuple[str, ...]] = ("a2b",)
-    pairs: ClassVar[bool] = False
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator", "projection")}
-    keep: ClassVar[str] = "frd"
-    shows: ClassVar[tuple[str, ...]] = ("nce",)
+    directions = ("a2b",)
+    pairs = False
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"critic": ("critic",), "generator": ("generator", "projection")}
+    keep = "frd"
+    logged = ("nce",)
+    config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""

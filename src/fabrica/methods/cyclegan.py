@@ -7,9 +7,8 @@ linearly in the other: see the recipes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,11 @@ from torch.nn.functional import l1_loss
 
 from fabrica.adversarial.losses import History, accuracy, frozen, least_squares, refuse_volumes
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Translator, Turn
 from fabrica.nets.translators import PatchCritic, ResNetGenerator
 
 
-class CycleGAN(nn.Module):
+class CycleGAN(Translator):
     """Networks see a (B, C, H, W) and b (B, C2, H, W) in [-1, 1]; no image of a belongs to one of b."""
 
     @dataclass
@@ -33,15 +32,16 @@ class CycleGAN(nn.Module):
         identity: float = 0.5  # of lambda (section 5.2, photos from paintings); 0: no identity loss
         history: int = 50  # translated images kept for the critics (section 4); 0: none
 
-    directions: ClassVar[tuple[str, ...]] = ("a2b", "b2a")
-    pairs: ClassVar[bool] = False
-    ships: ClassVar[tuple[str, ...]] = ("a2b", "b2a")
-    players: ClassVar[dict[str, tuple[str, ...]]] = {
+    directions = ("a2b", "b2a")
+    pairs = False
+    ships = ("a2b", "b2a")
+    players: Mapping[str, tuple[str, ...]] = {
         "generator": ("a2b", "b2a"),
         "critic": ("critic_a", "critic_b"),
     }
-    keep: ClassVar[str] = "frd"
-    shows: ClassVar[tuple[str, ...]] = ("cycle",)
+    keep = "frd"
+    logged = ("cycle",)
+    config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""

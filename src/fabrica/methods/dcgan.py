@@ -6,9 +6,8 @@ Radford, Metz, Chintala: Unsupervised representation learning with deep convolut
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,13 @@ from fabrica.adversarial.losses import (
     truncated,
 )
 from fabrica.errors import UsageError
-from fabrica.methods import Conditions, Turn
+from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.recipe.schema import SampleConfig
 
 
-class DCGAN(nn.Module):
+class DCGAN(Synthesiser):
     """Networks see images (B, C, side, side) in [-1, 1]."""
 
     @dataclass
@@ -39,11 +38,12 @@ class DCGAN(nn.Module):
         smoothing: float = 0.0  # real images are called real with 1 - smoothing (Salimans et al. 2016)
         norm: str = "batch"  # of the critic: batch, or spectral (Miyato et al. 2018)
 
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
-    keep: ClassVar[str] = "frd"
-    choices: ClassVar[tuple[str, ...]] = ("truncation",)
-    least_batch: ClassVar[int] = 2  # batch norm
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep = "frd"
+    choices = ("truncation",)
+    least_batch = 2  # batch norm
+    config: Config
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""

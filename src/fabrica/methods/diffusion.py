@@ -1,6 +1,6 @@
-"""Denoising diffusion: learn to undo noise of every strength, then start from noise alone.
+"""Denoiser diffusion: learn to undo noise of every strength, then start from noise alone.
 
-Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
+Ho, Jain, Abbeel: Denoiser Diffusion Probabilistic Models (2020), with the later choices as options:
 v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
 classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, told of each image by cross-attention
 (Rombach et al. 2022), and of a mask where it is (SPADE, Park et al. 2019). The mathematics stands in fabrica.diffusion.
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Conditions, Turn
+from fabrica.methods import Compressor, Conditions, Denoiser, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.alignment import Alignment, contrastive
 from fabrica.nets.conditions import Category, Condition, ConditionEmbedding, Mask, dropped, known, unknown
@@ -26,7 +25,7 @@ from fabrica.nets.patches import folded, unfolded
 from fabrica.recipe.schema import SampleConfig
 
 
-class Diffusion(nn.Module):
+class Diffusion(Denoiser):
     """Networks see x_t (B, C, *S), whose variance is about one, and t as a number from 0 to 1000. With a space, x_0 are
     its latents, and samples are decoded."""
 
@@ -54,12 +53,14 @@ class Diffusion(nn.Module):
         mask_width: int = 64  # of the layers that see a mask, where one is told
         align: float = 0.1  # weight of finding whose words are whose in a batch; by it text is understood far sooner
 
-    keep: ClassVar[str] = "loss"
-    shows: ClassVar[tuple[str, ...]] = ("apart",)
-    choices: ClassVar[tuple[str, ...]] = ("steps", "sampler", "guidance", "rescale")
-    latent: ClassVar[bool] = True
-    conditional: ClassVar[bool] = True
-    edits: ClassVar[bool] = True
+    validated = True
+    keep = "loss"
+    logged = ("apart",)
+    choices = ("steps", "sampler", "guidance", "rescale")
+    latent = True
+    conditional = True
+    edits = True
+    config: Config
 
     def __init__(
         self,

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabrica import diffusion
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Conditions, Denoising, Teacher, Turn
+from fabrica.methods import Compressor, Conditions, Denoiser, Synthesiser, Teacher, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.conditions import Condition, dropped, unknown
 from fabrica.recipe.schema import SampleConfig
 
 
-class Distill(nn.Module):
+class Distill(Synthesiser):
     """The student's network is its teacher's: it sees x_t (B, C, *S), and t + k as a number from 0 to 1000 (k + 1),
     where k says how far it steps: 0 for the shortest steps, which the teacher's weights know best."""
 
@@ -40,11 +40,13 @@ class Distill(nn.Module):
         clip: bool | None = None
         student: dict[str, Any] = field(default_factory=dict)  # the network: the teacher's recipe.method
 
-    keep: ClassVar[str] = "loss"
-    choices: ClassVar[tuple[str, ...]] = ("steps",)
-    latent: ClassVar[bool] = True
-    conditional: ClassVar[bool] = True
-    learner: ClassVar[bool] = True
+    validated = True
+    keep = "loss"
+    choices = ("steps",)
+    latent = True
+    conditional = True
+    learner = True
+    config: Config
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Distill(nn.Module):
         told: Mapping[str, Condition] | None = None,
         space: Compressor | None = None,
         *,
-        student: Denoising,
+        student: Denoiser,
         teacher: Teacher | None = None,
     ) -> None:
         """student: a fresh network for images of this shape, of which this is told, or for latents of the space;
@@ -63,7 +65,7 @@ class Distill(nn.Module):
         _check(config)
         self.config, self.student, self.ask = config, student, teacher.ask if teacher else None
         if teacher:
-            cast(nn.Module, student).load_state_dict(dict(teacher.weights), strict=False)  # all but the space's
+            student.load_state_dict(dict(teacher.weights), strict=False)  # all but the space's
         self.ships = tuple(f"student.{name}" for name in student.ships)
         self.players = {"student": self.ships}
         self.times = diffusion.times(student.schedule, config.teacher_steps, config.spacing or "log-snr")

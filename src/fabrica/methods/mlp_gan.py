@@ -6,10 +6,9 @@ Goodfellow et al.: Generative adversarial nets (2014), with the widths, leaky Re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +23,12 @@ from fabrica.adversarial.losses import (
     square_side,
     truncated,
 )
-from fabrica.methods import Conditions, Turn
+from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw
 from fabrica.recipe.schema import SampleConfig
 
 
-class MLPGAN(nn.Module):
+class MLPGAN(Synthesiser):
     """Networks see images (B, C, side, side) in [-1, 1] as one long vector."""
 
     @dataclass
@@ -38,10 +37,11 @@ class MLPGAN(nn.Module):
         dropout: float = 0.3  # of the critic
         smoothing: float = 0.0  # real images are called real with 1 - smoothing (Salimans et al. 2016)
 
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
-    keep: ClassVar[str] = "frd"
-    choices: ClassVar[tuple[str, ...]] = ("truncation",)
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep = "frd"
+    choices = ("truncation",)
+    config: Config
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""

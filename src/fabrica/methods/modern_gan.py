@@ -8,10 +8,9 @@ learned several times as far: see docs/synthesis.md. Differentiable augmentation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from torch.nn.functional import leaky_relu
 from fabrica.adversarial.diffaugment import KINDS, augmented
 from fabrica.adversarial.losses import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
 from fabrica.errors import UsageError, unknown
-from fabrica.methods import Conditions, Turn
+from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets import dcgan
 from fabrica.nets.convolutions import Doubling
@@ -30,7 +29,7 @@ TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
 SLOPE = 0.2
 
 
-class ModernGAN(nn.Module):
+class ModernGAN(Synthesiser):
     """Networks see images (B, C, side, side) in [-1, 1]."""
 
     @dataclass
@@ -44,11 +43,12 @@ class ModernGAN(nn.Module):
         lazy: int = 2  # penalties in one step of so many, at random, and that much stronger (Karras et al. 2020)
         augment: list[str] = field(default_factory=list)  # what the critic sees: see fabrica.adversarial.diffaugment
 
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
-    keep: ClassVar[str] = "frd"
-    choices: ClassVar[tuple[str, ...]] = ("truncation",)
-    least_batch: ClassVar[int] = 2  # batch norm
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep = "frd"
+    choices = ("truncation",)
+    least_batch = 2  # batch norm
+    config: Config
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes: how many labels, 0 for unconditional."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
 from fabrica.errors import UsageError, unknown
-from fabrica.methods import Turn
+from fabrica.methods import Translator, Turn
 from fabrica.nets.registration import Registration, roughness, warped
 from fabrica.nets.translators import PatchCritic, ResidualUNet, UNetGenerator
 from fabrica.nets.unetpp import UNetPlusPlus
@@ -26,7 +25,7 @@ NETWORKS = ("unet", "residual", "unet++")
 OUTSIDE = 0.1  # weight of voxels outside the body: air must stay air, and is easy
 
 
-class Pix2Pix(nn.Module):
+class Pix2Pix(Translator):
     """Networks see a (B, C, *S) and b (B, C2, *S) in [-1, 1], S = H, W or D, H, W; b stands where a does."""
 
     @dataclass
@@ -42,11 +41,13 @@ class Pix2Pix(nn.Module):
         masked: bool = False  # L1 counts inside the body, and a tenth outside
         registration: float = 0.0  # weight of the smoothness of displacements; 0: pairs are trusted to the voxel
 
-    directions: ClassVar[tuple[str, ...]] = ("a2b",)
-    pairs: ClassVar[bool] = True
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    keep: ClassVar[str] = "loss"
-    shows: ClassVar[tuple[str, ...]] = ("l1",)
+    directions = ("a2b",)
+    pairs = True
+    ships = ("generator",)
+    validated = True
+    keep = "loss"
+    logged = ("l1",)
+    config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, *S) of the two sides."""
@@ -65,7 +66,7 @@ class Pix2Pix(nn.Module):
         # batch norm needs two values: of one image there is only one where the network has shrunk it to a voxel
         self.least_batch = 2 if max(a[1:]) <= _shrinks(config) else 1
         self.generator: nn.Module = _generator(config, a[0] + config.noise, b[0], dims)
-        self.players: dict[str, tuple[str, ...]] = {"generator": ("generator",)}
+        self.players = {"generator": ("generator",)}
         if config.registration:
             self.registrar: nn.Module = Registration(b[0], dims)
             self.players["generator"] = ("generator", "registrar")

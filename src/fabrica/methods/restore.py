@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch.nn.functional import avg_pool2d, pixel_unshuffle
 from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.codec import ABSENT
 from fabrica.errors import UsageError, unknown
-from fabrica.methods import Turn
+from fabrica.methods import Translator, Turn
 from fabrica.nets import losses
 from fabrica.nets.framing import middle_of
 from fabrica.nets.nafnet import NAFNet
@@ -49,7 +48,7 @@ TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, C, H, W) made an
 }
 
 
-class Restore(nn.Module):
+class Restore(Translator):
     """The network sees a (B, C, H, W), the worse image and what is beside it, and gives b, the better one; [-1, 1]."""
 
     @dataclass
@@ -67,13 +66,15 @@ class Restore(nn.Module):
         drop: float = 0.0  # the share of training images that each contrast beside is left out of
         critic_width: int = 64
 
-    directions: ClassVar[tuple[str, ...]] = ("a2b",)
-    pairs: ClassVar[bool] = True
-    ships: ClassVar[tuple[str, ...]] = ("network",)
-    local: ClassVar[bool] = True
-    mends: ClassVar[bool] = True
-    reach: float = 1.0
-    multimodal: ClassVar[bool] = True
+    directions = ("a2b",)
+    pairs = True
+    ships = ("network",)
+    local = True
+    mends = True
+    reaches = True
+    multimodal = True
+    validated = True
+    config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], beside: int = 0) -> None:
         """a, b: (C, H, W) of the two sides; beside: how many contrasts follow a, each with the channels of b."""
@@ -90,7 +91,7 @@ class Restore(nn.Module):
         self.keep = "last" if config.target == "self" else "loss"  # noisy pixels do not tell which weights are best
         self.config, self.contrasts, self.beside = config, beside, beside * b[0]
         self.network: nn.Module = _network(config, a[0] + self.beside, b[0], self.beside)
-        self.players: dict[str, tuple[str, ...]] = {"network": ("network",)}
+        self.players = {"network": ("network",)}
         if self.weights.get("critic"):
             refuse_small("restore", b)
             self.critic: nn.Module = PatchCritic(b[0], config.critic_width)

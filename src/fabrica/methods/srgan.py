@@ -7,9 +7,8 @@ or of the critic, which has seen nothing but radiology.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,14 @@ from torch.nn.functional import l1_loss
 
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss
 from fabrica.errors import UsageError
-from fabrica.methods import Turn
+from fabrica.methods import Translator, Turn
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.srresnet import SRCritic, SRResNet
 
 SMALLEST = 32  # pixels a side that the critic sees
 
 
-class SRGAN(nn.Module):
+class SRGAN(Translator):
     """Networks see a (B, C, H, W), pixels repeated `scale` times, and b (B, C, H, W), both in [-1, 1]."""
 
     @dataclass
@@ -39,17 +38,18 @@ class SRGAN(nn.Module):
         adversarial: float = 1e-3  # section 2.2
         network: str = ""  # TorchScript file, images (B, C, H, W) in [-1, 1] -> features; empty: those of the critic
 
-    directions: ClassVar[tuple[str, ...]] = ("a2b",)
-    pairs: ClassVar[bool] = True
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"generator": ("generator",), "critic": ("critic",)}
-    keep: ClassVar[str] = "loss"
-    shows: ClassVar[tuple[str, ...]] = ("l1", "features")
-    files: ClassVar[tuple[str, ...]] = ("network",)
-    step: int = 0
-    local: ClassVar[bool] = True
-    mends: ClassVar[bool] = True
-    reach: float = 1.0
+    directions = ("a2b",)
+    pairs = True
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"generator": ("generator",), "critic": ("critic",)}
+    validated = True
+    keep = "loss"
+    logged = ("l1", "features")
+    files = ("network",)
+    local = True
+    mends = True
+    reaches = True
+    config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         """a, b: (C, H, W) of the two sides."""

@@ -6,9 +6,8 @@ both players by Adam, learning rate 1e-4, betas 0 and 0.9: see the recipes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,13 @@ from fabrica.adversarial.losses import (
     wasserstein,
 )
 from fabrica.errors import UsageError
-from fabrica.methods import Conditions, Turn
+from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.recipe.schema import SampleConfig
 
 
-class WGANGP(nn.Module):
+class WGANGP(Synthesiser):
     """Networks see images (B, C, side, side) in [-1, 1]. A batch is shared among the critic's turns of a step."""
 
     @dataclass
@@ -39,10 +38,11 @@ class WGANGP(nn.Module):
         critic_turns: int = 5  # for each of the generator's
         penalty: float = 10.0  # lambda
 
-    ships: ClassVar[tuple[str, ...]] = ("generator",)
-    players: ClassVar[dict[str, tuple[str, ...]]] = {"critic": ("critic",), "generator": ("generator",)}
-    keep: ClassVar[str] = "frd"
-    choices: ClassVar[tuple[str, ...]] = ("truncation",)
+    ships = ("generator",)
+    players: Mapping[str, tuple[str, ...]] = {"critic": ("critic",), "generator": ("generator",)}
+    keep = "frd"
+    choices = ("truncation",)
+    config: Config
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, side, side) of the images; classes must be 0: this method takes no labels."""

@@ -9,6 +9,8 @@ So figures are not comparable with the FRD of other programs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fabrica.errors import UsageError
@@ -89,3 +91,11 @@ def standardised(features: Float64, centre: Float64, scale: Float64) -> Float64:
     """
     kept = scale > 0
     return np.clip((features[:, kept] - centre[kept]) / scale[kept], -CLIP, CLIP)
+
+
+def standard_features(real: Float32) -> tuple[Float64, Callable[[Float32], Float64]]:
+    """The features (N, F) of real images (N, C, *S), each of mean 0 and standard deviation 1, and what measures other
+    images on that scale."""
+    raw = radiomic_features(real)
+    scaling = standardiser(raw)
+    return standardised(raw, *scaling), lambda images: standardised(radiomic_features(images), *scaling)

@@ -10,22 +10,23 @@ from fabrica.data.standardise import standardise
 from fabrica.diffusion import Begin
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
-from fabrica.methods import Method
-from fabrica.recipe.schema import DataConfig, Recipe
+from fabrica.methods import Synthesiser
+from fabrica.recipe.schema import DataConfig
 
 STRENGTH = 0.6  # of a whole image: its layout remains, its detail is new
 
 
 def begin(
-    method: Method,
-    recipe: Recipe,
+    method: Synthesiser,
+    name: str,
+    data: DataConfig,
     codec: Codec,
     device: torch.device,
     start: Image | None,
     strength: float | None = None,
     redraw: Image | None = None,
 ) -> Begin | None:
-    """What the sampler of a trained method starts from; None without `start`.
+    """What the sampler of a trained method, called `name`, starts from; None without `start`.
 
     start      an image, brought to the size that the network sees as a training image is.
     strength   how much is drawn anew: above 0, where hardly anything changes, to 1, where nothing remains. None:
@@ -38,11 +39,8 @@ def begin(
         if strength is not None or redraw is not None:
             raise UsageError("a strength and a mask of where to draw are for an image to start from; give one (--from)")
         return None
-    if not getattr(method, "edits", False):
-        raise UsageError(
-            f"{recipe.method['name']} makes images of noise, and not of others; method diffusion does both"
-        )
-    data = recipe.data
+    if not method.edits:
+        raise UsageError(f"{name} makes images of noise, and not of others; method diffusion does both")
     if len(start.size) != len(data.size):
         raise UsageError(f"the image is {len(start.size)}-D, and the model draws {len(data.size)}-D ones")
     strength = strength if strength is not None else STRENGTH if redraw is None else 1.0

@@ -6,24 +6,23 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from fabrica import bundle
 from fabrica.conditioning.encoder import condition_encoder
 from fabrica.conditioning.vocabulary import load_words
 from fabrica.errors import FabricaError, UsageError
-from fabrica.methods import Compressor, build, networks
+from fabrica.methods import build, networks
+from fabrica.model.compression import CompressionModel
 from fabrica.model.model import Model
+from fabrica.model.tasks import task_of
 from fabrica.nets.device import default_device
 from fabrica.nets.folding import folded
-from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.folder import AUTOENCODER, READER, RECIPE, WEIGHTS, WORDS
-from fabrica.recipe.load import load_recipe
+from fabrica.recipe.found import found_in
 from fabrica.text.frozen_encoder import open_reader
 
 
@@ -42,47 +41,44 @@ def load(
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")
-    recipe = load_recipe(folder / RECIPE)
+    recipe, found = found_in(folder)
     chosen = torch.device(device) if device else default_device()
-    space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in recipe.uses else None
-    text, frozen = recipe.text, "text" in recipe.uses
-    reader = open_reader(folder / READER, text.context, chosen, text.width) if frozen else None
-    method = build(recipe, space.compressor if space else None)
+    space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in found.uses else None
+    frozen = "text" in found.uses
+    reader = open_reader(folder / READER, found.text.context, chosen, found.text_width) if frozen else None
+    method = build(recipe, found, space.method if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
         for name, network in zip(method.ships, networks(method, method.ships), strict=True):
             prefix = f"{name}."
             own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
             network.load_state_dict(own)
-            cast(nn.Module, method).set_submodule(name, folded(network))
+            method.set_submodule(name, folded(network))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
-    cast(nn.Module, method).to(chosen).eval().requires_grad_(False)
+    method.to(chosen).eval().requires_grad_(False)
     others = "".join(used.hash for used in (space, reader) if used)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + others.encode()).hexdigest()[:12]
-    codecs = codec_of(recipe.codec), codec_of(recipe.codec_b if recipe.data.b else recipe.codec)
-    beside = tuple(codec_of(codec) for _, codec in recipe.beside)
     learned = "text" in recipe.data.condition and not reader
-    told = (
-        condition_encoder(recipe, *load_words(folder / WORDS)) if learned else condition_encoder(recipe, reader=reader)
-    )
-    return Model(folder, recipe, *codecs, method, chosen, digest, beside, told)
+    vocabulary, seen = load_words(folder / WORDS) if learned else (None, frozenset[int]())
+    encoder = condition_encoder(recipe, found, vocabulary, seen, reader)
+    return task_of(method).model(folder, recipe, found, method, chosen, digest, encoder)
 
 
 def _of_bundle(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
-    recipe, method, digest = bundle.opened(folder, warn)
-    cast(nn.Module, method).to(device).eval().requires_grad_(False)
-    codec = codec_of(recipe.codec)
-    return Model(folder, recipe, codec, codec, method, device, digest, (), condition_encoder(recipe))
+    recipe, found, method, digest = bundle.opened(folder, warn)
+    method.to(device).eval().requires_grad_(False)
+    encoder = condition_encoder(recipe, found)
+    return task_of(method).model(folder, recipe, found, method, device, digest, encoder)
 
 
-def load_autoencoder(folder: str | Path, device: torch.device) -> Model:
+def load_autoencoder(folder: str | Path, device: torch.device) -> CompressionModel:
     """The autoencoder in a folder; UsageError for another model."""
     model = load(folder, device=device)
-    if not isinstance(model.method, Compressor):
+    if not isinstance(model, CompressionModel):
         raise UsageError(
-            f"uses.autoencoder: {folder} holds {model.name} ({model.recipe.method['name']}), no autoencoder; train "
+            f"uses.autoencoder: {folder} holds {model.name} ({model.method_name}), no autoencoder; train "
             "one, e.g. fabrica train autoencoder-chest"
         )
     return model

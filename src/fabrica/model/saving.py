@@ -1,4 +1,4 @@
-"""The model folder: weights.safetensors, recipe.yaml, README.md (model card). Nothing in it is executable."""
+"""The model folder: weights.safetensors, recipe.yaml, found.yaml, README.md (model card). Nothing in it is code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from fabrica.errors import FabricaError
 from fabrica.io.atomic import atomic
 from fabrica.methods import Method, networks
 from fabrica.model.card import card
-from fabrica.recipe.folder import CARD, RECIPE, WEIGHTS
+from fabrica.recipe.folder import CARD, FOUND, RECIPE, WEIGHTS
+from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 
 
-def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
-    """Write the method's shipped networks, the resolved recipe and the model card; each file atomically.
+def save_model(folder: Path, method: Method, recipe: Recipe, found: Found, *, kept: str) -> None:
+    """Write the method's shipped networks, recipe, what was found and the model card; each file atomically.
 
     kept   which weights these are, for the card: "average at step 500, held-out loss 0.0312".
     """
@@ -28,16 +29,17 @@ def save_model(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> No
     }
     try:
         recipe.save(folder / RECIPE)
+        found.save(folder / FOUND)
         with atomic(folder / WEIGHTS) as temporary:
             # one entry: several are written in any order, and the same weights should be the same file
             # not `save_file`, whose files nobody but their owner may read
             temporary.write_bytes(save(weights, metadata={"fabrica": f"{__version__}, {kept}"}))
-        save_card(folder, method, recipe, kept=kept)
+        save_card(folder, method, recipe, found, kept=kept)
     except (OSError, SafetensorError, FabricaError) as error:
         raise FabricaError(f"model not written to {folder}: {error}; the weights kept before are untouched") from error
 
 
-def save_card(folder: Path, method: Method, recipe: Recipe, *, kept: str) -> None:
+def save_card(folder: Path, method: Method, recipe: Recipe, found: Found, *, kept: str) -> None:
     """Write the model card alone."""
     with atomic(folder / CARD) as temporary:
-        temporary.write_text(card(recipe, method, kept), encoding="utf-8")
+        temporary.write_text(card(recipe, found, method, kept), encoding="utf-8")

@@ -14,7 +14,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(file)]
 
 
-WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.yaml", "README.md"
+WEIGHTS, RECIPE, FOUND, CARD = "weights.safetensors", "recipe.yaml", "found.yaml", "README.md"
 
 
 WORDS = "vocabulary.json"  # of a model that reads text

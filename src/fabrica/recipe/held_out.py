@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fabrica.recipe.schema import FoundConfig
+from fabrica.recipe.found import HeldOutError
 
 FEWEST = 6  # images or volumes: of fewer, an interval means little
 
 
-def worth(known: FoundConfig) -> str:
+def worth(known: HeldOutError) -> str:
     """The held-out error in a sentence, with what stands beside it; "" where nothing was measured."""
     if not known.measure:
         few = f"{known.images} images without pairs are too few to measure a held-out error"
@@ -28,7 +28,7 @@ def worth(known: FoundConfig) -> str:
     return f"{said}; better by {_figure(known.low, known.unit)} to {_figure(known.high, known.unit)}"
 
 
-def useless(known: FoundConfig) -> str:
+def useless(known: HeldOutError) -> str:
     """A sentence where held-out images were served as well without the model; "" elsewhere."""
     others = [
         (v, n) for v, n in ((known.nothing, _nothing(known)), (known.mean, "for the mean target")) if v is not None
@@ -47,11 +47,11 @@ def useless(known: FoundConfig) -> str:
     return ""
 
 
-def _nothing(known: FoundConfig) -> str:
+def _nothing(known: HeldOutError) -> str:
     return "with nothing done" if known.measure == "mae" else "untranslated"
 
 
-def _instead(known: FoundConfig, best: float) -> str:
+def _instead(known: HeldOutError, best: float) -> str:
     return "doing nothing" if best == known.nothing else "the mean target, the same for all"
 
 

@@ -31,7 +31,7 @@ SCALES = ("auto", "one", "two")
 KEEPS = ("auto", "loss", "frd", "kid", "last")
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataConfig:
     """What the network is trained on, and how an image becomes the network's size.
 
@@ -63,7 +63,7 @@ class DataConfig:
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
     depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
     scale      whether grey values of a and b mean the same: "one", and both sides have one codec; or "two". "auto" is
-               decided before training and saved: "one" for what restores, and for CT to CT in HU.
+               decided from the images: "one" for what restores, and for CT to CT in HU.
     """
 
     source: str = ""
@@ -99,14 +99,14 @@ class DataConfig:
 
     @property
     def one_scale(self) -> bool:
-        """Whether grey values of a and b mean the same. Models from before this was decided say "auto"."""
+        """Whether grey values of a and b mean the same, once that is decided."""
         return self.restores or self.scale == "one"
 
 
-@dataclass
+@dataclass(frozen=True)
 class CodecConfig:
-    """How values become [-1, 1]: see `fabrica.codec.Codec`. "auto" decides from the training images, once,
-    and the decision is saved with the model; so is `clip`, which is false for what restores."""
+    """How values become [-1, 1]: see `fabrica.codec.Codec`. "auto" decides from the training images; so is `clip`
+    decided, which is false for what restores."""
 
     kind: str = "auto"
     low: float | None = None
@@ -114,10 +114,10 @@ class CodecConfig:
     unit: str = "arbitrary"
     classes: int = 0
     default_limits: list[float] = field(default_factory=list)
-    clip: bool | None = None  # None: not decided; of a trained model, which is then an older one: true
+    clip: bool | None = None  # None: not decided
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainConfig:
     """The budget and the manners of the loop. `steps` and `minutes`: whichever ends first (0: no limit)."""
 
@@ -144,7 +144,7 @@ class TrainConfig:
     watch_every: int = 50  # steps between looks at the samples' diversity (GANs)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SampleConfig:
     """Defaults of `sample`, saved with the model. steps to clip: diffusion. truncation: GANs, see
     `fabrica.adversarial.losses.truncated`; 0: none."""
@@ -158,15 +158,15 @@ class SampleConfig:
     truncation: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class TextConfig:
     """How reports are read, where data.condition names text.
 
     tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
               report. layers, heads: of the transformer that reads them, which is trained with the rest.
     excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
-    width     of what a frozen encoder gives, which uses.text names: filled in. It has words, layers and heads of its
-              own, and `context` becomes its own where that is less.
+    With uses.text a frozen encoder reads them, which has words, layers and heads of its own; `context` is then no more
+    than its own.
     """
 
     tokens: int = 2048
@@ -174,75 +174,24 @@ class TextConfig:
     layers: int = 3
     heads: int = 3
     excerpts: float = 0.5
-    width: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class OutputConfig:
-    """What written images say of themselves: those made, or side b. Filled from the training images, saved with the
-    model.
+    """What written images say of themselves: those made, or side b. What is left empty is as in the training images.
 
     modality   DICOM's letters: DX, CR, CT, MR, PT, OT.
-    spacing    mm between pixel centres in array order, (H, W) or (D, H, W); empty: not known.
-    size       the middle part of data.size that images really fill; the padding around it is cut off again.
+    spacing    mm between pixel centres in array order, (H, W) or (D, H, W).
     """
 
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
-    size: list[int] = field(default_factory=list)
 
 
-@dataclass
-class SeenConfig:
-    """What a translator's training images of one side had in common, so that unlike ones are recognised. Filled in
-    training, saved with the model.
-
-    modality   DICOM's letters; spacing mm between pixel centres in array order, median; empty: not known.
-    extent     smallest and largest field of view in mm (the longer side of a slice); empty: not known.
-    quantiles  of network values in the body, the mean over images, their `covariance`, and `distance`: the largest
-               distance (Mahalanobis) of one image's quantiles from the mean.
-    bounds     of few images: lowest and highest of each measure of `fabrica.inference.out_of_distribution.Look`.
-    doubt      mean uncertainty in the body that held-out images had at most, in network values; 0: not measured.
-    """
-
-    modality: str = ""
-    spacing: list[float] = field(default_factory=list)
-    extent: list[float] = field(default_factory=list)
-    quantiles: list[float] = field(default_factory=list)
-    covariance: list[list[float]] = field(default_factory=list)
-    distance: float = 0.0
-    bounds: list[list[float]] = field(default_factory=list)
-    doubt: float = 0.0
-
-
-@dataclass
-class FoundConfig:
-    """How good a translator was found to be on held-out images at the end of its training, and beside it what needs no
-    model. Filled in by training, saved with the model.
-
-    measure    "mae": mean absolute error inside the body, in `unit` ("%": of the range of values); "frd": Fréchet
-               distance of radiomic features between sets, where there are no pairs; "": not measured.
-    error      of the results; nothing: of the source as it is, None where its values mean something else; mean: of the
-               mean training image, None for sets.
-    images, cases   how many were judged: images of the network's size, and volumes or pictures that these are of.
-    low, high  95 % interval of how much lower `error` is than the lower of the other two, over the cases; None for
-               sets, and where there are fewer than two cases.
-    """
-
-    measure: str = ""
-    unit: str = ""
-    error: float = 0.0
-    nothing: float | None = None
-    mean: float | None = None
-    images: int = 0
-    cases: int = 0
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass
+@dataclass(frozen=True)
 class Recipe:
-    """A whole run. `method` holds the method's name and its own values (see the Config of its class).
+    """What a run is asked; what it finds stands beside it (`fabrica.recipe.found`). `method` holds the method's name
+    and its own values (see the Config of its class).
 
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
            works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
@@ -268,25 +217,6 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    seen_a: SeenConfig = field(default_factory=SeenConfig)
-    seen_b: SeenConfig = field(default_factory=SeenConfig)
-    found_a: FoundConfig = field(default_factory=FoundConfig)  # of results on side a, for what goes both ways
-    found_b: FoundConfig = field(default_factory=FoundConfig)
-
-    @property
-    def beside(self) -> list[tuple[str, CodecConfig]]:
-        """The contrasts beside a, each with its codec."""
-        codecs = self.codecs_beside or [CodecConfig() for _ in self.data.beside]
-        return list(zip(self.data.beside, codecs, strict=True))
-
-    def held_out(self, direction: str) -> FoundConfig:
-        """How good a translator was found to be."""
-        return self.found_b if direction == "a2b" else self.found_a
-
-    @property
-    def made_size(self) -> list[int]:
-        """Spatial size of the images that the model makes: data.size without the padding around them."""
-        return self.output.size or self.data.size
 
     def save(self, path: Path) -> None:
         """Write every value, defaults included, as YAML."""

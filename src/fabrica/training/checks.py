@@ -21,7 +21,7 @@ def check(recipe: Recipe, method: Method, processes: int) -> None:
             f"data.batch {recipe.data.batch} cannot be shared by {processes} processes "
             f"with train.accumulate {config.accumulate}"
         )
-    least = getattr(method, "least_batch", 1)
+    least = method.least_batch
     if share < least:
         raise UsageError(
             f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
@@ -41,7 +41,7 @@ def check_scale(recipe: Recipe, method: Method) -> None:
 
 def check_files(method: Method) -> None:
     """UsageError for a file that the method is to learn with and that is not there."""
-    for key in getattr(method, "files", ()):
+    for key in method.files:
         path = getattr(method.config, key)
         if path and not Path(path).is_file():
             raise UsageError(

@@ -22,7 +22,7 @@ from fabrica.inference.out_of_distribution import (
     _quantiles,
     _some,
 )
-from fabrica.recipe.schema import SeenConfig
+from fabrica.recipe.found import Fingerprint
 
 FEWEST = 32  # images or volumes, to know by them alone how grey values spread
 
@@ -41,9 +41,9 @@ NEAREST, FARTHEST = 1.5, 3.0  # `distance`, of few images
 FAINTER = 3.0  # times less or more contrast than in training
 
 
-def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
+def fingerprint(data: Dataset, heldout: Dataset, codec: Codec) -> Fingerprint:
     """What the training images of one side have in common; held-out ones say how far others may lie from them."""
-    found = SeenConfig(data.modality, list(data.spacing), list(data.meta.extent))
+    found = Fingerprint(data.modality, list(data.spacing), list(data.meta.extent))
     if codec.kind == "label":
         return found
     cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in _some(data)])
@@ -52,10 +52,12 @@ def seen(data: Dataset, heldout: Dataset, codec: Codec) -> SeenConfig:
         return _of_few(found, each, others, cases, [_look(images.read([int(k)])[0], codec)
                                                     for images in (data, heldout) for k in _some(images)])  # fmt: skip
     covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
-    found.quantiles = [float(f"{q:.6g}") for q in each.mean(0)]
-    found.covariance = [[float(f"{v:.6g}") for v in row] for row in covariance]
-    found.distance = round(max(_distance(one, found) for one in (*each, *others)), 3)
-    return found
+    found = replace(
+        found,
+        quantiles=[float(f"{q:.6g}") for q in each.mean(0)],
+        covariance=[[float(f"{v:.6g}") for v in row] for row in covariance],
+    )
+    return replace(found, distance=round(max(_distance(one, found) for one in (*each, *others)), 3))
 
 
 def _each(data: Dataset, codec: Codec) -> Float64:
@@ -63,12 +65,12 @@ def _each(data: Dataset, codec: Codec) -> Float64:
     return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in _some(data)])
 
 
-def _of_few(found: SeenConfig, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> SeenConfig:
+def _of_few(found: Fingerprint, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> Fingerprint:
     """Quantiles (N, 9) of `cases` (N,), what is usual mixed in. How far others may lie is asked of each case in turn,
     by the rest; of held-out images too."""
     names = np.unique(cases)
 
-    def learnt(kept: Bools) -> SeenConfig:
+    def learnt(kept: Bools) -> Fingerprint:
         mean, covariance = _usual(each[kept], len(np.unique(cases[kept])))
         return replace(found, quantiles=mean.tolist(), covariance=covariance.tolist())
 

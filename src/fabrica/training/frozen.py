@@ -5,28 +5,30 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from fabrica import bundle
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.methods import autoencoder as method
+from fabrica.model.compression import CompressionModel
 from fabrica.model.loading import load_autoencoder
-from fabrica.model.model import Model
 from fabrica.nets import autoencoder, slabs
 from fabrica.nets.device import default_device
-from fabrica.recipe.folder import AUTOENCODER, CARD, READER, RECIPE, WEIGHTS
+from fabrica.recipe.folder import AUTOENCODER, CARD, FOUND, READER, RECIPE, WEIGHTS
+from fabrica.recipe.found import Found
 from fabrica.recipe.schema import CodecConfig, Recipe
 from fabrica.text.frozen_encoder import CONFIG, Reader, open_reader
 
 
-def open_space(recipe: Recipe, folder: Path) -> Model:
-    """The autoencoder that a recipe names; of a run that goes on in `folder`, the copy there. Fills in recipe.codec,
-    which is the autoencoder's.
+def open_space(recipe: Recipe, found: Found, folder: Path) -> tuple[CompressionModel, Found]:
+    """The autoencoder that a recipe names; of a run that goes on in `folder`, the copy there. The codec
+    found is the autoencoder's.
 
     Raises UsageError where the two do not see the same images.
     """
-    where = _origin(recipe.uses["autoencoder"], folder, folder / AUTOENCODER, WEIGHTS)
+    where = _origin(found.uses["autoencoder"], folder, folder / AUTOENCODER, WEIGHTS)
     if not where.exists():
         raise UsageError(
             f"uses.autoencoder: {where} is not a model folder: it is not there; train an autoencoder first, e.g. "
@@ -39,31 +41,29 @@ def open_space(recipe: Recipe, folder: Path) -> Model:
     space = load_autoencoder(where, default_device())
     theirs, ours = space.recipe.data, recipe.data
     for key in ("size", "channels", "fit"):
-        found, expected = getattr(ours, key), getattr(theirs, key)
-        if found != expected:
+        own, expected = getattr(ours, key), getattr(theirs, key)
+        if own != expected:
             raise UsageError(
-                f"data.{key} is {found}, and the autoencoder in {where} was trained with {expected}: "
+                f"data.{key} is {own}, and the autoencoder in {where} was trained with {expected}: "
                 f"set data.{key}={expected}, or train another autoencoder"
             )
-    if recipe.codec not in (CodecConfig(), space.recipe.codec):
+    if found.codec not in (CodecConfig(), space.found.codec):
         raise UsageError(f"codec is not that of the autoencoder in {where}; leave it out: the autoencoder's is taken")
-    recipe.codec = space.recipe.codec
-    return space
+    return space, replace(found, codec=space.found.codec)
 
 
-def latents_key(space: Model) -> str:
+def latents_key(space: CompressionModel) -> str:
     """What changes when the latents of an image do: weights, precision, code."""
     code = [Path(str(module.__file__)).read_bytes() for module in (method, autoencoder, slabs)]
     return f"{space.hash} {space.recipe.train.precision} {hashlib.sha256(b''.join(code)).hexdigest()}"
 
 
-def open_text(recipe: Recipe, folder: Path) -> Reader:
-    """The encoder of text that a recipe names; of a run that goes on in `folder`, the copy there. Fills in text.context
-    and text.width."""
-    where = _origin(recipe.uses["text"], folder, folder / READER, CONFIG)
-    reader = open_reader(where, recipe.text.context, default_device())
-    recipe.text.context, recipe.text.width = reader.context, reader.width
-    return reader
+def open_text(found: Found, folder: Path) -> tuple[Reader, Found]:
+    """The encoder of text that a recipe names; of a run that goes on in `folder`, the copy there. Text is
+    read as far as it can."""
+    where = _origin(found.uses["text"], folder, folder / READER, CONFIG)
+    reader = open_reader(where, found.text.context, default_device())
+    return reader, replace(found, text=replace(found.text, context=reader.context), text_width=reader.width)
 
 
 def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:
@@ -75,14 +75,14 @@ def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:
     return where
 
 
-def keep_space(space: Model, folder: Path) -> None:
+def keep_space(space: CompressionModel, folder: Path) -> None:
     """Copy the autoencoder into a model's folder, so that the model works without the original."""
     home = folder / AUTOENCODER
     if home.resolve() == space.folder.resolve():
         return
     try:
         home.mkdir(exist_ok=True)
-        for name in (RECIPE, CARD, WEIGHTS):
+        for name in (RECIPE, FOUND, CARD, WEIGHTS):
             if (space.folder / name).is_file():
                 with atomic(home / name) as temporary:
                     shutil.copyfile(space.folder / name, temporary)

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
-from fabrica.methods import Method, Synthesiser
+from fabrica.methods import Method
 from fabrica.metrics import fidelity
+from fabrica.model.synthesis import in_turn
+from fabrica.model.task import drawn
+from fabrica.model.tasks import task_of
+from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
-from fabrica.training.previews import drawn, told_in_turn
 
 Row = Mapping[str, float]
 
@@ -107,15 +111,15 @@ def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
     return [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
 
 
-def watch(method: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> Watch:
+def watch(method: Method, recipe: Recipe, found: Found, heldout: Conditioned | Pairs, device: torch.device) -> Watch:
     """The watch on a run whose held-out images are these."""
-    if isinstance(heldout, Pairs) or not isinstance(method, Synthesiser):
+    if isinstance(heldout, Pairs) or not task_of(method).diverse:
         return Watch(1.0, None)
-    real = middle(heldout.images.read(range(min(len(heldout), REAL))), recipe.made_size)
-    told = told_in_turn(recipe, LOOKED)
+    real = middle(heldout.images.read(range(min(len(heldout), REAL))), found.size)
+    told = in_turn(recipe, found, LOOKED)
 
-    def diversity(averaged: Method) -> float:
-        images = middle(drawn(averaged, recipe, told, LOOKED, device), recipe.made_size)
+    def diversity(averaged: Any) -> float:
+        images = middle(drawn(averaged, recipe, told, LOOKED, device), found.size)
         return fidelity.diversity(images, PAIRS)[0]
 
     alike = fidelity.diversity(real, REAL)[0] if len(real) > 1 else 1.0  # one image tells nothing of variety

@@ -12,40 +12,32 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.augment import changes_of
 from fabrica.data.dataset import Dataset
-from fabrica.data.pairs import Pairs
 from fabrica.errors import FabricaError, UsageError
-from fabrica.inference.out_of_distribution import doubt
-from fabrica.inference.translation import with_doubt
 from fabrica.io.contact_sheet import save_picture
-from fabrica.methods import Compressor, Translator, networks
+from fabrica.methods import networks
 from fabrica.model.loading import load
 from fabrica.model.saving import save_card, save_model
 from fabrica.nets.device import uses_bf16
 from fabrica.progress import Progress, Warn
-from fabrica.recipe.folder import ALARMS, RECIPE
+from fabrica.recipe.folder import ALARMS, FOUND, RECIPE
 from fabrica.recipe.held_out import useless
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe, TrainConfig
 from fabrica.training import ema
 from fabrica.training.batches import prefetch
 from fabrica.training.log import Log, alarm
-from fabrica.training.previews import contact_sheet
 from fabrica.training.run import Run, has_kept, open_log, open_run, restore_run, save_run
-from fabrica.training.selection import found
 
 Report = Callable[[dict[str, float]], None]
 Batch = dict[str, Tensor]
 
-DOUBTED = 16  # held-out images
 MEASURED = 512  # training images whose latents say what scale they have
 FEW = 100  # steps after which no network shows anything
 SCORES = {"val_loss": "held-out loss", "frd": "held-out FRD", "kid": "held-out KID"}
@@ -126,8 +118,8 @@ def train(
         )
     if said := _too_soon(run):
         warn(said)
-    if isinstance(run.heldout, Pairs) and isinstance(run.data, Pairs) and run.is_first:
-        _learn_worth(run, run.data, run.heldout, warn)
+    if run.is_first:
+        _conclude(run, warn)
     return folder
 
 
@@ -199,31 +191,22 @@ def _milestones(run: Run, ended: bool) -> None:
 
 def _picture(run: Run, path: Path) -> None:
     with run.fabric.autocast():
-        sheet = contact_sheet(run.averaged, run.recipe, run.heldout, run.fabric.device)
+        sheet = run.task.preview(run.averaged, run.recipe, run.found, run.heldout, run.fabric.device)
     path.parent.mkdir(exist_ok=True)
     save_picture(sheet, path)
 
 
-def _learn_worth(run: Run, data: Pairs, heldout: Pairs, warn: Warn) -> None:
-    """What the kept weights are worth: their error on held-out images beside what needs no model, said where they are
-    no better; and how uncertain they are at most of these images, so that more than that can be flagged."""
+def _conclude(run: Run, warn: Warn) -> None:
+    """What the kept weights are worth, said where they are no better than what needs no model."""
     model = load(run.folder, device=run.fabric.device)
-    recipe, directions = model.recipe, cast(Translator, model.method).directions
-    recipe.found_b = found(model, data, heldout)
-    if "b2a" in directions:
-        recipe.found_a = found(model, data, heldout, "b2a")
-    for direction in directions:
-        if said := useless(recipe.held_out(direction)):
+    run.found = run.task.concluded(model, run.data, run.heldout)
+    if run.found == model.found:
+        return
+    for known in (run.found.held_out_b, run.found.held_out_a):
+        if said := useless(known):
             warn(said)
-    sides = (("a2b", heldout.read_a, len(heldout.a)), ("b2a", heldout.b.read, len(heldout.b)))
-    for direction, read, count in sides:
-        if direction in directions:
-            way = model.way(direction)
-            asked = (with_doubt(way.net, way.source.reach)(read([k]))[0] for k in range(min(count, DOUBTED)))
-            answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
-            way.seen.doubt = round(max(doubt([(made, spread)], way.target) for made, spread in answers), 5)
-    recipe.save(run.folder / RECIPE)
-    save_card(run.folder, model.method, recipe, kept=_kept(run))
+    run.found.save(run.folder / FOUND)
+    save_card(run.folder, model.method, run.recipe, run.found, kept=_kept(run))
 
 
 def _batches(run: Run) -> Iterator[Batch]:
@@ -273,8 +256,7 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
     seed = run.recipe.seed * 1_000_003 + run.state.step
     torch.manual_seed(seed)  # what is drawn inside networks: dropout
     first = run.fabric.global_rank * len(micro)
-    if hasattr(run.method, "step"):
-        run.method.step = run.state.step
+    run.method.step = run.state.step
     generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
     while True:
         total, turn = 0.0, None
@@ -293,7 +275,7 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
         for group in run.optimisers[turn.player].param_groups:
             group["lr"] = pace * _rate(run.recipe.train, turn.player)
         run.optimisers[turn.player].step()
-        meter.turn(turn.player, total, norm, turn.seen)
+        meter.turn(turn.player, total, norm, turn.metrics)
 
 
 def _rate(config: TrainConfig, player: str) -> float:
@@ -337,10 +319,10 @@ def _validate_and_keep(run: Run) -> float:
         score = run.judge(run.averaged) if run.judge else math.nan
     if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
         state.best_score, state.best_step = score, state.step
-        if isinstance(run.averaged, Compressor) and isinstance(run.data, Conditioned):
-            _measure(run, run.averaged, run.data.images)
+        with run.fabric.autocast():
+            run.task.before_keeping(run.averaged, run.data, lambda data: _some(run, data))
         if run.is_first:
-            save_model(run.folder, run.averaged, run.recipe, kept=_kept(run))
+            save_model(run.folder, run.averaged, run.recipe, run.found, kept=_kept(run))
     return score
 
 
@@ -350,10 +332,9 @@ def _kept(run: Run) -> str:
     return f"average at step {run.state.best_step}, {score}"
 
 
-def _measure(run: Run, averaged: Compressor, data: Dataset) -> None:
-    """Fit the scale of the latents to the weights that are about to be kept."""
+def _some(run: Run, data: Dataset) -> Iterator[Tensor]:
+    """Some training images, evenly spread, in batches on the run's device."""
     chosen = np.unique(np.linspace(0, len(data) - 1, MEASURED).astype(int))
     size = max(1, run.recipe.data.batch)
-    parts = (torch.from_numpy(data.read(chosen[k : k + size])) for k in range(0, len(chosen), size))
-    with run.fabric.autocast():
-        averaged.measure(part.to(run.fabric.device) for part in parts)
+    for k in range(0, len(chosen), size):
+        yield torch.from_numpy(data.read(chosen[k : k + size])).to(run.fabric.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fabrica.data.cache import build_cache, build_masks, resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
@@ -11,84 +12,88 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.sample import BESIDE, MASK
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
-from fabrica.methods import named
-from fabrica.model.model import Model
-from fabrica.progress import Progress, Warn, part
+from fabrica.methods import Method, Translator, named
+from fabrica.model.compression import CompressionModel
+from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
-from fabrica.recipe.schema import CodecConfig, Recipe
-from fabrica.training.fingerprint import seen
+from fabrica.recipe.found import Found
+from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
+from fabrica.training.fingerprint import fingerprint
 from fabrica.training.frozen import latents_key
 
 
+def decide_codecs(recipe: Recipe, found: Found) -> Found:
+    """The codecs, and whether grey values of both sides mean the same, decided from a look at some training images."""
+    data = found.data(recipe.data)
+    if MASK in data.condition:
+        found = replace(found, codec_mask=codec_config(resolve_codec(data, found.codec_mask, MASK)))
+    if not data.a:
+        return replace(found, codec=_resolved(data, found.codec, ""))
+    cls = named(found.method)
+    mends = issubclass(cls, Translator) and cls.mends
+    a, b, shared = resolve_codecs(data, found.codec, found.codec_b, mends)
+    beside = [
+        _resolved(data, chosen, BESIDE + name) for name, chosen in zip(data.beside, found.codecs_beside, strict=True)
+    ]
+    scale = "one" if shared else "two"
+    return replace(found, codec=codec_config(a), codec_b=codec_config(b), scale=scale, codecs_beside=beside)
+
+
 def open_data(
-    recipe: Recipe, needs: Sequence[str], resumed: bool, mends: bool, progress: Progress | None, warn: Warn
-) -> tuple[Dataset | Pairs, Dataset | Pairs]:
-    """The train split, and the val split that decides which weights are kept.
-
-    Fills in what the recipe left to the data: codecs, classes, modality and spacing of what is written.
-    """
-    if recipe.data.a:
-        return _sides(recipe, needs, resumed, mends, progress, warn)
-    recipe.codec = _resolved(recipe, recipe.codec, "")
-    data, heldout = _splits(recipe, recipe.codec, "", progress)
-    _fill_output(recipe, data)
-    return data, heldout
+    recipe: Recipe, found: Found, method: Method, progress: Progress | None
+) -> tuple[Dataset | Pairs, Dataset | Pairs, Found]:
+    """The train split, the val split that decides which weights are kept, and what is then known of the images that are
+    to be made: modality, spacing, size; of sides of a translation, what their images have in common."""
+    data = found.data(recipe.data)
+    if data.a:
+        needs = method.needs if isinstance(method, Translator) else ()
+        return _sides(recipe, found, needs, progress)
+    train, heldout = _splits(data, found.codec, "", progress)
+    return train, heldout, _of_output(recipe, found, train)
 
 
-def open_masks(recipe: Recipe, progress: Progress | None) -> tuple[Dataset, Dataset]:
-    """The masks of both splits, as label maps whose codec the recipe then holds."""
-    codec = resolve_codec(recipe.data, recipe.codec_mask, MASK)
-    recipe.codec_mask = codec_config(codec)
+def open_masks(recipe: Recipe, found: Found, progress: Progress | None) -> tuple[Dataset, Dataset]:
+    """The masks of both splits, as label maps."""
+    codec, data = codec_of(found.codec_mask), found.data(recipe.data)
     train, val = (
-        build_masks(recipe.data, codec, split, part(progress, f"caching {split} masks")) for split in ("train", "val")
+        build_masks(data, codec, split, part(progress, f"caching {split} masks")) for split in ("train", "val")
     )
     return train, val
 
 
-def encode_latents(space: Model, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
+def encode_latents(space: CompressionModel, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
     """What diffusion sees of these images where it works on latents."""
     assert isinstance(images, Dataset)  # what translates uses no autoencoder: see `build`
     return encoded(images, space.encode, latents_key(space), part(progress, f"encoding {split} images"))
 
 
-def _sides(
-    recipe: Recipe, needs: Sequence[str], resumed: bool, mends: bool, progress: Progress | None, warn: Warn
-) -> tuple[Pairs, Pairs]:
-    """Both sides of a translation and what is beside a; fills in what images have in common, too.
-
-    mends   whether b is a made better."""
-    if not resumed:  # else as it was decided when the run began
-        a, b, shared = resolve_codecs(recipe.data, recipe.codec, recipe.codec_b, mends)
-        recipe.codec, recipe.codec_b = codec_config(a), codec_config(b)
-        recipe.data.scale = "one" if shared else "two"
-    recipe.codecs_beside = [_resolved(recipe, chosen, BESIDE + name) for name, chosen in recipe.beside]
-    others = [(BESIDE + name, codec) for name, codec in recipe.beside]
-    sides = [("a", recipe.codec), ("b", recipe.codec_b), *others]
-    of_a, of_b, *beside = (_splits(recipe, codec, side, progress) for side, codec in sides)
-    codecs = codec_of(recipe.codec), codec_of(recipe.codec_b)
-    for note in () if resumed else _cut(recipe, (of_a[0], of_b[0]), mends):
-        warn(note)
-    recipe.seen_a, recipe.seen_b = (seen(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
-    _fill_output(recipe, of_b[0])
+def _sides(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs, Found]:
+    """Both sides of a translation and what is beside a."""
+    data = found.data(recipe.data)
+    others = [(BESIDE + name, codec) for name, codec in zip(data.beside, found.codecs_beside, strict=True)]
+    sides = [("a", found.codec), ("b", found.codec_b), *others]
+    of_a, of_b, *beside = (_splits(data, codec, side, progress) for side, codec in sides)
+    codecs = codec_of(found.codec), codec_of(found.codec_b)
+    one, other = (fingerprint(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     train, val = (
-        Pairs(a, b, recipe.data.paired, codecs, "body" in needs, rest)
-        for a, b, *rest in zip(of_a, of_b, *beside, strict=True)
+        Pairs(a, b, data.paired, codecs, "body" in needs, rest) for a, b, *rest in zip(of_a, of_b, *beside, strict=True)
     )
-    return train, val
+    return train, val, replace(_of_output(recipe, found, of_b[0]), fingerprint_a=one, fingerprint_b=other)
 
 
-def _cut(recipe: Recipe, train: tuple[Dataset, Dataset], mends: bool) -> list[str]:
+def cut_off(recipe: Recipe, found: Found, train: Pairs) -> list[str]:
     """What is to be said before training of values that codecs cut off, and of sides that have no common scale."""
-    data, notes = recipe.data, []
-    if mends and data.scale == "two" and "label" not in (recipe.codec.kind, recipe.codec_b.kind):
+    data, notes = found.data(recipe.data), []
+    cls = named(found.method)
+    mends, both_ways = (cls.mends, "b2a" in cls.directions) if issubclass(cls, Translator) else (False, False)
+    if mends and data.scale == "two" and "label" not in (found.codec.kind, found.codec_b.kind):
         ranges = " and ".join(
-            f"{name} {_span(codec)}" for name, codec in ((data.a, recipe.codec), (data.b, recipe.codec_b))
+            f"{name} {_span(codec)}" for name, codec in ((data.a, found.codec), (data.b, found.codec_b))
         )
         notes.append(f"the sides have codecs of their own, {ranges}; if grey values mean the same, set data.scale=one")
-    both_ways = "b2a" in getattr(named(recipe), "directions", ())
     for section, name, codec, side in (
-        ("codec", data.a, recipe.codec, train[0]),
-        ("codec_b", data.b, recipe.codec_b, train[1]),
+        ("codec", data.a, found.codec, train.a),
+        ("codec_b", data.b, found.codec_b, train.b),
     ):
         passed_on = codec.clip is False and data.one_scale
         if not side.meta.cut or passed_on or (section == "codec" and not both_ways):
@@ -111,28 +116,28 @@ def _share(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 5e-4 else f"{1e6 * share:.3g} in a million"
 
 
-def _resolved(recipe: Recipe, chosen: CodecConfig, side: str) -> CodecConfig:
+def _resolved(data: DataConfig, chosen: CodecConfig, side: str) -> CodecConfig:
     """The codec of one side, with what the recipe left open decided from its training images."""
     if chosen.kind != "auto" and (chosen.kind != "percentile" or chosen.default_limits):
         return chosen
-    found = codec_config(resolve_codec(recipe.data, chosen, side))
-    if side.startswith(BESIDE) and found.kind == "label":
+    decided = codec_config(resolve_codec(data, chosen, side))
+    if side.startswith(BESIDE) and decided.kind == "label":
         raise UsageError(f"data.beside: {side.removeprefix(BESIDE)} holds labels; leave it out, for grey values alone")
-    return found
+    return decided
 
 
-def _splits(recipe: Recipe, resolved: CodecConfig, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
+def _splits(data: DataConfig, decided: CodecConfig, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
     """The train and the val split, of one side of a translation, in this codec."""
-    codec, of = codec_of(resolved), f" of {side.removeprefix(BESIDE)}" if side else ""
-    open_source(recipe.data, "val", side)  # a data set without held-out images is refused before train images are read
-    data, heldout = (
-        build_cache(recipe.data, codec, split, progress=part(progress, f"caching {split} images{of}"), side=side)
+    codec, of = codec_of(decided), f" of {side.removeprefix(BESIDE)}" if side else ""
+    open_source(data, "val", side)  # a data set without held-out images is refused before train images are read
+    train, heldout = (
+        build_cache(data, codec, split, progress=part(progress, f"caching {split} images{of}"), side=side)
         for split in ("train", "val")
     )
-    return data, heldout
+    return train, heldout
 
 
-def _fill_output(recipe: Recipe, data: Dataset) -> None:
-    recipe.output.modality = recipe.output.modality or data.modality
-    recipe.output.spacing = recipe.output.spacing or list(data.spacing)
-    recipe.output.size = list(data.content)
+def _of_output(recipe: Recipe, found: Found, data: Dataset) -> Found:
+    asked = recipe.output
+    modality, spacing = asked.modality or data.modality, asked.spacing or list(data.spacing)
+    return replace(found, modality=modality, spacing=spacing, size=list(data.content))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -25,8 +24,11 @@ from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Method, build, check_pace, networks
+from fabrica.model.task import Task
+from fabrica.model.tasks import task_of
 from fabrica.progress import Progress, Warn
-from fabrica.recipe.folder import ALARMS, READER, RECIPE, WEIGHTS, WORDS, read_log
+from fabrica.recipe.folder import ALARMS, FOUND, READER, RECIPE, WEIGHTS, WORDS, read_log
+from fabrica.recipe.found import Found, found_in
 from fabrica.recipe.schema import Recipe, TrainConfig
 from fabrica.text.frozen_encoder import Reader, keep_reader
 from fabrica.training import ema
@@ -36,7 +38,7 @@ from fabrica.training.devices import open_fabric
 from fabrica.training.frozen import keep_space, open_space, open_text
 from fabrica.training.gan_monitor import Watch, watch
 from fabrica.training.log import COLUMNS, LOG, Log, alarm, csv_log, mlflow_log
-from fabrica.training.resolve import encode_latents, open_data, open_masks
+from fabrica.training.resolve import cut_off, decide_codecs, encode_latents, open_data, open_masks
 from fabrica.training.selection import Judge, absent, judge
 from fabrica.training.teacher import open_teacher, taught
 
@@ -59,6 +61,7 @@ class Run:
     """A run in memory: the method in training, its averaged twin, one optimiser a player."""
 
     recipe: Recipe
+    found: Found
     folder: Path
     fabric: Fabric
     method: Method
@@ -70,6 +73,10 @@ class Run:
     judge: Judge | None
     watch: Watch | None
     state: State = field(default_factory=State)
+
+    @property
+    def task(self) -> Task[Any, Any]:
+        return task_of(self.method)
 
     @property
     def is_first(self) -> bool:
@@ -85,52 +92,57 @@ def has_kept(folder: Path) -> bool:
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
-    # what the method cannot take is refused before images are read, not an hour later
-    recipe.data.classes, recipe.data.categories = list(classes_of(recipe.data)), categories_of(recipe.data)
-    guide = open_teacher(recipe) if "teacher" in recipe.uses else None
-    space = open_space(recipe, folder) if "autoencoder" in recipe.uses else None
-    reader = open_text(recipe, folder) if "text" in recipe.uses else None
-    known = space.compressor if space else None, taught(recipe, guide) if guide else None
-    method = build(copy.deepcopy(recipe), *known)
+    resumed = has_kept(folder)
+    found = _begun(recipe, folder) if resumed else Found.asked(recipe)
+    chosen = found.data(recipe.data)
+    found = replace(found, classes=list(classes_of(chosen)), categories=categories_of(chosen))
+    guide, space, reader = None, None, None
+    if "teacher" in recipe.uses:
+        guide, found = open_teacher(recipe, found)
+    if "autoencoder" in found.uses:
+        space, found = open_space(recipe, found, folder)
+    if "text" in found.uses:
+        reader, found = open_text(found, folder)
+    for note in mixed(recipe.data):
+        warn(note)
+    if not resumed:
+        found = decide_codecs(recipe, found)
+    fabric = open_fabric(recipe.train)
+    torch.manual_seed(recipe.seed)
+    method = build(recipe, found, space.method if space else None, taught(found, guide) if guide else None)
+    found = replace(found, method={"name": found.method["name"], **asdict(method.config)})
+    # what the method cannot take is refused before all images are read, not an hour later
     check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
     check_scale(recipe, method)
     check_files(method)
-    needs = getattr(method, "needs", ())
-    resumed = has_kept(folder)
-    for note in mixed(recipe.data):
-        warn(note)
-    images, held = open_data(recipe, needs, resumed, getattr(method, "mends", False), progress, warn)
-    masks = open_masks(recipe, progress) if MASK in recipe.data.condition else ()
-    if resumed:
-        _check_same(folder, _sets(images, held, masks), recipe.data.condition, warn)
+    check(recipe, method, fabric.world_size)
+    images, held, found = open_data(recipe, found, method, progress)
+    masks = open_masks(recipe, found, progress) if MASK in recipe.data.condition else ()
     sets = _sets(images, held, masks)
+    if resumed:
+        _check_same(folder, sets, recipe.data.condition, warn)
+    notes = list(images.notes) if isinstance(images, Pairs) else list(masks[0].meta.notes) if masks else []
+    if isinstance(images, Pairs) and not resumed:
+        notes = [*cut_off(recipe, found, images), *notes]
     if space:
         images, held = (encode_latents(space, *of, progress) for of in ((images, "train"), (held, "val")))
-    told = guide.encoder if guide else _encoder(recipe, images, folder, reader)
+    told = guide.encoder if guide else _encoder(recipe, found, images, folder, reader)
     data, heldout = (
         one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
         for k, one in enumerate((images, held))
     )
-    notes = data.notes if isinstance(data, Pairs) else masks[0].meta.notes if masks else ()
     for note in filter(None, (absent(heldout), *notes)):
         warn(note)
-    fabric = open_fabric(recipe.train)
-    torch.manual_seed(recipe.seed)
-    method = build(recipe, *known)
-    check(recipe, method, fabric.world_size)
-    scored, judged = judge(method, recipe, heldout, fabric.device)
-    cast(nn.Module, method).to(fabric.device)
-    averaged = ema.averaged_copy(cast(nn.Module, method), method.ships).to(fabric.device)
+    scored, judged = judge(method, recipe, found, heldout, fabric.device)
+    method.to(fabric.device)
+    averaged = ema.averaged_copy(method, method.ships).to(fabric.device)
     optimisers: dict[str, Optimizer] = {}
     for player, names in method.players.items():
         for name in names:
-            part = cast(nn.Module, method)
-            part.set_submodule(name, fabric.setup_module(part.get_submodule(name)))
+            method.set_submodule(name, fabric.setup_module(method.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    watched = watch(method, recipe, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(
-        recipe, folder, fabric, method, cast(Method, averaged), optimisers, data, heldout, scored, judged, watched
-    )
+    watched = watch(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
+    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, data, heldout, scored, judged, watched)
     if run.is_first:
         folder.mkdir(parents=True, exist_ok=True)
         if space:
@@ -140,9 +152,15 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         elif "text" in recipe.data.condition:
             save_words(folder / WORDS, told)
         recipe.save(folder / RECIPE)
+        found.save(folder / FOUND)
         if not (resumed and (folder / TRAINING / DATA).exists()):
             fingerprint.save(folder / TRAINING / DATA, sets, recipe.data.condition)
     return run
+
+
+def _begun(recipe: Recipe, folder: Path) -> Found:
+    """What a run that goes on had decided when it began; the recipe says again what may change: its method's values."""
+    return replace(found_in(folder)[1], method=recipe.method, uses=recipe.uses)
 
 
 def _sets(data: Dataset | Pairs, heldout: Dataset | Pairs, masks: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -170,15 +188,17 @@ def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], 
         )
 
 
-def _encoder(recipe: Recipe, data: Dataset | Pairs, folder: Path, reader: Reader | None) -> ConditionEncoder:
+def _encoder(
+    recipe: Recipe, found: Found, data: Dataset | Pairs, folder: Path, reader: Reader | None
+) -> ConditionEncoder:
     """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
     if "text" not in recipe.data.condition:
-        return condition_encoder(recipe)
+        return condition_encoder(recipe, found)
     if reader:
-        return condition_encoder(recipe, reader=reader)
+        return condition_encoder(recipe, found, reader=reader)
     assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
     resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
-    return condition_encoder(recipe, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
+    return condition_encoder(recipe, found, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
 
 
 def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
@@ -190,7 +210,7 @@ def _adamw(config: TrainConfig, nets: list[nn.Module]) -> Optimizer:
 def save_run(run: Run) -> None:
     owned = [name for names in run.method.players.values() for name in names]
     # what no player owns has memories of its own
-    children = [name for name, _ in cast(nn.Module, run.method).named_children()]
+    children = [name for name, _ in run.method.named_children()]
     names = [*owned, *(name for name in children if not any(f"{o}.".startswith(f"{name}.") for o in owned))]
     save_checkpoint(
         run.folder / TRAINING,
@@ -210,9 +230,9 @@ def restore_run(run: Run) -> None:
     saved = load_checkpoint(run.folder / TRAINING)
     try:
         for name, weights in saved["networks"].items():
-            cast(nn.Module, run.method).get_submodule(name).load_state_dict(weights)
+            run.method.get_submodule(name).load_state_dict(weights)
         for name, weights in saved["averaged"].items():
-            cast(nn.Module, run.averaged).get_submodule(name).load_state_dict(weights)
+            run.averaged.get_submodule(name).load_state_dict(weights)
         for player, state in saved["optimisers"].items():
             run.optimisers[player].load_state_dict(state)
     except (RuntimeError, KeyError, AttributeError, ValueError) as error:  # optimisers raise ValueError
@@ -234,7 +254,7 @@ def _replay(run: Run, watch: Watch) -> None:
 
 
 def open_log(run: Run) -> Log:
-    columns = [*COLUMNS, *filter(None, [run.scored]), *getattr(run.method, "shows", ())]
+    columns = [*COLUMNS, *filter(None, [run.scored]), *run.method.logged]
     if run.watch:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
         columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]

@@ -20,11 +20,10 @@ from fabrica.evaluation.subject import Drawn, Subject, open_subject
 from fabrica.geometry import resample
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES
-from fabrica.methods import Compressor
 from fabrica.metrics import distribution, extractors, fidelity
 from fabrica.metrics import paired as pairs
 from fabrica.metrics.spectrum import power_kept
-from fabrica.model.model import Model
+from fabrica.model.compression import CompressionModel
 from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown, training_charts
@@ -41,6 +40,7 @@ SCORES: dict[str, tuple[str, str, Callable[[Float32, Float32, float], Float64]]]
     "ssim": ("SSIM", "Structure in small windows; 1 is equal.", fidelity.ssim),
 }
 Power = tuple[Float64, Float64]
+OPTIONS: tuple[str, ...] = ()  # of `fabrica.evaluation.evaluate`, that mean something here
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Trial:
     scores     who -> metric -> (N,). power: see `spectrum.power_kept`.
     """
 
-    model: Model
+    model: CompressionModel
     subject: Subject
     sets: Sets
     versions: Mapping[str, Float32]
@@ -64,13 +64,8 @@ class Trial:
     seed: int
 
 
-def compresses(model: object) -> bool:
-    """Whether this is a Model that compresses."""
-    return isinstance(model, Model) and isinstance(model.method, Compressor)
-
-
 def evaluate(
-    model: Model | Path | str,
+    model: CompressionModel,
     against: str | Path | None = None,
     out: str | Path = "report",
     *,
@@ -87,8 +82,6 @@ def evaluate(
     tell = progress or (lambda what, done, total: None)
     measure = extractors.extractor(extractor, str(default_device()))
     subject = open_subject(model, against, tell)
-    assert subject.model is not None and isinstance(subject.model.method, Compressor)  # see the call
-    model = subject.model
     sets = _some(open_sets(subject, split, seed, tell), n, seed)
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     images = sets.heldout
@@ -118,7 +111,7 @@ def _some(sets: Sets, n: int | None, seed: int) -> Sets:
     return replace(sets, heldout=sets.heldout[chosen], heldout_names=[sets.heldout_names[k] for k in chosen])
 
 
-def _rebuilt(model: Model, images: Float32, tell: Progress) -> Float32:
+def _rebuilt(model: CompressionModel, images: Float32, tell: Progress) -> Float32:
     parts = []
     for k in range(0, len(images), BATCH):
         parts.append(model.decode(model.encode(images[k : k + BATCH]), images.shape[2:]))
@@ -126,9 +119,8 @@ def _rebuilt(model: Model, images: Float32, tell: Progress) -> Float32:
     return np.concatenate(parts)
 
 
-def _ratio(model: Model) -> float:
+def _ratio(model: CompressionModel) -> float:
     """How many values of an image there are for one of its latents."""
-    assert isinstance(model.method, Compressor)  # see evaluate
     return float(np.prod([model.recipe.data.channels, *model.recipe.data.size]) / np.prod(model.method.latent_shape))
 
 
@@ -210,7 +202,7 @@ def _verdict(trial: Trial) -> str:
 
 def _page(trial: Trial, report: Report) -> str:
     model, subject = trial.model, trial.subject
-    latents = " × ".join(str(side) for side in getattr(model.method, "latent_shape", ()))
+    latents = " × ".join(str(side) for side in model.method.latent_shape)
     return filled(
         TEMPLATE,
         title=model.name,

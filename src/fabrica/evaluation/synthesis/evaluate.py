@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 LEAST, MOST = 64, 1000  # synthetic images drawn unless n is given: as many as are held out, within these
 CURVE = (2, 5, 10, 20)  # sampler steps compared by default
 PAIRS_SHOWN, CONTROLS_SHOWN = 6, 3
+OPTIONS = ("steps_curve", "guidances")  # of `fabrica.evaluation.evaluate`, that mean something here
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +136,9 @@ def _curve(asked: Sequence[int] | None, subject: Subject) -> Sequence[int]:
     """The numbers of sampler steps to compare; none for images, and for models that make an image in one pass."""
     model = subject.model
     if model and "steps" in model.choices:
-        return sorted(getattr(model.method, "paces", CURVE)) if asked is None else asked
+        return sorted(model.paces or CURVE) if asked is None else asked
     if asked and model:
-        kind = model.recipe.method["name"]
+        kind = model.method_name
         raise UsageError(f"model {model.name} ({kind}) makes images in one pass; leave the steps curve (--curve) out")
     if asked:
         raise UsageError("a steps curve needs a model that can sample; leave it out for a folder of images")

@@ -91,9 +91,10 @@ def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Pro
     texts = [one.text for one in asked]
 
     def drawn(guidance: float | None) -> Float32:
-        return model.sample_array(
+        images: Float32 = model.sample_array(
             ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
         )
+        return images
 
     def judged(images: Float32) -> tuple[Adherence, tuple[float, float]]:
         read = by.read(images)

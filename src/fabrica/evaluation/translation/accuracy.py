@@ -16,18 +16,16 @@ import numpy as np
 
 from fabrica.codec import Codec
 from fabrica.data.body import Mask
-from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import fitted_to, inner_size
 from fabrica.evaluation.translation.cases import Case, Cases, directions
 from fabrica.geometry import resample
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.metrics import paired as pairs
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.report import Comparison, Row
 
-AVERAGED = 512  # training images in the mean one
 WITHOUT, ALL = "without_", "all"  # the contrasts beside
 AWAY = "What stands beside the image, taken away"
 NAMES = {
@@ -72,7 +70,12 @@ class Scored:
 
 
 def score(
-    model: Model, cases: Cases, direction: str, baselines: Answers, versus: Model | None, tell: Progress
+    model: TranslationModel,
+    cases: Cases,
+    direction: str,
+    baselines: Answers,
+    versus: TranslationModel | None,
+    tell: Progress,
 ) -> Scored:
     """Translate every test image and compare it with the true one, where there is one.
 
@@ -110,7 +113,7 @@ def _kept(cases: Cases) -> dict[str, list[str]]:
     return found | ({ALL: []} if len(names) > 1 else {})
 
 
-def _answer(model: Model, case: Case, direction: str, kept: Sequence[str]) -> Float32:
+def _answer(model: TranslationModel, case: Case, direction: str, kept: Sequence[str]) -> Float32:
     """The result with these contrasts beside, as far as the patient has them."""
     beside = {name: image for name, image in case.beside.items() if name in kept}
     return model.apply(case.images[direction[0]], beside=beside, direction=direction).result.data
@@ -134,15 +137,6 @@ def simplest(given: Image, way: Way, mean: Float32 | None) -> dict[str, Float32]
     if mean is not None:
         found["mean"] = way.target.decode(on_grid_of(mean, given, way))
     return found
-
-
-def mean_image(train: Dataset) -> Float32:
-    """The mean of training images (of some of them, evenly spread), network values (C, *S)."""
-    chosen = np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int))
-    total = np.zeros(train.shape, dtype=np.float64)
-    for k in chosen:
-        total += train.read([int(k)])[0]
-    return (total / len(chosen)).astype(np.float32)
 
 
 def on_grid_of(values: Float32, image: Image, way: Way) -> Float32:

@@ -14,7 +14,7 @@ from fabrica.data.sides import on_grid
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import UsageError
 from fabrica.image import Image
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.recipe.schema import DataConfig
 
 SIDES = ("a", "b")
@@ -38,7 +38,7 @@ class Case:
 class Cases:
     """Test images of a model: `sources` by side, `beside` by contrast in the same order, and which are judged."""
 
-    model: Model
+    model: TranslationModel
     sources: Mapping[str, Source]
     chosen: Sequence[int]
     beside: Mapping[str, Source] = field(default_factory=dict)
@@ -101,19 +101,18 @@ class Exam:
     notes: Sequence[str]
 
 
-def directions(model: Model) -> tuple[str, ...]:
+def directions(model: TranslationModel) -> tuple[str, ...]:
     """ "a2b", and "b2a" where the model ships it."""
-    found: tuple[str, ...] = model.method.directions  # type: ignore[attr-defined]  # a Translator, see `evaluate`
-    return found
+    return model.method.directions
 
 
-def restores(model: Model, direction: str = "a2b") -> bool:
+def restores(model: TranslationModel, direction: str = "a2b") -> bool:
     """Whether this direction makes degraded images what they were, or one's own worse ones better."""
-    data = model.recipe.data
-    return direction == "a2b" and (data.restores or (data.one_scale and getattr(model.method, "mends", False)))
+    data = model.data
+    return direction == "a2b" and (data.restores or (data.one_scale and model.method.mends))
 
 
-def learnt(model: Model, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:
+def learnt(model: TranslationModel, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:
     """At most n pairs that are not judged, and their split: val, else train; the judged ones where neither has any."""
     for split in ("val", "train"):
         if split != exam.split and has_sides(exam.config, split) and (pair := _pairs(model, exam.config, split)[0]):
@@ -122,7 +121,7 @@ def learnt(model: Model, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:
     return replace(judged, chosen=judged.chosen[:n]), exam.split
 
 
-def open_exam(model: Model, against: str, split: str, n: int | None, seed: int) -> Exam:
+def open_exam(model: TranslationModel, against: str, split: str, n: int | None, seed: int) -> Exam:
     """The images of `split`, or of val with a note where test has none; at most n of them, drawn at random.
 
     Raises UsageError where neither has images of both sides.
@@ -131,7 +130,7 @@ def open_exam(model: Model, against: str, split: str, n: int | None, seed: int) 
         raise UsageError(f"split is {split!r}; expected test or val: training images are no fair judge")
     if n is not None and n < 1:
         raise UsageError(f"asked for {n} test images; expected at least 1")
-    config = replace(model.recipe.data, source=against)
+    config = replace(model.data, source=against)
     notes = []
     used = split
     if not has_sides(config, split):
@@ -176,7 +175,7 @@ def _beside(config: DataConfig, split: str) -> tuple[dict[str, Source], list[str
     return found, notes
 
 
-def _pairs(model: Model, config: DataConfig, split: str) -> tuple[dict[str, Source] | None, str]:
+def _pairs(model: TranslationModel, config: DataConfig, split: str) -> tuple[dict[str, Source] | None, str]:
     """Both sides in the same order; or None, and why there are no pairs."""
     try:
         found = {side: open_source(replace(config, paired=True), split, side) for side in SIDES}

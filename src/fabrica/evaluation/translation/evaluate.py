@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fabrica import __version__
+from fabrica.data.dataset import mean_image
 from fabrica.errors import UsageError
 from fabrica.evaluation.subject import opened
 from fabrica.evaluation.translation import accuracy
@@ -22,9 +23,8 @@ from fabrica.evaluation.translation.classical_filters import TUNED, Classics, tu
 from fabrica.evaluation.translation.gallery import gallery
 from fabrica.evaluation.translation.restoration_panels import Restoring
 from fabrica.evaluation.translation.wording import OneWay, Trial, about, measured, verdict, warnings
-from fabrica.methods import Translator
 from fabrica.metrics import extractors
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.recipe.folder import read_log
@@ -32,19 +32,15 @@ from fabrica.report.charts import Chart, shown, training_charts
 from fabrica.report.report import BESIDE, Report, as_json, filled, finite, keep, numbers
 
 TEMPLATE = "translation.html.jinja"
-
-
-def translates(model: object) -> bool:
-    """Whether this is a Model that translates."""
-    return isinstance(model, Model) and isinstance(model.method, Translator)
+OPTIONS = ("versus",)  # of `fabrica.evaluation.evaluate`, that mean something here
 
 
 def evaluate(
-    model: Model | Path | str,
+    model: TranslationModel | Path | str,
     against: str | Path | None = None,
     out: str | Path = "report",
     *,
-    versus: Model | Path | str | None = None,
+    versus: TranslationModel | Path | str | None = None,
     n: int | None = None,
     split: str = "test",
     extractor: str = "radiomic",
@@ -62,7 +58,7 @@ def evaluate(
     measure = extractors.extractor(extractor, str(default_device()))
     if all(model.way(way).target.kind == "label" for way in directions(model)):
         raise UsageError(f"model {model.name} makes label maps, which have no score here; see them with fabrica apply")
-    exam = open_exam(model, str(against) if against else model.recipe.data.source, split, n, seed)
+    exam = open_exam(model, str(against) if against else model.data.source, split, n, seed)
     if rival and not exam.paired:
         raise UsageError(f"versus (--versus) needs test images in pairs, and {exam.config.source} has none")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
@@ -79,7 +75,7 @@ def _one_way(trial: Trial, way: str, tell: Progress) -> OneWay:
     grey = model.way(way).target.kind != "label"
     train = heaps.training(model, exam, way[-1], tell)
     classics = _classics(trial, tell) if restores(model, way) and exam.paired else None
-    mean = accuracy.mean_image(train) if train and grey and not classics else None
+    mean = mean_image(train) if train and grey and not classics else None
     simplest = partial(accuracy.simplest, way=model.way(way), mean=mean)
     rival = trial.versus if trial.versus and way in directions(trial.versus) else None
     scored = accuracy.score(model, exam.cases[way], way, classics.answers if classics else simplest, rival, tell)
@@ -106,13 +102,13 @@ def _classics(trial: Trial, tell: Progress) -> Classics:
     """The classics, tuned on pairs that are not judged where there are any."""
     model, exam = trial.model, trial.exam
     cases, split = learnt(model, exam, trial.seed, TUNED)
-    found = tuned(model.way("a2b"), model.recipe.data.degrade, cases, split, tell)
+    found = tuned(model.way("a2b"), model.data.degrade, cases, split, tell)
     if split != exam.split:
         return found
     return replace(found, note="the classics are tuned on the very images that are judged, which flatters them")
 
 
-def _rivals(scored: accuracy.Scored, best: Restoring | None, versus: Model | None) -> dict[str, str]:
+def _rivals(scored: accuracy.Scored, best: Restoring | None, versus: TranslationModel | None) -> dict[str, str]:
     """Whom the model is compared with by paired tests: the name in `scored.of` -> that on the page."""
     found = {}
     if best:
@@ -127,17 +123,17 @@ def _best(scored: accuracy.Scored, classics: Classics) -> str:
     return max(classics.chosen, key=lambda key: scored.mean(key, "psnr"))
 
 
-def _translator(model: Model | Path | str) -> Model:
+def _translator(model: TranslationModel | Path | str) -> TranslationModel:
     found = opened(model)
-    if not isinstance(found, Model) or not isinstance(found.method, Translator):
+    if not isinstance(found, TranslationModel):
         raise UsageError(f"{getattr(found, 'folder', found)} is no model that translates")
     return found
 
 
-def _rival(model: Model, versus: Model | Path | str) -> Model:
+def _rival(model: TranslationModel, versus: TranslationModel | Path | str) -> TranslationModel:
     """The second model; UsageError where it does not answer the same question."""
     other = _translator(versus)
-    ours, theirs = model.recipe.data, other.recipe.data
+    ours, theirs = model.data, other.data
     if (ours.a, ours.b, model.codec_b.unit) != (theirs.a, theirs.b, other.codec_b.unit):
         raise UsageError(
             f"{model.name} translates {ours.a} to {ours.b} and {other.name} {theirs.a} to {theirs.b}; "
@@ -151,14 +147,14 @@ def _rival(model: Model, versus: Model | Path | str) -> Model:
     return other
 
 
-def _groups(model: Model, direction: str) -> tuple[str, str]:
+def _groups(model: TranslationModel, direction: str) -> tuple[str, str]:
     """The headings of the scores pair by pair, and of those as sets."""
-    data = model.recipe.data
+    data = model.data
     source, target = (data.a, data.b) if direction == "a2b" else (data.b, data.a)
     return f"{source} → {target}: each image", f"{source} → {target}: as sets"
 
 
-def _units(model: Model, direction: str) -> tuple[str, str]:
+def _units(model: TranslationModel, direction: str) -> tuple[str, str]:
     """Of source and target, "" where there is none to speak of."""
     way = model.way(direction)
     source, target = ("HU" if codec.unit == "HU" else "" for codec in (way.source, way.target))
@@ -223,7 +219,7 @@ def _compared(trial: Trial, other: str) -> dict[str, Any]:
 
 
 def _page(trial: Trial, report: Report) -> str:
-    data = trial.model.recipe.data
+    data = trial.model.data
     task = "restores degraded images" if restores(trial.model) else f"translates {data.a} to {data.b}"
     task = f"restores {data.a} to {data.b}" if restores(trial.model) and not data.restores else task
     return filled(
@@ -243,5 +239,5 @@ def _page(trial: Trial, report: Report) -> str:
     )
 
 
-def _charts(model: Model) -> list[Chart]:
+def _charts(model: TranslationModel) -> list[Chart]:
     return training_charts(read_log(model.folder / "log.csv"), None)

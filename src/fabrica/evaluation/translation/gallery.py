@@ -15,7 +15,7 @@ from fabrica.evaluation.translation.panels import Show, how, legends, side_name
 from fabrica.evaluation.translation.restoration_panels import Restoring
 from fabrica.image import Float32
 from fabrica.metrics import paired as pairs
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
 from fabrica.report.pictures import Exhibit, Gallery
@@ -26,7 +26,7 @@ VOXELS = 100_000  # of each
 
 
 def gallery(
-    model: Model,
+    model: TranslationModel,
     cases: Cases,
     scored: Scored,
     direction: str,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fabrica.codec import Codec
 from fabrica.evaluation.translation.cases import Case, directions
 from fabrica.image import Image
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.report.pictures import (
     SOFT,
     WIDE,
@@ -29,7 +29,7 @@ ERROR_PART, DOUBT_PART = 1 / 8, 1 / 16  # of the range, for other units
 class Show:
     """What is drawn of one test image."""
 
-    model: Model
+    model: TranslationModel
     direction: str
     case: Case
     result: Image
@@ -90,11 +90,11 @@ def doubt_scale(codec: Codec) -> float:
     return DOUBT_HU if codec.unit == "HU" else DOUBT_PART * span(codec)
 
 
-def side_name(model: Model, side: str) -> str:
-    return {"a": model.recipe.data.a, "b": model.recipe.data.b}[side]
+def side_name(model: TranslationModel, side: str) -> str:
+    return {"a": model.data.a, "b": model.data.b}[side]
 
 
-def legends(model: Model, direction: str, with_error: bool) -> list[Legend]:
+def legends(model: TranslationModel, direction: str, with_error: bool) -> list[Legend]:
     target = model.way(direction).target
     if target.kind == "label":
         return []
@@ -102,7 +102,7 @@ def legends(model: Model, direction: str, with_error: bool) -> list[Legend]:
     return [*found, doubt_legend(target, doubt_scale(target))]
 
 
-def how(model: Model, direction: str, volumes: bool) -> str:
+def how(model: TranslationModel, direction: str, volumes: bool) -> str:
     """What the greys mean."""
     way, said = model.way(direction), []
     for side, codec in ((direction[0], way.source), (direction[-1], way.target)):

@@ -23,7 +23,7 @@ from fabrica.image import Float32, Float64
 from fabrica.metrics import distribution
 from fabrica.metrics.extractors import Extractor
 from fabrica.metrics.spectrum import stride_peak
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.report import Row
 
@@ -33,9 +33,9 @@ STRIDE = 4  # of the generators' strided layers, and their halves
 SHOWN = DISTANCES[:2]  # Fréchet distance and KID
 
 
-def cached(model: Model, exam: Exam, split: str, side: str, tell: Progress, source: str = "") -> Dataset:
+def cached(model: TranslationModel, exam: Exam, split: str, side: str, tell: Progress, source: str = "") -> Dataset:
     """The images of one side on the network's grid, those of the exam or of another source."""
-    data = model.recipe.data
+    data = model.data
     config = replace(data, source=source or exam.config.source, paired=data.paired and exam.paired)
     codecs = {"a": model.codec, "b": model.codec_b}
     codecs |= {BESIDE + name: codec for name, codec in zip(data.beside, model.codecs_beside, strict=True)}
@@ -43,9 +43,9 @@ def cached(model: Model, exam: Exam, split: str, side: str, tell: Progress, sour
     return build_cache(config, codec, split, None, lambda d, t: tell(f"caching {split} {side}", d, t), side)
 
 
-def training(model: Model, exam: Exam, side: str, tell: Progress) -> Dataset | None:
+def training(model: TranslationModel, exam: Exam, side: str, tell: Progress) -> Dataset | None:
     """Training images of one side, of what is judged against, else the model's own; None where neither is there."""
-    for source in dict.fromkeys((exam.config.source, model.recipe.data.source)):
+    for source in dict.fromkeys((exam.config.source, model.data.source)):
         try:
             return cached(model, exam, "train", side, tell, source)
         except FabricaError:
@@ -54,7 +54,7 @@ def training(model: Model, exam: Exam, side: str, tell: Progress) -> Dataset | N
 
 
 def rows(
-    model: Model,
+    model: TranslationModel,
     exam: Exam,
     direction: str,
     train: Dataset | None,
@@ -163,17 +163,19 @@ def _draw(data: Dataset, count: int, seed: int) -> Float32:
     return data.read(np.sort(np.random.default_rng(seed).permutation(len(data))[:count]))
 
 
-def _with_beside(model: Model, exam: Exam, source: Float32, count: int, seed: int, tell: Progress) -> Float32:
+def _with_beside(
+    model: TranslationModel, exam: Exam, source: Float32, count: int, seed: int, tell: Progress
+) -> Float32:
     """Images (N, C, *S), and after them the channels of what the model sees beside them."""
     parts = [source]
-    for name in model.recipe.data.beside:
+    for name in model.data.beside:
         there = name in exam.cases["a2b"].beside
-        empty = np.full((len(source), model.recipe.data.channels, *source.shape[2:]), ABSENT, dtype=np.float32)
+        empty = np.full((len(source), model.data.channels, *source.shape[2:]), ABSENT, dtype=np.float32)
         parts.append(_draw(cached(model, exam, exam.split, BESIDE + name, tell), count, seed) if there else empty)
     return np.concatenate(parts, axis=1)
 
 
-def _translated(model: Model, images: Float32, direction: str, tell: Progress) -> Float32:
+def _translated(model: TranslationModel, images: Float32, direction: str, tell: Progress) -> Float32:
     """Network images (N, C, *S) of one side as the other."""
     net, parts = model.way(direction).net, []
     for k in range(0, len(images), BATCH):
@@ -182,7 +184,7 @@ def _translated(model: Model, images: Float32, direction: str, tell: Progress) -
     return np.concatenate(parts)
 
 
-def _plain(model: Model, images: Float32, direction: str) -> Float32 | None:
+def _plain(model: TranslationModel, images: Float32, direction: str) -> Float32 | None:
     """The images untranslated, the middle one of neighbouring slices; None for labels, which have no grey scale."""
     way = model.way(direction)
     if way.source.kind == "label":

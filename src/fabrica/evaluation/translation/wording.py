@@ -12,7 +12,7 @@ from fabrica.evaluation.translation.cases import Exam, directions, restores
 from fabrica.evaluation.translation.restoration_panels import Restoring
 from fabrica.inference.out_of_distribution import compared
 from fabrica.metrics.extractors import Extractor
-from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.recipe.folder import ALARMS
 from fabrica.recipe.held_out import useless
 from fabrica.report.charts import shown
@@ -38,8 +38,8 @@ class OneWay:
 class Trial:
     """Everything that one evaluation looked at and found, by direction."""
 
-    model: Model
-    versus: Model | None
+    model: TranslationModel
+    versus: TranslationModel | None
     exam: Exam
     extractor: Extractor
     asked: int | None
@@ -88,12 +88,12 @@ def _known(trial: Trial) -> list[str]:
     """What the end of training and its images say against the model."""
     model, said = trial.model, list[str]()
     for way in trial.ways:
-        found = useless(model.recipe.held_out(way))
+        found = useless(model.found.held_out(way))
         said += [f"at the end of training, {found}"] * bool(found) + [compared(model.way(way))]
     return [sentence for sentence in said if sentence]
 
 
-def _useless(model: Model, row: Row) -> str:
+def _useless(model: TranslationModel, row: Row) -> str:
     """A sentence where the model is no better than a baseline."""
     for who, value in sorted(row.baselines.items(), reverse=True):  # the mean image first: it is the harder one
         called = _called(model, row)[who]
@@ -119,9 +119,9 @@ def _no_better(trial: Trial, other: str) -> str:
     return f"the model is hardly better than {item.rival}: {values}, and the interval of the gain {interval} holds 0"
 
 
-def _called(model: Model, row: Row) -> dict[str, str]:
+def _called(model: TranslationModel, row: Row) -> dict[str, str]:
     """The baselines in words."""
-    data = model.recipe.data
+    data = model.data
     source, target = (data.b, data.a) if row.key.startswith("b2a") else (data.a, data.b)
     return {"mean": f"the mean training {target}", "identity": f"the {source} as it is"}
 
@@ -193,14 +193,14 @@ def _doubt(item: Comparison) -> str:
     return f"difference [{shown(item.low)}, {shown(item.high)}], {p}"
 
 
-def about(model: Model) -> list[tuple[str, str]]:
+def about(model: TranslationModel) -> list[tuple[str, str]]:
     recipe = model.recipe
     ways = {"a2b": f"{recipe.data.a} → {recipe.data.b}", "b2a": f"{recipe.data.b} → {recipe.data.a}"}
     facts = [
         ("about", recipe.about),
         ("method", str(recipe.method.get("name", ""))),
         ("directions", ", ".join(ways[way] for way in directions(model))),
-        ("degraded by", "; ".join(_step(step) for step in model.recipe.data.degrade)),
+        ("degraded by", "; ".join(_step(step) for step in model.data.degrade)),
         ("learnt from", "pairs" if recipe.data.paired else "two sets without pairs"),
         ("trained on", recipe.data.source),
         ("size it sees", " × ".join(str(side) for side in recipe.data.size)),

@@ -1,0 +1,184 @@
+"""Translation and restoration: images of one side made of images of the other, by a trained model and by one in
+training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from fabrica.codec import Codec
+from fabrica.data.augment import Int64
+from fabrica.data.dataset import Dataset
+from fabrica.data.pairs import Pairs
+from fabrica.data.standardise import middle
+from fabrica.image import Float32, Image
+from fabrica.inference.out_of_distribution import uncertainty_in_body, unlike
+from fabrica.inference.tiling import Net
+from fabrica.inference.translation import Way, with_doubt
+from fabrica.inference.translator import Applied, apply, known_direction
+from fabrica.io.contact_sheet import Uint8, image_grid
+from fabrica.methods import Translator
+from fabrica.model.model import Model
+from fabrica.model.task import MOST, SHOWN, Card, grey
+from fabrica.nets.device import autocast
+from fabrica.recipe.codecs import codec_of
+from fabrica.recipe.found import Found
+from fabrica.recipe.held_out import useless, worth
+from fabrica.recipe.schema import CodecConfig, Recipe
+
+ASKED = 16  # held-out images that say how uncertain a model usually is
+WARNING = """\
+Images made by this model show a patient as another scanner might have seen them. What the source does not show is
+guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""
+
+
+@dataclass(frozen=True)
+class TranslationModel(Model):
+    """A trained model that translates or restores."""
+
+    use = "translates images; use it with: fabrica apply {folder} IN -o OUT"
+    method: Translator
+
+    @cached_property
+    def codec_b(self) -> Codec:
+        """That of side b."""
+        return codec_of(self.found.codec_b)
+
+    @cached_property
+    def codecs_beside(self) -> tuple[Codec, ...]:
+        """Those of the contrasts that it sees beside a."""
+        return tuple(codec_of(codec) for codec in self.found.codecs_beside)
+
+    def apply(self, image: Image, *, direction: str = "a2b", **choices: Any) -> Applied:
+        """The image translated or restored; direction "a2b", or "b2a" for a model that goes both ways; choices as in
+        `fabrica.inference.translator.apply`."""
+        return apply(image, self.way(direction), **choices)
+
+    def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
+        """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
+        return unlike(image, self.way(direction))
+
+    def way(self, direction: str = "a2b") -> Way:
+        """One direction, for `fabrica.inference`; UsageError for one that the model does not ship."""
+        method, found = self.method, self.found
+        known_direction(self.name, direction, method.directions)
+        sides = ((found.fingerprint_a, self.codec), (found.fingerprint_b, self.codec_b))
+        (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
+        other = "b2a" if direction == "a2b" else "a2b"
+        return Way(
+            self._net(direction),
+            from_codec,
+            to_codec,
+            self.data,
+            source,
+            target.modality,
+            restores=self.data.one_scale,
+            local=method.local,
+            beside=self.codecs_beside,
+            model=self.name,
+            direction=direction,
+            held_out=found.held_out(direction),
+            back=self._net(other) if other in method.directions else None,
+        )
+
+    def _net(self, direction: str) -> Net:
+        def net(windows: Float32) -> Float32:
+            with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
+                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
+                made: Float32 = self.method.translate(images, direction).float().cpu().numpy()
+            return made
+
+        return net
+
+
+class Translation:
+    """What is asked of a method that translates while it trains, and of its model."""
+
+    model = TranslationModel
+    verb = "translates"
+    evaluation = "fabrica.evaluation.translation.evaluate"
+    next = "apply {folder} IN -o OUT"
+    compares = True
+    diverse = False
+
+    def card(self, recipe: Recipe, found: Found, method: Translator) -> Card:
+        size = " x ".join(str(side) for side in recipe.data.size)
+        sides = f"{recipe.data.a} ({_values(found.codec)}) to {recipe.data.b} ({_values(found.codec_b)})"
+        rows = {"images": f"{size}: {sides}", "conditions": f"directions {', '.join(method.directions)}"}
+        beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
+        warning = WARNING
+        for direction in method.directions:
+            if said := worth(found.held_out(direction)):
+                rows["held out" if direction == "a2b" else "held out, b to a"] = said
+            if said := useless(found.held_out(direction)):
+                warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
+        if recipe.data.beside:
+            contrasts = zip(recipe.data.beside, found.codecs_beside, strict=True)
+            rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
+        return Card(rows, [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], warning)
+
+    def preview(self, method: Translator, recipe: Recipe, found: Found, heldout: Pairs, device: torch.device) -> Uint8:
+        """Held-out images, each as source, result, and the truth or, where there are no pairs, the way back."""
+        chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
+        source = heldout.a.read(chosen)
+        columns = [source, translated(method, heldout.read_a(chosen), device)]
+        if heldout.paired:
+            columns.append(heldout.b.read(chosen))
+        elif "b2a" in method.directions:
+            columns.append(translated(method, columns[1], device, "b2a"))
+        shown = np.stack([grey(images) for images in columns], axis=1)
+        shown = middle(shown.reshape(-1, *shown.shape[2:]), found.size)
+        return image_grid(shown, columns=2 * len(columns), spacing=found.spacing)
+
+    def paired(self, heldout: Pairs) -> bool:
+        return heldout.paired
+
+    def judged(self, heldout: Pairs) -> Dataset:
+        return heldout.b
+
+    def maker(
+        self, recipe: Recipe, heldout: Pairs, chosen: Int64, device: torch.device
+    ) -> Callable[[Translator], Float32]:
+        sources = range(min(MOST, len(heldout.a)))
+        return lambda method: translated(method, heldout.read_a(sources), device)
+
+    def before_keeping(self, method: Translator, data: Pairs, feed: object) -> None:
+        """Nothing."""
+
+    def concluded(self, model: TranslationModel, data: Pairs, heldout: Pairs) -> Found:
+        """The error on held-out images beside what needs no model; and how uncertain the model is at most of these
+        images, so that more than that can be flagged."""
+        from fabrica.model.held_out import held_out_error
+
+        found = model.found
+        for direction in model.method.directions:
+            error = held_out_error(model, data, heldout, direction)
+            usual = _usual_uncertainty(model.way(direction), heldout, direction)
+            if direction == "a2b":
+                found = replace(found, held_out_b=error, fingerprint_a=replace(found.fingerprint_a, uncertainty=usual))
+            else:
+                found = replace(found, held_out_a=error, fingerprint_b=replace(found.fingerprint_b, uncertainty=usual))
+        return found
+
+
+def _usual_uncertainty(way: Way, heldout: Pairs, direction: str) -> float:
+    read, count = (heldout.read_a, len(heldout.a)) if direction == "a2b" else (heldout.b.read, len(heldout.b))
+    asked = (with_doubt(way.net, way.source.reach)(read([k]))[0] for k in range(min(count, ASKED)))
+    answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
+    return round(max(uncertainty_in_body([(made, spread)], way.target) for made, spread in answers), 5)
+
+
+@torch.no_grad()
+def translated(method: Translator, images: Float32, device: torch.device, direction: str = "a2b") -> Float32:
+    """Images (N, C, *S) in [-1, 1] of one side as the other, by a method in training."""
+    parts = [torch.from_numpy(images[k : k + 16]).to(device) for k in range(0, len(images), 16)]
+    return np.concatenate([method.translate(part, direction).float().cpu().numpy() for part in parts])
+
+
+def _values(codec: CodecConfig) -> str:
+    return f"{codec.kind} codec [{codec.low}, {codec.high}] {codec.unit}"
