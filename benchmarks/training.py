@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -26,11 +27,13 @@ UNET = {"channels": [64, 128, 128], "attention": [False, False, True], "res_bloc
 
 
 def recipe(size: int, batch: int) -> Recipe:
-    chosen = load_recipe("ddpm-chest", [f"data.size={size}", f"data.batch={batch}", "data.count=256"])
-    chosen.method |= {"patch": 1, **UNET}
-    chosen.train.steps, chosen.train.minutes, chosen.train.log_every = STEPS, 0, 1
-    chosen.train.validate_every = chosen.train.sample_every = chosen.train.checkpoint_every = 10_000
-    return chosen
+    values = [f"data.size={size}", f"data.batch={batch}", "data.count=256", "train.minutes=0", "train.log_every=1"]
+    values += [
+        f"train.steps={STEPS}",
+        *(f"train.{period}_every=10000" for period in ("validate", "sample", "checkpoint")),
+    ]
+    chosen = load_recipe("ddpm-chest", values)
+    return replace(chosen, method={**chosen.method, "patch": 1, **UNET})
 
 
 def ours(size: int, batch: int) -> float:

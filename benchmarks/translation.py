@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -43,15 +44,14 @@ class Enough(Exception):
 
 
 def recipe(batch: int) -> Recipe:
-    chosen = load_recipe("cyclegan-head", [f"data.size={SIZE}", f"data.batch={batch}", "data.count=64"])
+    values = [f"data.size={SIZE}", f"data.batch={batch}", "data.count=64"]
+    values += ["codec.kind=percentile", "codec.low=0.5", "codec.high=99.5", "codec.default_limits=[0.0,1.0]"]
+    values += ["codec_b.kind=window", "codec_b.low=-1024", "codec_b.high=3071", "codec_b.unit=HU"]
+    values += ["train.steps=10000", "train.minutes=0", "train.log_every=1"]
+    values += [f"train.{period}_every=10000" for period in ("validate", "sample", "checkpoint")]
     networks = {"width": WIDTH, "blocks": BLOCKS, "critic_width": WIDTH}
-    chosen.method = {"name": "cyclegan", **networks, "cycle": CYCLE, "identity": IDENTITY / CYCLE}
-    chosen.codec.kind, chosen.codec.low, chosen.codec.high = "percentile", 0.5, 99.5
-    chosen.codec.default_limits = [0.0, 1.0]
-    chosen.codec_b.kind, chosen.codec_b.low, chosen.codec_b.high, chosen.codec_b.unit = "window", -1024.0, 3071.0, "HU"
-    chosen.train.steps, chosen.train.minutes, chosen.train.log_every = 10_000, 0, 1
-    chosen.train.validate_every = chosen.train.sample_every = chosen.train.checkpoint_every = 10_000
-    return chosen
+    method = {"name": "cyclegan", **networks, "cycle": CYCLE, "identity": IDENTITY / CYCLE}
+    return replace(load_recipe("cyclegan-head", values), method=method)
 
 
 def ours(batch: int, steps: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:  # what distributes the tests imports this file too, and needs nothing that takes seconds to import
     from fabrica.codec import Codec
     from fabrica.model.model import Model
-    from fabrica.recipe.schema import SeenConfig
+    from fabrica.recipe.found import Fingerprint
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,8 +33,9 @@ def unchanged() -> Callable[..., Model]:
 
 
 def unchanged_model(
-    codec: Codec | None = None, codec_b: Codec | None = None, seen: SeenConfig | None = None, **data: Any
+    codec: Codec | None = None, codec_b: Codec | None = None, seen: Fingerprint | None = None, **data: Any
 ) -> Model:
+    from dataclasses import replace
     from pathlib import Path
 
     import torch
@@ -42,8 +43,10 @@ def unchanged_model(
 
     from fabrica.codec import Codec
     from fabrica.methods import build
-    from fabrica.model.model import Model
-    from fabrica.recipe.schema import DataConfig, Recipe, SeenConfig
+    from fabrica.model.translation import TranslationModel
+    from fabrica.recipe.codecs import codec_config
+    from fabrica.recipe.found import Fingerprint, Found
+    from fabrica.recipe.schema import DataConfig, Recipe, TrainConfig
 
     class Middle(nn.Module):
         """Of neighbouring slices, the one in the middle."""
@@ -58,11 +61,18 @@ def unchanged_model(
     hu = Codec("window", -1024.0, 3071.0, "HU")
     values: dict[str, Any] = {"a": "MR", "b": "CT", "paired": True, "size": [32, 32], "fit": "exact", **data}
     recipe = Recipe(
-        name="unchanged", method={"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0}
+        name="unchanged",
+        method={"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0},
+        data=DataConfig(**values),
+        train=TrainConfig(precision="fp32"),
     )
-    recipe.data = DataConfig(**values)
-    recipe.seen_a, recipe.seen_b = seen or SeenConfig(), SeenConfig("CT")
-    recipe.train.precision = "fp32"
     method = build(recipe)
-    method.generator = Middle(recipe.data.context)  # type: ignore[attr-defined]
-    return Model(Path("unchanged"), recipe, codec or hu, codec_b or hu, method, torch.device("cpu"), "0" * 12)
+    method.generator = Middle(recipe.data.context)
+    found = replace(
+        Found.asked(recipe),
+        codec=codec_config(codec or hu),
+        codec_b=codec_config(codec_b or hu),
+        fingerprint_a=seen or Fingerprint(),
+        fingerprint_b=Fingerprint("CT"),
+    )
+    return TranslationModel(Path("unchanged"), recipe, found, method, torch.device("cpu"), "0" * 12)

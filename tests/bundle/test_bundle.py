@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -37,8 +38,9 @@ from fabrica.model.model import Model
 from fabrica.model.saving import save_model
 from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
+from fabrica.recipe.found import Found
 from fabrica.recipe.load import load_recipe
-from fabrica.recipe.schema import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig
+from fabrica.recipe.schema import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, TrainConfig
 from fabrica.training.frozen import open_space
 from fabrica.training.teacher import open_teacher
 
@@ -142,10 +144,11 @@ def opened(folder: Path) -> Model:
 def test_a_bundle_samples_as_its_networks_do_in_monai(tmp_path: Path, dims: int) -> None:
     coder, denoiser = zoo(tmp_path / "b", dims)
     model = opened(tmp_path / "b")
-    model.recipe.sample.spacing = "uniform"
+    sample = replace(model.recipe.sample, spacing="uniform")
+    model = replace(model, recipe=replace(model.recipe, sample=sample))
     size = (32, 48) if dims == 2 else (24, 20, 16)
     assert model.size == size and model.name == "Tiny"
-    assert model.recipe.method["objective"] == "epsilon" and not model.recipe.sample.clip
+    assert model.found.method["objective"] == "epsilon" and not model.recipe.sample.clip
 
     z = turned(seeded([5, 6])((3, *(side // 2 for side in size))))
     scheduler = DDIMScheduler(1000, clip_sample=False, **BETAS)
@@ -208,7 +211,8 @@ def test_diffusion_on_pixels_of_0_to_1_as_yaml(tmp_path: Path, prediction: str) 
     (tmp_path / "configs/metadata.json").write_text(json.dumps(metadata))
     torch.save(net.state_dict(), tmp_path / "models/model.pt")
     model = opened(tmp_path)
-    model.recipe.sample.spacing = "uniform"
+    sample = replace(model.recipe.sample, spacing="uniform")
+    model = replace(model, recipe=replace(model.recipe, sample=sample))
     ddim = DDIMScheduler(1000, **scheduler)
     ddim.set_timesteps(10)
     x = seeded([3])((1, 16, 16))
@@ -431,25 +435,31 @@ def ours(
     codec: CodecConfig = HU,
 ) -> Model:
     """A model of this house with lively weights, saved and opened; space: of the autoencoder that it works on."""
-    recipe = Recipe(name="tiny", about="A test", method=dict(method))
-    recipe.data = DataConfig(size=size, channels=channels)
-    recipe.codec = codec
-    recipe.output = OutputConfig("CT", [2.0, 0.7, 0.5][-len(size) :])
-    recipe.sample = SampleConfig(steps=5, sampler="ddim", spacing="uniform", clip=False)  # MONAI clips otherwise
-    recipe.train.precision = "fp32"
     coder = None
     if space:
         ours(folder / "autoencoder", space, size)
-        recipe.uses = {"autoencoder": "autoencoder"}
-        coder = load_autoencoder(folder / "autoencoder", torch.device("cpu")).compressor
-    made = build(recipe, coder)
+        coder = load_autoencoder(folder / "autoencoder", torch.device("cpu")).method
+    recipe = Recipe(
+        name="tiny",
+        about="A test",
+        method=dict(method),
+        uses={"autoencoder": "autoencoder"} if space else {},
+        data=DataConfig(size=size, channels=channels),
+        codec=codec,
+        output=OutputConfig("CT", [2.0, 0.7, 0.5][-len(size) :]),
+        sample=SampleConfig(steps=5, sampler="ddim", spacing="uniform", clip=False),  # MONAI clips otherwise
+        train=TrainConfig(precision="fp32"),
+    )
+    found = Found.asked(recipe)
+    made = build(recipe, found, coder)
     for name in made.ships:
         lively(getattr(made, name), len(name))
     if isinstance(made, Autoencoder):
         cast(Tensor, made.encoder.mean).copy_(torch.tensor([0.3, -0.2, 0.1, 0.0]))
         cast(Tensor, made.encoder.std).copy_(torch.tensor([0.5, 2.0, 1.0, 0.7]))
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, made, recipe, kept="all")
+    found = replace(found, method={"name": method["name"], **asdict(made.config)})
+    save_model(folder, made, recipe, found, kept="all")
     return opened(folder)
 
 

@@ -175,7 +175,7 @@ def test_an_interpolation_begins_and_ends_with_the_samples_of_its_seeds(
 ) -> None:
     run = request.getfixturevalue(which)
     model = fabrica.load(run)
-    choices = ["--label", model.recipe.data.classes[-1], "--steps", 3] if which == "diffusion" else ["--truncation", 1]
+    choices = ["--label", model.found.classes[-1], "--steps", 3] if which == "diffusion" else ["--truncation", 1]
     fabrica_("sample", run, "--interpolate", 3, 8, "--frames", 10, "-o", tmp_path, *choices)
     strip, gif = tmp_path / "interpolation-3-8.png", tmp_path / "interpolation-3-8.gif"
     assert str(strip) in (said := capsys.readouterr().out) and str(gif) in said

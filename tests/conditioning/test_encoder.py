@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data.metadata import about, age, sex
 from fabrica.errors import FabricaError, UsageError
 from fabrica.nets.conditions import Category, Number, Text
+from fabrica.recipe.found import Found
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.text.tokenizer import BEGIN, PAD
@@ -29,23 +31,38 @@ REPORTS = [
 
 def recipe(*overrides: str) -> Recipe:
     values = ["data.condition=[text,age,sex]", "text.tokens=400", "text.context=24", *overrides]
-    made = load_recipe("ddpm-chest", values)
-    made.data.categories = {"sex": ["F", "M"]}
-    return made
+    return load_recipe("ddpm-chest", values)
+
+
+def found(asked: Recipe) -> Found:
+    return replace(Found.asked(asked), categories={"sex": ["F", "M"]})
 
 
 @pytest.fixture
 def told() -> ConditionEncoder:
-    return condition_encoder(recipe(), *learned(recipe(), REPORTS))
+    return condition_encoder(recipe(), found(recipe()), *learned(recipe(), REPORTS))
 
 
 def test_what_networks_are_told_follows_the_recipe() -> None:
-    assert declared(recipe()) == {"text": Text(400, 24, 3, 3), "age": Number(0, 100), "sex": Category(2)}
-    assert declared(recipe("data.condition=label", "data.classes=[a,b]")) == {}  # it has an embedding of its own
-    both = declared(recipe("data.condition=[label,sex]", "data.classes=[a,b,c]"))
+    assert declared(recipe(), found(recipe())) == {
+        "text": Text(400, 24, 3, 3),
+        "age": Number(0, 100),
+        "sex": Category(2),
+    }
+    assert (
+        declared(
+            recipe("data.condition=label", "data.classes=[a,b]"),
+            found(recipe("data.condition=label", "data.classes=[a,b]")),
+        )
+        == {}
+    )  # it has an embedding of its own
+    both = declared(
+        recipe("data.condition=[label,sex]", "data.classes=[a,b,c]"),
+        found(recipe("data.condition=[label,sex]", "data.classes=[a,b,c]")),
+    )
     assert both == {"label": Category(3), "sex": Category(2)}
-    assert described(recipe()) == "text, age, sex (F, M)"
-    assert described(recipe("data.condition=")) == ""
+    assert described(recipe(), found(recipe())) == "text, age, sex (F, M)"
+    assert described(recipe("data.condition="), found(recipe("data.condition="))) == ""
 
 
 @pytest.mark.parametrize("condition", ["[text,text]", "reports", "[text,ages]"])
@@ -94,9 +111,15 @@ def test_a_user_may_say_numbers_of_any_kind_or_nothing(told: ConditionEncoder) -
 
 
 def test_classes_come_in_turn_only_where_nothing_else_is_told() -> None:
-    alone = condition_encoder(recipe("data.condition=label", "data.classes=[a,b]"))
+    alone = condition_encoder(
+        recipe("data.condition=label", "data.classes=[a,b]"),
+        found(recipe("data.condition=label", "data.classes=[a,b]")),
+    )
     assert [one["label"] for one in alone.asked(3, 1, {})] == ["b", "a", "b"]
-    beside = condition_encoder(recipe("data.condition=[label,sex]", "data.classes=[a,b]"))
+    beside = condition_encoder(
+        recipe("data.condition=[label,sex]", "data.classes=[a,b]"),
+        found(recipe("data.condition=[label,sex]", "data.classes=[a,b]")),
+    )
     assert beside.asked(2, 0, {"sex": "F"}) == [{"sex": "F"}] * 2
 
 
@@ -136,8 +159,8 @@ def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: ConditionEncode
 
 
 def test_excerpts_are_sentences_of_the_report() -> None:
-    always = condition_encoder(recipe("text.excerpts=1"), *learned(recipe(), REPORTS))
-    never = condition_encoder(recipe("text.excerpts=0"), *learned(recipe(), REPORTS))
+    always = condition_encoder(recipe("text.excerpts=1"), found(recipe("text.excerpts=1")), *learned(recipe(), REPORTS))
+    never = condition_encoder(recipe("text.excerpts=0"), found(recipe("text.excerpts=0")), *learned(recipe(), REPORTS))
     rng = np.random.default_rng(0)
     seen = {always.excerpt(REPORTS[0], rng) for _ in range(40)}
     assert len(seen) == 7, "every choice of one to three sentences"

@@ -19,7 +19,7 @@ from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
-from fabrica.recipe.schema import SeenConfig
+from fabrica.recipe.found import Fingerprint
 from tests.real import DATA
 
 Made = Callable[..., Model]
@@ -70,8 +70,7 @@ def test_every_voxel_of_a_real_ct_comes_back_within_one_hu(unchanged: Made, tmp_
 
 
 def test_maps_and_flags_stand_beside_the_result(unchanged: Made, ct: Path, tmp_path: Path) -> None:
-    trusting = unchanged()
-    trusting.recipe.seen_a.doubt = 1e-9  # held-out images were certain to the last digit
+    trusting = unchanged(seen=Fingerprint(uncertainty=1e-9))  # held-out images were certain to the last digit
     (outcome,) = apply(trusting, ct, tmp_path / "out", uncertainty=True)
     told = json.loads((tmp_path / "out" / "result.json").read_text())
     assert told["model"] == "unchanged" and told["direction"] == "a2b"
@@ -79,8 +78,8 @@ def test_maps_and_flags_stand_beside_the_result(unchanged: Made, ct: Path, tmp_p
     assert result["uncertain"] is True and result["uncertainty"] > 0
     spread = io.read(tmp_path / "out" / outcome.uncertainty_map)
     assert spread.size == io.read(ct).size and float(spread.data.min()) >= 0
-    trusting.recipe.seen_a.doubt = 1.0
-    assert apply(trusting, ct, tmp_path / "again", uncertainty=True)[0].uncertain is False
+    doubting = unchanged(seen=Fingerprint(uncertainty=1.0))
+    assert apply(doubting, ct, tmp_path / "again", uncertainty=True)[0].uncertain is False
 
 
 def test_a_folder_of_several_kinds_gives_each_its_own_kind(unchanged: Made, ct: Path, tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_volume_formats_and_their_volumes_give_results_of_their_own_kind(unchang
 
 
 def test_what_is_unlike_training_is_refused_and_nothing_is_written(unchanged: Made, ct: Path, tmp_path: Path) -> None:
-    picky = unchanged(seen=SeenConfig("MR", [], [100.0, 120.0]))
+    picky = unchanged(seen=Fingerprint("MR", [], [100.0, 120.0]))
     with pytest.raises(UsageError, match=r"its modality is CT, and MR in training; its field of view is 2\d\d mm"):
         apply(picky, ct, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -128,7 +127,7 @@ def test_of_several_images_the_others_are_made(unchanged: Made, ct: Path, tmp_pa
     image = io.read(ct)
     for name, modality in (("one", "CT"), ("two", "MR")):
         io.write(image.with_data(image.data, origin={"modality": modality}), tmp_path / "in" / name, as_="dicom")
-    outcomes = apply(unchanged(seen=SeenConfig("CT")), tmp_path / "in", tmp_path / "out")
+    outcomes = apply(unchanged(seen=Fingerprint("CT")), tmp_path / "in", tmp_path / "out")
     assert [bool(outcome.refused) for outcome in outcomes] == [False, True]
     assert "its modality is MR" in outcomes[1].refused and not (tmp_path / "out" / "two").exists()
 

@@ -17,7 +17,8 @@ from fabrica.image import Float32, Image
 from fabrica.inference.out_of_distribution import _look, compared, doubt
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
-from fabrica.recipe.schema import CodecConfig, DataConfig, SeenConfig
+from fabrica.recipe.found import Fingerprint
+from fabrica.recipe.schema import CodecConfig, DataConfig
 from fabrica.training.fingerprint import seen
 
 DATA = DataConfig("phantom:head", "T1", "CT", True, count=64, size=[48, 48])
@@ -25,7 +26,7 @@ MR = Codec("percentile", 0.5, 99.5, default_limits=(0.0, 1000.0))
 
 
 @pytest.fixture(scope="module")
-def known() -> SeenConfig:
+def known() -> Fingerprint:
     return seen(*(build_cache(DATA, MR, split, side="a") for split in ("train", "val")), MR)
 
 
@@ -33,18 +34,18 @@ def image(contrast: str, seed: int = 11, slices: int | None = None) -> Image:
     return head(seed, 48, slices, contrasts=[contrast]).images[contrast]
 
 
-def test_what_training_images_have_in_common_is_written_down(known: SeenConfig) -> None:
+def test_what_training_images_have_in_common_is_written_down(known: Fingerprint) -> None:
     assert known.modality == "MR" and 200 < known.extent[0] <= known.extent[1] < 250
     assert sorted(known.quantiles) == known.quantiles and known.distance > 0.5
 
 
-def test_other_heads_of_the_same_sequence_are_welcome(unchanged: Callable[..., Model], known: SeenConfig) -> None:
+def test_other_heads_of_the_same_sequence_are_welcome(unchanged: Callable[..., Model], known: Fingerprint) -> None:
     model = unchanged(codec=MR, seen=known, size=[48, 48])
     assert [model.unlike(image("T1", seed)) for seed in range(20, 40)] == [[]] * 20
 
 
 def test_other_sequences_modalities_and_fields_of_view_are_not(
-    unchanged: Callable[..., Model], known: SeenConfig
+    unchanged: Callable[..., Model], known: Fingerprint
 ) -> None:
     model = unchanged(codec=MR, seen=known, size=[48, 48])
     assert "its modality is CT, and MR in training" in model.unlike(image("CT"))

@@ -17,7 +17,7 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import enlarged, with_doubt, with_way_back
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
-from fabrica.recipe.schema import SeenConfig
+from fabrica.recipe.found import Fingerprint
 
 Made = Callable[..., Model]
 
@@ -81,7 +81,7 @@ def test_neighbours_are_seen_and_the_middle_one_answers(unchanged: Made) -> None
 def test_images_are_seen_at_the_millimetres_of_training(unchanged: Made) -> None:
     smooth = np.add.outer(np.arange(64.0), np.arange(64.0)).astype(np.float32)[None] * 10
     image = placed(smooth, np.diag([0.5, 0.5, 1.0, 1.0]))
-    fine = unchanged(fit="pad", seen=SeenConfig(spacing=[1.0, 1.0]))
+    fine = unchanged(fit="pad", seen=Fingerprint(spacing=[1.0, 1.0]))
     seen: list[tuple[int, ...]] = []
     fine.method.generator.register_forward_hook(lambda net, given, made: seen.append(tuple(given[0].shape)))  # type: ignore[attr-defined]
     found = fine.apply(image).result

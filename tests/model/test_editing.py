@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +125,12 @@ def test_images_of_another_size_are_brought_to_the_models(run: Path) -> None:
 
 def test_wrong_use_is_explained(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
+    model = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, fit="crop")))
     image = chest(5, 16).image
     volume = Image(np.zeros((1, 4, 16, 16), np.float32), image.affine, "arbitrary", {})
     empty = image.with_data(np.zeros((1, 16, 16), np.float32))
     wide, aside = (image.with_data(np.zeros((1, 16, 64), np.float32)) for _ in range(2))
     aside.data[..., 0] = 1
-    model.recipe.data.fit = "crop"
     for choices, message in (
         ({"strength": 0.5}, "are for an image to start from"),
         ({"redraw": image}, "are for an image to start from"),

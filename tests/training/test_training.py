@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,7 @@ def test_a_second_run_in_the_same_folder_is_refused(run: Path) -> None:
 
 
 def test_nan_stops_names_the_images_and_keeps_the_best(tmp_path: Path) -> None:
-    recipe = tiny("train.steps=40", "train.validate_every=5", "train.lr=1e-3")
-    recipe.train.clip = 0.0
+    recipe = tiny("train.steps=40", "train.validate_every=5", "train.lr=1e-3", "train.clip=0")
     with pytest.raises(FabricaError, match=r"training stopped at step .* on images .*kept") as caught:
         train(recipe, tmp_path / "run", report=_poison_after(recipe, step=10))
     assert "lower train.lr" in str(caught.value)
@@ -95,7 +95,7 @@ def test_nan_stops_names_the_images_and_keeps_the_best(tmp_path: Path) -> None:
 def _poison_after(recipe: Recipe, step: int):
     def report(row: dict[str, float]) -> None:
         if row["step"] >= step:
-            recipe.train.lr = 1e38  # what a diverging run does, at a step we choose
+            object.__setattr__(recipe.train, "lr", 1e38)  # what a diverging run does, at a step we choose
 
     return report
 
@@ -216,7 +216,8 @@ def two_steps(name: str) -> Recipe:
         limits = ["train.steps=2", "train.minutes=0", "train.validate_every=2", "data.count=400"]
         small = load_recipe(name, [*limits, "data.size=32", "data.batch=20"])
     if not small.data.source.startswith("phantom:"):
-        small.data.source = "phantom:chest" if len(small.data.size) == 2 else "phantom:head:T1"
+        source = "phantom:chest" if len(small.data.size) == 2 else "phantom:head:T1"
+        return replace(small, data=replace(small.data, source=source))
     return small
 
 

@@ -70,7 +70,7 @@ def test_the_folder_holds_weights_and_scale(run: Path) -> None:
     card = (run / "README.md").read_text()
     assert "latents | 3 x 8 x 8" in card and "fabrica sample" not in card and "patient" in card
     model = fabrica.load(run, device="cpu")
-    train_images = build_cache(model.recipe.data, codec_of(model.recipe.codec), "train")
+    train_images = build_cache(model.recipe.data, codec_of(model.found.codec), "train")
     images = train_images.read(range(len(train_images)))
     latents = model.encode(images, batch=7)
     np.testing.assert_allclose(latents.mean((0, 2, 3)), 0, atol=0.02)  # bf16 where the processor has it

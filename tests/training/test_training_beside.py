@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.methods import build
 from fabrica.model.model import Model
+from fabrica.model.translation import TranslationModel
 from fabrica.phantoms.head.head import head
+from fabrica.recipe.codecs import codec_config
+from fabrica.recipe.found import Found, found_in
 from fabrica.recipe.load import load_recipe
-from fabrica.recipe.schema import DataConfig, Recipe, SeenConfig
+from fabrica.recipe.schema import DataConfig, Recipe, TrainConfig
 from fabrica.training.loop import train
 
 WIDE, NARROW = Codec("window", 0.0, 4095.0), Codec("window", 0.0, 2047.0)
@@ -45,14 +49,18 @@ class Pick(nn.Module):
 
 def picking(channel: int, **data: Any) -> Model:
     """A model whose result is what it sees in this channel: 0 the image itself, 1 T2 (half the range), 2 FLAIR."""
-    recipe = Recipe(name="picking", method={"name": "restore", "network": "redcnn", "width": 4})
     values = {"source": "phantom:head", "beside": ["T2", "FLAIR"], "size": [32, 32], "fit": "exact", **data}
-    recipe.data = DataConfig(a="degraded", b="T1", paired=True, degrade=NOISE, **values)
-    recipe.seen_a, recipe.train.precision = SeenConfig(), "fp32"
+    recipe = Recipe(
+        name="picking",
+        method={"name": "restore", "network": "redcnn", "width": 4},
+        data=DataConfig(a="degraded", b="T1", paired=True, degrade=NOISE, **values),
+        train=TrainConfig(precision="fp32"),
+    )
     method = build(recipe)
-    method.network = Pick(channel)  # type: ignore[attr-defined]
-    beside = (NARROW, WIDE)[: len(recipe.data.beside)]
-    return Model(Path("picking"), recipe, WIDE, WIDE, method, torch.device("cpu"), "0" * 12, beside)
+    method.network = Pick(channel)
+    wide, beside = codec_config(WIDE), [codec_config(NARROW), codec_config(WIDE)][: len(recipe.data.beside)]
+    found = replace(Found.asked(recipe), codec=wide, codec_b=wide, codecs_beside=beside)
+    return TranslationModel(Path("picking"), recipe, found, method, torch.device("cpu"), "0" * 12)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +109,8 @@ def test_an_empty_channel_stays_empty_when_doubt_is_measured(patient: dict[str, 
 
 def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(tmp_path: Path) -> None:
     folder = trained(tmp_path)
-    recipe = load_recipe(folder / "recipe.yaml")
-    assert recipe.data.beside == ["T2", "FLAIR"] and [c.high for c in recipe.codecs_beside] == [4095.0, 4095.0]
+    recipe, found = found_in(folder)
+    assert recipe.data.beside == ["T2", "FLAIR"] and [c.high for c in found.codecs_beside] == [4095.0, 4095.0]
     assert "T2 (window codec [0.0, 4095.0]" in (folder / "README.md").read_text(encoding="utf-8")
     model = fabrica.load(folder, device="cpu")
     drawn = head(1, 32, contrasts=["T1", "T2", "FLAIR"]).images

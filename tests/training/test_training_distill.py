@@ -107,7 +107,7 @@ def test_a_student_of_latents_and_text_has_its_teachers_autoencoder_and_words(tm
 def test_a_student_is_told_masks_as_its_teacher_is(tmp_path: Path) -> None:
     masked = ["data.condition=mask", "method.mask_width=8", "train.steps=1"]
     teacher = train(load_recipe("ddpm-chest", [*SMALL, *NET, *LOOP, *masked]), tmp_path / "teacher")
-    assert fabrica.load(teacher, device="cpu").recipe.codec_mask.classes == 7
+    assert fabrica.load(teacher, device="cpu").found.codec_mask.classes == 7
     student = fabrica.load(train(taught(teacher, "data.condition=mask"), tmp_path / "student"), device="cpu")
     masks = [chest(seed, 16).organs for seed in (1, 2)]
     made = [student.sample_array(1, told={"mask": mask}) for mask in masks]

@@ -38,7 +38,7 @@ def test_the_weights_with_the_lowest_frd_are_kept_not_the_last(tmp_path: Path) -
 
     def ruin(row: dict[str, float]) -> None:
         if row["step"] >= 20:
-            recipe.train.lr = 10.0
+            object.__setattr__(recipe.train, "lr", 10.0)  # what nobody can ask for once a run began
 
     choices = ["train.ema=0", "train.lr=2e-4", "train.decay=constant"]
     recipe = tiny("mlp-xray", "train.steps=40", *choices)

@@ -79,7 +79,7 @@ def test_the_folder_is_all_it_takes(run: Path) -> None:
 
 def test_it_learns_on_latents_of_unit_scale_encoded_once(coder: Path) -> None:
     model = fabrica.load(coder, device="cpu")
-    images = build_cache(model.recipe.data, codec_of(model.recipe.codec), "train")
+    images = build_cache(model.recipe.data, codec_of(model.found.codec), "train")
     asked: list[int] = []
 
     def encode(part: Float32) -> Float32:
@@ -96,7 +96,7 @@ def test_it_learns_on_latents_of_unit_scale_encoded_once(coder: Path) -> None:
 
 
 def test_latents_are_not_clipped(coder: Path) -> None:
-    space = fabrica.load(coder, device="cpu").compressor
+    space = fabrica.load(coder, device="cpu").method
     config = Diffusion.Config("x0", channels=[8, 16], attention=[False, False], head_channels=16, norm_groups=8)
     method = Diffusion(config, (1, 32, 32), space=space)
     far = 2.5 * torch.sign(torch.randn(2, *space.latent_shape, generator=torch.Generator().manual_seed(0)))
@@ -120,8 +120,8 @@ def test_a_resumed_run_is_bit_exact_with_the_copy_alone(coder: Path, tmp_path: P
 def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) -> None:
     folder = train(tiny(coder, "data.condition=label", "data.count=400"), tmp_path / "run")
     model = fabrica.load(folder, device="cpu")
-    assert len(model.recipe.data.classes) > 1
-    assert model.sample_array(2, told={"label": model.recipe.data.classes[1]}).shape == (2, 1, 32, 32)
+    assert len(model.found.classes) > 1
+    assert model.sample_array(2, told={"label": model.found.classes[1]}).shape == (2, 1, 32, 32)
     assert fabrica.evaluate(model, out=tmp_path / "report", n=16, steps_curve=()).page.exists()
 
 
@@ -173,7 +173,7 @@ def test_volumes_from_recipe_to_report(tmp_path: Path) -> None:
     model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
     (image,) = model.sample(1)
     assert image.size == (16, 16, 24) and len(set(image.spacing)) > 1  # heads are not cubes
-    np.testing.assert_allclose(image.spacing, model.recipe.output.spacing)
+    np.testing.assert_allclose(image.spacing, model.found.spacing)
     page = fabrica.evaluate(space, out=tmp_path / "rebuilt", n=3).page.read_text()
     assert all(f"{what}, {view}" in page for what in ("source", "rebuilt") for view in PLANES)
     page = fabrica.evaluate(model, out=tmp_path / "drawn", n=16, steps_curve=()).page.read_text()

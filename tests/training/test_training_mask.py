@@ -96,7 +96,7 @@ def inside(images: Float32, mask: Image) -> float:
 
 def test_the_square_is_drawn_where_the_mask_has_it(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
-    assert (model.recipe.codec_mask.kind, model.recipe.codec_mask.classes) == ("label", 2)
+    assert (model.found.codec_mask.kind, model.found.codec_mask.classes) == ("label", 2)
     each = model.sample_array(8, told={"mask": [LEFT] * 4 + [RIGHT] * 4})
     assert inside(each[:4], LEFT) > 0.7 and inside(each[4:], RIGHT) > 0.7
     assert np.abs(inside(each[:4], RIGHT)) < 0.5 and np.abs(inside(each[4:], LEFT)) < 0.5
@@ -172,7 +172,7 @@ def test_phantoms_come_with_their_organs_and_a_run_goes_on_where_it_was(tmp_path
     train(None, half, resume=True)
     assert (half / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
     model = fabrica.load(whole, device="cpu")
-    assert model.recipe.codec_mask.classes == 7, "all organs, though few phantoms are looked at"
+    assert model.found.codec_mask.classes == 7, "all organs, though few phantoms are looked at"
     mask = chest(3, 16).organs
     told = {"mask": mask, "text": "There is a left effusion."}
     both = model.sample_array(1, told=told, guidance=2.0)
@@ -209,7 +209,7 @@ def test_volumes_are_told_their_masks(tmp_path: Path) -> None:
     volume = [*NET, "data.size=[8,16,16]", f"data.source={tmp_path / 'manifest.csv'}", "data.batch=2"]
     recipe = load_recipe("ddpm-chest", [*volume, "train.steps=2", "train.validate_every=2"])
     model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
-    assert model.recipe.codec_mask.classes == 3
+    assert model.found.codec_mask.classes == 3
     told, free = model.sample_array(1, told={"mask": labels}), model.sample_array(1, warn=lambda note: None)
     assert told.shape == (1, 1, 8, 16, 16) and not np.array_equal(told, free)
     app(

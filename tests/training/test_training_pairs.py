@@ -4,11 +4,14 @@ what the model is worth beside doing nothing."""
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import yaml
 
 import fabrica
 from fabrica import io
@@ -16,9 +19,10 @@ from fabrica.data.cache import resolve_codec, resolve_codecs
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import looks_hounsfield
 from fabrica.inference.files import apply
+from fabrica.recipe.found import HeldOutError, load_found
 from fabrica.recipe.held_out import useless, worth
 from fabrica.recipe.load import load_recipe
-from fabrica.recipe.schema import CodecConfig, DataConfig, FoundConfig, Recipe
+from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.loop import train
 
 SIDE, DEPTH = 32, 3
@@ -87,7 +91,7 @@ def own(table: Path, *overrides: str) -> Recipe:
 
 def test_both_sides_of_ct_in_nifti_share_the_window_of_hounsfield(trained: tuple[Path, list[str]]) -> None:
     model = fabrica.load(trained[0], device="cpu")
-    assert model.codec == model.codec_b and model.recipe.data.scale == "one"
+    assert model.codec == model.codec_b and model.found.scale == "one"
     assert (model.codec.kind, model.codec.low, model.codec.high, model.codec.unit) == ("window", -1024, 3071, "HU")
     assert not model.codec.clip
 
@@ -96,7 +100,7 @@ def test_what_five_volumes_are_worth_is_said_everywhere(trained: tuple[Path, lis
     """The network has learnt nothing: it gives back what it gets."""
     folder, said = trained
     model = fabrica.load(folder, device="cpu")
-    found = model.recipe.found_b
+    found = model.found.held_out_b
     assert (found.measure, found.unit, found.cases) == ("mae", "HU", 1)
     truth = found.nothing
     assert truth is not None and 28 < truth < 36  # the mean size of noise of 40 HU: 40 * sqrt(2 / pi)
@@ -138,10 +142,10 @@ def test_a_longer_training_is_better_than_doing_nothing(tmp_path: Path) -> None:
     longer = [*network, "train.steps=120", "train.warmup=5", "train.lr=5e-3", "train.ema=0.8"]
     said: list[str] = []
     model = fabrica.load(train(own(table, *longer), tmp_path / "run", warn=said.append), device="cpu")
-    found = model.recipe.found_b
+    found = model.found.held_out_b
     assert model.codec.unit == "HU"
     assert found.nothing is not None and found.error < 0.9 * found.nothing and said == []
-    known = model.recipe.held_out("a2b")
+    known = model.found.held_out_b
     assert worth(known).startswith("held-out error ") and not useless(known)
 
 
@@ -149,22 +153,26 @@ def test_sides_of_other_ranges_keep_codecs_of_their_own_and_this_is_said(tmp_pat
     table = pairs(tmp_path, 0.02, 100)
     said: list[str] = []
     model = fabrica.load(train(own(table), tmp_path / "run", warn=said.append), device="cpu")
-    assert model.codec != model.codec_b and model.recipe.data.scale == "two"
+    assert model.codec != model.codec_b and model.found.scale == "two"
     assert any("codecs of their own" in note and "data.scale=one" in note for note in said)
-    assert model.recipe.found_b.nothing is None  # the input is no answer on another scale
+    assert model.found.held_out_b.nothing is None  # the input is no answer on another scale
+
+
+def without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def test_a_model_from_before_cuts_as_it_did(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
-    """Their recipes say nothing of it."""
-    text = (trained[0] / "recipe.yaml").read_text()
-    older = "".join(
-        line for line in text.splitlines(keepends=True) if not line.strip().startswith(("clip: false", "scale:"))
-    )
+    """Their recipes say nothing of it, and hold what was found."""
+    asked, found = load_recipe(trained[0] / "recipe.yaml"), load_found(trained[0] / "found.yaml")
+    codecs = {name: without(asdict(getattr(found, name)), "clip") for name in ("codec", "codec_b")}
+    known = {"seen_a": without(asdict(found.fingerprint_a), "uncertainty"), "found_b": asdict(found.held_out_b)}
+    older = {**asdict(asked), **codecs, **known, "data": without(asdict(asked.data), "scale"), "method": found.method}
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "recipe.yaml").write_text(older)
+    (tmp_path / "old" / "recipe.yaml").write_text(yaml.safe_dump(older))
     (tmp_path / "old" / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes())
     model = fabrica.load(tmp_path / "old", device="cpu")
-    assert model.codec.clip and model.recipe.data.scale == "auto" and not model.way("a2b").restores
+    assert model.codec.clip and model.found.scale == "two" and not model.way("a2b").restores
     given = trunk(9)
     given[:, 4:6, 4:6] = 20_000
     save(given, tmp_path / "metal.nii.gz")
@@ -214,15 +222,13 @@ def test_hounsfield_units_are_recognised_by_air_and_water() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (FoundConfig(), ""),
-        (FoundConfig("mae", "HU", 10, 20, 30, 8, 8, 5, 12), ""),
-        (FoundConfig("mae", "HU", 21, 20, 30, 8, 8, -3, 1), "no better than doing nothing"),
-        (FoundConfig("mae", "HU", 19, 20, 30, 8, 8, -3, 5), "hardly better than doing nothing"),
-        (FoundConfig("mae", "HU", 31, None, 30, 8, 8, -3, 1), "no better than the mean target"),
-        (FoundConfig("frd", "", 9, 8, None, 40, 40), "no better than doing nothing"),
+        (HeldOutError(), ""),
+        (HeldOutError("mae", "HU", 10, 20, 30, 8, 8, 5, 12), ""),
+        (HeldOutError("mae", "HU", 21, 20, 30, 8, 8, -3, 1), "no better than doing nothing"),
+        (HeldOutError("mae", "HU", 19, 20, 30, 8, 8, -3, 5), "hardly better than doing nothing"),
+        (HeldOutError("mae", "HU", 31, None, 30, 8, 8, -3, 1), "no better than the mean target"),
+        (HeldOutError("frd", "", 9, 8, None, 40, 40), "no better than doing nothing"),
     ],
 )
-def test_a_useless_model_is_called_that(found: FoundConfig, said: str) -> None:
-    recipe = Recipe()
-    recipe.found_b = found
+def test_a_useless_model_is_called_that(found: HeldOutError, said: str) -> None:
     assert said in useless(found) and bool(said) == bool(useless(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_told_changes_the_image_and_what_is_not_is_left_open(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
-    assert model.recipe.data.categories == {"sex": ["F", "M"], "view": ["AP", "PA"]}
+    assert model.found.categories == {"sex": ["F", "M"], "view": ["AP", "PA"]}
     asked = model.sample_array(2, told=ASKED)
     alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
     assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
@@ -137,6 +138,6 @@ def test_data_that_do_not_say_it_are_refused(overrides: list[str], message: str,
     base = [value for value in TINY if not value.startswith("method.")] if overrides[0].startswith("method") else TINY
     recipe = load_recipe("ddpm-chest", [*base, *overrides])
     if overrides[0].startswith("method"):
-        recipe.method = {"name": "dcgan"}
+        recipe = replace(recipe, method={"name": "dcgan"})
     with pytest.raises(UsageError, match=message):
         open_run(recipe, tmp_path / "run", None, lambda note: None)

@@ -88,7 +88,7 @@ def test_recipes_with_phantoms_find_both_sides(name: str, tmp_path: Path) -> Non
     recipe = load_recipe(name, [*TINY, *small, "data.count=8", "train.steps=1"])
     model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
     assert (model.codec_b.kind, model.codec_b.unit) == ("window", "HU")
-    assert (model.recipe.seen_a.modality, model.recipe.output.modality) == ("MR", "CT")
+    assert (model.found.fingerprint_a.modality, model.found.modality) == ("MR", "CT")
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_few_images_without_pairs_are_translated_by_the_last_weights(table: Path
     few = [row for row in manifest.rows if row.split == "train" or row.id in ("50a", "50b", "51b")]
     Manifest(few, table.parent).save(tmp_path / "few.csv")
     folder = train(tiny("cyclegan-xray", tmp_path / "few.csv", "train.keep=last"), tmp_path / "run")
-    recipe = fabrica.load(folder, device="cpu").recipe
-    assert worth(recipe) == "1 images without pairs are too few to measure a held-out error" and not useless(recipe)
-    assert worth(recipe) in (folder / "README.md").read_text()
+    known = fabrica.load(folder, device="cpu").found.held_out_b
+    assert worth(known) == "1 images without pairs are too few to measure a held-out error" and not useless(known)
+    assert worth(known) in (folder / "README.md").read_text()
 
 
 def test_what_goes_both_ways_is_measured_both_ways(table: Path, tmp_path: Path) -> None:
-    recipe = fabrica.load(train(tiny("cyclegan-xray", table), tmp_path / "run"), device="cpu").recipe
-    for found in (recipe.found_a, recipe.found_b):
-        assert found.measure == "frd" and found.images == 32 and found.nothing is not None and found.mean is None
-    assert recipe.found_a.error != recipe.found_b.error
+    found = fabrica.load(train(tiny("cyclegan-xray", table), tmp_path / "run"), device="cpu").found
+    for known in (found.held_out_a, found.held_out_b):
+        assert known.measure == "frd" and known.images == 32 and known.nothing is not None and known.mean is None
+    assert found.held_out_a.error != found.held_out_b.error

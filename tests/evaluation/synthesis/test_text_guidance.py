@@ -131,8 +131,8 @@ def test_the_hearts_are_measured_once_in_images_and_once_in_phantoms(
 def test_sizes_without_a_reader_are_left_out(run: Path) -> None:
     subject = opened(run)
     assert subject.model is not None
-    subject.model.recipe.output.size = [36, 36]
-    assert prompted.obedience(subject, [1.0], 0, quiet) is None
+    odd = replace(subject.model, found=replace(subject.model.found, size=[36, 36]))
+    assert prompted.obedience(replace(subject, model=odd), [1.0], 0, quiet) is None
 
 
 def test_what_an_image_was_not_told_is_not_looked_for_in_it(run: Path) -> None:

@@ -18,7 +18,8 @@ from fabrica.image import Float32, Image
 from fabrica.inference.translation import Way
 from fabrica.phantoms.chest.chest import chest
 from fabrica.phantoms.head.head import head
-from fabrica.recipe.schema import DataConfig, SeenConfig
+from fabrica.recipe.found import Fingerprint
+from fabrica.recipe.schema import DataConfig
 
 SIDE = 96
 
@@ -40,7 +41,7 @@ def noisy(sigma: float) -> Trial:
 
 def way(unit: str = "arbitrary", low: float = 0.0, high: float = 1.0) -> Way:
     codec = Codec("window", low, high, unit)
-    return Way(lambda x: x, codec, codec, DataConfig(size=[SIDE, SIDE]), SeenConfig(), "OT")
+    return Way(lambda x: x, codec, codec, DataConfig(size=[SIDE, SIDE]), Fingerprint(), "OT")
 
 
 FILTERS: dict[str, tuple[Callable[..., Classic], float]] = {  # and the decibels that it gains at least, of 5 % noise
