@@ -30,11 +30,3 @@ def declared(recipe: Recipe, found: Found) -> dict[str, Condition]:
     if "mask" in recipe.data.condition:
         told["mask"] = Mask(max(2, found.codec_mask.classes), tuple(recipe.data.size))
     return told
-
-
-def described(recipe: Recipe, found: Found) -> str:
-    """What a model of this recipe is told of an image, in words; "" for nothing."""
-    data = recipe.data
-    masks = [f"{found.codec_mask.classes} classes"] if found.codec_mask.classes else []
-    values = {"label": found.classes, "mask": masks, **found.categories}
-    return ", ".join(f"{name} ({', '.join(values[name])})" if values.get(name) else name for name in data.condition)

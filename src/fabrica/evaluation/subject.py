@@ -12,7 +12,6 @@ import numpy as np
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.conditioning.declare import described
 from fabrica.conditioning.encoder import Known
 from fabrica.conditioning.masks import Given
 from fabrica.data.cache import resolve_codec
@@ -26,6 +25,7 @@ from fabrica.evaluation.sets import Int, Sets, cached, room, some
 from fabrica.image import Float32, Image
 from fabrica.io.dicom.mark import is_dicom
 from fabrica.progress import Progress
+from fabrica.recipe.card import described
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.schema import DataConfig
 

@@ -13,8 +13,8 @@ import torch
 from fabrica import __version__
 from fabrica.bundle import Section
 from fabrica.image import Float64
-from fabrica.model import compression, synthesis
 from fabrica.nets.patches import patterns
+from fabrica.recipe.card import COMPRESSED, SYNTHETIC
 from fabrica.recipe.schema import CodecConfig
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -254,4 +254,4 @@ Its networks are plain ones of MONAI, verified by
 Authors, copyright and licence are not stated: they belong to whoever trained the model, and the data may bind them.
 Fill them in before you share the bundle.
 
-{synthesis.WARNING if draws else compression.WARNING}"""
+{SYNTHETIC if draws else COMPRESSED}"""

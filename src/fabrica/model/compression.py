@@ -17,14 +17,11 @@ from fabrica.image import Float32
 from fabrica.io.contact_sheet import Uint8
 from fabrica.methods import Compressor
 from fabrica.model.model import Model
-from fabrica.model.task import SHOWN, Card, rows_of_two
+from fabrica.model.task import SHOWN, rows_of_two
 from fabrica.nets.device import autocast
+from fabrica.recipe import card
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
-
-WARNING = """\
-This model makes latents of images, and images of latents. Latents are the patient's image in other words: keep them as
-you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ class Compression:
     compares = False
     diverse = False
 
-    def card(self, recipe: Recipe, found: Found, method: Compressor) -> Card:
-        return Card({"latents": " x ".join(str(side) for side in method.latent_shape)}, [], WARNING)
+    def card(self, recipe: Recipe, found: Found, method: Compressor) -> card.Part:
+        return card.compression(method.latent_shape)
 
     @torch.no_grad()
     def preview(

@@ -11,7 +11,8 @@ from fabrica import __version__
 from fabrica.errors import FabricaError
 from fabrica.io.atomic import atomic
 from fabrica.methods import Method, networks
-from fabrica.model.card import card
+from fabrica.model.tasks import task_of
+from fabrica.recipe.card import card
 from fabrica.recipe.folder import CARD, FOUND, RECIPE, WEIGHTS
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
@@ -42,4 +43,6 @@ def save_model(folder: Path, method: Method, recipe: Recipe, found: Found, *, ke
 def save_card(folder: Path, method: Method, recipe: Recipe, found: Found, *, kept: str) -> None:
     """Write the model card alone."""
     with atomic(folder / CARD) as temporary:
-        temporary.write_text(card(recipe, found, method, kept), encoding="utf-8")
+        part = task_of(method).card(recipe, found, method)
+        parameters = sum(p.numel() for net in networks(method, method.ships) for p in net.parameters())
+        temporary.write_text(card(recipe, found, part, parameters, kept), encoding="utf-8")

@@ -25,17 +25,15 @@ from fabrica.io.contact_sheet import Uint8, image_grid
 from fabrica.methods import Synthesiser, as_conditions, check_pace, noise
 from fabrica.model.editing import begin
 from fabrica.model.model import Model
-from fabrica.model.task import Card, drawn, grey, rows_of_two
+from fabrica.model.task import drawn, grey, rows_of_two
 from fabrica.nets.device import autocast
 from fabrica.progress import Progress
+from fabrica.recipe import card
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe, SampleConfig
 
 OF_SOURCE = ("dicom", "patient")  # of an image's origin: whose it is
-WARNING = """\
-Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
-diagnosis. Before sharing them, read the memorisation audit in the report."""
 
 
 @dataclass(frozen=True)
@@ -249,11 +247,8 @@ class Synthesis:
     compares = True
     diverse = True
 
-    def card(self, recipe: Recipe, found: Found, method: Synthesiser) -> Card:
-        asked = " --prompt TEXT" * ("text" in recipe.data.condition) + " --mask FILE" * (
-            "mask" in recipe.data.condition
-        )
-        return Card({}, [f"fabrica sample FOLDER{asked} -n 16 -o samples"], WARNING)
+    def card(self, recipe: Recipe, found: Found, method: Synthesiser) -> card.Part:
+        return card.synthesis(recipe)
 
     def preview(
         self, method: Synthesiser, recipe: Recipe, found: Found, heldout: Conditioned, device: torch.device

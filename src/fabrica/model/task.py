@@ -4,8 +4,8 @@ fourth. Here is what they are asked, and what they share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fabrica.image import Float32
 from fabrica.io.contact_sheet import Uint8, image_grid
 from fabrica.methods import Method, Synthesiser, as_conditions, noise
 from fabrica.model.model import Model
+from fabrica.recipe import card
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 
@@ -27,14 +28,6 @@ SHOWN = 8  # images in a row of a contact sheet
 FIRST_SEED = 2**30  # far from the seeds that users take
 MethodT = TypeVar("MethodT", bound=Method, contravariant=True)
 DataT = TypeVar("DataT", contravariant=True)
-
-
-class Card(NamedTuple):
-    """What a model card says of a task: more rows, the commands to use the model by, what to be warned of."""
-
-    rows: dict[str, str]
-    use: Sequence[str]
-    warning: str
 
 
 class Task(Protocol[MethodT, DataT]):
@@ -56,7 +49,8 @@ class Task(Protocol[MethodT, DataT]):
     compares: bool
     diverse: bool
 
-    def card(self, recipe: Recipe, found: Found, method: MethodT) -> Card: ...
+    def card(self, recipe: Recipe, found: Found, method: MethodT) -> card.Part:
+        """What the model card says of the task."""
 
     def preview(self, method: MethodT, recipe: Recipe, found: Found, heldout: DataT, device: torch.device) -> Uint8:
         """What a person looks at while a method trains. Call it under the run's autocast."""

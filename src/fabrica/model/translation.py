@@ -24,17 +24,14 @@ from fabrica.inference.translator import Applied, apply, known_direction
 from fabrica.io.contact_sheet import Uint8, image_grid
 from fabrica.methods import Translator
 from fabrica.model.model import Model
-from fabrica.model.task import MOST, SHOWN, Card, grey
+from fabrica.model.task import MOST, SHOWN, grey
 from fabrica.nets.device import autocast
+from fabrica.recipe import card
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
-from fabrica.recipe.held_out import useless, worth
-from fabrica.recipe.schema import CodecConfig, Recipe
+from fabrica.recipe.schema import Recipe
 
 ASKED = 16  # held-out images that say how uncertain a model usually is
-WARNING = """\
-Images made by this model show a patient as another scanner might have seen them. What the source does not show is
-guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +103,8 @@ class Translation:
     compares = True
     diverse = False
 
-    def card(self, recipe: Recipe, found: Found, method: Translator) -> Card:
-        size = " x ".join(str(side) for side in recipe.data.size)
-        sides = f"{recipe.data.a} ({_values(found.codec)}) to {recipe.data.b} ({_values(found.codec_b)})"
-        rows = {"images": f"{size}: {sides}", "conditions": f"directions {', '.join(method.directions)}"}
-        beside = "".join(f" --beside {name}=FILE" for name in recipe.data.beside)
-        warning = WARNING
-        for direction in method.directions:
-            if said := worth(found.held_out(direction)):
-                rows["held out" if direction == "a2b" else "held out, b to a"] = said
-            if said := useless(found.held_out(direction)):
-                warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
-        if recipe.data.beside:
-            contrasts = zip(recipe.data.beside, found.codecs_beside, strict=True)
-            rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
-        return Card(rows, [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], warning)
+    def card(self, recipe: Recipe, found: Found, method: Translator) -> card.Part:
+        return card.translation(recipe, found, method.directions)
 
     def preview(self, method: Translator, recipe: Recipe, found: Found, heldout: Pairs, device: torch.device) -> Uint8:
         """Held-out images, each as source, result, and the truth or, where there are no pairs, the way back."""
@@ -178,7 +162,3 @@ def translated(method: Translator, images: Float32, device: torch.device, direct
     """Images (N, C, *S) in [-1, 1] of one side as the other, by a method in training."""
     parts = [torch.from_numpy(images[k : k + 16]).to(device) for k in range(0, len(images), 16)]
     return np.concatenate([method.translate(part, direction).float().cpu().numpy() for part in parts])
-
-
-def _values(codec: CodecConfig) -> str:
-    return f"{codec.kind} codec [{codec.low}, {codec.high}] {codec.unit}"

@@ -1,0 +1,103 @@
+"""The model card, README.md of a model folder: what a model is, in words, from what was asked and found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fabrica import __version__
+from fabrica.recipe.folder import AUTOENCODER, READER
+from fabrica.recipe.found import Found
+from fabrica.recipe.held_out import useless, worth
+from fabrica.recipe.schema import CodecConfig, Recipe
+
+SYNTHETIC = """\
+Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
+diagnosis. Before sharing them, read the memorisation audit in the report."""
+TRANSLATED = """\
+Images made by this model show a patient as another scanner might have seen them. What the source does not show is
+guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""
+COMPRESSED = """\
+This model makes latents of images, and images of latents. Latents are the patient's image in other words: keep them as
+you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""
+
+
+class Part(NamedTuple):
+    """What a card says of its model's task: rows, the commands to use the model by, what to be warned of."""
+
+    rows: dict[str, str]
+    use: Sequence[str]
+    warning: str
+
+
+def synthesis(recipe: Recipe) -> Part:
+    asked = " --prompt TEXT" * ("text" in recipe.data.condition) + " --mask FILE" * ("mask" in recipe.data.condition)
+    return Part({}, [f"fabrica sample FOLDER{asked} -n 16 -o samples"], SYNTHETIC)
+
+
+def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Part:
+    data, size = recipe.data, " x ".join(str(side) for side in recipe.data.size)
+    sides = f"{data.a} ({_values(found.codec)}) to {data.b} ({_values(found.codec_b)})"
+    rows = {"images": f"{size}: {sides}", "conditions": f"directions {', '.join(directions)}"}
+    warning = TRANSLATED
+    for direction in directions:
+        if said := worth(found.held_out(direction)):
+            rows["held out" if direction == "a2b" else "held out, b to a"] = said
+        if said := useless(found.held_out(direction)):
+            warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
+    if data.beside:
+        contrasts = zip(data.beside, found.codecs_beside, strict=True)
+        rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
+    beside = "".join(f" --beside {name}=FILE" for name in data.beside)
+    return Part(rows, [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], warning)
+
+
+def compression(latent_shape: Sequence[int]) -> Part:
+    return Part({"latents": " x ".join(str(side) for side in latent_shape)}, [], COMPRESSED)
+
+
+def card(recipe: Recipe, found: Found, part: Part, parameters: int, kept: str) -> str:
+    """The whole card in Markdown. parameters: how many the networks have; kept: which weights these are."""
+    size = " x ".join(str(side) for side in recipe.data.size)
+    rows = {
+        "method": f"{found.method['name']}, {parameters / 1e6:.1f} M parameters",
+        "images": f"{recipe.data.channels} x {size}, {_values(found.codec)}",
+        "trained on": recipe.data.source,
+        "conditions": described(recipe, found) or "none",
+        "weights kept": kept,
+        "made with": f"Fabrica {__version__}, seed {recipe.seed}",
+        **part.rows,
+    }
+    if "teacher" in found.uses:
+        rows["distilled from"] = f"{found.uses['teacher']}, which the model no longer needs"
+    if "autoencoder" in found.uses:
+        rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
+    if "text" in found.uses:
+        rows["reads with"] = f"the encoder in {READER}/, not trained here; its own terms hold for it"
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    use = [*part.use, f"fabrica evaluate FOLDER --against {recipe.data.source} -o report"]
+    lines = "\n".join(f"    {line}" for line in use)
+    return f"""# {recipe.name}
+
+{recipe.about}
+
+| | |
+|---|---|
+{table}
+
+{lines}
+
+{part.warning}
+"""
+
+
+def described(recipe: Recipe, found: Found) -> str:
+    """What a model of this recipe is told of an image, in words; "" for nothing."""
+    data = recipe.data
+    masks = [f"{found.codec_mask.classes} classes"] if found.codec_mask.classes else []
+    values = {"label": found.classes, "mask": masks, **found.categories}
+    return ", ".join(f"{name} ({', '.join(values[name])})" if values.get(name) else name for name in data.condition)
+
+
+def _values(codec: CodecConfig) -> str:
+    return f"{codec.kind} codec [{codec.low}, {codec.high}] {codec.unit}"
