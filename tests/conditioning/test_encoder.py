@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fabrica.conditioning.declare import declared
 from fabrica.conditioning.encoder import ConditionEncoder, condition_encoder
@@ -72,16 +71,16 @@ def test_conditions_that_there_are_not_are_refused(condition: str) -> None:
         load_recipe("ddpm-chest", [f"data.condition={condition}"])
 
 
-def test_words_and_numbers_become_tensors(told: ConditionEncoder) -> None:
-    found = told.tensors([{"text": REPORTS[0], "age": "57", "sex": "M"}, {"text": "", "sex": "F"}])
-    assert found["text"].shape[0] == 2 and found["text"].dtype == torch.int64
+def test_words_and_numbers_become_arrays(told: ConditionEncoder) -> None:
+    found = told.encode([{"text": REPORTS[0], "age": "57", "sex": "M"}, {"text": "", "sex": "F"}])
+    assert found["text"].shape[0] == 2 and found["text"].dtype == np.int64
     assert 3 < found["text"].shape[1] <= 24 and (found["text"][:, 0] == BEGIN).all()
     assert (found["text"][1] > PAD).sum() == 2, "BEGIN and END alone"
     assert found["age"][0] == 57 and math.isnan(found["age"][1])
     assert found["sex"].tolist() == [1, 0] and "label" not in found
     # headings are nothing that a report says, so a prompt with them is one without
-    plain = told.tensors([{"text": REPORTS[0].replace("FINDINGS: ", "").replace("IMPRESSION: ", "")}])
-    assert torch.equal(plain["text"][0], told.tensors([{"text": REPORTS[0]}])["text"][0])
+    plain = told.encode([{"text": REPORTS[0].replace("FINDINGS: ", "").replace("IMPRESSION: ", "")}])
+    assert np.array_equal(plain["text"][0], told.encode([{"text": REPORTS[0]}])["text"][0])
 
 
 def test_values_that_there_are_not_are_refused_of_a_user(told: ConditionEncoder) -> None:
@@ -96,7 +95,7 @@ def test_values_that_there_are_not_are_refused_of_a_user(told: ConditionEncoder)
 
 def test_values_that_training_never_saw_stay_open_in_data(told: ConditionEncoder) -> None:
     """A held-out row must not stop an hour of training."""
-    found = told.tensors([{"sex": "O", "age": "057Y", "text": "🫁"}, {"sex": "M", "age": "old", "text": "🫁 lungs"}])
+    found = told.encode([{"sex": "O", "age": "057Y", "text": "🫁"}, {"sex": "M", "age": "old", "text": "🫁 lungs"}])
     assert found["sex"].tolist() == [-1, 1]
     assert found["age"][0] == 57 and math.isnan(found["age"][1])
     assert (found["text"][0] > PAD).sum() == 2 < (found["text"][1] > PAD).sum()
@@ -138,9 +137,9 @@ def test_words_that_no_report_has_are_left_out_with_a_note(told: ConditionEncode
     notes = told.misread("The heart 🫀 is enlarged 心.")
     assert len(notes) == 1 and "🫀" in notes[0] and "心" in notes[0] and "left out" in notes[0]
     with_them, without = (
-        told.tensors([{"text": t}])["text"] for t in ("The heart 🫀 is enlarged", "The heart is enlarged")
+        told.encode([{"text": t}])["text"] for t in ("The heart 🫀 is enlarged", "The heart is enlarged")
     )
-    assert torch.equal(with_them, without)
+    assert np.array_equal(with_them, without)
 
 
 def test_what_is_no_sentence_is_named_too(told: ConditionEncoder) -> None:
@@ -156,7 +155,7 @@ def test_a_prompt_too_long_is_cut_after_a_word_with_a_note(told: ConditionEncode
     prompt = " ".join(["The heart is enlarged."] * 12)
     notes = told.misread(prompt)
     assert len(notes) == 1 and "22 tokens" in notes[0] and "heart is enlarged" in notes[0]
-    assert told.tensors([{"text": prompt}])["text"].shape == (1, 24)
+    assert told.encode([{"text": prompt}])["text"].shape == (1, 24)
 
 
 def test_excerpts_are_sentences_of_the_report() -> None:

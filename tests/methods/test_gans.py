@@ -132,7 +132,7 @@ def test_each_player_learns_in_its_own_turn_only(gan: type, classes: int, config
                 assert all(slope is None for slope in slopes)
         moved.append(turn.player)
         if turn.player == "critic":
-            assert set(turn.seen) == {"real_accuracy", "fake_accuracy"}
+            assert set(turn.metrics) == {"real_accuracy", "fake_accuracy"}
     assert moved == ["critic"] * (5 if gan is WGANGP else 1) + ["generator"]
     assert all(p.requires_grad for p in method.parameters())
 

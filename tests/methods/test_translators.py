@@ -55,7 +55,7 @@ def trained(method: Any, lr: float, batches: Callable[[int], dict[str, Tensor]],
             optimisers[turn.player].zero_grad()
             turn.loss.backward()
             optimisers[turn.player].step()
-            for key, value in {turn.player: float(turn.loss.detach()), **turn.seen}.items():
+            for key, value in {turn.player: float(turn.loss.detach()), **turn.metrics}.items():
                 told.setdefault(key, []).append(value)
     method.eval()
     return told
@@ -97,7 +97,7 @@ def test_each_player_learns_in_its_own_turn_only(cls: type, config: dict[str, An
             else:
                 assert all(slope is None for slope in slopes)
         if turn.player == "critic":
-            assert set(turn.seen) == {"real_accuracy", "fake_accuracy"}
+            assert set(turn.metrics) == {"real_accuracy", "fake_accuracy"}
         moved.append(turn.player)
     assert moved == order and set(method.players) == set(order)
     assert all(p.requires_grad for p in method.parameters())
@@ -168,7 +168,7 @@ def test_cyclegan_adds_both_cycles_and_half_of_them_for_identity(back: float, id
     fake_a = 0.2 * back
     halves = 0.5 * ((0.4 - 1) ** 2 + fake_a**2) + 0.5 * ((0.2 - 1) ** 2 + 0.8**2)
     assert float(critic.loss.detach()) == pytest.approx(halves, rel=1e-5)
-    assert generator.seen["cycle"] == pytest.approx(0.0 if back == 0.5 else 0.3, abs=1e-6)
+    assert generator.metrics["cycle"] == pytest.approx(0.0 if back == 0.5 else 0.3, abs=1e-6)
 
 
 def test_cyclegans_critics_are_shown_older_images_too() -> None:
@@ -193,7 +193,7 @@ def test_pix2pix_is_l1_and_half_of_the_critics_cross_entropy() -> None:
     entropy = binary_cross_entropy_with_logits
     torch.testing.assert_close(critic.loss.detach(), 0.5 * (entropy(real, one) + entropy(fake, 1 - one)))
     torch.testing.assert_close(generator.loss.detach(), 100 * (fake - real) + entropy(fake, one))
-    assert generator.seen["l1"] == pytest.approx(0.6)
+    assert generator.metrics["l1"] == pytest.approx(0.6)
     assert all(torch.equal(pair[:, :1], flat(0.4)) for pair in method.critic.shown)  # it sees a beside b
 
 
@@ -269,13 +269,13 @@ def test_cut_weighs_contrast_against_the_critic() -> None:
     method.critic = Mean()
     _, generator = method.turns({"a": smooth(2), "b": smooth(2, 1)}, rng())
     fooled = (method.critic.shown[-1].mean(dim=(1, 2, 3)) - 1).square().mean()
-    assert float(generator.loss.detach()) == pytest.approx(float(fooled) + 3 * generator.seen["nce"], rel=1e-4)
-    assert generator.seen["nce"] > 0
+    assert float(generator.loss.detach()) == pytest.approx(float(fooled) + 3 * generator.metrics["nce"], rel=1e-4)
+    assert generator.metrics["nce"] > 0
 
 
 def test_cut_contrasts_the_same_places_for_the_same_generator_of_numbers() -> None:
     batch = {"a": smooth(2), "b": smooth(2, 1)}
-    found = [[turn.seen for turn in small(CUT).turns(batch, rng(seed))][1]["nce"] for seed in (1, 1, 2)]
+    found = [[turn.metrics for turn in small(CUT).turns(batch, rng(seed))][1]["nce"] for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
 
 

@@ -245,7 +245,7 @@ def run(homes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_model_draws_what_the_frozen_encoder_reads(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
-    assert (model.found.text.context, model.found.text_width) == (24, 16)
+    assert (model.found.text.context, model.found.text.width) == (24, 16)
     asked = model.sample_array(2, told=ASKED)
     alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
     assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
@@ -309,7 +309,7 @@ def test_the_large_recipes_fit_one_another(homes: dict[str, Path], tmp_path: Pat
     model = fabrica.load(
         train(load_recipe("latent-text-mimic", [*small, *uses, *sizes]), tmp_path / "run"), device="cpu"
     )
-    assert (model.found.text.context, model.found.text_width) == (24, 16)
+    assert (model.found.text.context, model.found.text.width) == (24, 16)
     assert model.recipe.method["objective"] == "v" and model.recipe.sample.guidance == 7
     drawn = model.sample_array(1, told={"text": "The lung is clear."})
     assert drawn.shape == (1, 1, 32, 32) and bool(np.isfinite(drawn).all())

@@ -22,7 +22,7 @@ def declared(recipe: Recipe, found: Found) -> dict[str, Condition]:
             said = found.text
             frozen = "text" in found.uses
             own = Text(said.tokens, said.context, said.layers, said.heads)
-            told[name] = Features(found.text_width, said.context) if frozen else own
+            told[name] = Features(said.width, said.context) if frozen else own
         elif name == "age":
             told[name] = Number(*AGES)
         elif name in CATEGORIES:

@@ -45,7 +45,7 @@ def load(
     chosen = torch.device(device) if device else default_device()
     space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in found.uses else None
     frozen = "text" in found.uses
-    reader = open_reader(folder / READER, found.text.context, chosen, found.text_width) if frozen else None
+    reader = open_reader(folder / READER, found.text.context, chosen, found.text.width) if frozen else None
     method = build(recipe, found, space.method if space else None)
     try:
         weights = load_file(folder / WEIGHTS)

@@ -14,13 +14,12 @@ def is_earlier(raw: dict[Any, Any]) -> bool:
 
 def parted(raw: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """What was asked and what was found, of a recipe of the earlier form; codecs, classes and the like are in both."""
-    data, output, text = (dict(raw.get(name) or {}) for name in ("data", "output", "text"))
+    data, output = (dict(raw.get(name) or {}) for name in ("data", "output"))
     found = {new: dict(raw[old]) for old, new in NAMES.items() if old in raw}
     for name in ("fingerprint_a", "fingerprint_b"):
         if "doubt" in found.get(name, {}):
             found[name]["uncertainty"] = found[name].pop("doubt")
-    found["text_width"] = text.pop("width", 0)
     found["size"] = output.pop("size", None) or data.get("size", [])
     asked = {key: value for key, value in raw.items() if key not in NAMES}
-    asked |= {name: values for name, values in (("data", data), ("output", output), ("text", text)) if values}
+    asked |= {name: values for name, values in (("data", data), ("output", output)) if values}
     return asked, found

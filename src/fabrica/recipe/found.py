@@ -72,7 +72,7 @@ class Found:
 
     method        the method's name and all its values, defaults included.
     uses          the other models that it works with, see `Recipe.uses`; a student's, those of its teacher too.
-    text          how reports are read; text_width: of what a frozen encoder gives, 0 without one.
+    text          how reports are read.
     classes, categories   as in `DataConfig`, those of the training images.
     scale         whether grey values of both sides mean the same: "one" or "two".
     codec, codec_b, codec_mask, codecs_beside   of images or side a, side b, masks, what is beside a.
@@ -86,7 +86,6 @@ class Found:
     method: dict[str, Any] = field(default_factory=dict)
     uses: dict[str, str] = field(default_factory=dict)
     text: TextConfig = field(default_factory=TextConfig)
-    text_width: int = 0
     classes: list[str] = field(default_factory=list)
     categories: dict[str, list[str]] = field(default_factory=dict)
     scale: str = "two"
@@ -158,7 +157,6 @@ class _OfEarlier:
     """What a recipe of the earlier form says of what was found alone."""
 
     size: list[int] = field(default_factory=list)
-    text_width: int = 0
     fingerprint_a: Fingerprint = field(default_factory=Fingerprint)
     fingerprint_b: Fingerprint = field(default_factory=Fingerprint)
     held_out_a: HeldOutError = field(default_factory=HeldOutError)

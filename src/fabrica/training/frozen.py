@@ -63,7 +63,7 @@ def open_text(found: Found, folder: Path) -> tuple[Reader, Found]:
     read as far as it can."""
     where = _origin(found.uses["text"], folder, folder / READER, CONFIG)
     reader = open_reader(where, found.text.context, default_device())
-    return reader, replace(found, text=replace(found.text, context=reader.context), text_width=reader.width)
+    return reader, replace(found, text=replace(found.text, context=reader.context, width=reader.width))
 
 
 def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:

@@ -1,0 +1,128 @@
+"""The base, as `pip install` without extras brings it: images are read, scanned, translated and written where PyTorch,
+MONAI and all that belongs to training are not installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fabrica
+from fabrica.phantoms import head
+
+SOURCE = Path(str(fabrica.__file__)).parents[1]
+ABSENT = ("torch", "monai", "lightning_fabric", "safetensors", "matplotlib", "jinja2", "einops", "skimage")
+
+
+def needed(name: str, found: set[str]) -> set[str]:
+    """The distribution and all that it requires, without extras."""
+    try:
+        requires = distribution(name).requires or []
+    except PackageNotFoundError:  # for another system or Python
+        return found
+    found.add(re.sub(r"[-_.]+", "-", name).lower())
+    for line in requires:
+        other = re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line)[0]).lower()
+        if "extra ==" not in line and other not in found:
+            needed(other, found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of links to the packages that the base requires, and to nothing else."""
+    place = tmp_path_factory.mktemp("base")
+    for name in needed("fabrica-imaging", set()) - {"fabrica-imaging"}:
+        for file in distribution(name).files or []:
+            top = file.parts[0]
+            target = place / top
+            if top != ".." and not target.exists():
+                target.symlink_to(Path(str(distribution(name).locate_file(top))))
+    return place
+
+
+def run(base: Path, code: str, *arguments: object) -> str:
+    """What Python prints that sees the base alone."""
+    start = f"import sys; sys.path[1:1] = [{str(SOURCE)!r}, {str(base)!r}]\n"
+    command = [sys.executable, "-I", "-S", "-c", start + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_of_training_is_there(base: Path) -> None:
+    code = f"from importlib.util import find_spec; print([name for name in {ABSENT} if find_spec(name)])"
+    assert run(base, code).strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["scan", "--help"], ["apply", "--help"], ["recipes"], ["version"]])
+def test_the_command_line_answers(base: Path, command: list[str]) -> None:
+    assert run(base, "from fabrica.cli.main import main; main()", *command)
+
+
+def test_phantoms_are_written_and_scanned(base: Path, tmp_path: Path) -> None:
+    cli = "from fabrica.cli.main import main; main()"
+    run(base, cli, "phantom", "chest", "-n", 2, "--as", "dicom", "-o", tmp_path / "chests")
+    run(base, cli, "scan", tmp_path / "chests", "-o", tmp_path / "m.csv")
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
+
+
+def test_training_says_what_is_missing(base: Path, tmp_path: Path) -> None:
+    start = f"import sys; sys.path[1:1] = [{str(SOURCE)!r}, {str(base)!r}]\n"
+    code = start + "from fabrica.cli.main import main; main()"
+    command = [sys.executable, "-I", "-S", "-c", code, "train", "ddpm-chest", "-o", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "torch is not installed" in done.stderr and "pip install 'fabrica-imaging[train]'" in done.stderr
+
+
+APPLY = """
+from fabrica.codec import Codec
+from fabrica.inference.files import apply
+from fabrica.inference.translation import Way
+from fabrica.inference.translator import Translator
+from fabrica.recipe.found import Fingerprint
+from fabrica.recipe.schema import DataConfig
+
+hu = Codec("window", -1024.0, 3071.0, "HU")
+data = DataConfig(a="MR", b="CT", paired=True, size=[32, 32], fit="exact")
+way = Way(lambda windows: windows[:, :1], hu, hu, data, Fingerprint("CT"), "CT", model="unchanged")
+(outcome,) = apply(Translator("unchanged", "0" * 12, {"a2b": way}), sys.argv[1], sys.argv[2], uncertainty=True)
+print(outcome.output)
+picky = Way(way.net, hu, hu, data, Fingerprint("MR"), "CT", model="picky")
+try:
+    apply(Translator("picky", "0" * 12, {"a2b": picky}), sys.argv[1], sys.argv[2] + "-not")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_series_is_translated_refused_and_written(base: Path, tmp_path: Path) -> None:
+    """By a network of plain numpy: what runs it is not the wing's business."""
+    ct = head(3, 48, contrast="CT").image
+    fabrica.write(ct, tmp_path / "ct", as_="dicom")
+    output, refusal = run(base, APPLY, tmp_path / "ct", tmp_path / "out").splitlines()
+    before, after = fabrica.read(tmp_path / "ct"), fabrica.read(tmp_path / "out" / output)
+    assert after.unit == "HU" and np.allclose(after.affine, before.affine, atol=1e-3)
+    assert float(np.abs(after.data - np.clip(before.data, -1024, 3071)).max()) <= 1.0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["model"] == "unchanged" and result["results"][0]["uncertainty_map"]
+    assert "its modality is CT, and MR in training" in refusal
+
+
+def test_the_card_of_a_model_is_written(base: Path) -> None:
+    code = (
+        "from dataclasses import replace\n"
+        "from fabrica.recipe.card import card, translation\nfrom fabrica.recipe.found import Found, HeldOutError\n"
+        "from fabrica.recipe.load import load_recipe\n"
+        "recipe = load_recipe('nafnet-lowdose')\n"
+        "found = replace(Found.asked(recipe), held_out_b=HeldOutError('mae', 'HU', 10, 20, 30, 8, 8, 5, 12))\n"
+        "print(card(recipe, found, translation(recipe, found, ['a2b']), 1_000_000, 'the last'))"
+    )
+    assert "held-out error 10 HU" in run(base, code)
