@@ -165,8 +165,8 @@ class TextConfig:
     tokens    of the vocabulary that is learned from the training reports. context: the most that the network reads of a
               report. layers, heads: of the transformer that reads them, which is trained with the rest.
     excerpts  how often, in training, some sentences of a report stand for all of it, so that a prompt may be as short.
-    width     of what a frozen encoder gives, which uses.text names; 0: whatever it gives. It has words, layers and heads
-              of its own, and `context` is no more than its own.
+    width     of what a frozen encoder gives, which uses.text names; 0: whatever it gives. It has words, layers and
+              heads of its own, and `context` is no more than its own.
     """
 
     tokens: int = 2048
