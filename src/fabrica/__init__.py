@@ -13,7 +13,7 @@ _VERBS = {
     "write": "fabrica.io",
     "scan": "fabrica.data.scan",
     "train": "fabrica.training.loop",
-    "load": "fabrica.model.model",
+    "load": "fabrica.model.loading",
     "evaluate": "fabrica.evaluation",
     "Image": "fabrica.image",
     "Codec": "fabrica.codec",
