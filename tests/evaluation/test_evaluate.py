@@ -20,7 +20,7 @@ from fabrica.errors import UsageError
 from fabrica.evaluation import Report, evaluate, scores_table
 from fabrica.evaluation.sets import spread
 from fabrica.image import Image
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 from tests.real import DATA

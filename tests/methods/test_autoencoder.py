@@ -16,7 +16,7 @@ from fabrica.methods.autoencoder import Autoencoder, kl
 from fabrica.nets.losses import frequency_distance, ms_ssim
 from fabrica.nets.patches import folded
 from fabrica.nets.perceptual import seen_otherwise
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 
 SMALL: dict[str, Any] = {"channels": [8, 16], "res_blocks": 1, "norm_groups": 8, "critic_width": 4, "pretrain": 0}
 

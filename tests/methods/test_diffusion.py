@@ -7,7 +7,7 @@ from torch import Tensor
 from fabrica.errors import UsageError
 from fabrica.methods.diffusion import Diffusion, folded, unfolded
 from fabrica.methods.noise import seeded
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.schema import SampleConfig
 
 SMALL = {"channels": [16, 32], "attention": [False, True], "head_channels": 16, "norm_groups": 8}

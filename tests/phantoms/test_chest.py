@@ -12,10 +12,9 @@ import pytest
 
 from fabrica.errors import UsageError
 from fabrica.phantoms import Chest
-from fabrica.phantoms.chest import chest
 from fabrica.phantoms.chest.anatomy import MU_TISSUE
 from fabrica.phantoms.chest.bodies import ellipsoid_chord, free_length, stack_chord
-from fabrica.phantoms.chest.chest import FINDINGS, LESIONS, ORGANS
+from fabrica.phantoms.chest.chest import FINDINGS, LESIONS, ORGANS, chest
 from fabrica.phantoms.chest.curves import tube_points
 from fabrica.phantoms.chest.detector import detect
 from fabrica.phantoms.chest.truth import heart_thorax_ratio

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabrica.errors import UsageError
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 from fabrica.phantoms.chest.text import report
 from fabrica.text.tokenizer import (
     BEGIN,

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 import fabrica
 from fabrica.errors import FabricaError, UsageError
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.folder import read_log
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 TINY = [
     "method.channels=[16,32]",
@@ -220,10 +221,10 @@ def two_steps(name: str) -> Recipe:
     return small
 
 
-SYNTHESIS = [name for name in recipe_names() if load_recipe(name).task == "synthesise"]
+SYNTHESIS = [name for name, recipe in shipped().items() if recipe.task == "synthesise" and not recipe.uses]
 
 
-@pytest.mark.parametrize("name", [name for name in SYNTHESIS if not load_recipe(name).uses])
+@pytest.mark.parametrize("name", SYNTHESIS)
 def test_every_recipe_of_synthesis_takes_two_steps(name: str, tmp_path: Path) -> None:
     recipe = two_steps(name)
     folder = train(recipe, tmp_path / name)

@@ -10,7 +10,7 @@ import torch
 
 import fabrica
 from fabrica.errors import UsageError
-from fabrica.phantoms.chest import chest
+from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe

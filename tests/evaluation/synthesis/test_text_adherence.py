@@ -23,9 +23,8 @@ from fabrica.evaluation.synthesis.phantom_findings import (
     numbered,
 )
 from fabrica.evaluation.synthesis.text_adherence import Adherence, Prompt, adherence, pictures, prompts, reader, scored
-from fabrica.phantoms.chest import chest
 from fabrica.phantoms.chest.chest import FINDINGS as DISEASES
-from fabrica.phantoms.chest.chest import LESIONS
+from fabrica.phantoms.chest.chest import LESIONS, chest
 
 
 @pytest.fixture(scope="module")
