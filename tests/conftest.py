@@ -1,15 +1,17 @@
-"""What all tests share: few threads, a cache of their own, and a translator that changes nothing."""
+"""What all tests share: few threads, a cache, phantoms drawn once, and a translator that changes nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:  # what distributes the tests imports this file too, and needs nothing that takes seconds to import
     from fabrica.codec import Codec
+    from fabrica.data.sample import Sample
     from fabrica.model.model import Model
     from fabrica.recipe.found import Fingerprint
 
@@ -20,10 +22,47 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     another. Numbers that depend on how sums are shared are compared within one process or between equal ones."""
     import torch
 
-    os.environ["FABRICA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    home = tmp_path_factory.getbasetemp()  # of all processes that share the tests, the folder around theirs
+    cache = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "cache"
+    os.environ["FABRICA_CACHE"] = str(cache)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     share = max(1, min(2, len(os.sched_getaffinity(0)) // workers))
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(share))))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def phantoms_drawn_once() -> Iterator[None]:
+    """Data sets of phantoms, and nothing else, take from memory what was drawn before with the same arguments: to draw
+    them is most of a training of two steps. That they are the same each time, the tests of phantoms show, which draw
+    for themselves. Their voxels cannot be written, so no test changes another's."""
+    from fabrica.data.sources import Source
+    from fabrica.phantoms.chest.chest import Chest, chest
+    from fabrica.phantoms.head.head import Head, head
+
+    draw = Source._draw
+    known: dict[str, Chest | Head] = {}
+
+    def once(drawing: Callable[..., Any]) -> Callable[..., Any]:
+        def drawn(*arguments: Any, **choices: Any) -> Chest | Head:
+            key = repr((drawing.__name__, arguments, choices))
+            if key not in known:
+                found = known[key] = drawing(*arguments, **choices)
+                images = found.images.values() if isinstance(found, Head) else (found.image, found.organs)
+                for image in images:
+                    image.data.setflags(write=False)
+            return known[key]
+
+        return drawn
+
+    def remembered(source: Source, k: int) -> Sample:
+        with pytest.MonkeyPatch.context() as patch:
+            for drawing in (chest, head):
+                patch.setattr(sys.modules[drawing.__module__], drawing.__name__, once(drawing))
+            return draw(source, k)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "_draw", remembered)
+        yield
 
 
 @pytest.fixture

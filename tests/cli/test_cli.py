@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +16,13 @@ from PIL import Image as Pillow
 import fabrica
 from fabrica import io
 from fabrica.cli.bars import training_bar
-from fabrica.cli.main import app, main
+from fabrica.cli.main import app
 from fabrica.errors import UsageError
 from fabrica.io.contact_sheet import image_grid
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
-
-CLI = [sys.executable, "-m", "fabrica"]
-
-
-def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, as a user starts it."""
-    return subprocess.run([*CLI, *map(str, arguments)], capture_output=True, text=True)
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The same without a new process, which takes seconds to import what most commands need."""
-    words, code, out, err = [*map(str, arguments)], 0, StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["fabrica", *words])
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+from tests.command import CLI, alone, call
 
 
 def complains(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -289,17 +269,8 @@ def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_head_goes_from_dicom_to_dicom_and_back(translator: Path, tmp_path: Path) -> None:
     io.write(head(9, 32, 4, contrasts=["T1"]).images["T1"], tmp_path / "mr", as_="dicom")
-    done = alone(
-        "apply",
-        translator,
-        tmp_path / "mr",
-        "-o",
-        tmp_path / "ct",
-        "--uncertainty",
-        "--round-trip",
-        "--json",
-        "--force",
-    )
+    more = ("--uncertainty", "--round-trip", "--json", "--force")
+    done = call("apply", translator, tmp_path / "mr", "-o", tmp_path / "ct", *more)
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)
     made = fabrica.read(tmp_path / "ct" / told["output"])
@@ -329,11 +300,11 @@ def test_models_are_used_for_what_they_are(translator: Path, gan: Path, tmp_path
 
 
 def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path) -> None:
-    done = alone("demo", "-o", tmp_path, "--minutes", 0.02, "-n", 200, "--size", 32)
+    done = call("demo", "-o", tmp_path, "--minutes", 0.02, "-n", 160, "--size", 16)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 16
-    assert load_recipe(tmp_path / "model/recipe.yaml").data.size == [32, 32]
+    assert load_recipe(tmp_path / "model/recipe.yaml").data.size == [16, 16]
 
 
 def test_the_public_verbs_are_functions_even_after_their_modules_are_loaded() -> None:

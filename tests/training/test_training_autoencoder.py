@@ -14,9 +14,10 @@ from fabrica.data.cache import build_cache
 from fabrica.errors import UsageError
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.folder import read_log
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 TINY = [
     "method.channels=[8,16]",
@@ -32,7 +33,7 @@ TINY = [
     "train.log_every=1",
     "train.accumulate=1",
 ]
-RECIPES = [name for name in recipe_names() if load_recipe(name).task == "compress"]
+RECIPES = [name for name, recipe in shipped().items() if recipe.task == "compress"]
 
 
 def tiny(name: str, *overrides: str) -> Recipe:

@@ -16,14 +16,15 @@ import fabrica
 from fabrica.errors import UsageError
 from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.folder import read_log
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 SMALL = ["data.source=phantom:chest", "data.size=16", "data.count=64", "data.batch=16", "train.minutes=0"]
 NET = ["method.channels=[16,32]", "method.attention=[false,false]", "method.head_channels=16", "method.norm_groups=8"]
 LOOP = ["train.warmup=2", "train.log_every=1", "train.lr=2e-3", "train.ema=0.9"]
-STUDENTS = [name for name in recipe_names() if "teacher" in load_recipe(name).uses]
+STUDENTS = [name for name, recipe in shipped().items() if "teacher" in recipe.uses]
 
 
 def taught(teacher: Path, *overrides: str, name: str = "distill-pneumonia") -> Recipe:

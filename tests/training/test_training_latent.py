@@ -19,14 +19,15 @@ from fabrica.io.contact_sheet import PLANES
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.noise import seeded
 from fabrica.recipe.codecs import codec_of
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe, SampleConfig
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 SMALL = ["data.size=32", "data.count=48", "data.batch=8", "train.minutes=0", "train.warmup=2", "train.log_every=1"]
 CODER = ["method.channels=[8,16]", "method.norm_groups=8", "method.adversarial=0", "method.features=0"]
 DENOISER = ["method.channels=[8,16]", "method.head_channels=16", "method.norm_groups=8", "sample.steps=3"]
-RECIPES = [name for name in recipe_names() if "autoencoder" in load_recipe(name).uses]
+RECIPES = [name for name, recipe in shipped().items() if "autoencoder" in recipe.uses]
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ from fabrica.phantoms.chest.chest import chest
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.folder import read_log
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 TINY = [
     "data.size=32",
@@ -40,7 +41,7 @@ NETWORKS = {
     "restore": ["method.size=tiny", "method.width=8", "method.critic_width=8"],
     "srgan": ["method.width=8", "method.blocks=1", "method.critic_width=8", "method.pretrain=1"],
 }
-RESTORERS = [name for name in recipe_names() if load_recipe(name).task == "restore"]
+RESTORERS = [name for name, recipe in shipped().items() if recipe.task == "restore"]
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.held_out import useless, worth
-from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.shipped import shipped
 
 SIDE = 32
 TINY = [
@@ -64,7 +65,7 @@ def tiny(name: str, table: Path, *overrides: str) -> Recipe:
     return load_recipe(name, [*TINY, *small, *data, *overrides])
 
 
-TRANSLATORS = [name for name in recipe_names() if load_recipe(name).task == "translate"]
+TRANSLATORS = [name for name, recipe in shipped().items() if recipe.task == "translate"]
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -49,10 +50,16 @@ def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
     """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
     raw = _check_keys(cls, raw, where)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), raw))  # type: ignore[no-any-return]
+        return OmegaConf.to_object(OmegaConf.merge(_schema(cls), raw))  # type: ignore[no-any-return]
     except OmegaConfBaseException as error:
         key = f"{where}{error.full_key}" if error.full_key else where
         raise UsageError(f"recipe key {key}: {_first_line(error)}") from error
+
+
+@cache
+def _schema(cls: type) -> Any:
+    """What omegaconf makes of a dataclass, which takes most of the time of a recipe; `merge` copies it."""
+    return OmegaConf.structured(cls)
 
 
 def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
