@@ -10,24 +10,49 @@ from typing import Annotated
 import typer
 
 from fabrica.cli.bars import named_bars
-from fabrica.cli.options import KINDS, Json, Out, note, one_line, print_json
+from fabrica.cli.options import KINDS, Json, note, one_line, print_json
 from fabrica.errors import FabricaError, UsageError
 
 
 def apply(
-    model: Annotated[Path, typer.Argument(help="A model folder: of one that translates or restores.")],
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a DICOM series, a folder, or a manifest.")],
-    out: Out = Path("translated"),
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model that translates or restores.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Image, DICOM series, folder of them, or manifest.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the results; of one input, a file is possible, too.")
+    ] = Path("translated"),
     beside: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="Another contrast of the patient, e.g. T2=t2.nii.gz; for each one."),
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Another contrast of the patient that the model takes, e.g. T2=t2.nii.gz; may be repeated.",
+        ),
     ] = None,
-    direction: Annotated[str, typer.Option(help="a2b, or b2a where the model goes both ways.")] = "a2b",
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also a map of where the model guesses.")] = False,
-    round_trip: Annotated[bool, typer.Option("--round-trip", help="Also a map of the error there and back.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also what is unlike the training images.")] = False,
-    as_: Annotated[str | None, typer.Option("--as", help=f"{KINDS}; as IN if not given.")] = None,
-    overlap: Annotated[float, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = 0.5,
+    direction: Annotated[
+        str, typer.Option(help="a2b: from data.a to data.b of the recipe; b2a: back, for models that go both ways.")
+    ] = "a2b",
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also write a map: standard deviation over slightly changed inputs, in the unit of the result.",
+        ),
+    ] = False,
+    round_trip: Annotated[
+        bool,
+        typer.Option(
+            "--round-trip",
+            help="Also write a map: absolute error after translation there and back, in the unit of IN; for models "
+            "that go both ways.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also translate what would be refused as unlike the training images.")
+    ] = False,
+    as_: Annotated[str | None, typer.Option("--as", help=f"File format: {KINDS}. [default: that of IN]")] = None,
+    overlap: Annotated[
+        float,
+        typer.Option(help="Share by which neighbouring windows of a large image overlap: 0 to below 1."),
+    ] = 0.5,
     as_json: Json = False,
 ) -> None:
     """Translate or restore images, scanner files in and out. What is unlike the training images is refused."""

@@ -16,9 +16,9 @@ from fabrica.cli.train import train
 
 def demo(
     out: Out = Path("demo"),
-    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 5.0,
-    n: Annotated[int, typer.Option("-n", help="How many phantoms.")] = 2000,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+    minutes: Annotated[float, typer.Option(help="Time for training in minutes.")] = 5.0,
+    n: Annotated[int, typer.Option("-n", help="Number of phantoms.")] = 2000,
+    size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 64,
 ) -> None:
     """Everything on phantoms: draw chests, train, sample to DICOM, and a report to open.
 
@@ -35,7 +35,7 @@ def demo(
     else:
         train("ddpm-chest", changes, data / "manifest.csv", run)
     say(f"3/4  fabrica sample {run} -n 16 --as dicom -o {out / 'dicom'}")
-    sample(run, out / "dicom", n=16, as_="dicom")
+    sample(run, out=out / "dicom", n=16, as_="dicom")
     say(f"4/4  fabrica evaluate {run} --against {data / 'manifest.csv'} -o {out / 'report'}")
-    evaluate(run, data / "manifest.csv", out / "report")
+    evaluate(run, data / "manifest.csv", out=out / "report")
     say(f"done. Pictures: {run / 'samples.png'}; report: {out / 'report' / 'report.html'}")

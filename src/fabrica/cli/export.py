@@ -11,9 +11,9 @@ from fabrica.cli.options import note
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
-    to: Annotated[str, typer.Option(help="bundle: for MONAI.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where the result goes.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    to: Annotated[str, typer.Option(help="Format: bundle (for MONAI).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
 ) -> None:
     """Write a model in another format."""
     from fabrica.export import export as export_model

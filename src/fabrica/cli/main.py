@@ -15,7 +15,7 @@ from fabrica.cli.apply import apply
 from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
 from fabrica.cli.export import export
-from fabrica.cli.options import one_line
+from fabrica.cli.options import Panels, one_line
 from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
 from fabrica.cli.sample import sample
@@ -35,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, version):
-    app.command()(verb)
+    app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 
 
 def main() -> None:

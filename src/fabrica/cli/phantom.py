@@ -12,11 +12,13 @@ from fabrica.cli.options import Out, Seed
 
 
 def phantom(
-    kind: Annotated[str, typer.Argument(help="chest or head")],
-    n: Annotated[int, typer.Option("-n", help="How many patients.")] = 500,
+    kind: Annotated[str, typer.Argument(help="chest (radiographs) or head (T1, T2, FLAIR, PD, CT, PET).")],
+    n: Annotated[int, typer.Option("-n", help="Number of patients.")] = 500,
     out: Out = Path("phantoms"),
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    slices: Annotated[int | None, typer.Option(help="head: slices of a volume; none: one slice.")] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 128,
+    slices: Annotated[
+        int | None, typer.Option(help="head: number of slices of each volume. [default: single slices]")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw physics-based phantoms with masks, labels and report text."""

@@ -8,48 +8,158 @@ from typing import Annotated, Any
 import typer
 
 from fabrica.cli.bars import named_bars
-from fabrica.cli.options import KINDS, LAST_SEED, Out, note
+from fabrica.cli.options import KINDS, LAST_SEED, note
 from fabrica.errors import UsageError
+
+WHAT, SOURCE, HOW, TWO_SEEDS, OUTPUT = "What to draw", "From an image", "How", "Two seeds", "Output"
+RECIPE_SAYS = "[default: as in the model's recipe]"
 
 
 def sample(
-    model: Annotated[Path, typer.Argument(help="A model folder or a bundle.")],
-    out: Out = Path("samples"),
-    n: Annotated[int | None, typer.Option("-n", help="How many images; 16 if not given.")] = None,
-    label: Annotated[str | None, typer.Option(help="One of the model's labels; none: all in turn.")] = None,
-    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What the image is to show, as a report.")] = None,
-    age: Annotated[float | None, typer.Option(help="Of the patient, in years.")] = None,
-    sex: Annotated[str | None, typer.Option(help="Of the patient: F or M.")] = None,
-    view: Annotated[str | None, typer.Option(help="PA, AP, ...")] = None,
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a trained model that makes images of noise, or of a MONAI bundle.")
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=WHAT,
+            help="Class of the images, one of those in the training data. [default: each in turn; left to the model if "
+            "it is told more than a class]",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=WHAT,
+            metavar="TEXT",
+            help="Findings, worded as in the training reports: a sentence or more. [default: left to the model]",
+        ),
+    ] = None,
+    age: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=WHAT, help="Age of the patient in years. [default: left to the model]"),
+    ] = None,
+    sex: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=WHAT, help="Sex of the patient: F, M or O. [default: left to the model]"),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=WHAT,
+            help="View of the radiograph as in the training data, e.g. PA or AP. [default: left to the model]",
+        ),
+    ] = None,
     mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A label map: what is to be where, brought to the model's size.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=WHAT,
+            metavar="FILE",
+            help="Label map: an image whose values are the numbers of structures, as in the training masks; brought to "
+            "the model's size. [default: left to the model]",
+        ),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="IMAGE", help="Draw this image anew, not one of noise alone.")
+        Path | None,
+        typer.Option(
+            "--from",
+            rich_help_panel=SOURCE,
+            metavar="IMAGE",
+            help="Image file to start from instead of noise; diffusion only. [default: none]",
+        ),
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="How much of it, to 1; 0.6, or 1 with --redraw.")] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=SOURCE,
+            help="How much of IMAGE is drawn anew: from above 0 (hardly changed) to 1 (nothing is left of it). "
+            "[default: 0.6; 1 with --redraw]",
+        ),
+    ] = None,
     redraw: Annotated[
-        Path | None, typer.Option(metavar="MASK", help="Where to draw, above 0, and nowhere else; on IMAGE's grid.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=SOURCE,
+            metavar="MASK",
+            help="Image on the grid of IMAGE: drawn anew where it is above 0, kept elsewhere. [default: everywhere]",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, heun, dpmpp-2m or unipc.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Strength of label and prompt; 1: as trained.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=HOW,
+            help=f"Steps of the diffusion sampler; time grows in proportion. {RECIPE_SAYS}",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=HOW, help=f"Diffusion sampler: ddpm, ddim, heun, dpmpp-2m or unipc. {RECIPE_SAYS}"
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=HOW,
+            help="Scale of classifier-free guidance (diffusion): 1 is none; higher follows label, prompt and the "
+            f"rest more closely, with less variety. {RECIPE_SAYS}",
+        ),
+    ] = None,
     rescale: Annotated[
-        float | None, typer.Option(help="Of the contrast that guidance adds, what share is taken back; 0 to 1.")
+        float | None,
+        typer.Option(
+            rich_help_panel=HOW,
+            help=f"Share of the contrast added by guidance that is taken back, 0 (none) to 1 (all). {RECIPE_SAYS}",
+        ),
     ] = None,
     truncation: Annotated[
-        float | None, typer.Option(help="GANs: latents within this many SD; less is more typical, less varied; 0: all.")
+        float | None,
+        typer.Option(
+            rich_help_panel=HOW,
+            help="Limit of the latents in standard deviations (GANs): lower is more typical and less varied, 0 is no "
+            f"limit. {RECIPE_SAYS}",
+        ),
     ] = None,
-    as_: Annotated[str | None, typer.Option("--as", help=f"{KINDS}; png if not given.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=LAST_SEED, help="Same seed, same result; 0 if not given.")] = (
-        None
-    ),
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=HOW,
+            min=0,
+            max=LAST_SEED,
+            help="Number that fixes the noise: image k, counted from 0, is the one of seed SEED + k. [default: 0]",
+        ),
+    ] = None,
     interpolate: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="A B", help="The way from seed A to seed B: a strip and a GIF.")
+        tuple[int, int] | None,
+        typer.Option(
+            rich_help_panel=TWO_SEEDS,
+            metavar="A B",
+            help="Two seeds: images between those of seed A and seed B, as one strip (PNG) and one GIF, instead of "
+            "separate files.",
+        ),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Images on that way; 16 if not given.")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=TWO_SEEDS, help="Number of images from A to B, both included: 2 or more. [default: 16]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", rich_help_panel=OUTPUT, help="Folder for the images and for manifest.csv, a row an image."
+        ),
+    ] = Path("samples"),
+    n: Annotated[int | None, typer.Option("-n", rich_help_panel=OUTPUT, help="Number of images. [default: 16]")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", rich_help_panel=OUTPUT, help=f"File format: {KINDS}. [default: png]"),
+    ] = None,
 ) -> None:
-    """Make synthetic images. Image k comes from seed + k alone."""
+    """Make synthetic images with a trained model.
+
+    Each image depends on its seed alone, not on how many are made.
+    """
     from fabrica.io import read, suffix_of
     from fabrica.model.loading import load
     from fabrica.model.samples import write_samples

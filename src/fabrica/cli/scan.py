@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fabrica.cli.bars import named_bars
-from fabrica.cli.options import Json, Out, Seed, one_line, print_json
+from fabrica.cli.options import Json, Seed, one_line, print_json
 from fabrica.errors import UsageError
 
 MOST_LEFT_OUT = 20  # files that are named one by one
@@ -17,17 +17,35 @@ MOST_LEFT_OUT = 20  # files that are named one by one
 
 def scan(
     folder: Annotated[
-        Path, typer.Argument(help="DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip, in any layout.")
+        Path,
+        typer.Argument(help="Folder of DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip, in any layout."),
     ],
-    out: Out = Path("manifest.csv"),
-    labels: Annotated[Path | None, typer.Option(help="CSV that names files, patients, labels, splits, texts.")] = None,
-    patient: Annotated[str | None, typer.Option(help="Regex on the path; its first group is the patient.")] = None,
-    layout: Annotated[str, typer.Option(help="mimic-cxr; if not given, what the folder shows.")] = "",
-    views: Annotated[str | None, typer.Option(help="mimic-cxr: PA or PA,AP; '' for all; PA if not given.")] = None,
-    reports: Annotated[Path | None, typer.Option(help="mimic-cxr: the folder of its reports, if another.")] = None,
-    split: Annotated[str, typer.Option(help="Parts of train, val and test.")] = "0.8,0.1,0.1",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Manifest to write: .csv or .parquet.")] = Path(
+        "manifest.csv"
+    ),
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with a row an image: file, patient, label, split, text, age ... [default: a CSV in the folder "
+            "that knows at least half of the images]"
+        ),
+    ] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Regular expression that is searched in each path; its first group is the patient, e.g. (sub-\d+). "
+            "[default: what headers, tables and names of folders say]"
+        ),
+    ] = None,
+    layout: Annotated[str, typer.Option(help="mimic-cxr. [default: what the folder shows]")] = "",
+    views: Annotated[str | None, typer.Option(help="mimic-cxr: PA, or PA,AP, or '' for all. [default: PA]")] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="mimic-cxr: folder of the reports. [default: the folder of images]")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Shares of the patients in train, val and test.")] = "0.8,0.1,0.1",
     include: Annotated[
-        list[str] | None, typer.Option(help="A kind to take as images, too: localizer, derived, segmentation, dose ...")
+        list[str] | None,
+        typer.Option(help="Kind to take as images, too: localizer, derived, segmentation, dose ...; may be repeated."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

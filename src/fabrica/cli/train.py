@@ -12,11 +12,26 @@ from fabrica.errors import UsageError
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A name from `fabrica recipes`, or a YAML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    data: Annotated[Path | None, typer.Option(help="A manifest or a folder of images.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The model folder; runs/NAME if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the model folder.")] = False,
+    recipe: Annotated[str | None, typer.Argument(help="Name from `fabrica recipes`, or a YAML file.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Values of the recipe to replace, e.g. train.minutes=60 data.size=96."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Training images: a manifest (.csv), a folder, or phantoms (phantom:chest, phantom:head:T1 ...). "
+            "[default: the recipe's]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the model. [default: runs/NAME of the recipe]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the model folder from its last checkpoint.")
+    ] = False,
 ) -> None:
     """Train a recipe into a model folder."""
     words = [word for word in (recipe, *(overrides or [])) if word]
