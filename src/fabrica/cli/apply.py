@@ -1,0 +1,111 @@
+"""`fabrica apply`: images translated or restored."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fabrica.cli.bars import named_bars
+from fabrica.cli.options import KINDS, Json, note, one_line, print_json
+from fabrica.errors import FabricaError, UsageError
+
+
+def apply(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model that translates or restores.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Image, DICOM series, folder of them, or manifest.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the results; of one input, a file is possible, too.")
+    ] = Path("translated"),
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Another contrast of the patient that the model takes, e.g. T2=t2.nii.gz; may be repeated.",
+        ),
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="a2b: from data.a to data.b of the recipe; b2a: back, for models that go both ways.")
+    ] = "a2b",
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also write a map: standard deviation over slightly changed inputs, in the unit of the result.",
+        ),
+    ] = False,
+    round_trip: Annotated[
+        bool,
+        typer.Option(
+            "--round-trip",
+            help="Also write a map: absolute error after translation there and back, in the unit of IN; for models "
+            "that go both ways.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also translate what would be refused as unlike the training images.")
+    ] = False,
+    as_: Annotated[str | None, typer.Option("--as", help=f"File format: {KINDS}. [default: that of IN]")] = None,
+    overlap: Annotated[
+        float,
+        typer.Option(help="Share by which neighbouring windows of a large image overlap: 0 to below 1."),
+    ] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Translate or restore images, scanner files in and out. What is unlike the training images is refused."""
+    from fabrica.inference.files import apply as apply_model
+    from fabrica.inference.refusal import cautions
+    from fabrica.model.loading import load
+
+    others = _beside(beside or [])
+    loaded = load(model, warn=note)
+    with named_bars() as progress:
+        outcomes = apply_model(
+            loaded,
+            source,
+            out,
+            beside=others,
+            direction=direction,
+            uncertainty=uncertainty,
+            round_trip=round_trip,
+            force=force,
+            as_=as_ or "",
+            overlap=overlap,
+            progress=progress,
+        )
+    if as_json:
+        print_json([asdict(outcome) for outcome in outcomes])
+    for outcome in outcomes if not as_json else ():
+        doubt = "" if outcome.uncertainty is None else f"; mean uncertainty {outcome.uncertainty:.3g}"
+        doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
+        if not outcome.refused:
+            print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
+    if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
+        note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
+    for caution in cautions(loaded.way(direction)):
+        print(f"fabrica: warning: {caution}", file=sys.stderr)
+    failed = [outcome for outcome in outcomes if outcome.refused]
+    for outcome in failed:
+        print(one_line(f"left out {outcome.refused}"), file=sys.stderr)
+    if failed:
+        raise FabricaError(f"{len(failed)} of {len(outcomes)} images were not translated")
+    print(
+        f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
+        file=sys.stderr if as_json else sys.stdout,
+    )
+
+
+def _beside(given: list[str]) -> dict[str, Path]:
+    """NAME=FILE, each name once."""
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--beside {each}; expected NAME=FILE, e.g. --beside T2=t2.nii.gz")
+        if name in found:
+            raise UsageError(f"--beside gives {name} twice, {found[name]} and {path}; leave one out")
+        found[name] = Path(path)
+    return found

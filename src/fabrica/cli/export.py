@@ -1,0 +1,26 @@
+"""`fabrica export`: a model in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fabrica.cli.options import note
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    to: Annotated[str, typer.Option(help="Format: bundle (for MONAI).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
+) -> None:
+    """Write a model in another format."""
+    from fabrica.export import export as export_model
+    from fabrica.export import writer
+    from fabrica.model.loading import load
+
+    writer(to)  # refused before the model is loaded
+    loaded = load(model, warn=note)
+    export_model(loaded, to, out)
+    print(f"{out}: model {loaded.name} {loaded.hash} as {to}")
