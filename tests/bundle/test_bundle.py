@@ -38,7 +38,7 @@ from fabrica.model.model import Model
 from fabrica.model.saving import save_model
 from fabrica.nets import slabs
 from fabrica.nets.conventions import matched
-from fabrica.recipe.found import Found
+from fabrica.recipe.found import Found, load_found
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import CodecConfig, DataConfig, OutputConfig, Recipe, SampleConfig, TrainConfig
 from fabrica.training.frozen import open_space
@@ -503,7 +503,8 @@ def test_there_and_back(tmp_path: Path, name: str) -> None:
 
 def test_without_a_spacing_no_place_is_made_up(tmp_path: Path) -> None:
     ours(tmp_path / "model", SHALLOW, [16, 16])
-    load_recipe(tmp_path / "model/recipe.yaml", ["output.spacing=[]"]).save(tmp_path / "model/recipe.yaml")
+    path = tmp_path / "model/found.yaml"
+    replace(load_found(path), spacing=[]).save(path)
     model = opened(tmp_path / "model")
     export(model, "bundle", tmp_path / "bundle")
     np.testing.assert_array_equal(model.sample(1)[0].affine, np.eye(4))
@@ -526,9 +527,9 @@ def test_steps_that_do_not_divide_the_levels_leave_no_noise(tmp_path: Path, step
 @pytest.mark.parametrize(("data_size", "space"), [([32, 32], None), ([31, 34], LATENTS)])
 def test_padding_of_fit_exact_is_cut_off(tmp_path: Path, data_size: list[int], space: dict[str, Any] | None) -> None:
     ours(tmp_path / "model", SHALLOW, data_size, space)
-    path = tmp_path / "model/recipe.yaml"
-    recipe = load_recipe(path, ["output.size=[28,29]", "data.fit=exact"])
-    recipe.save(path)
+    recipe, found = tmp_path / "model/recipe.yaml", tmp_path / "model/found.yaml"
+    load_recipe(recipe, ["data.fit=exact"]).save(recipe)
+    replace(load_found(found), size=[28, 29]).save(found)
     model = opened(tmp_path / "model")
     export(model, "bundle", tmp_path / "bundle")
     wanted = model.sample(1, seed=3)[0].data
@@ -708,8 +709,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(UsageError, match="is there already; choose another place with -o"):
         app([*words, "bundle"], standalone_mode=False)
     with pytest.raises(UsageError, match="is a MONAI bundle, which diffusion is not trained on"):
-        open_space(Recipe(uses={"autoencoder": str(tmp_path / "out")}), tmp_path / "run")
+        latent = Recipe(uses={"autoencoder": str(tmp_path / "out")})
+        open_space(latent, Found.asked(latent), tmp_path / "run")
     with pytest.raises(UsageError, match="is a MONAI bundle, from which no student learns"):
-        open_teacher(Recipe(method={"name": "distill"}, uses={"teacher": str(tmp_path / "out")}))
+        student = Recipe(method={"name": "distill"}, uses={"teacher": str(tmp_path / "out")})
+        open_teacher(student, Found.asked(student))
     with pytest.raises(UsageError, match="is a bundle already"):
         export(opened(tmp_path / "out"), "bundle", tmp_path / "again")

@@ -14,7 +14,7 @@ from fabrica.codec import Codec
 from fabrica.data.cache import build_cache, resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.image import Float32, Image
-from fabrica.inference.out_of_distribution import _look, compared, doubt
+from fabrica.inference.out_of_distribution import _look, compared, uncertainty_in_body
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint
@@ -122,4 +122,4 @@ def test_doubt_is_the_mean_inside_the_body() -> None:
     codec = resolve_codec(DATA, CodecConfig(), "b")
     values = codec.encode(image("CT"))
     spread = (values > -0.9) * 0.5  # air is certain
-    assert doubt([(values, spread)], codec) == pytest.approx(0.5, abs=0.05)
+    assert uncertainty_in_body([(values, spread)], codec) == pytest.approx(0.5, abs=0.05)

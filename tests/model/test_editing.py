@@ -142,10 +142,10 @@ def test_wrong_use_is_explained(run: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             model.sample_array(1, **choices)
-    gan = type("GAN", (), {})()
-    recipe = load_recipe("modern-xray")
+    gan = type("GAN", (), {"edits": False})()
+    data = load_recipe("modern-xray").data
     with pytest.raises(UsageError, match="modern-gan makes images of noise, and not of others"):
-        begin(gan, recipe, Codec("window", 0.0, 1.0), torch.device("cpu"), image)
+        begin(gan, "modern-gan", data, Codec("window", 0.0, 1.0), torch.device("cpu"), image)
 
 
 def test_the_command_line_takes_files(run: Path, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from fabrica.recipe.schema import Recipe
 from fabrica.text.frozen_encoder import Reader, keep_reader, open_reader
 from fabrica.training.loop import train
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'fabrica[text]'")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install 'fabrica-imaging[text]'"
+)
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -200,7 +202,8 @@ def refused(*arguments, **more):
 
 socket.socket.connect = socket.getaddrinfo = refused
 import torch
-from fabrica import model, run
+from fabrica.model import loading
+from fabrica.training import run
 from fabrica.text.frozen_encoder import open_reader
 for folder in sys.argv[1:]:
     open_reader(folder, 64, torch.device("cpu")).features(["The lung."])
@@ -216,7 +219,7 @@ def test_neither_torchvision_nor_the_network_is_asked(homes: dict[str, Path]) ->
 
 def test_without_the_package_it_is_one_line(homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UsageError, match=r"takes the package transformers .*: pip install 'fabrica\[text\]'"):
+    with pytest.raises(UsageError, match=r"takes the package transformers .*: pip install 'fabrica-imaging\[text\]'"):
         open_reader(homes["bert"], 64, CPU)
 
 

@@ -24,6 +24,7 @@ from fabrica.cli.train import train
 from fabrica.cli.version import version
 from fabrica.errors import FabricaError
 
+OF_TRAINING = ("torch", "monai", "lightning_fabric", "safetensors", "einops", "matplotlib", "jinja2", "skimage")
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 
 app = typer.Typer(
@@ -55,6 +56,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("fabrica: stopped; what had been saved is kept", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        train = "this command needs PyTorch and what belongs to it: pip install 'fabrica-imaging[train]'"
+        _fail(error, 1, debug, f"{missing} is not installed; {train}" if missing in OF_TRAINING else "")
     except OSError as error:
         named = f"{error.filename} cannot be used ({error.strerror})" if error.filename else ""
         _fail(error, 1, debug, named)

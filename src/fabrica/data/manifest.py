@@ -215,7 +215,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise UsageError(f"{path}: reading Parquet needs pyarrow: pip install 'fabrica[parquet]'") from error
+        raise UsageError(f"{path}: reading Parquet needs pyarrow: pip install 'fabrica-imaging[parquet]'") from error
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
@@ -229,7 +229,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> None:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise UsageError(f"{path}: writing Parquet needs pyarrow: pip install 'fabrica[parquet]'") from error
+        raise UsageError(f"{path}: writing Parquet needs pyarrow: pip install 'fabrica-imaging[parquet]'") from error
     table = list(rows)
     columns = {name: [getattr(row, name) for row in table] for name in COLUMNS}
     for name in (name for column in columns.values() for name in column):

@@ -50,7 +50,7 @@ def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
     """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
     raw = _check_keys(cls, raw, where)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(_schema(cls), raw))  # type: ignore[no-any-return]
+        return OmegaConf.to_object(OmegaConf.merge(_schema(cls), raw))  # type: ignore[no-any-return, arg-type]  # a class is hashable
     except OmegaConfBaseException as error:
         key = f"{where}{error.full_key}" if error.full_key else where
         raise UsageError(f"recipe key {key}: {_first_line(error)}") from error

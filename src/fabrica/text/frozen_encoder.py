@@ -216,7 +216,7 @@ def _package(*classes: str) -> Any:
             getattr(transformers, name)
     except (ImportError, AttributeError, RuntimeError) as error:
         why = f"uses.text takes the package transformers ({_line(error)})"
-        raise UsageError(f"{why}: pip install 'fabrica[text]'") from error
+        raise UsageError(f"{why}: pip install 'fabrica-imaging[text]'") from error
     return transformers
 
 

@@ -36,7 +36,7 @@ def mlflow_log(run_name: str, parameters: Mapping[str, Any], folder: Path) -> Lo
     try:
         import mlflow
     except ImportError as error:
-        raise UsageError("track=mlflow needs MLflow; install it with: pip install 'fabrica[track]'") from error
+        raise UsageError("track=mlflow needs MLflow; install it with: pip install 'fabrica-imaging[track]'") from error
     import os
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
