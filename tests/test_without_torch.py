@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fabrica
+from fabrica.data.manifest import Manifest
 from fabrica.phantoms import head
 
 SOURCE = Path(str(fabrica.__file__)).parents[1]
@@ -68,9 +69,10 @@ def test_the_command_line_answers(base: Path, command: list[str]) -> None:
 
 def test_phantoms_are_written_and_scanned(base: Path, tmp_path: Path) -> None:
     cli = "from fabrica.cli.main import main; main()"
-    run(base, cli, "phantom", "chest", "-n", 2, "--as", "dicom", "-o", tmp_path / "chests")
-    run(base, cli, "scan", tmp_path / "chests", "-o", tmp_path / "m.csv")
-    assert len((tmp_path / "m.csv").read_text().splitlines()) == 3
+    run(base, cli, "phantom", "head", "-n", 1, "--size", 32, "--slices", 4, "-o", tmp_path / "heads")
+    (tmp_path / "heads" / "manifest.csv").unlink()
+    run(base, cli, "scan", tmp_path / "heads", "-o", tmp_path / "m.csv")
+    assert len(Manifest.load(tmp_path / "m.csv").rows) >= 6  # one of each contrast
 
 
 def test_training_says_what_is_missing(base: Path, tmp_path: Path) -> None:
@@ -105,8 +107,7 @@ except Exception as error:
 
 def test_a_series_is_translated_refused_and_written(base: Path, tmp_path: Path) -> None:
     """By a network of plain numpy: what runs it is not the wing's business."""
-    ct = head(3, 48, contrast="CT").image
-    fabrica.write(ct, tmp_path / "ct", as_="dicom")
+    fabrica.write(head(3, 48, 6, contrasts=["CT"]).images["CT"], tmp_path / "ct", as_="dicom")
     output, refusal = run(base, APPLY, tmp_path / "ct", tmp_path / "out").splitlines()
     before, after = fabrica.read(tmp_path / "ct"), fabrica.read(tmp_path / "out" / output)
     assert after.unit == "HU" and np.allclose(after.affine, before.affine, atol=1e-3)
