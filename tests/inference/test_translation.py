@@ -105,8 +105,17 @@ def test_what_a_network_cannot_see_is_refused(unchanged: Made) -> None:
         unchanged().apply(Image(np.zeros((3, 32, 32), np.float32)))
     with pytest.raises(UsageError, match="a slice and this model sees volumes"):
         unchanged(size=[8, 32, 32]).apply(placed(hounsfield(32, 32), np.eye(4)))
-    with pytest.raises(UsageError, match="goes a2b; found direction 'b2a'"):
+    with pytest.raises(UsageError, match=r"goes a2b \(MR-CT\); found direction 'b2a'"):
         unchanged().apply(placed(hounsfield(32, 32), np.eye(4)), direction="b2a")
+
+
+def test_a_direction_may_be_said_by_its_sides(unchanged: Callable[..., Model]) -> None:
+    model = unchanged()
+    assert model.way("MR-CT").direction == model.way("a2b").direction == "a2b"
+    with pytest.raises(UsageError, match="found direction 'MR-CR'; did you mean MR-CT"):
+        model.way("MR-CR")
+    with pytest.raises(UsageError, match="found direction 'CT-MR'"):
+        model.way("CT-MR")
 
 
 def test_doubt_is_nothing_where_the_answer_moves_with_the_question_and_grows_where_it_does_not() -> None:

@@ -11,6 +11,7 @@ from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Image
 from fabrica.inference.translation import Way, enlarged, translated, with_doubt, with_way_back
 from fabrica.progress import Count
+from fabrica.recipe.schema import DataConfig
 
 
 class Translates(Protocol):
@@ -33,18 +34,23 @@ class Translator:
 
     def way(self, direction: str = "a2b") -> Way:
         """UsageError for one that it does not go."""
-        return self.ways[known_direction(self.name, direction, self.ways)]
+        data = next(iter(self.ways.values())).data
+        return self.ways[known_direction(self.name, direction, self.ways, data)]
 
 
-def known_direction(model: str, direction: str, ways: Iterable[str]) -> str:
-    """The direction as it is; UsageError for one that the model does not go."""
+def known_direction(model: str, direction: str, ways: Iterable[str], data: DataConfig) -> str:
+    """ "a2b" or "b2a", of either or of the names of the sides, "T1-CT"; UsageError for one that the model does not
+    go."""
     directions = tuple(ways)
-    if direction not in directions:
+    named = {f"{data.a}-{data.b}": "a2b", f"{data.b}-{data.a}": "b2a"}
+    found = named.get(direction, direction)
+    if found not in directions:
+        known = [f"{way} ({name})" for name, way in named.items() if way in directions]
         raise UsageError(
-            f"model {model} goes {' and '.join(directions)}; found direction {direction!r}"
-            f"{did_you_mean(direction, directions)}"
+            f"model {model} goes {' and '.join(known)}; found direction {direction!r}"
+            f"{did_you_mean(direction, [*directions, *named])}"
         )
-    return direction
+    return found
 
 
 @dataclass(frozen=True)

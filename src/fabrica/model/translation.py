@@ -63,7 +63,7 @@ class TranslationModel(Model):
     def way(self, direction: str = "a2b") -> Way:
         """One direction, for `fabrica.inference`; UsageError for one that the model does not ship."""
         method, found = self.method, self.found
-        known_direction(self.name, direction, method.directions)
+        direction = known_direction(self.name, direction, method.directions, self.data)
         sides = ((found.fingerprint_a, self.codec), (found.fingerprint_b, self.codec_b))
         (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
         other = "b2a" if direction == "a2b" else "a2b"

@@ -23,7 +23,8 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
-from fabrica.methods import Method, build, check_pace, networks
+from fabrica.methods import Method, Teacher, build, check_pace, networks
+from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
 from fabrica.progress import Progress, Warn
@@ -90,49 +91,27 @@ def has_kept(folder: Path) -> bool:
 
 
 def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn) -> Run:
+    """What cannot be is refused before all images are read, not an hour later."""
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     resumed = has_kept(folder)
     found = _begun(recipe, folder) if resumed else Found.asked(recipe)
-    chosen = found.data(recipe.data)
-    found = replace(found, classes=list(classes_of(chosen)), categories=categories_of(chosen))
-    guide, space, reader = None, None, None
-    if "teacher" in recipe.uses:
-        guide, found = open_teacher(recipe, found)
-    if "autoencoder" in found.uses:
-        space, found = open_space(recipe, found, folder)
-    if "text" in found.uses:
-        reader, found = open_text(found, folder)
+    data = found.data(recipe.data)
+    found = replace(found, classes=list(classes_of(data)), categories=categories_of(data))
+    uses, found = _opened(recipe, found, folder)
     for note in mixed(recipe.data):
         warn(note)
     if not resumed:
         found = decide_codecs(recipe, found)
-    fabric = open_fabric(recipe.train)
     torch.manual_seed(recipe.seed)
-    method = build(recipe, found, space.method if space else None, taught(found, guide) if guide else None)
+    method = build(recipe, found, uses.space.method if uses.space else None, uses.teacher)
     found = replace(found, method={"name": found.method["name"], **asdict(method.config)})
-    # what the method cannot take is refused before all images are read, not an hour later
     check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
     check_scale(recipe, method)
     check_files(method)
-    check(recipe, method, fabric.world_size)
-    images, held, found = open_data(recipe, found, method, progress)
-    masks = open_masks(recipe, found, progress) if MASK in recipe.data.condition else ()
-    sets = _sets(images, held, masks)
-    if resumed:
-        _check_same(folder, sets, recipe.data.condition, warn)
-    notes = list(images.notes) if isinstance(images, Pairs) else list(masks[0].meta.notes) if masks else []
-    if isinstance(images, Pairs) and not resumed:
-        notes = [*cut_off(recipe, found, images), *notes]
-    if space:
-        images, held = (encode_latents(space, *of, progress) for of in ((images, "train"), (held, "val")))
-    told = guide.encoder if guide else _encoder(recipe, found, images, folder, reader)
-    data, heldout = (
-        one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
-        for k, one in enumerate((images, held))
-    )
-    for note in filter(None, (absent(heldout), *notes)):
-        warn(note)
+    check(recipe, method, recipe.train.devices)
+    train, heldout, sets, found = _data(recipe, found, method, uses, folder, resumed, progress, warn)
+    fabric = open_fabric(recipe.train)
     scored, judged = judge(method, recipe, found, heldout, fabric.device)
     method.to(fabric.device)
     averaged = ema.averaged_copy(method, method.ships).to(fabric.device)
@@ -142,20 +121,80 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
             method.set_submodule(name, fabric.setup_module(method.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     watched = watch(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, data, heldout, scored, judged, watched)
+    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watched)
     if run.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        if space:
-            keep_space(space, folder)
-        if reader:
-            keep_reader(reader, folder / READER)
-        elif "text" in recipe.data.condition:
-            save_words(folder / WORDS, told)
-        recipe.save(folder / RECIPE)
-        found.save(folder / FOUND)
-        if not (resumed and (folder / TRAINING / DATA).exists()):
-            fingerprint.save(folder / TRAINING / DATA, sets, recipe.data.condition)
+        _keep_beginning(run, uses, sets, resumed)
     return run
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a run works with that was trained before: an autoencoder, an encoder of text, a teacher and what that is
+    told of images."""
+
+    space: CompressionModel | None = None
+    reader: Reader | None = None
+    teacher: Teacher | None = None
+    told: ConditionEncoder | None = None
+
+
+def _opened(recipe: Recipe, found: Found, folder: Path) -> tuple[Uses, Found]:
+    uses = Uses()
+    if "teacher" in recipe.uses:
+        model, found = open_teacher(recipe, found)
+        uses = replace(uses, teacher=taught(found, model), told=model.encoder)
+    if "autoencoder" in found.uses:
+        space, found = open_space(recipe, found, folder)
+        uses = replace(uses, space=space)
+    if "text" in found.uses:
+        reader, found = open_text(found, folder)
+        uses = replace(uses, reader=reader)
+    return uses, found
+
+
+def _data(
+    recipe: Recipe,
+    found: Found,
+    method: Method,
+    uses: Uses,
+    folder: Path,
+    resumed: bool,
+    progress: Progress | None,
+    warn: Warn,
+) -> tuple[Conditioned | Pairs, Conditioned | Pairs, dict[str, Dataset], Found]:
+    """What is learned from, what judges, and all sets of either by name, as they are known again."""
+    images, held, found = open_data(recipe, found, method, progress)
+    masks = open_masks(recipe, found, progress) if MASK in recipe.data.condition else ()
+    sets = _sets(images, held, masks)
+    if resumed:
+        _check_same(folder, sets, recipe.data.condition, warn)
+    notes = images.notes if isinstance(images, Pairs) else masks[0].meta.notes if masks else ()
+    cut = cut_off(recipe, found, images) if isinstance(images, Pairs) and not resumed else []
+    if uses.space:
+        images, held = (encode_latents(uses.space, *of, progress) for of in ((images, "train"), (held, "val")))
+    told = uses.told or _encoder(recipe, found, images, folder, uses.reader)
+    train, heldout = (
+        one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
+        for k, one in enumerate((images, held))
+    )
+    for note in filter(None, (*cut, absent(heldout), *notes)):
+        warn(note)
+    return train, heldout, sets, found
+
+
+def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: bool) -> None:
+    """Write what a run began with into its folder."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if uses.space:
+        keep_space(uses.space, run.folder)
+    if uses.reader:
+        keep_reader(uses.reader, run.folder / READER)
+    elif "text" in run.recipe.data.condition and isinstance(run.data, Conditioned):
+        save_words(run.folder / WORDS, run.data.encoder)
+    run.recipe.save(run.folder / RECIPE)
+    run.found.save(run.folder / FOUND)
+    if not (resumed and (run.folder / TRAINING / DATA).exists()):
+        fingerprint.save(run.folder / TRAINING / DATA, sets, run.recipe.data.condition)
 
 
 def _begun(recipe: Recipe, folder: Path) -> Found:
