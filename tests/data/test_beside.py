@@ -12,7 +12,8 @@ import torch
 from fabrica import io
 from fabrica.codec import ABSENT, Codec
 from fabrica.data.augment import Changes
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.dataset import SCALE
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.pairs import Pairs

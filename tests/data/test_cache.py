@@ -17,8 +17,9 @@ from PIL import Image as Picture
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache
 from fabrica.data.classes import classes_of
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.manifest_cache import load_manifest
 from fabrica.errors import FabricaError, UsageError

@@ -8,7 +8,8 @@ import pytest
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.embedded import write_phantoms
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan

@@ -11,7 +11,8 @@ import pytest
 
 import fabrica
 from fabrica import io
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import matched, on_grid, side
 from fabrica.data.sources import Source, open_source

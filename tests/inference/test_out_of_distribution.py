@@ -11,7 +11,8 @@ import pytest
 
 from fabrica import io
 from fabrica.codec import Codec
-from fabrica.data.cache import build_cache, resolve_codec
+from fabrica.data.cache import build_cache
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.image import Float32, Image
 from fabrica.inference.out_of_distribution import _look, compared, uncertainty_in_body

@@ -19,18 +19,8 @@ from PIL import Image as Picture
 from fabrica.errors import FabricaError
 from fabrica.io.contact_sheet import image_grid
 from fabrica.report.charts import Line, line_chart, png_uri, shown, training_charts, triptych
-from fabrica.report.report import (
-    ClassScore,
-    CurvePoint,
-    Exhibits,
-    Pair,
-    Report,
-    Row,
-    finite,
-    render,
-    scores_table,
-    write_report,
-)
+from fabrica.report.report import Exhibits, render, write_report
+from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, Row, finite, scores_table
 
 HOSTILE = '"><script>alert("x")</script>'
 VOID = {"meta", "img", "br", "line", "circle", "use", "path", "link"}

@@ -15,7 +15,7 @@ import yaml
 
 import fabrica
 from fabrica import io
-from fabrica.data.cache import resolve_codec, resolve_codecs
+from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sources import looks_hounsfield
 from fabrica.inference.files import apply

@@ -90,7 +90,7 @@ def evaluate(
     distances between sets, uncertainty, pictures.
     """
     from fabrica.evaluation import evaluate as judge
-    from fabrica.report.report import scores_table
+    from fabrica.report.scores import scores_table
 
     try:
         steps_curve = None if curve is None else [int(part) for part in curve.split(",") if part]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fabrica.data.manifest_cache import load_manifest
+from fabrica.data.phantom_source import PHANTOM_CATEGORIES, phantom_labels
 from fabrica.data.sample import PHANTOM
-from fabrica.data.sources import PHANTOM_CATEGORIES, phantom_labels
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.recipe.schema import CATEGORIES, DataConfig
 

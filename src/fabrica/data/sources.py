@@ -19,15 +19,15 @@ from fabrica.data.manifest_cache import hashed, load_manifest
 from fabrica.data.masks import as_labels
 from fabrica.data.metadata import ABOUT, about
 from fabrica.data.mixtures import mixtures
+from fabrica.data.phantom_source import check_phantom, phantom_code
 from fabrica.data.sample import ALL, BESIDE, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, Sample
 from fabrica.data.sides import on_grid
-from fabrica.errors import UsageError, unknown
+from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.phantoms import mri
 from fabrica.physics import kspace, radiography, tomography
 from fabrica.recipe.schema import DataConfig
 
-PHANTOM_CATEGORIES = {"sex": ["F", "M"], "view": ["AP", "PA"]}
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 TELLS_UNIT = ("dicom", "phantom", "synthetic", "raster")  # formats that say so where values are HU
 LOOKED = 2**20  # values looked at for a unit
@@ -105,7 +105,7 @@ class Source:
         worse = f"{self.config.degrade} {_physics_code()}" if self.side == "a" and self.config.restores else ""
         if self.manifest is None:
             drawn = f"{self.which} {self.config.depth} {self._first()}" if self.side else str(self.config.depth)
-            return f"{self.config.source} {self.count} {self.split} {drawn} {_phantom_code()} {worse}"
+            return f"{self.config.source} {self.count} {self.split} {drawn} {phantom_code()} {worse}"
         told = f"{self.manifest.root.absolute()} {len(self.grid)} {self.which == 'mask'} {worse}"
         told += f" {sorted(self.absent)}" if self.absent else ""
         digest = hashlib.sha256(told.encode(errors="surrogateescape"))
@@ -147,7 +147,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     """
     degrade.check(config.degrade)
     if config.source.startswith(PHANTOM):
-        _check_phantom(config)
+        check_phantom(config)
         count = config.count if split == "train" else max(64, config.count // 10)
         return Source(config, split, None, count, side)
     if "split" in config.where:
@@ -257,15 +257,6 @@ def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, 
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, b, notes, absent)
 
 
-def phantom_labels(source: str) -> tuple[str, ...]:
-    """All labels that a phantom source can give, sorted."""
-    from fabrica.phantoms.chest.chest import FINDINGS
-
-    if source.split(":")[1] == "chest":
-        return tuple(sorted(("normal", *FINDINGS)))
-    return ("healthy", "tumour")
-
-
 def looks_hounsfield(values: Float32) -> bool:
     """Whether grey values without a unit are HU: there is air near -1000, hardly anything below it but padding, and
     soft tissue around water."""
@@ -288,48 +279,6 @@ def _read(manifest: Manifest, row: Row) -> Sample:
         said = modality == "CT" and bool(image.data.min() < 0)  # without negative values it was shifted
         image = replace(image, unit="HU") if said or looks_hounsfield(image.data) else image
     return Sample(row.id, image, row.label, row.text, modality, about=tuple(getattr(row, name) for name in ABOUT))
-
-
-def _check_phantom(config: DataConfig) -> None:
-    _, kind, *contrast = config.source.split(":")
-    if config.a:
-        _check_phantom_sides(config, kind, contrast)
-    elif kind not in ("chest", "head") or len(contrast) != (kind == "head"):
-        raise UsageError(f"no phantom {config.source!r}; expected phantom:chest or phantom:head:T1 (T2, FLAIR, ...)")
-    if kind == "chest" and len(config.size) == 3:
-        raise UsageError(f"data.size is {config.size} and a chest phantom is 2-D; give [H, W]")
-    if config.where:
-        raise UsageError(f"data.where chooses rows of a manifest, and {config.source} has none; leave it empty")
-    if not 1 <= config.count <= 100_000_000:
-        raise UsageError(f"data.count is {config.count}; expected 1 to 100,000,000 phantoms")
-
-
-def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> None:
-    from fabrica.phantoms.head.scan import CONTRASTS, MAGNETIC, SCANNERS
-
-    if kind == "chest" and config.restores:
-        if config.b != "image":
-            raise UsageError(f"data.b is {config.b!r}; of chest phantoms it is image")
-        if config.beside:
-            raise UsageError(f"data.beside is {config.beside}; chest phantoms have one contrast: leave it empty")
-        return
-    if kind != "head" or contrast:
-        raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
-    known = (*CONTRASTS, *(f"{contrast}@{scanner}" for contrast in MAGNETIC for scanner in SCANNERS))
-    for which in (config.b,) if config.restores else (config.a, config.b):
-        if which not in (*known, "mask"):
-            raise unknown("contrast", which, (*known, "mask"))
-    for which in config.beside:
-        if which not in known:
-            raise unknown("contrast", which, known)
-
-
-@lru_cache(maxsize=1)
-def _phantom_code() -> str:
-    """A hash of the code that draws phantoms: when it changes, so do the images."""
-    from fabrica import phantoms
-
-    return hashed(Path(str(phantoms.__file__)).parent.rglob("*.py"))
 
 
 @lru_cache(maxsize=1)

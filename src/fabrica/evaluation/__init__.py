@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fabrica.model.model import Model
-    from fabrica.report.report import Report
+    from fabrica.report.scores import Report
 
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {

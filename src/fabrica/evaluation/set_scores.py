@@ -18,7 +18,7 @@ from fabrica.metrics.distribution import Score
 from fabrica.metrics.extractors import Extractor
 from fabrica.metrics.memorisation import Audit, audit
 from fabrica.progress import Progress
-from fabrica.report.report import ClassScore, CurvePoint, Row
+from fabrica.report.scores import ClassScore, CurvePoint, Row
 
 Int = npt.NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from fabrica import io
 from fabrica.codec import Codec
 from fabrica.conditioning.encoder import Known
 from fabrica.conditioning.masks import Given
-from fabrica.data.cache import resolve_codec
+from fabrica.data.codecs import resolve_codec
 from fabrica.data.find import walk
 from fabrica.data.manifest import Manifest
 from fabrica.data.manifest_cache import load_manifest

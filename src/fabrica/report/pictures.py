@@ -18,7 +18,7 @@ from fabrica.geometry import oriented
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES, planes
 from fabrica.report.charts import png_uri, shown
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fabrica.data.cache import build_cache, build_masks, resolve_codec, resolve_codecs
+from fabrica.data.cache import build_cache, build_masks
+from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs

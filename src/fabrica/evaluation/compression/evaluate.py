@@ -28,7 +28,8 @@ from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown, training_charts
 from fabrica.report.pictures import WIDE, Exhibit, Gallery, Picture, difference_scale, error, error_legend, grey
-from fabrica.report.report import BESIDE, Report, Row, as_json, filled, finite, keep, numbers, repeated
+from fabrica.report.report import filled, keep, repeated
+from fabrica.report.scores import BESIDE, Report, Row, as_json, finite, numbers
 
 TEMPLATE = "compression.html.jinja"
 MOST = 1000  # held-out images

@@ -12,7 +12,7 @@ from fabrica.conditioning.encoder import Known
 from fabrica.data.metadata import age as years
 from fabrica.image import Float64
 from fabrica.metrics.memorisation import mean_share
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 LEAST = 20  # training images of a class
 LEAST_ASKED = 8  # held-out and synthetic ones

@@ -43,7 +43,8 @@ from fabrica.metrics.memorisation import EXACT, Audit
 from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
-from fabrica.report.report import ClassScore, CurvePoint, Exhibits, Pair, Report, Row, repeated, write_report
+from fabrica.report.report import Exhibits, repeated, write_report
+from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, Row
 
 if TYPE_CHECKING:
     from fabrica.model.model import Model

@@ -16,7 +16,7 @@ from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Drawn
 from fabrica.image import Float32, Float64
 from fabrica.metrics.paired import interval
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 SHOWN = 6
 

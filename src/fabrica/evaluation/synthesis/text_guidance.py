@@ -19,7 +19,7 @@ from fabrica.metrics import paired as pairs
 from fabrica.metrics.memorisation import wilson
 from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 ASKED = 200  # prompts at each strength of guidance

@@ -24,7 +24,7 @@ from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.metrics import paired as pairs
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
-from fabrica.report.report import Comparison, Row
+from fabrica.report.scores import Comparison, Row
 
 WITHOUT, ALL = "without_", "all"  # the contrasts beside
 AWAY = "What stands beside the image, taken away"

@@ -58,7 +58,7 @@ Maker = Callable[[float], Classic]  # of a strength
 class Classics:
     """What stands beside a model that restores.
 
-    chosen     by the keys of `fabrica.report.report.BESIDE`: "bilateral", "nlm", "tv", "wiener" of blurred and
+    chosen     by the keys of `fabrica.report.scores.BESIDE`: "bilateral", "nlm", "tv", "wiener" of blurred and
                "bicubic" of downsampled images.
     factor     by how much the images were downsampled in the axial plane, their pixels repeated to the old size; or 1.
     tuned_on   where the strengths were tried, in words.

@@ -29,7 +29,8 @@ from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.recipe.folder import read_log
 from fabrica.report.charts import Chart, shown, training_charts
-from fabrica.report.report import BESIDE, Report, as_json, filled, finite, keep, numbers
+from fabrica.report.report import filled, keep
+from fabrica.report.scores import BESIDE, Report, as_json, finite, numbers
 
 TEMPLATE = "translation.html.jinja"
 OPTIONS = ("versus",)  # of `fabrica.evaluation.evaluate`, that mean something here

@@ -19,7 +19,7 @@ from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
 from fabrica.report.pictures import Exhibit, Gallery
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 DOUBTED = 12  # images, beside those shown, on which the uncertainty is compared with the error
 VOXELS = 100_000  # of each

@@ -34,7 +34,7 @@ from fabrica.report.pictures import (
     tones,
     uncertainty,
 )
-from fabrica.report.report import BESIDE
+from fabrica.report.scores import BESIDE
 
 NEAR = (48, 96)  # pixels a side of what is shown near
 RIM = 4  # pixels: the skin is the sharpest edge of all, and tells little

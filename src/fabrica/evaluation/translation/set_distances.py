@@ -25,7 +25,7 @@ from fabrica.metrics.extractors import Extractor
 from fabrica.metrics.spectrum import stride_peak
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
-from fabrica.report.report import Row
+from fabrica.report.scores import Row
 
 MOST = 1000  # images a set
 BATCH = 16

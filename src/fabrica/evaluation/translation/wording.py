@@ -17,7 +17,8 @@ from fabrica.recipe.folder import ALARMS
 from fabrica.recipe.held_out import useless
 from fabrica.report.charts import shown
 from fabrica.report.pictures import Gallery
-from fabrica.report.report import BESIDE, Comparison, Row, repeated
+from fabrica.report.report import repeated
+from fabrica.report.scores import BESIDE, Comparison, Row
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's signed-rank test cannot reach 5 %
 
