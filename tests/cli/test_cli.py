@@ -120,7 +120,7 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLP GAN after four steps."""
     home = tmp_path_factory.mktemp("gan")
     (home / "tiny.yaml").write_text(
-        "name: tiny\nmethod: {name: mlp-gan}\ndata: {source: 'phantom:chest', size: 32, count: 320, batch: 16}\n"
+        "name: tiny\nmethod: {name: mlp-gan}\ndata: {source: 'phantom:chest', size: 32, count: 64, batch: 16}\n"
         "train: {steps: 4, validate_every: 4}\n"
     )
     return train(load_recipe(home / "tiny.yaml"), home / "run")

@@ -199,10 +199,10 @@ def two_steps(name: str) -> Recipe:
     """A shipped recipe at the smallest size its method takes, on phantoms, for two steps."""
     recipe = load_recipe(name)
     if recipe.method["name"] == "diffusion":
-        side = "[8,16,16]" if len(recipe.data.size) == 3 else "16"
-        small = tiny("train.steps=2", f"data.size={side}", "method.patch=1", name=name)
+        size = ["data.size=[8,16,16]", "data.count=16"] if len(recipe.data.size) == 3 else ["data.size=16"]
+        small = tiny("train.steps=2", *size, "method.patch=1", name=name)
     else:
-        limits = ["train.steps=2", "train.minutes=0", "train.validate_every=2", "data.count=400"]
+        limits = ["train.steps=2", "train.minutes=0", "train.validate_every=2", "data.count=64"]
         small = load_recipe(name, [*limits, "data.size=32", "data.batch=20"])
     if not small.data.source.startswith("phantom:"):
         source = "phantom:chest" if len(small.data.size) == 2 else "phantom:head:T1"

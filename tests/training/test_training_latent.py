@@ -119,7 +119,7 @@ def test_a_resumed_run_is_bit_exact_with_the_copy_alone(coder: Path, tmp_path: P
 
 
 def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) -> None:
-    folder = train(tiny(coder, "data.condition=label", "data.count=400"), tmp_path / "run")
+    folder = train(tiny(coder, "data.condition=label", "data.count=64"), tmp_path / "run")
     model = fabrica.load(folder, device="cpu")
     assert len(model.found.classes) > 1
     assert model.sample_array(2, told={"label": model.found.classes[1]}).shape == (2, 1, 32, 32)
