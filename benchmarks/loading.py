@@ -51,7 +51,7 @@ def _monai(folder: Path) -> Callable[[], object]:
     keys = ["image"]
     transforms = Compose(
         [
-            LoadImaged(keys, reader="PydicomReader", image_only=True),
+            LoadImaged(keys, frozen_encoder="PydicomReader", image_only=True),
             EnsureChannelFirstd(keys),
             ScaleIntensityRanged(keys, 0, 4095, -1, 1, clip=True),
             Resized(keys, (SIZE, SIZE), mode="area"),

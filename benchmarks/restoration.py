@@ -26,7 +26,7 @@ from benchmarks.ratio import told
 from fabrica import io
 from fabrica.model.loading import load
 from fabrica.nets.device import autocast
-from fabrica.nets.folding import folded
+from fabrica.nets.fusing import folded
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRResNet

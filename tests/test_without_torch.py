@@ -88,18 +88,18 @@ APPLY = """
 from fabrica.codec import Codec
 from fabrica.inference.files import apply
 from fabrica.inference.translation import Way
-from fabrica.inference.translator import Translator
+from fabrica.inference.translator import Deployed
 from fabrica.recipe.found import Fingerprint
 from fabrica.recipe.schema import DataConfig
 
 hu = Codec("window", -1024.0, 3071.0, "HU")
 data = DataConfig(a="MR", b="CT", paired=True, size=[32, 32], fit="exact")
 way = Way(lambda windows: windows[:, :1], hu, hu, data, Fingerprint("CT"), "CT", model="unchanged")
-(outcome,) = apply(Translator("unchanged", "0" * 12, {"a2b": way}), sys.argv[1], sys.argv[2], uncertainty=True)
+(outcome,) = apply(Deployed("unchanged", "0" * 12, {"a2b": way}), sys.argv[1], sys.argv[2], uncertainty=True)
 print(outcome.output)
 picky = Way(way.net, hu, hu, data, Fingerprint("MR"), "CT", model="picky")
 try:
-    apply(Translator("picky", "0" * 12, {"a2b": picky}), sys.argv[1], sys.argv[2] + "-not")
+    apply(Deployed("picky", "0" * 12, {"a2b": picky}), sys.argv[1], sys.argv[2] + "-not")
 except Exception as error:
     print(error)
 """

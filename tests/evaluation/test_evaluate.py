@@ -257,7 +257,7 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
 def test_a_gan_is_judged_without_steps_and_its_alarms_are_told(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(
         "name: tiny\nmethod: {name: mlp-gan}\ndata: {source: 'phantom:chest', size: 32, count: 64, batch: 16}\n"
-        "train: {steps: 4, validate_every: 2, watch_every: 2, log_every: 1}\nsample: {truncation: 0.7}\n"
+        "train: {steps: 4, validate_every: 2, monitor_every: 2, log_every: 1}\nsample: {truncation: 0.7}\n"
     )
     run = train(load_recipe(tmp_path / "tiny.yaml"), tmp_path / "run")
     (run / "alarms.txt").write_text(f"step 450: the samples are alike {HOSTILE}\n\nstep 900: no gradient\n")

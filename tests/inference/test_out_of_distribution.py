@@ -42,19 +42,19 @@ def test_what_training_images_have_in_common_is_written_down(known: Fingerprint)
 
 def test_other_heads_of_the_same_sequence_are_welcome(unchanged: Callable[..., Model], known: Fingerprint) -> None:
     model = unchanged(codec=MR, seen=known, size=[48, 48])
-    assert [model.unlike(image("T1", seed)) for seed in range(20, 40)] == [[]] * 20
+    assert [model.out_of_distribution(image("T1", seed)) for seed in range(20, 40)] == [[]] * 20
 
 
 def test_other_sequences_modalities_and_fields_of_view_are_not(
     unchanged: Callable[..., Model], known: Fingerprint
 ) -> None:
     model = unchanged(codec=MR, seen=known, size=[48, 48])
-    assert "its modality is CT, and MR in training" in model.unlike(image("CT"))
+    assert "its modality is CT, and MR in training" in model.out_of_distribution(image("CT"))
     for seed in range(20, 30):
-        assert any("grey values" in reason for reason in model.unlike(image("PD", seed)))
+        assert any("grey values" in reason for reason in model.out_of_distribution(image("PD", seed)))
     near = image("T1")
     far = replace(near, affine=near.affine @ [[0.3, 0, 0, 0], [0, 0.3, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    assert any("its field of view is" in reason for reason in model.unlike(far))
+    assert any("its field of view is" in reason for reason in model.out_of_distribution(far))
 
 
 WINDOW = Codec("window", -1024.0, 3071.0, "HU")
@@ -87,12 +87,12 @@ def test_values_are_compared_with_training_of_few_images(
     known = seen(*(build_cache(config, codec, split) for split in ("train", "val")), codec)
     model = unchanged(codec=codec, seen=replace(known, modality=""), size=[48, 48])
     assert compared(model.way("a2b")) == ""
-    alike = [model.unlike(image(contrast, seed)) for seed in range(20, 40)]
+    alike = [model.out_of_distribution(image(contrast, seed)) for seed in range(20, 40)]
     assert sum(map(bool, alike)) <= 1, alike  # a head in twenty may be a rare one
     for name in changes:
         for seed in range(20, 24):
             head_ = image(contrast, seed)
-            assert model.unlike(head_.with_data(CHANGES[name](head_.data))), (name, seed)
+            assert model.out_of_distribution(head_.with_data(CHANGES[name](head_.data))), (name, seed)
 
 
 def test_a_model_that_knows_no_values_says_so(unchanged: Callable[..., Model]) -> None:

@@ -14,7 +14,7 @@ from fabrica.codec import Codec
 from fabrica.errors import UsageError
 from fabrica.geometry import faced
 from fabrica.image import Float32, Float64, Image
-from fabrica.inference.translation import enlarged, with_doubt, with_way_back
+from fabrica.inference.translation import enlarged, with_uncertainty, with_way_back
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint
@@ -124,9 +124,9 @@ def test_doubt_is_nothing_where_the_answer_moves_with_the_question_and_grows_whe
     def fixed(windows: Float32) -> Float32:
         return np.broadcast_to(np.linspace(-1, 1, 16, dtype=np.float32), windows.shape)
 
-    sure = with_doubt(lambda w: np.full_like(w, 0.25))(x)
+    sure = with_uncertainty(lambda w: np.full_like(w, 0.25))(x)
     assert np.array_equal(sure[:, 0], np.full_like(x[:, 0], 0.25)) and not sure[:, 1].any()
-    assert float(with_doubt(fixed)(x)[:, 1].mean()) > 0.1  # the same left to right, though the image was mirrored
+    assert float(with_uncertainty(fixed)(x)[:, 1].mean()) > 0.1  # the same left to right, though the image was mirrored
 
 
 def test_the_uncertainty_and_the_round_trip_have_units(unchanged: Made) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from fabrica.errors import UsageError
 from fabrica.methods.autoencoder import Autoencoder, kl
 from fabrica.nets.losses import frequency_distance, ms_ssim
-from fabrica.nets.patches import folded
+from fabrica.nets.patches import pixel_unshuffle
 from fabrica.nets.perceptual import seen_otherwise
 from fabrica.phantoms import chest
 
@@ -125,7 +125,7 @@ def test_with_the_shortcut_it_starts_as_means_of_blocks(dims: int) -> None:
     with torch.no_grad():
         latents = method.encode(images)
         made = method.decode(latents)
-    torch.testing.assert_close(latents[:, : kept**dims], folded(blocks, kept))
+    torch.testing.assert_close(latents[:, : kept**dims], pixel_unshuffle(blocks, kept))
     assert not latents[:, kept**dims :].any()
     mode = "bilinear" if dims == 2 else "trilinear"
     torch.testing.assert_close(made, interpolate(blocks, scale_factor=4 // kept, mode=mode))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fabrica.errors import UsageError
-from fabrica.methods.diffusion import Diffusion, folded, unfolded
+from fabrica.methods.diffusion import Diffusion, pixel_shuffle, pixel_unshuffle
 from fabrica.methods.noise import seeded
 from fabrica.phantoms import chest
 from fabrica.recipe.schema import SampleConfig
@@ -16,10 +16,10 @@ CPU = torch.device("cpu")
 
 def test_folding_is_pixel_unshuffle_and_is_undone() -> None:
     flat, volume = torch.randn(2, 3, 8, 12), torch.randn(2, 1, 4, 8, 12)
-    assert torch.equal(folded(flat, 2), torch.nn.functional.pixel_unshuffle(flat, 2))
-    assert folded(volume, 2).shape == (2, 8, 2, 4, 6)
+    assert torch.equal(pixel_unshuffle(flat, 2), torch.nn.functional.pixel_unshuffle(flat, 2))
+    assert pixel_unshuffle(volume, 2).shape == (2, 8, 2, 4, 6)
     for x in (flat, volume):
-        assert torch.equal(unfolded(folded(x, 2), 2), x)
+        assert torch.equal(pixel_shuffle(pixel_unshuffle(x, 2), 2), x)
 
 
 @pytest.mark.slow

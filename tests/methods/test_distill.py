@@ -41,7 +41,7 @@ class Affine(nn.Module):
         self.denoiser = nn.Embedding(4000, 6)
         nn.init.zeros_(self.denoiser.weight)
 
-    def predicting(self, told: Mapping[str, Tensor], count: int, device: torch.device) -> diffusion.Predict:
+    def predicting(self, conditions: Mapping[str, Tensor], count: int, device: torch.device) -> diffusion.Predict:
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
             values = self.denoiser((t * 1000).round().long())
             moved = torch.einsum("bij,bj->bi", values[:, :4].view(-1, 2, 2), x_t.flatten(1)) + values[:, 4:]

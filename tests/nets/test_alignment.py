@@ -80,7 +80,7 @@ def test_by_it_text_is_understood_sooner() -> None:
         config = Diffusion.Config(
             channels=[8, 8], attention=[False, True], head_channels=8, norm_groups=4, context_width=24, align=align
         )
-        method = Diffusion(config, (1, 16, 16), told={"text": Text(64, 6, layers=1, heads=2)})
+        method = Diffusion(config, (1, 16, 16), conditions={"text": Text(64, 6, layers=1, heads=2)})
         optimiser = torch.optim.Adam(method.parameters(), 3e-3)
         for step in range(100):
             (turn,) = method.turns(pairs(32, step), rng(step))
@@ -100,7 +100,7 @@ def test_by_it_text_is_understood_sooner() -> None:
 
 def test_nothing_but_a_mask_or_a_label_needs_no_words() -> None:
     small = Diffusion.Config(channels=[8, 16], attention=[False, False], head_channels=8, norm_groups=8, mask_width=4)
-    masked = Diffusion(small, (1, 8, 8), told={"mask": Mask(2, (8, 8))})
+    masked = Diffusion(small, (1, 8, 8), conditions={"mask": Mask(2, (8, 8))})
     labelled = Diffusion(small, (1, 8, 8), classes=3)
     assert masked.alignment is None and labelled.alignment is None
     assert masked.players == {"denoiser": ("denoiser",)}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fabrica.errors import UsageError
 from fabrica.nets import nafnet
-from fabrica.nets.folding import folded
 from fabrica.nets.framing import middle_of
+from fabrica.nets.fusing import fused
 from fabrica.nets.nafnet import SIZES, NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRCritic, SRResNet
@@ -72,7 +72,7 @@ def test_gradients_reach_every_weight(kind: str) -> None:
 def test_without_norms_it_is_the_same(kind: str) -> None:
     torch.manual_seed(0)
     net = stirred(ALL[kind](1, 1))
-    light, images = folded(net), noise(1, 1, 64, 52)
+    light, images = fused(net), noise(1, 1, 64, 52)
     kept = [type(layer).__name__ for layer in light.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert not kept
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_without_norms_it_is_the_same(kind: str) -> None:
 def test_a_norm_before_a_convolution_that_pads_stays() -> None:
     """It would have moved the zeros of the border."""
     net = stirred(nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3, padding=1)))
-    light = folded(net)
+    light = fused(net)
     assert isinstance(light[0], nn.BatchNorm2d)
     torch.testing.assert_close(light(noise(1, 1, 8, 8)), net(noise(1, 1, 8, 8)))
 
@@ -287,18 +287,18 @@ def test_values_that_cannot_be_are_refused(make: Callable[[], nn.Module], messag
         make()
 
 
-BESIDE: dict[str, Callable[[int], nn.Module]] = {
-    "nafnet": lambda beside: NAFNet(5, 1, size="tiny", beside=beside),
-    "redcnn": lambda beside: REDCNN(5, 1, width=16, beside=beside),
-    "unet++": lambda beside: UNetPlusPlus(5, 1, width=4, beside=beside),
+AUXILIARY: dict[str, Callable[[int], nn.Module]] = {
+    "nafnet": lambda auxiliary: NAFNet(5, 1, size="tiny", auxiliary=auxiliary),
+    "redcnn": lambda auxiliary: REDCNN(5, 1, width=16, auxiliary=auxiliary),
+    "unet++": lambda auxiliary: UNetPlusPlus(5, 1, width=4, auxiliary=auxiliary),
 }
 
 
-@pytest.mark.parametrize(("beside", "corrected"), [(0, 2), (2, 1), (4, 0)])
-@pytest.mark.parametrize("kind", BESIDE)
-def test_what_is_beside_is_seen_and_not_corrected(kind: str, beside: int, corrected: int) -> None:
+@pytest.mark.parametrize(("auxiliary", "corrected"), [(0, 2), (2, 1), (4, 0)])
+@pytest.mark.parametrize("kind", AUXILIARY)
+def test_what_is_beside_is_seen_and_not_corrected(kind: str, auxiliary: int, corrected: int) -> None:
     torch.manual_seed(0)
-    net = BESIDE[kind](beside).eval()
+    net = AUXILIARY[kind](auxiliary).eval()
     images = noise(1, 5, 48, 48).requires_grad_()
     for name, weight in net.named_parameters():
         if any(name.startswith(last) for last in ("leave", "decode.4", "heads")):
@@ -310,4 +310,4 @@ def test_what_is_beside_is_seen_and_not_corrected(kind: str, beside: int, correc
     net(images).sum().backward()
     assert images.grad is not None and (images.grad.abs().amax((0, 2, 3)) > 0).all()  # every channel counts
     with pytest.raises(UsageError, match="cannot give 1"):
-        BESIDE[kind](5)
+        AUXILIARY[kind](5)

@@ -20,7 +20,7 @@ from fabrica.errors import FabricaError
 from fabrica.io.contact_sheet import image_grid
 from fabrica.report.charts import Line, line_chart, png_uri, shown, training_charts, triptych
 from fabrica.report.report import Exhibits, render, write_report
-from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, Row, finite, scores_table
+from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, ScoreRow, finite, scores_table
 
 HOSTILE = '"><script>alert("x")</script>'
 VOID = {"meta", "img", "br", "line", "circle", "use", "path", "link"}
@@ -61,13 +61,13 @@ def images(count: int, *size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, (count, 1, *size)).astype(np.float32)
 
 
-def rows() -> list[Row]:
+def rows() -> list[ScoreRow]:
     return [
-        Row("frechet", "Fréchet radiomic distance", 12.34, 11.0, 13.9, "lower", "How far.", 5.13),
-        Row("kid_x1000", "KID × 1000", -0.21, -1.5, 0.9, "lower", "Kernels.", 0.07),
-        Row("recall", "Recall", math.nan, None, None, "higher", "Share.", 0.93),
-        Row("copy_rate", "Copies", 0.015, 0.005, 0.043, "lower", "Copies.", 0.01, percent=True),
-        Row("milliseconds_per_image", "Milliseconds an image", 155.0, None, None, "lower", "Time."),
+        ScoreRow("frechet", "Fréchet radiomic distance", 12.34, 11.0, 13.9, "lower", "How far.", 5.13),
+        ScoreRow("kid_x1000", "KID × 1000", -0.21, -1.5, 0.9, "lower", "Kernels.", 0.07),
+        ScoreRow("recall", "Recall", math.nan, None, None, "higher", "Share.", 0.93),
+        ScoreRow("copy_rate", "Copies", 0.015, 0.005, 0.043, "lower", "Copies.", 0.01, percent=True),
+        ScoreRow("milliseconds_per_image", "Milliseconds an image", 155.0, None, None, "lower", "Time."),
     ]
 
 

@@ -18,7 +18,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
-from fabrica.text.frozen_encoder import Reader, keep_reader, open_reader
+from fabrica.text.frozen_encoder import FrozenEncoder, keep_frozen_encoder, open_frozen_encoder
 from fabrica.training.loop import train
 
 transformers = pytest.importorskip(
@@ -79,17 +79,17 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def readers(homes: dict[str, Path]) -> dict[str, Reader]:
-    return {kind: open_reader(homes[kind], 64, CPU) for kind in KINDS}
+def readers(homes: dict[str, Path]) -> dict[str, FrozenEncoder]:
+    return {kind: open_frozen_encoder(homes[kind], 64, CPU) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_means_the_same_whatever_stands_beside_it(kind: str, readers: dict[str, Reader]) -> None:
-    reader = readers[kind]
-    assert (reader.context, reader.width) == (24, 16)
-    together = reader.features([*TEXTS, TEXTS[0]])
+def test_a_text_means_the_same_whatever_stands_beside_it(kind: str, readers: dict[str, FrozenEncoder]) -> None:
+    frozen_encoder = readers[kind]
+    assert (frozen_encoder.context, frozen_encoder.width) == (24, 16)
+    together = frozen_encoder.features([*TEXTS, TEXTS[0]])
     assert together.dtype == torch.float32 and together.shape[0] == 4 and together.shape[2] == 16
-    alone = reader.features(TEXTS[:1])
+    alone = frozen_encoder.features(TEXTS[:1])
     length = alone.shape[1]
     torch.testing.assert_close(together[0, :length], alone[0], atol=1e-5, rtol=1e-4)
     assert torch.equal(together[0, :length], together[3, :length]) and not alone.isnan().any()
@@ -97,12 +97,12 @@ def test_a_text_means_the_same_whatever_stands_beside_it(kind: str, readers: dic
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_place_says_what_the_whole_text_says(kind: str, readers: dict[str, Reader]) -> None:
+def test_the_first_place_says_what_the_whole_text_says(kind: str, readers: dict[str, FrozenEncoder]) -> None:
     one, other = readers[kind].features(["lung a", "lung b"])[:, 0]
     assert not torch.allclose(one, other, atol=1e-4)
 
 
-def test_features_are_those_of_the_encoder(homes: dict[str, Path], readers: dict[str, Reader]) -> None:
+def test_features_are_those_of_the_encoder(homes: dict[str, Path], readers: dict[str, FrozenEncoder]) -> None:
     model = transformers.BertForMaskedLM.from_pretrained(homes["bert"]).eval().bert
     tokenizer = transformers.BertTokenizer.from_pretrained(homes["bert"])
     with torch.no_grad():
@@ -118,22 +118,22 @@ def test_features_are_those_of_the_encoder(homes: dict[str, Path], readers: dict
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_too_long_is_cut_after_a_word(kind: str, readers: dict[str, Reader]) -> None:
-    reader = readers[kind]
+def test_a_text_too_long_is_cut_after_a_word(kind: str, readers: dict[str, FrozenEncoder]) -> None:
+    frozen_encoder = readers[kind]
     text = "ab cd  ef gh ij kl mn op qr st uv wx yz"
-    left_out = reader.left_out(text)
+    left_out = frozen_encoder.left_out(text)
     assert left_out and " ".join(text.split()).endswith(f" {left_out.strip()}")
-    assert reader.features([text]).shape[1] <= 24
+    assert frozen_encoder.features([text]).shape[1] <= 24
     kept = text.split()[: -len(left_out.split())]
-    torch.testing.assert_close(reader.features([text]), reader.features([" ".join(kept)]))
-    assert reader.left_out("ab cd") == "" and reader.left_out("a" * 99), "one word alone is cut within"
-    assert open_reader(reader.folder, 8, CPU).context == 8
+    torch.testing.assert_close(frozen_encoder.features([text]), frozen_encoder.features([" ".join(kept)]))
+    assert frozen_encoder.left_out("ab cd") == "" and frozen_encoder.left_out("a" * 99), "one word alone is cut within"
+    assert open_frozen_encoder(frozen_encoder.folder, 8, CPU).context == 8
 
 
-def test_a_copy_is_all_that_it_takes(homes: dict[str, Path], readers: dict[str, Reader], tmp_path: Path) -> None:
+def test_a_copy_is_all_that_it_takes(homes: dict[str, Path], readers: dict[str, FrozenEncoder], tmp_path: Path) -> None:
     for kind in KINDS:
-        keep_reader(readers[kind], tmp_path / kind)
-        copied = open_reader(tmp_path / kind, 64, CPU, 16)
+        keep_frozen_encoder(readers[kind], tmp_path / kind)
+        copied = open_frozen_encoder(tmp_path / kind, 64, CPU, 16)
         torch.testing.assert_close(copied.features(TEXTS), readers[kind].features(TEXTS), equal_nan=True)
         assert copied.hash == readers[kind].hash and not list((tmp_path / kind).glob("*.py"))
 
@@ -144,14 +144,16 @@ def test_a_radiology_bert_and_a_whole_clip_are_read_as_what_they_are(homes: dict
     theirs = {"model_type": "cxr-bert", "auto_map": {"AutoModel": "evil.Model"}, "projection_size": 8}
     (special / "config.json").write_text(json.dumps(config | theirs | {"attn_implementation": "someone/kernels"}))
     (special / "evil.py").write_text("raise SystemExit('this must not run')")
-    open_reader(special, 64, CPU)
+    open_frozen_encoder(special, 64, CPU)
     flat = tmp_path / "flat"
     shutil.copytree(homes["clip"] / "text_encoder", flat)
     shutil.copytree(homes["clip"] / "tokenizer", flat, dirs_exist_ok=True)
     config = json.loads((flat / "config.json").read_text())
     (flat / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": config}))
     torch.testing.assert_close(
-        open_reader(flat, 64, CPU).features(TEXTS), open_reader(homes["clip"], 64, CPU).features(TEXTS), equal_nan=True
+        open_frozen_encoder(flat, 64, CPU).features(TEXTS),
+        open_frozen_encoder(homes["clip"], 64, CPU).features(TEXTS),
+        equal_nan=True,
     )
 
 
@@ -161,7 +163,7 @@ def test_what_is_no_encoder_is_one_line_each(homes: dict[str, Path], tmp_path: P
 
     def complains(folder: Path, message: str, width: int = 0) -> None:
         with pytest.raises(FabricaError, match=message) as caught:
-            open_reader(folder, 64, CPU, width)
+            open_frozen_encoder(folder, 64, CPU, width)
         assert "\n" not in str(caught.value)
 
     complains(tmp_path / "nowhere", r"nowhere holds no text encoder .* nothing is downloaded")
@@ -220,7 +222,7 @@ def test_neither_torchvision_nor_the_network_is_asked(homes: dict[str, Path]) ->
 def test_without_the_package_it_is_one_line(homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"takes the package transformers .*: pip install 'fabrica-imaging\[text\]'"):
-        open_reader(homes["bert"], 64, CPU)
+        open_frozen_encoder(homes["bert"], 64, CPU)
 
 
 TINY = [
@@ -249,16 +251,18 @@ def run(homes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_model_draws_what_the_frozen_encoder_reads(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     assert (model.found.text.context, model.found.text.width) == (24, 16)
-    asked = model.sample_array(2, told=ASKED)
-    alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
+    asked = model.sample_array(2, conditions=ASKED)
+    alone = model.sample_array(2, conditions=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
     assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
-    assert not np.array_equal(asked, model.sample_array(2, told={**ASKED, "text": "The heart is large."}))
+    assert not np.array_equal(asked, model.sample_array(2, conditions={**ASKED, "text": "The heart is large."}))
     quiet: dict[str, Any] = {"warn": lambda note: None}
-    empty, without = (model.sample_array(1, told=told, **quiet) for told in ({"text": " ", "sex": "F"}, {"sex": "F"}))
+    empty, without = (
+        model.sample_array(1, conditions=told, **quiet) for told in ({"text": " ", "sex": "F"}, {"sex": "F"})
+    )
     assert np.array_equal(empty, without), "an empty prompt is the null"
-    assert not np.array_equal(asked, model.sample_array(2, told=ASKED, guidance=4.0))
+    assert not np.array_equal(asked, model.sample_array(2, conditions=ASKED, guidance=4.0))
     notes: list[str] = []
-    model.sample_array(1, told={"text": "a 心 " * 30}, warn=notes.append)
+    model.sample_array(1, conditions={"text": "a 心 " * 30}, warn=notes.append)
     assert len(notes) == 1 and "reads 22 tokens, and the prompt is longer" in notes[0]
 
 
@@ -296,7 +300,7 @@ def test_what_does_not_go_together_is_refused(homes: dict[str, Path], run: Path,
         fabrica.load(copy)
     clip(tmp_path / "wider", hidden_size=32)
     shutil.rmtree(copy / "text", ignore_errors=True)
-    keep_reader(open_reader(tmp_path / "wider", 24, CPU), copy / "text")
+    keep_frozen_encoder(open_frozen_encoder(tmp_path / "wider", 24, CPU), copy / "text")
     with pytest.raises(FabricaError, match="it is 32 wide, and 16 was trained on"):
         fabrica.load(copy)
 
@@ -314,5 +318,5 @@ def test_the_large_recipes_fit_one_another(homes: dict[str, Path], tmp_path: Pat
     )
     assert (model.found.text.context, model.found.text.width) == (24, 16)
     assert model.recipe.method["objective"] == "v" and model.recipe.sample.guidance == 7
-    drawn = model.sample_array(1, told={"text": "The lung is clear."})
+    drawn = model.sample_array(1, conditions={"text": "The lung is clear."})
     assert drawn.shape == (1, 1, 32, 32) and bool(np.isfinite(drawn).all())

@@ -7,7 +7,7 @@ import pytest
 from fabrica.recipe.folder import ALARMS, read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
-from fabrica.training.gan_monitor import Watch, collapse, no_gradient, runaway
+from fabrica.training.gan_monitor import GanMonitor, collapse, no_gradient, runaway
 from fabrica.training.loop import train
 
 REAL = 0.2  # of the real images, so that the limit is 1 - 0.8 / 10 = 0.92
@@ -52,8 +52,8 @@ def test_a_critic_runs_away_when_four_rows_are_violent() -> None:
 
 
 def test_an_alarm_is_raised_once_and_again_only_after_it_had_gone() -> None:
-    watch = Watch(REAL, lambda method: 0.0)
-    said = [watch.see(row) for row in looks(*[0.96] * 5, 0.3, *[0.96] * 4)]
+    monitor = GanMonitor(REAL, lambda method: 0.0)
+    said = [monitor.see(row) for row in looks(*[0.96] * 5, 0.3, *[0.96] * 4)]
     assert [len(sentences) for sentences in said] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
 
 

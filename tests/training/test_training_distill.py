@@ -101,7 +101,7 @@ def test_a_student_of_latents_and_text_has_its_teachers_autoencoder_and_words(tm
     student = fabrica.load(train(recipe, tmp_path / "student"), device="cpu")
     shutil.rmtree(tmp_path / "teacher")
     assert student.recipe.method["guidance"] == 2 and student.recipe.text.context == 32
-    made = [student.sample_array(1, told={"text": said}) for said in ("Normal chest.", "Effusion.")]
+    made = [student.sample_array(1, conditions={"text": said}) for said in ("Normal chest.", "Effusion.")]
     assert made[0].shape == (1, 1, 32, 32) and not np.array_equal(*made)
 
 
@@ -111,7 +111,7 @@ def test_a_student_is_told_masks_as_its_teacher_is(tmp_path: Path) -> None:
     assert fabrica.load(teacher, device="cpu").found.codec_mask.classes == 7
     student = fabrica.load(train(taught(teacher, "data.condition=mask"), tmp_path / "student"), device="cpu")
     masks = [chest(seed, 16).organs for seed in (1, 2)]
-    made = [student.sample_array(1, told={"mask": mask}) for mask in masks]
+    made = [student.sample_array(1, conditions={"mask": mask}) for mask in masks]
     assert made[0].shape == (1, 1, 16, 16) and not np.array_equal(*made)
     assert student.recipe.method["student"]["align"] == 0
 

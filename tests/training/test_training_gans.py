@@ -23,7 +23,7 @@ TINY = [
     "data.count=64",
     "train.minutes=0",
     "train.validate_every=10",
-    "train.watch_every=10",
+    "train.monitor_every=10",
     "train.log_every=5",
 ]
 
@@ -151,7 +151,7 @@ def test_a_class_that_is_not_held_out_is_said_and_one_not_in_train_refused(label
     model = fabrica.load(folder, device="cpu")
     assert [one["label"] for one in model.known(3)] == ["a", "b", "a"]
     with pytest.raises(UsageError, match="no label 'c'; expected one of a, b"):
-        model.sample(1, told={"label": "c"})
+        model.sample(1, conditions={"label": "c"})
     with pytest.raises(UsageError, match=r"has no steps; it has truncation"):
         model.sample(1, steps=5)
     assert np.array_equal(model.sample_array(2, seed=4), model.sample_array(2, seed=4, truncation=0))

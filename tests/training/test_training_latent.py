@@ -122,7 +122,7 @@ def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) ->
     folder = train(tiny(coder, "data.condition=label", "data.count=64"), tmp_path / "run")
     model = fabrica.load(folder, device="cpu")
     assert len(model.found.classes) > 1
-    assert model.sample_array(2, told={"label": model.found.classes[1]}).shape == (2, 1, 32, 32)
+    assert model.sample_array(2, conditions={"label": model.found.classes[1]}).shape == (2, 1, 32, 32)
     assert fabrica.evaluate(model, out=tmp_path / "report", n=16, steps_curve=()).page.exists()
 
 

@@ -97,10 +97,10 @@ def inside(images: Float32, mask: Image) -> float:
 def test_the_square_is_drawn_where_the_mask_has_it(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     assert (model.found.codec_mask.kind, model.found.codec_mask.classes) == ("label", 2)
-    each = model.sample_array(8, told={"mask": [LEFT] * 4 + [RIGHT] * 4})
+    each = model.sample_array(8, conditions={"mask": [LEFT] * 4 + [RIGHT] * 4})
     assert inside(each[:4], LEFT) > 0.7 and inside(each[4:], RIGHT) > 0.7
     assert np.abs(inside(each[:4], RIGHT)) < 0.5 and np.abs(inside(each[4:], LEFT)) < 0.5
-    one = model.sample_array(2, told={"mask": LEFT}, batch=1)
+    one = model.sample_array(2, conditions={"mask": LEFT}, batch=1)
     np.testing.assert_allclose(one, each[:2], atol=0.05)  # bf16 kernels differ slightly with the batch size
 
 
@@ -109,17 +109,19 @@ def test_without_a_mask_it_says_so_and_draws_the_null(run: Path) -> None:
     with pytest.warns(UserWarning, match="draws what a mask shows, and there is none"):
         free = model.sample_array(2)
     quiet = {"warn": lambda note: None}
-    assert np.array_equal(free, model.sample_array(2, told={"mask": [None, None]}, **quiet))
-    assert not np.array_equal(free, model.sample_array(2, told={"mask": LEFT}))
-    some = model.sample_array(2, told={"mask": [None, LEFT]})
+    assert np.array_equal(free, model.sample_array(2, conditions={"mask": [None, None]}, **quiet))
+    assert not np.array_equal(free, model.sample_array(2, conditions={"mask": LEFT}))
+    some = model.sample_array(2, conditions={"mask": [None, LEFT]})
     np.testing.assert_allclose(some[:1], free[:1], atol=1e-5)
     background = Image(np.zeros((1, SIDE, SIDE), np.float32), unit="label")
-    assert not np.array_equal(free, model.sample_array(2, told={"mask": background})), "an empty mask says something"
+    assert not np.array_equal(free, model.sample_array(2, conditions={"mask": background})), (
+        "an empty mask says something"
+    )
 
 
 def test_guidance_strengthens_the_mask(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
-    once, strong = (model.sample_array(2, told={"mask": LEFT}, guidance=g) for g in (1.0, 3.0))
+    once, strong = (model.sample_array(2, conditions={"mask": LEFT}, guidance=g) for g in (1.0, 3.0))
     assert not np.array_equal(once, strong)
     quiet = {"warn": lambda note: None}
     assert np.array_equal(model.sample_array(1, guidance=3.0, **quiet), model.sample_array(1, **quiet))
@@ -128,7 +130,7 @@ def test_guidance_strengthens_the_mask(run: Path) -> None:
 def test_masks_of_other_sizes_are_brought_to_the_models(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     larger = Image(LEFT.data.repeat(2, 1).repeat(2, 2), unit="label")
-    assert np.array_equal(*(model.sample_array(1, told={"mask": mask}) for mask in (LEFT, larger)))
+    assert np.array_equal(*(model.sample_array(1, conditions={"mask": mask}) for mask in (LEFT, larger)))
 
 
 def test_what_is_no_mask_of_the_model_is_refused(run: Path) -> None:
@@ -144,9 +146,9 @@ def test_what_is_no_mask_of_the_model_is_refused(run: Path) -> None:
         (LEFT.data, "a mask is a ndarray|expected"),
     ):
         with pytest.raises(UsageError, match=message):
-            model.sample_array(2, told={"mask": mask})
+            model.sample_array(2, conditions={"mask": mask})
     with pytest.raises(UsageError, match="is told no text of an image"):
-        model.sample_array(1, told={"text": "a heart", "mask": LEFT})
+        model.sample_array(1, conditions={"text": "a heart", "mask": LEFT})
 
 
 @pytest.mark.parametrize("changes", [Changes(), Changes(flip=True, jitter=3), Changes(turn=20.0, bend=1.0, crop=8)])
@@ -175,10 +177,10 @@ def test_phantoms_come_with_their_organs_and_a_run_goes_on_where_it_was(tmp_path
     assert model.found.codec_mask.classes == 7, "all organs, though few phantoms are looked at"
     mask = chest(3, 16).organs
     told = {"mask": mask, "text": "There is a left effusion."}
-    both = model.sample_array(1, told=told, guidance=2.0)
+    both = model.sample_array(1, conditions=told, guidance=2.0)
     for less in ("mask", "text"):
         rest = {name: value for name, value in told.items() if name != less}
-        assert not np.array_equal(both, model.sample_array(1, told=rest, guidance=2.0, warn=lambda note: None))
+        assert not np.array_equal(both, model.sample_array(1, conditions=rest, guidance=2.0, warn=lambda note: None))
 
 
 def test_latents_are_told_the_mask_at_full_size(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_latents_are_told_the_mask_at_full_size(tmp_path: Path) -> None:
     assert batch["mask"].shape == (4, 7, 32, 32) and batch["image"].shape[2:] != (32, 32)
     model = fabrica.load(train(load_recipe("latent-chest", more), tmp_path / "run"), device="cpu")
     mask = chest(3, 32).organs
-    told, free = model.sample_array(1, told={"mask": mask}), model.sample_array(1, warn=lambda note: None)
+    told, free = model.sample_array(1, conditions={"mask": mask}), model.sample_array(1, warn=lambda note: None)
     assert told.shape == (1, 1, 32, 32) and not np.array_equal(told, free)
 
 
@@ -210,7 +212,7 @@ def test_volumes_are_told_their_masks(tmp_path: Path) -> None:
     recipe = load_recipe("ddpm-chest", [*volume, "train.steps=2", "train.validate_every=2"])
     model = fabrica.load(train(recipe, tmp_path / "run"), device="cpu")
     assert model.found.codec_mask.classes == 3
-    told, free = model.sample_array(1, told={"mask": labels}), model.sample_array(1, warn=lambda note: None)
+    told, free = model.sample_array(1, conditions={"mask": labels}), model.sample_array(1, warn=lambda note: None)
     assert told.shape == (1, 1, 8, 16, 16) and not np.array_equal(told, free)
     app(
         [
@@ -246,7 +248,7 @@ def test_the_null_is_learned() -> None:
     config = Diffusion.Config(
         channels=[8, 16], attention=[False, False], head_channels=8, norm_groups=8, label_drop=1.0, mask_width=4
     )
-    method = Diffusion(config, (1, 8, 8), told={"mask": Mask(2, (8, 8))})
+    method = Diffusion(config, (1, 8, 8), conditions={"mask": Mask(2, (8, 8))})
     batch = {"image": torch.randn(4, 1, 8, 8), "mask": torch.ones(4, 2, 8, 8) / 2}
     for name, w in method.denoiser.named_parameters():
         if "conv2" in name or "out.2" in name:  # they begin at 0, and nothing goes back through them

@@ -39,23 +39,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_told_changes_the_image_and_what_is_not_is_left_open(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     assert model.found.categories == {"sex": ["F", "M"], "view": ["AP", "PA"]}
-    asked = model.sample_array(2, told=ASKED)
-    alone = model.sample_array(2, told=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
+    asked = model.sample_array(2, conditions=ASKED)
+    alone = model.sample_array(2, conditions=ASKED, batch=1)  # rounded otherwise: kernels differ with the batch size
     assert np.abs(asked - alone).max() < 0.1 * np.abs(asked[0] - asked[1]).max()
     for name, other in (("text", "The heart is enlarged."), ("age", 20), ("sex", "M"), ("view", "PA")):
-        assert not np.array_equal(asked, model.sample_array(2, told={**ASKED, name: other})), name
-    assert not np.array_equal(asked, model.sample_array(2, told={"sex": "F", "text": ASKED["text"]}))
-    each = model.sample_array(2, told={**ASKED, "sex": ["F", "M"]})
+        assert not np.array_equal(asked, model.sample_array(2, conditions={**ASKED, name: other})), name
+    assert not np.array_equal(asked, model.sample_array(2, conditions={"sex": "F", "text": ASKED["text"]}))
+    each = model.sample_array(2, conditions={**ASKED, "sex": ["F", "M"]})
     assert np.array_equal(each[0], asked[0]) and not np.array_equal(each[1], asked[1])
 
 
 def test_guidance_strengthens_and_at_one_changes_nothing(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     once, strong, rescaled = (
-        model.sample_array(1, told=ASKED, guidance=g, rescale=r) for g, r in ((1, 0), (5, 0), (5, 1))
+        model.sample_array(1, conditions=ASKED, guidance=g, rescale=r) for g, r in ((1, 0), (5, 0), (5, 1))
     )
     assert not np.array_equal(once, strong) and not np.array_equal(strong, rescaled)
-    free = model.sample_array(1, told={"text": ""}, guidance=5, warn=lambda note: None)
+    free = model.sample_array(1, conditions={"text": ""}, guidance=5, warn=lambda note: None)
     assert np.array_equal(free, model.sample_array(1, warn=lambda note: None)), "nothing to strengthen"
 
 
@@ -63,9 +63,9 @@ def test_without_a_prompt_it_says_so(run: Path) -> None:
     model = fabrica.load(run, device="cpu")
     for told in ({}, {"text": " "}, {"sex": "F"}):
         with pytest.warns(UserWarning, match="draws what a text says, and there is none"):
-            model.sample_array(1, told=told)
+            model.sample_array(1, conditions=told)
     notes: list[str] = []
-    model.sample_array(1, told={"text": "a left effusion 🫁"}, warn=notes.append)
+    model.sample_array(1, conditions={"text": "a left effusion 🫁"}, warn=notes.append)
     assert len(notes) == 1 and "🫁" in notes[0]
 
 
@@ -79,9 +79,9 @@ def test_what_a_model_is_not_told_is_refused(run: Path) -> None:
         ({"text": "心"}, "no word of the prompt"),
     ):
         with pytest.raises(UsageError, match=message):
-            model.sample_array(2, told=told)
+            model.sample_array(2, conditions=told)
     with pytest.raises(UsageError, match="asked for rescale 2"):
-        model.sample_array(1, told=ASKED, rescale=2.0)
+        model.sample_array(1, conditions=ASKED, rescale=2.0)
 
 
 def test_a_run_goes_on_with_its_own_words(tmp_path: Path) -> None:

@@ -35,10 +35,15 @@ class Spread(Synthesiser):
         raise UsageError("a bundle's diffusion is not trained further; train a recipe of your own")
 
     def sample(
-        self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device, begin: Begin | None = None
+        self,
+        draw: Draw,
+        conditions: Conditions,
+        settings: SampleConfig,
+        device: torch.device,
+        begin: Begin | None = None,
     ) -> Tensor:
         """As `Diffusion.sample`: images (N, C, *S) in [-1, 1], as those are that it begins with."""
         if begin is not None:
             begin = replace(begin, x_0=moved(begin.x_0, OURS, self.span))
-        images = self.method.sample(draw, told, settings, device, begin)
+        images = self.method.sample(draw, conditions, settings, device, begin)
         return moved(images, self.span, OURS).clamp(-1, 1)

@@ -20,7 +20,7 @@ def apply(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for the results; of one input, a file is possible, too.")
     ] = Path("translated"),
-    beside: Annotated[
+    auxiliary: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
@@ -60,14 +60,14 @@ def apply(
     from fabrica.inference.refusal import cautions
     from fabrica.model.loading import load
 
-    others = _beside(beside or [])
+    others = _auxiliary(auxiliary or [])
     loaded = load(model, warn=note)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,
             source,
             out,
-            beside=others,
+            auxiliary=others,
             direction=direction,
             uncertainty=uncertainty,
             round_trip=round_trip,
@@ -83,7 +83,7 @@ def apply(
         doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
-    if lacking := [name for name in loaded.recipe.data.beside if name not in others]:
+    if lacking := [name for name in loaded.recipe.data.auxiliary if name not in others]:
         note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
     for caution in cautions(loaded.way(direction)):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
@@ -98,7 +98,7 @@ def apply(
     )
 
 
-def _beside(given: list[str]) -> dict[str, Path]:
+def _auxiliary(given: list[str]) -> dict[str, Path]:
     """NAME=FILE, each name once."""
     found: dict[str, Path] = {}
     for each in given:

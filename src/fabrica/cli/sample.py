@@ -164,11 +164,11 @@ def sample(
     from fabrica.model.loading import load
     from fabrica.model.samples import write_samples
 
-    told: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
-    told |= {"mask": read(mask)} if mask else {}
-    told = {name: value for name, value in told.items() if value is not None}
+    conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
+    conditions |= {"mask": read(mask)} if mask else {}
+    conditions = {name: value for name, value in conditions.items() if value is not None}
     choices: dict[str, Any] = {
-        "told": told,
+        "conditions": conditions,
         "steps": steps,
         "sampler": sampler,
         "guidance": guidance,
@@ -191,7 +191,7 @@ def sample(
     loaded = load(model, warn=note)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
-    write_samples(images, loaded.known(n, seed=seed, told=told), out, loaded, as_, told.get("mask"))
+    write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
 

@@ -21,7 +21,7 @@ from fabrica.recipe.schema import Recipe
 from fabrica.text.tokenizer import PAD, Vocabulary, normalised, sentences, some_sentences
 
 if TYPE_CHECKING:
-    from fabrica.text.frozen_encoder import Reader
+    from fabrica.text.frozen_encoder import FrozenEncoder
 
 HEADINGS = re.compile(
     r"(findings|impression|comparison|indication|technique|history|examination|conclusion):|\(?\d+[.)]|[-*•]"
@@ -52,7 +52,7 @@ class ConditionEncoder:
     seen: frozenset[int]
     context: int
     excerpts: float = 0.0
-    reader: Reader | None = None
+    frozen_encoder: FrozenEncoder | None = None
 
     def excerpt(self, text: str, rng: np.random.Generator) -> str:
         """What is shown of a report in training: all of it, or some of its sentences."""
@@ -64,8 +64,8 @@ class ConditionEncoder:
         found: Encoded = {}
         for name in self.names:
             said = [self.legible(name, one.get(name, "")) for one in known]
-            if name == "text" and self.reader:
-                found[name] = self.reader.features([body(text) for text in said]).numpy()
+            if name == "text" and self.frozen_encoder:
+                found[name] = self.frozen_encoder.features([body(text) for text in said]).numpy()
             elif name == "text":
                 ids = np.stack([self.vocabulary.encode(self._read(text)[0], self.context).ids for text in said])
                 longest = int((ids != PAD).sum(axis=1).max())
@@ -86,14 +86,14 @@ class ConditionEncoder:
             return years(value)
         return value if name != "text" or self._can_read(value) else ""
 
-    def asked(self, n: int, seed: int, told: Mapping[str, Asked]) -> list[dict[str, str]]:
+    def asked(self, n: int, seed: int, conditions: Mapping[str, Asked]) -> list[dict[str, str]]:
         """What n images are told, by condition, masks excepted: one value for all of them, or one each, None or "" for
         what is not known. Of a model that is told nothing but a label, the classes come in turn, by seed, unless it is
         given; anything else that is not there is left open.
 
         Raises UsageError for what no image is told, values that there are not, and other numbers of them than images.
         """
-        given = dict(told)
+        given = dict(conditions)
         for name in given:
             if name not in self.names:
                 knows = f"it is told {', '.join(self.names)}" if self.names else "it is told nothing"
@@ -140,8 +140,8 @@ class ConditionEncoder:
         """What of a prompt a network does not get to see, a sentence each.
 
         Raises UsageError for a prompt of which nothing is left."""
-        if self.reader:
-            return self._longer(self.reader.left_out(body(text)))
+        if self.frozen_encoder:
+            return self._longer(self.frozen_encoder.left_out(body(text)))
         if not self._can_read(text):
             raise UsageError(
                 f"no word of the prompt {_short(text)} occurs in the reports that the model has learned from; write as "
@@ -159,7 +159,9 @@ class ConditionEncoder:
 
     def _can_read(self, text: str) -> bool:
         """Whether a word is left of a text that says something; of one that says nothing, yes."""
-        return self.reader is not None or not text.strip() or any(sign.isalpha() for sign in self._read(text)[0])
+        return (
+            self.frozen_encoder is not None or not text.strip() or any(sign.isalpha() for sign in self._read(text)[0])
+        )
 
     def _read(self, text: str) -> tuple[str, list[str]]:
         """What of a text the network reads, and its words that no training report has taught."""
@@ -203,11 +205,11 @@ def condition_encoder(
     found: Found,
     vocabulary: Vocabulary | None = None,
     seen: Iterable[int] = (),
-    reader: Reader | None = None,
+    frozen_encoder: FrozenEncoder | None = None,
 ) -> ConditionEncoder:
     """The one that says what this recipe's networks are told."""
     text, words = found.text, vocabulary or Vocabulary()
     categories = {"label": found.classes, **found.categories}
     return ConditionEncoder(
-        tuple(recipe.data.condition), categories, words, frozenset(seen), text.context, text.excerpts, reader
+        tuple(recipe.data.condition), categories, words, frozenset(seen), text.context, text.excerpts, frozen_encoder
     )

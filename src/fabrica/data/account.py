@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fabrica import io
-from fabrica.data.find import TEXTS, Found
+from fabrica.data.find import TEXTS, FolderContents
 from fabrica.data.manifest import Row
 from fabrica.io.dicom.kinds import KINDS
 from fabrica.io.packed import Packed
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d[\d.,%]*")
 _MOST = 8
 
 
-def sentences(rows: Sequence[Row], found: Found, include: Collection[str]) -> list[str]:
+def sentences(rows: Sequence[Row], found: FolderContents, include: Collection[str]) -> list[str]:
     """What is not taken for an image, and what readers noted, each with a count and an example."""
     kinds = Counter(row.kind for row in rows if row.kind and row.kind not in include)
     said = []
@@ -67,7 +67,7 @@ def unread_sentences(unread: Counter[str]) -> list[str]:
     return said
 
 
-def tally(rows: Sequence[Row], found: Found, masks: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def tally(rows: Sequence[Row], found: FolderContents, masks: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """How many files were used, set apart, left out or not read: each file under the folder once."""
     counts = {"used": 0, "set apart": found.apart.total(), "left out": found.copies, "unread": found.unread.total()}
     counted: set[Path] = set()

@@ -26,13 +26,13 @@ TEXTS = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html
          ".log", ".bvec", ".bval", ".ini", ".rtf", ".doc", ".docx", ".ds_store", "dicomdir")  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 DICOM = (".dcm", ".dicom", ".ima")
-HIDDEN = "hidden"  # what `Found.unread` counts files under whose name begins with a dot
+HIDDEN = "hidden"  # what `FolderContents.unread` counts files under whose name begins with a dot
 LINKS = "links to what is in the folder anyway"
 SPECIAL = "neither files nor folders"  # pipes, sockets, devices: to open one may wait for ever
 
 
 @dataclass
-class Found:
+class FolderContents:
     """What a folder holds, before anything but DICOM is decoded.
 
     items     the images.
@@ -104,13 +104,13 @@ def find(
     verify: bool = False,
     helpers: Executor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Found, list[Path]]:
+) -> tuple[FolderContents, list[Path]]:
     """What these files hold, DICOM files arranged into the images of their series, and the files that are none.
 
     verify   the pixels of DICOM files, too; of other files, see `fabrica.data.scan`.
     helpers  processes that share the work.
     """
-    found = Found()
+    found = FolderContents()
     others: list[Path] = []
     dicom = series(_candidates(files, others, found), verify, helpers, progress)
     found.items, found.apart, found.copies = dicom.items, dicom.apart, dicom.copies
@@ -127,7 +127,7 @@ def find(
     return found, others
 
 
-def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iterator[Path]:
+def _candidates(files: Iterable[Path], others: list[Path], found: FolderContents) -> Iterator[Path]:
     """The files that may be DICOM; those of other formats go to `others`, and what is not looked into is counted. DICOM
     under the suffix of something else (.img, .rec, .txt) is DICOM."""
     for path in files:
@@ -142,7 +142,7 @@ def _candidates(files: Iterable[Path], others: list[Path], found: Found) -> Iter
             yield path
 
 
-def _zipped(path: Path, others: list[Path], found: Found) -> Iterator[Path]:
+def _zipped(path: Path, others: list[Path], found: FolderContents) -> Iterator[Path]:
     """The members of an archive that are DICOM; with pictures in it, it goes to `others` as well. Of the other members
     those are named that cannot be read, and those counted that are not."""
     try:
@@ -183,7 +183,7 @@ def _what(path: Path) -> str:
     return _unread_suffix(name) or path.suffix.lower() or (name if name in TEXTS else "no suffix")
 
 
-def claim_voxels(found: Found) -> None:
+def claim_voxels(found: FolderContents) -> None:
     """Count the files of voxels that headers name as parts of their images, and no longer as unread."""
     claimed: set[Path] = set()
     for item in found.items:
@@ -195,7 +195,7 @@ def claim_voxels(found: Found) -> None:
     found.unread += Counter()  # drops what is down to none
 
 
-def contents(path: Path) -> Found:
+def contents(path: Path) -> FolderContents:
     """What a folder or a file holds: the images of a patient as taken, or whatever there is where there are none."""
     found, others = find(walk(path) if path.is_dir() else [path])
     add(found, others)
@@ -203,7 +203,7 @@ def contents(path: Path) -> Found:
     return found
 
 
-def add(found: Found, files: Iterable[Path]) -> None:
+def add(found: FolderContents, files: Iterable[Path]) -> None:
     """Add what files of other formats than DICOM hold."""
     for path in files:
         if path.name.lower().endswith(IMAGES):

@@ -33,7 +33,7 @@ class Pairs:
     paired: bool
     codecs: tuple[Codec, Codec]
     with_body: bool = False
-    beside: Sequence[Dataset] = ()
+    auxiliary: Sequence[Dataset] = ()
 
     def __post_init__(self) -> None:
         if self.paired and len(self.a) != len(self.b):
@@ -53,12 +53,12 @@ class Pairs:
     @property
     def notes(self) -> Sequence[str]:
         """What was left out or changed on either side, each said once."""
-        sides = (self.a, self.b, *self.beside)
+        sides = (self.a, self.b, *self.auxiliary)
         return tuple(dict.fromkeys(note for side in sides for note in side.meta.notes))
 
     def read_a(self, indices: Sequence[int] | Int64) -> Float32:
         """What the network sees: a at these indices and what is beside it, float32 (B, C + n * C2, *S) in [-1, 1]."""
-        return np.concatenate([side.read(indices) for side in (self.a, *self.beside)], axis=1)
+        return np.concatenate([side.read(indices) for side in (self.a, *self.auxiliary)], axis=1)
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
         """ "a" float32 (B, C, *S), as `read_a`, and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if
@@ -70,7 +70,7 @@ class Pairs:
         of_a, of_b = order(len(self.a), seed, positions), order(len(self.b), own, positions)
         labels = [codec.kind == "label" for codec in self.codecs]
         sides = [changed(self.a.read(of_a), seed, positions, changes, labels[0])]
-        sides += [changed(side.read(of_a), seed, positions, changes) for side in self.beside]
+        sides += [changed(side.read(of_a), seed, positions, changes) for side in self.auxiliary]
         a = np.concatenate(sides, axis=1)
         b = changed(self.b.read(of_b), own, positions, changes, labels[1])
         found: dict[str, npt.NDArray[Any]] = {"a": a, "b": b}

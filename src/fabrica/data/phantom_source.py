@@ -41,8 +41,8 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
     if kind == "chest" and config.restores:
         if config.b != "image":
             raise UsageError(f"data.b is {config.b!r}; of chest phantoms it is image")
-        if config.beside:
-            raise UsageError(f"data.beside is {config.beside}; chest phantoms have one contrast: leave it empty")
+        if config.auxiliary:
+            raise UsageError(f"data.beside is {config.auxiliary}; chest phantoms have one contrast: leave it empty")
         return
     if kind != "head" or contrast:
         raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")
@@ -50,7 +50,7 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
     for which in (config.b,) if config.restores else (config.a, config.b):
         if which not in (*known, "mask"):
             raise unknown("contrast", which, (*known, "mask"))
-    for which in config.beside:
+    for which in config.auxiliary:
         if which not in known:
             raise unknown("contrast", which, known)
 

@@ -9,7 +9,7 @@ from fabrica.image import Image
 PHANTOM = "phantom:"
 
 
-BESIDE = "beside:"  # before the name of a contrast beside a: a side like "a" and "b"
+AUXILIARY = "auxiliary:"  # before the name of a contrast beside a: a side like "a" and "b"
 
 
 ALL = "all"  # a split: every image, whatever its split

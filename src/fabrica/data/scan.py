@@ -14,7 +14,7 @@ import numpy as np
 from fabrica import io
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
-from fabrica.data.find import Found, add, claim_voxels, find, reason, walk
+from fabrica.data.find import FolderContents, add, claim_voxels, find, reason, walk
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
 from fabrica.data.manifest import Manifest
@@ -178,7 +178,7 @@ def _inspect(item: Item) -> tuple[Item, str]:
     return item, ""
 
 
-def _nothing(folder: Path, found: Found, root: Path) -> str:
+def _nothing(folder: Path, found: FolderContents, root: Path) -> str:
     if found.rejected:
         path, why = found.rejected[0]
         count = len(found.rejected)

@@ -20,7 +20,7 @@ from fabrica.data.masks import as_labels
 from fabrica.data.metadata import ABOUT, about
 from fabrica.data.mixtures import mixtures
 from fabrica.data.phantom_source import check_phantom, phantom_code
-from fabrica.data.sample import ALL, BESIDE, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, Sample
+from fabrica.data.sample import ALL, AUXILIARY, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, Sample
 from fabrica.data.sides import on_grid
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
@@ -73,8 +73,8 @@ class Source:
         sides are b."""
         if self.side == MASK:
             return MASK
-        if self.side.startswith(BESIDE):
-            return self.side.removeprefix(BESIDE)
+        if self.side.startswith(AUXILIARY):
+            return self.side.removeprefix(AUXILIARY)
         a = self.config.b if self.config.restores else self.config.a
         return {"a": a, "b": self.config.b}.get(self.side, "")
 
@@ -217,8 +217,8 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             raise UsageError(f"{error}; scan more patients, or split anew") from error
         if which == "mask":
             Manifest(found[each], whole.root).check()  # `load_manifest` has looked for the images only
-    if side.startswith(BESIDE):
-        return _open_beside(config, whole, found["b"], split, side)
+    if side.startswith(AUXILIARY):
+        return _open_auxiliary(config, whole, found["b"], split, side)
     if config.restores:
         return Source(
             config, split, Manifest(found[side], whole.root), len(found[side]), side, notes=mixtures(found[side])
@@ -240,9 +240,9 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, grid, notes)
 
 
-def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, side: str) -> Source:
+def _open_auxiliary(config: DataConfig, whole: Manifest, b: list[Row], split: str, side: str) -> Source:
     """A contrast beside a, in the order of b. Images of b that have none are kept: the network learns to do without."""
-    name = side.removeprefix(BESIDE)
+    name = side.removeprefix(AUXILIARY)
     others = [row for row in sides.side(whole, name, config.source) if row.split == split]
     own = {(row.path, row.frame): other for row, other in sides.matched(b, others)}
     rows = [own.get((row.path, row.frame), row) for row in b]  # that of b stands in for none: it has the grid
@@ -250,7 +250,7 @@ def _open_beside(config: DataConfig, whole: Manifest, b: list[Row], split: str, 
     if split == "train" and not own:
         raise UsageError(
             f"no image of {config.b!r} in split train of {config.source} has one of {name!r} beside it: give both the "
-            "same patient or id, or name the other's path in a column `pair`; or leave it out of data.beside"
+            "same patient or id, or name the other's path in a column `pair`; or leave it out of data.auxiliary"
         )
     note = f"{len(absent)} of {len(b)} images of {config.b!r} have no {name!r} beside them: kept, without it"
     notes = [note] * bool(absent)

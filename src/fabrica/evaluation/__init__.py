@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {
     "Report": "fabrica.report.report",
-    "Row": "fabrica.report.report",
+    "ScoreRow": "fabrica.report.report",
     "scores_table": "fabrica.report.report",
 }
-__all__ = ["Report", "Row", "evaluate", "scores_table"]
+__all__ = ["Report", "ScoreRow", "evaluate", "scores_table"]
 
 
 def evaluate(

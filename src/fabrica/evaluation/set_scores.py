@@ -18,7 +18,7 @@ from fabrica.metrics.distribution import Score
 from fabrica.metrics.extractors import Extractor
 from fabrica.metrics.memorisation import Audit, audit
 from fabrica.progress import Progress
-from fabrica.report.scores import ClassScore, CurvePoint, Row
+from fabrica.report.scores import ClassScore, CurvePoint, ScoreRow
 
 Int = npt.NDArray[np.int64]
 
@@ -140,7 +140,7 @@ DISTANCES = (
 )
 
 
-def distances(bench: Bench, seed: int, tell: Progress, scores: Sequence[Distance] = DISTANCES) -> list[Row]:
+def distances(bench: Bench, seed: int, tell: Progress, scores: Sequence[Distance] = DISTANCES) -> list[ScoreRow]:
     """A row a score: of the synthetic images with a 95 % interval, and of real ones in their place."""
     rows = []
     for done, score in enumerate(scores, start=1):
@@ -149,12 +149,12 @@ def distances(bench: Bench, seed: int, tell: Progress, scores: Sequence[Distance
         )
         name = bench.name if score.key == "frechet" else score.name
         real = score.fn(bench.rivals, bench.reference)
-        rows.append(Row(score.key, name, value, low, high, score.better, score.explanation, real))
+        rows.append(ScoreRow(score.key, name, value, low, high, score.better, score.explanation, real))
         tell("intervals", done, len(scores))
     return rows
 
 
-def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[Row]:
+def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[ScoreRow]:
     """How alike the images of the set are; no row for images smaller than the window of MS-SSIM."""
     if min(drawn.images.shape[2:]) < fidelity.TAPS or min(len(drawn.images), len(sets.heldout)) < 2:
         return []
@@ -163,7 +163,7 @@ def diversity(sets: Sets, drawn: Drawn, seed: int) -> list[Row]:
     value, low, high = fidelity.diversity(drawn.images, pairs, seed)
     real = fidelity.diversity(sets.heldout, pairs, seed)[0]
     explanation = "Likeness of two random images of the set; well above real means too little variety."
-    return [Row("ms_ssim", "MS-SSIM within the set", value, low, high, "near real", explanation, real)]
+    return [ScoreRow("ms_ssim", "MS-SSIM within the set", value, low, high, "near real", explanation, real)]
 
 
 @dataclass(frozen=True)
@@ -191,27 +191,27 @@ def repeats(images: Float32) -> Repeats:
     return Repeats(len(found), sorted(groups, key=len, reverse=True))
 
 
-def distinct(sets: Sets, drawn: Drawn, found: Repeats) -> Row:
+def distinct(sets: Sets, drawn: Drawn, found: Repeats) -> ScoreRow:
     """The share of different images, beside that of held-out ones."""
     share, real = found.distinct / len(drawn.images), repeats(sets.heldout).distinct / len(sets.heldout)
     explanation = f"{found.distinct} different images among {len(drawn.images)}; the others repeat one, value by value."
-    return Row("distinct", "Different images", share, None, None, "higher", explanation, real, True)
+    return ScoreRow("distinct", "Different images", share, None, None, "higher", explanation, real, True)
 
 
-def copies(found: Audit | None, count: int) -> list[Row]:
+def copies(found: Audit | None, count: int) -> list[ScoreRow]:
     """The share of suspected copies, beside that of held-out images; no row without a search."""
     if found is None:
         return []
     explanation = f"{len(found.copies)} of {count} lie suspiciously near a training image; real: held-out ones that do."
     low, high = found.copy_interval
-    row = Row("copy_rate", "Copies", found.copy_rate, low, high, "lower", explanation, found.control_rate, True)
+    row = ScoreRow("copy_rate", "Copies", found.copy_rate, low, high, "lower", explanation, found.control_rate, True)
     return [row]
 
 
-def cost(seconds: float) -> Row:
+def cost(seconds: float) -> ScoreRow:
     """What an image costs in time, on the machine and with the batch size at hand."""
     explanation = "Time to draw one image here."
-    return Row("milliseconds_per_image", "Milliseconds an image", 1000 * seconds, None, None, "lower", explanation)
+    return ScoreRow("milliseconds_per_image", "Milliseconds an image", 1000 * seconds, None, None, "lower", explanation)
 
 
 def search_copies(sets: Sets, drawn: Drawn, seed: int, tell: Progress) -> Audit | None:

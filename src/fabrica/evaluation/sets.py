@@ -72,16 +72,16 @@ class Sets:
         known = [self.known[k] for k in places]
         if "text" not in teller.names:
             known = [{name: one[name] for name in teller.names if name in one} for one in known]
-        return self.told(teller, places), known, None if self.labels is None else self.labels[places]
+        return self.conditions(teller, places), known, None if self.labels is None else self.labels[places]
 
-    def told(self, teller: ConditionEncoder, places: Sequence[int] | Int) -> dict[str, Asked]:
+    def conditions(self, teller: ConditionEncoder, places: Sequence[int] | Int) -> dict[str, Asked]:
         """All that is known of the held-out images at these places, as far as a model can be told it."""
-        told: dict[str, Asked] = {
+        conditions: dict[str, Asked] = {
             name: [teller.legible(name, self.known[k].get(name, "")) for k in places]
             for name in teller.names
             if name != MASK
         }
-        return told | ({MASK: [self.masks[k] for k in places]} if MASK in teller.names else {})
+        return conditions | ({MASK: [self.masks[k] for k in places]} if MASK in teller.names else {})
 
     def reference(self, n: int, seed: int) -> tuple[Float32, Int | None, Sequence[Known]]:
         """At most n training images, their labels, and all that is known of each, drawn at random, classes as frequent

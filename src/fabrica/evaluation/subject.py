@@ -90,11 +90,13 @@ class Subject:
             names = [self.fixed.names[k] for k in kept]
             return Drawn(self.fixed.images[kept], names, labels, given=self.fixed.given)
         assert self.model is not None  # a subject has one or the other
-        told, known, labels = sets.asked(self.model.encoder, n, seed)
+        conditions, known, labels = sets.asked(self.model.encoder, n, seed)
         began = time.perf_counter()
-        images = self.model.sample_array(n, seed=seed, told=told, steps=steps, progress=tell, warn=lambda note: None)
+        images = self.model.sample_array(
+            n, seed=seed, conditions=conditions, steps=steps, progress=tell, warn=lambda note: None
+        )
         seconds = time.perf_counter() - began
-        masks = cast(list[Given], told.get(MASK, []))
+        masks = cast(list[Given], conditions.get(MASK, []))
         return Drawn(images, [f"seed {seed + k}" for k in range(n)], labels, seconds, known, masks)
 
 

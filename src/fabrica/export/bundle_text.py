@@ -221,7 +221,7 @@ def _written(dims: int) -> dict[str, Any]:
 
 
 def _folded(expression: str, patch: int, dims: int, back: bool = False) -> str:
-    """The expression of `fabrica.nets.patches.folded`, or of the way back."""
+    """The expression of `fabrica.nets.patches.pixel_unshuffle`, or of the way back."""
     if patch == 1:
         return expression
     image, channels, sides = patterns(dims, patch)

@@ -44,7 +44,7 @@ def apply(
     source: str | Path,
     out: str | Path,
     *,
-    beside: Mapping[str, str | Path] | None = None,
+    auxiliary: Mapping[str, str | Path] | None = None,
     direction: str = "a2b",
     uncertainty: bool = False,
     round_trip: bool = False,
@@ -69,15 +69,15 @@ def apply(
     Raises ReadError for what cannot be read, UsageError for an output folder that holds results already.
     """
     way = model.way(direction)  # what the model cannot do is refused before files are opened
-    translator.check_beside(way, beside or {})
+    translator.check_auxiliary(way, auxiliary or {})
     inputs, unreadable = _inputs(Path(source))
     place = _Place.of(Path(out), as_, len(inputs))
     choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip}
-    choices |= {"overlap": overlap, "beside": _beside(beside or {}, Path(source), len(inputs))}
+    choices |= {"overlap": overlap, "auxiliary": _auxiliary(auxiliary or {}, Path(source), len(inputs))}
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):
         outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
-        outcomes[-1].beside = {name: str(path) for name, path in (beside or {}).items()}
+        outcomes[-1].auxiliary = {name: str(path) for name, path in (auxiliary or {}).items()}
         try:
             _translate(model, way, each, place, outcomes[-1], force, choices, progress)
         except (ReadError, UsageError) as error:
@@ -102,7 +102,7 @@ def _translate(
     progress: Progress | None,
 ) -> None:
     image = io.read(each.path, each.frame)
-    outcome.overridden = refusals(image, way, choices["beside"])
+    outcome.overridden = refusals(image, way, choices["auxiliary"])
     if outcome.overridden and not force:
         why = "; ".join(outcome.overridden)
         raise UsageError(f"{outcome.input} is not for model {model.name}: {why}; --force translates it anyway")
@@ -139,7 +139,7 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found], unreadable
 
 
-def _beside(given: Mapping[str, str | Path], source: Path, count: int) -> dict[str, Image]:
+def _auxiliary(given: Mapping[str, str | Path], source: Path, count: int) -> dict[str, Image]:
     """What stands beside the one input, read."""
     if given and (count != 1 or source.suffix.lower() in (".csv", ".parquet")):
         raise UsageError(

@@ -72,7 +72,7 @@ def _shown(plane: Float32) -> Float32:
     return plane
 
 
-def unlike(image: Image, way: Way) -> list[str]:
+def out_of_distribution(image: Image, way: Way) -> list[str]:
     """What tells the image from those in training, a phrase each; [] where nothing does."""
     known, reasons = way.seen, []
     modality = str(image.origin.get("modality", ""))

@@ -7,19 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 
 from fabrica.image import Image
-from fabrica.inference.out_of_distribution import compared, unlike
+from fabrica.inference.out_of_distribution import compared, out_of_distribution
 from fabrica.inference.translation import Way
 from fabrica.recipe.held_out import useless
 
 
-def refusals(image: Image, way: Way, beside: Mapping[str, Image] | None = None) -> list[str]:
+def refusals(image: Image, way: Way, auxiliary: Mapping[str, Image] | None = None) -> list[str]:
     """Why this image, and those beside it, should not be translated, a phrase each; [] where nothing speaks against
     it."""
     found = flaws(image)
     if "positions" in image.origin and len(way.data.size) == 3:
         found.append("its slices are uneven, and the model works on volumes")
-    found = found or unlike(image, way)
-    return found + [f"of {name} beside it, {flaw}" for name, other in (beside or {}).items() for flaw in flaws(other)]
+    found = found or out_of_distribution(image, way)
+    return found + [
+        f"of {name} beside it, {flaw}" for name, other in (auxiliary or {}).items() for flaw in flaws(other)
+    ]
 
 
 def flaws(image: Image) -> list[str]:

@@ -40,7 +40,7 @@ class Outcome:
     round_trip: float | None = None
     refused: str = ""
     overridden: list[str] = field(default_factory=list)
-    beside: dict[str, str] = field(default_factory=dict)
+    auxiliary: dict[str, str] = field(default_factory=dict)
 
 
 def write_result(
@@ -60,7 +60,7 @@ def write_result(
     io.write(found.result, target, as_=kind, translated=True, description=f"{way.name}, translated", **made_by)
     outcome.output = target.name
     if found.uncertainty is not None:
-        doubted, half = _doubt(found.result, found.uncertainty, way.target)
+        doubted, half = _mean_uncertainty(found.result, found.uncertainty, way.target)
         outcome.uncertainty = doubted * half
         outcome.uncertain = bool(way.seen.uncertainty) and doubted > BEYOND * way.seen.uncertainty
         outcome.uncertainty_map = f"{name}-uncertainty.nii.gz"
@@ -71,7 +71,7 @@ def write_result(
         _write_map(found.round_trip, target.parent / outcome.round_trip_map, f"{way.name} and back, error", made_by)
 
 
-def _doubt(result: Image, uncertainty: Image, target: Codec) -> tuple[float, float]:
+def _mean_uncertainty(result: Image, uncertainty: Image, target: Codec) -> tuple[float, float]:
     """The mean uncertainty in the body in network values, and how much in the result's unit 1 of these is.
 
     Slice by slice, so that a large volume needs no further copy.

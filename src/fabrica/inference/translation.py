@@ -61,7 +61,7 @@ class Way:
     maps: Sequence[Codec] = ()
     restores: bool = False
     local: bool = False
-    beside: Sequence[Codec] = ()
+    auxiliary: Sequence[Codec] = ()
     model: str = ""
     direction: str = "a2b"
     held_out: HeldOutError = field(default_factory=HeldOutError)
@@ -78,7 +78,7 @@ def translated(
     image: Image,
     way: Way,
     *,
-    beside: Sequence[Image | None] = (),
+    auxiliary: Sequence[Image | None] = (),
     overlap: float = 0.5,
     batch: int = 4,
     progress: Count | None = None,
@@ -92,7 +92,7 @@ def translated(
     """
     flat = len(way.data.size) == 2
     channels = 1 if way.source.kind == "label" else way.data.channels
-    for each in (image, *beside):
+    for each in (image, *auxiliary):
         if each and each.channels != channels:
             raise UsageError(f"{name(each)} has {each.channels} channels; this model sees {channels}")
     if len(image.size) == 2 and not flat:
@@ -104,8 +104,8 @@ def translated(
     limits = way.source.limits(image.data)
     results = _Results(image, way, limits)
     if flat:
-        given = beside or [None] * len(way.beside)
-        others = [_laid(other, codec, image, way) for other, codec in zip(given, way.beside, strict=True)]
+        given = auxiliary or [None] * len(way.auxiliary)
+        others = [_laid(other, codec, image, way) for other, codec in zip(given, way.auxiliary, strict=True)]
         _slice_by_slice(image, way, limits, others, results, overlap, batch, progress)
     else:
         _volume(image, way, limits, results, overlap, batch, progress)
@@ -286,7 +286,7 @@ def _origin(image: Image, way: Way) -> dict[str, object]:
     return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}
 
 
-def with_doubt(net: Net, reach: float = 1.0) -> Net:
+def with_uncertainty(net: Net, reach: float = 1.0) -> Net:
     """The network, and after its result the standard deviation of its answers to slightly changed images.
 
     Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little

@@ -9,7 +9,7 @@ from typing import Protocol
 from fabrica.data.degrade import scale
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Image
-from fabrica.inference.translation import Way, enlarged, translated, with_doubt, with_way_back
+from fabrica.inference.translation import Way, enlarged, translated, with_uncertainty, with_way_back
 from fabrica.progress import Count
 from fabrica.recipe.schema import DataConfig
 
@@ -25,7 +25,7 @@ class Translates(Protocol):
 
 
 @dataclass(frozen=True)
-class Translator:
+class Deployed:
     """A trained model of ways that are there already."""
 
     name: str
@@ -66,7 +66,7 @@ def apply(
     image: Image,
     way: Way,
     *,
-    beside: Mapping[str, Image] | None = None,
+    auxiliary: Mapping[str, Image] | None = None,
     uncertainty: bool = False,
     round_trip: bool = False,
     overlap: float = 0.5,
@@ -79,33 +79,32 @@ def apply(
     beside       other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the image;
                  laid on its grid. Those that are not there it does without.
     uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
-                 see `fabrica.inference.translation.with_doubt`.
+                 see `fabrica.inference.translation.with_uncertainty`.
     round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
     overlap, batch   of windows: see `fabrica.inference.tiling.windowed`.
 
-    Whether the image is like those in training is not asked here: see `fabrica.inference.out_of_distribution.unlike`.
-    Raises UsageError.
+    Whether the image is like those in training is not asked here: see `fabrica.inference.refusal`. Raises UsageError.
     """
-    check_beside(way, beside or {})
-    others = [(beside or {}).get(name) for name in way.data.beside]
+    check_auxiliary(way, auxiliary or {})
+    others = [(auxiliary or {}).get(name) for name in way.data.auxiliary]
     finer = scale(way.data.degrade)
     if finer > 1 and not image.origin.get("degraded"):
         image = enlarged(image, finer)
     net, maps = way.net, []
     if uncertainty:
-        net, maps = with_doubt(net, way.source.reach), [way.target]
+        net, maps = with_uncertainty(net, way.source.reach), [way.target]
     if round_trip:
         if way.back is None:
             raise UsageError(f"model {way.model} goes {way.direction} alone: it has no way back; leave round_trip out")
         net, maps = with_way_back(net, way.back), [*maps, way.source]
     asked = replace(way, net=net, maps=maps)
-    found = iter(translated(image, asked, beside=others, overlap=overlap, batch=batch, progress=progress))
+    found = iter(translated(image, asked, auxiliary=others, overlap=overlap, batch=batch, progress=progress))
     return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
 
 
-def check_beside(way: Way, names: Iterable[str]) -> None:
+def check_auxiliary(way: Way, names: Iterable[str]) -> None:
     """UsageError for a contrast that the model does not see beside the image."""
-    known = way.data.beside
+    known = way.data.auxiliary
     for name in names:
         if not known:
             raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")

@@ -93,7 +93,7 @@ class Synthesiser(Method):
     batch["label"], batch["text"], batch["mask"] ... (see `fabrica.conditioning`).
 
     choices      which of the recipe's `sample:` values mean something to it
-    conditional  whether it may be told more than a label; it is then built with `told`, condition -> what it is
+    conditional  whether it may be told more than a label; it is then built with `conditions`, condition -> what it is
     latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
                  batch["image"], and samples images
     edits        whether `sample` also takes `begin`, images to start from (`fabrica.diffusion.Begin`)
@@ -110,7 +110,7 @@ class Synthesiser(Method):
     learner: bool = False
     paces: tuple[int, ...] = ()
 
-    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (B, C, *S) in [-1, 1], made of the noise that is drawn, of which something is told or {}."""
         raise NotImplementedError
 
@@ -175,10 +175,10 @@ class Denoiser(Synthesiser):
     space: Compressor | None
     declared: Mapping[str, Condition]
 
-    def denoising(self, told: Conditions, settings: SampleConfig, count: int, device: torch.device) -> Denoise:
+    def denoising(self, conditions: Conditions, settings: SampleConfig, count: int, device: torch.device) -> Denoise:
         raise NotImplementedError
 
-    def predicting(self, told: Conditions, count: int, device: torch.device) -> Predict:
+    def predicting(self, conditions: Conditions, count: int, device: torch.device) -> Predict:
         raise NotImplementedError
 
 
@@ -216,20 +216,20 @@ def build(
     _check_uses(recipe, found, name, cls, config)
     if issubclass(cls, Translator):
         _check_sides(name, cls, data)
-        beside = {"beside": len(data.beside)} if data.beside else {}
-        method: Method = cls(config, side_shape(data, found, "a"), side_shape(data, found, "b"), **beside)
+        auxiliary = {"auxiliary": len(data.auxiliary)} if data.auxiliary else {}
+        method: Method = cls(config, side_shape(data, found, "a"), side_shape(data, found, "b"), **auxiliary)
         if isinstance(method, Translator) and method.reaches:
             method.reach = REACH if found.codec_b.clip is False else 1.0
         return method
     if data.a or data.b:
         task = "makes images of noise" if issubclass(cls, Synthesiser) else "sees images of one kind"
         raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
-    classes, told = len(data.classes) if data.condition == ["label"] else 0, declared(recipe, found)
-    if told and not (issubclass(cls, Synthesiser) and cls.conditional):
+    classes, conditions = len(data.classes) if data.condition == ["label"] else 0, declared(recipe, found)
+    if conditions and not (issubclass(cls, Synthesiser) and cls.conditional):
         raise UsageError(
-            f"{name} cannot be told {', '.join(told)}; set data.condition=label, or take method.name=diffusion"
+            f"{name} cannot be told {', '.join(conditions)}; set data.condition=label, or take method.name=diffusion"
         )
-    more: dict[str, Any] = {key: value for key, value in (("told", told), ("space", space)) if value}
+    more: dict[str, Any] = {key: value for key, value in (("conditions", conditions), ("space", space)) if value}
     if issubclass(cls, Synthesiser) and cls.learner:
         uses = {name: folder for name, folder in found.uses.items() if name != "teacher"}
         student = build(recipe, replace(found, method=config.student, uses=uses), space)
@@ -288,8 +288,8 @@ def _check_sides(name: str, cls: type[Translator], data: DataConfig) -> None:
         raise UsageError(f"{name} learns from pairs; set data.paired=true, or take method.name=cut or cyclegan")
     if data.context and "b2a" in cls.directions:
         raise UsageError(f"{name} goes both ways, and data.context is for one; take method.name=pix2pix")
-    if data.beside and not cls.multimodal:
-        raise UsageError(f"{name} sees one contrast; leave data.beside empty, or take method.name=restore")
+    if data.auxiliary and not cls.multimodal:
+        raise UsageError(f"{name} sees one contrast; leave data.auxiliary empty, or take method.name=restore")
     if data.condition:
         raise UsageError(f"{name} takes no labels; set data.condition=''")
 

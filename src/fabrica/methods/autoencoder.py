@@ -107,8 +107,8 @@ class Autoencoder(Compressor):
         yield Turn("autoencoder", loss + config.adversarial * least_squares(scores, 1.0), seen)
 
         on_real, on_fake = self.critic(torch.cat([images, made.detach()])).chunk(2)
-        told = accuracy(on_real, on_fake, threshold=0.5)._asdict()
-        yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), told)
+        conditions = accuracy(on_real, on_fake, threshold=0.5)._asdict()
+        yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), conditions)
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The distance (B,) of held-out images from themselves, without critic, features and divergence."""

@@ -1,4 +1,4 @@
-"""CycleGAN: two translators that must undo each other, learned from two heaps of images without pairs.
+"""CycleGAN: two translators that must undo each other, learned from two sets of images without pairs.
 
 Zhu, Park, Isola, Efros: Unpaired image-to-image translation using cycle-consistent adversarial networks (ICCV 2017).
 The paper trains one image at a time by Adam, learning rate 2e-4, betas 0.5 and 0.999, constant for a half and falling
@@ -77,8 +77,8 @@ class CycleGAN(Translator):
             on_real, on_fake = critic(torch.cat([real, past(fake, rng)])).chunk(2)
             losses.append(0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)))  # halved: section 4
             right.append(accuracy(on_real, on_fake, threshold=0.5))
-        told = {key: sum(getattr(one, key) for one in right) / 2 for key in right[0]._fields}
-        yield Turn("critic", torch.stack(losses).sum(), told)
+        conditions = {key: sum(getattr(one, key) for one in right) / 2 for key in right[0]._fields}
+        yield Turn("critic", torch.stack(losses).sum(), conditions)
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """images (B, C, H, W) in [-1, 1] of the side that the direction starts from -> of the other."""

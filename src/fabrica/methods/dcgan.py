@@ -61,13 +61,13 @@ class DCGAN(Synthesiser):
         real = batch["image"]
         fake = self.generator(torch.randn(len(real), self.config.latent, generator=rng).to(real.device))
         on_real, on_fake = self.critic(real), self.critic(fake.detach())
-        told = accuracy(on_real, on_fake)._asdict()
-        yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), told)
+        conditions = accuracy(on_real, on_fake)._asdict()
+        yield Turn("critic", critic_loss(on_real, on_fake, self.config.smoothing), conditions)
         with frozen(self.critic):
             loss = generator_loss(self.critic(fake))
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
         return images.clamp(-1, 1)

@@ -21,7 +21,7 @@ from fabrica.methods.noise import Draw
 from fabrica.nets.alignment import Alignment, contrastive
 from fabrica.nets.conditions import Category, Condition, ConditionEmbedding, Mask, dropped, known, unknown
 from fabrica.nets.denoisers import check, denoiser, laid_out
-from fabrica.nets.patches import folded, unfolded
+from fabrica.nets.patches import pixel_shuffle, pixel_unshuffle
 from fabrica.recipe.schema import SampleConfig
 
 
@@ -67,16 +67,16 @@ class Diffusion(Denoiser):
         config: Config,
         shape: tuple[int, ...],
         classes: int = 0,
-        told: Mapping[str, Condition] | None = None,
+        conditions: Mapping[str, Condition] | None = None,
         space: Compressor | None = None,
     ) -> None:
         """shape (C, *S) of the images in [-1, 1]; what is told of each: a label, one of so many `classes`, or all of
-        `told`, a mask place by place, the rest by cross-attention and, its gist, beside t; space: a trained autoencoder
+        `conditions`, a mask place by place, the rest by cross-attention and, its gist, beside t; space: a trained autoencoder
         on whose latents to work."""
         super().__init__()
         shape = space.latent_shape if space else shape
         self.config, self.shape, self.classes, self.space = config, shape, classes, space
-        self.declared = told or ({"label": Category(classes)} if classes else {})
+        self.declared = conditions or ({"label": Category(classes)} if classes else {})
         check(config, shape, "size of latents" if space else "data.size")
         if not (0 <= config.label_drop <= 1 and config.align >= 0):
             raise UsageError(
@@ -92,8 +92,8 @@ class Diffusion(Denoiser):
             config.shift,
         )
         diffusion.check(config.objective, self.schedule)
-        self.denoiser = denoiser(config, shape, classes, told or {})
-        self.said = {name: what for name, what in (told or {}).items() if not isinstance(what, Mask)}
+        self.denoiser = denoiser(config, shape, classes, conditions or {})
+        self.said = {name: what for name, what in (conditions or {}).items() if not isinstance(what, Mask)}
         self.conditions = ConditionEmbedding(self.said, config.context_width) if self.said else None
         self.ships = ("denoiser", "conditions") if self.said else ("denoiser",)
         self.players = {"denoiser": self.ships}
@@ -111,7 +111,7 @@ class Diffusion(Denoiser):
         if self.alignment is None or hidden is None:
             yield Turn("denoiser", loss)
             return
-        alike = self.alignment(shown["class_labels"], folded(images, self.config.patch))
+        alike = self.alignment(shown["class_labels"], pixel_unshuffle(images, self.config.patch))
         apart = contrastive(alike, known(self.said, batch, hidden[:, : len(self.said)]))
         yield Turn("denoiser", loss + self.config.align * apart, {"apart": float(apart.detach())})
 
@@ -122,7 +122,7 @@ class Diffusion(Denoiser):
     def sample(
         self,
         draw: Draw,
-        told: Conditions,
+        conditions: Conditions,
         settings: SampleConfig,
         device: torch.device,
         begin: diffusion.Begin | None = None,
@@ -130,7 +130,7 @@ class Diffusion(Denoiser):
         """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null. begin: images to
         start from, rather than noise alone."""
         start = draw(self.shape).to(device)
-        denoise = self.denoising(told, settings, len(start), device)
+        denoise = self.denoising(conditions, settings, len(start), device)
         found = diffusion.sample(
             denoise,
             start,
@@ -156,26 +156,26 @@ class Diffusion(Denoiser):
         return replace(begin, x_0=self.space.encode(begin.x_0), keep=keep)
 
     def denoising(
-        self, told: Conditions, settings: SampleConfig, count: int, device: torch.device
+        self, conditions: Conditions, settings: SampleConfig, count: int, device: torch.device
     ) -> diffusion.Denoise:
         """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
 
-        def knowing(told: Conditions) -> diffusion.Denoise:
-            return diffusion.estimates(self.predicting(told, count, device), self.schedule, self.config.objective)
+        def knowing(conditions: Conditions) -> diffusion.Denoise:
+            return diffusion.estimates(self.predicting(conditions, count, device), self.schedule, self.config.objective)
 
-        denoise = knowing(told)
-        if told and settings.guidance != 1.0:
+        denoise = knowing(conditions)
+        if conditions and settings.guidance != 1.0:
             denoise = diffusion.guided(denoise, knowing({}), settings.guidance, settings.rescale)
         return denoise
 
-    def predicting(self, told: Conditions, count: int, device: torch.device) -> diffusion.Predict:
+    def predicting(self, conditions: Conditions, count: int, device: torch.device) -> diffusion.Predict:
         """The network's own answers, of `count` images of which this is told."""
-        shown = self._shown_of(told, count, device)
+        shown = self._shown_of(conditions, count, device)
         return lambda x_t, t: self._predict(x_t, t, shown)
 
     def _predict(self, x_t: Tensor, t: Tensor, shown: Conditions) -> Tensor:
-        out = self.denoiser(folded(x_t, self.config.patch), t * 1000.0, **shown)
-        return unfolded(out.float(), self.config.patch)
+        out = self.denoiser(pixel_unshuffle(x_t, self.config.patch), t * 1000.0, **shown)
+        return pixel_shuffle(out.float(), self.config.patch)
 
     def _loss(self, x_0: Tensor, shown: Conditions, rng: torch.Generator) -> Tensor:
         t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
@@ -190,28 +190,28 @@ class Diffusion(Denoiser):
             self.config.weighting,
         )
 
-    def _shown(self, told: Conditions, hidden: Tensor | None = None) -> Conditions:
+    def _shown(self, conditions: Conditions, hidden: Tensor | None = None) -> Conditions:
         """What the denoiser sees of what is told: its keyword arguments. hidden (B, conditions): what is not shown
         though it is told."""
         shown: dict[str, Tensor] = {}
         if "mask" in self.declared:  # always the last one
-            finest = self.shape[1:] if self.space else told["mask"].shape[2:]
+            finest = self.shape[1:] if self.space else conditions["mask"].shape[2:]
             hides = None if hidden is None else hidden[:, -1]
-            shown["seg"] = laid_out(told["mask"], hides, [side // self.config.patch for side in finest])
+            shown["seg"] = laid_out(conditions["mask"], hides, [side // self.config.patch for side in finest])
         if self.conditions is not None:
             rest = None if hidden is None else hidden[:, : len(self.said)]
-            context, gist = self.conditions({name: told[name] for name in self.said}, rest)
+            context, gist = self.conditions({name: conditions[name] for name in self.said}, rest)
             shown |= {"context": context, "class_labels": gist}
         if not self.classes:
             return shown
-        absent = told["label"] < 0
+        absent = conditions["label"] < 0
         if hidden is not None:
             absent = absent | hidden[:, 0].to(absent.device)
-        return {**shown, "class_labels": torch.where(absent, self.classes, told["label"])}
+        return {**shown, "class_labels": torch.where(absent, self.classes, conditions["label"])}
 
-    def _shown_of(self, told: Conditions, count: int, device: torch.device) -> Conditions:
+    def _shown_of(self, conditions: Conditions, count: int, device: torch.device) -> Conditions:
         """The same, of `count` images of which perhaps not everything is told."""
-        values = {**unknown(self.declared, count, device), **told}
+        values = {**unknown(self.declared, count, device), **conditions}
         return self._shown({name: each.to(device) for name, each in values.items()})
 
     def _hidden(self, count: int, rng: torch.Generator) -> Tensor | None:

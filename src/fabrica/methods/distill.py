@@ -53,7 +53,7 @@ class Distill(Synthesiser):
         config: Config,
         shape: tuple[int, ...],
         classes: int = 0,
-        told: Mapping[str, Condition] | None = None,
+        conditions: Mapping[str, Condition] | None = None,
         space: Compressor | None = None,
         *,
         student: Denoiser,
@@ -82,36 +82,36 @@ class Distill(Synthesiser):
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         """One way of the teacher for each image told of, and all steps along it, as many a turn as images."""
-        told, count = self._told(batch, rng), len(batch["image"])
-        way = self._way(told, batch["image"], rng)
+        conditions, count = self._told(batch, rng), len(batch["image"])
+        way = self._way(conditions, batch["image"], rng)
         for part in torch.randperm(len(self.legs) * count, generator=rng).view(-1, count):
-            yield Turn("student", self._loss(way, told, part // count, part % count).mean())
+            yield Turn("student", self._loss(way, conditions, part // count, part % count).mean())
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """The loss (B,) of a step drawn at random, of what held-out images are told."""
-        told, count = self._told(batch), len(batch["image"])
+        conditions, count = self._told(batch), len(batch["image"])
         legs = torch.randint(len(self.legs), (count,), generator=rng)
-        return self._loss(self._way(told, batch["image"], rng), told, legs, torch.arange(count))
+        return self._loss(self._way(conditions, batch["image"], rng), conditions, legs, torch.arange(count))
 
-    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, *S) in [-1, 1], one a row of noise, in settings.steps steps; of what is not told, the learned
         null."""
         student, k = self.student, self.paces.index(settings.steps)
         start = draw(student.shape).to(device)
-        predict = student.predicting(told, len(start), device)
+        predict = student.predicting(conditions, len(start), device)
         denoise = diffusion.estimates(predict, student.schedule, student.config.objective, later=k)
         found = diffusion.ddim(denoise, start, student.schedule, self.times[:: self.strides[k]])
         return student.space.decode(found) if student.space else found.clamp(-1, 1)
 
-    def _way(self, told: Conditions, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _way(self, conditions: Conditions, images: Tensor, rng: torch.Generator) -> Tensor:
         """(teacher_steps + 1, B, C, *S): from fresh noise to what the teacher makes of it."""
         assert self.ask is not None  # a loaded student is not trained
         count, device = len(images), images.device
         start = torch.randn(count, *self.student.shape, generator=rng).to(device)
         clip = 1.0 if self.config.clip and not self.student.space else None
-        return diffusion.way(self.ask(told, count, device), start, self.student.schedule, self.times, clip)
+        return diffusion.way(self.ask(conditions, count, device), start, self.student.schedule, self.times, clip)
 
-    def _loss(self, way: Tensor, told: Conditions, legs: Tensor, images: Tensor) -> Tensor:
+    def _loss(self, way: Tensor, conditions: Conditions, legs: Tensor, images: Tensor) -> Tensor:
         """The squared error (N,), in what the network predicts, of these steps (N,) along the ways of these images
         (N,)."""
         student, device = self.student, way.device
@@ -122,19 +122,19 @@ class Distill(Synthesiser):
         alpha, sigma = diffusion.coefficients(student.schedule, t, x_t)
         x_0 = diffusion.step_target(x_t, x_s, alpha, sigma, *diffusion.coefficients(student.schedule, times[last], x_s))
         wanted = diffusion.target(student.config.objective, x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
-        predict = student.predicting({name: values[images] for name, values in told.items()}, len(images), device)
+        predict = student.predicting({name: values[images] for name, values in conditions.items()}, len(images), device)
         return (predict(x_t, (t + k).float()) - wanted).square().flatten(1).mean(1)
 
     def _told(self, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> Conditions:
         """What is told of each image; with rng, now and then not all of it."""
         declared, count = self.student.declared, len(batch["image"])
-        told = {name: batch[name] for name in declared}
+        conditions = {name: batch[name] for name in declared}
         if rng is None or not declared:
-            return told
+            return conditions
         hidden = dropped(count, len(declared), self.config.label_drop, rng).to(batch["image"].device)
         nothing = unknown(declared, count, batch["image"].device)
         found = {}
-        for k, (name, values) in enumerate(told.items()):
+        for k, (name, values) in enumerate(conditions.items()):
             where = hidden[:, k].view(-1, *[1] * (values.ndim - 1))
             found[name] = torch.where(where, nothing[name], values)
         return found

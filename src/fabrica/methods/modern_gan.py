@@ -73,8 +73,8 @@ class ModernGAN(Synthesiser):
         if due:
             both = slopes(on_real, judged[0]) + slopes(on_fake, judged[1])  # R1 + R2
             loss = loss + self.config.lazy * self.config.penalty / 2 * both.mean()
-        told = mixed_accuracy(on_real, on_fake)._asdict()
-        yield Turn("critic", loss, told)
+        conditions = mixed_accuracy(on_real, on_fake)._asdict()
+        yield Turn("critic", loss, conditions)
 
         with frozen(self.critic):
             with torch.no_grad():
@@ -82,10 +82,10 @@ class ModernGAN(Synthesiser):
             loss = relativistic(self.critic(shown, labels), on_real)
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
-        """Images (N, C, side, side) in [-1, 1]; told["label"] (N,) int64 for a class-conditional model."""
+    def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
+        """Images (N, C, side, side) in [-1, 1]; conditions["label"] (N,) int64 for a class-conditional model."""
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
-        images: Tensor = self.generator(z, told["label"].to(device) if "label" in told else None)
+        images: Tensor = self.generator(z, conditions["label"].to(device) if "label" in conditions else None)
         return images.clamp(-1, 1)
 
 

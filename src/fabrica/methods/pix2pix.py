@@ -81,8 +81,8 @@ class Pix2Pix(Translator):
         fake = self.generator(torch.cat([a, self._noise(a, rng)], 1))
         if self.config.adversarial:
             on_real, on_fake = self.critic(torch.cat([a, b], 1)), self.critic(torch.cat([a, fake.detach()], 1))
-            told = accuracy(on_real, on_fake)._asdict()
-            yield Turn("critic", 0.5 * critic_loss(on_real, on_fake), told)  # halved: section 3.3
+            conditions = accuracy(on_real, on_fake)._asdict()
+            yield Turn("critic", 0.5 * critic_loss(on_real, on_fake), conditions)  # halved: section 3.3
 
         loss, moved = fake.new_zeros(()), fake
         if self.config.registration:

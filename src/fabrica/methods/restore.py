@@ -76,7 +76,7 @@ class Restore(Translator):
     validated = True
     config: Config
 
-    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], beside: int = 0) -> None:
+    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], auxiliary: int = 0) -> None:
         """a, b: (C, H, W) of the two sides; beside: how many contrasts follow a, each with the channels of b."""
         super().__init__()
         if len(a) != 3:
@@ -89,8 +89,8 @@ class Restore(Translator):
         if not 0 <= config.drop < 1:
             raise UsageError(f"method.drop is {config.drop}; expected a share from 0 to below 1")
         self.keep = "last" if config.target == "self" else "loss"  # noisy pixels do not tell which weights are best
-        self.config, self.contrasts, self.beside = config, beside, beside * b[0]
-        self.network: nn.Module = _network(config, a[0] + self.beside, b[0], self.beside)
+        self.config, self.contrasts, self.auxiliary = config, auxiliary, auxiliary * b[0]
+        self.network: nn.Module = _network(config, a[0] + self.auxiliary, b[0], self.auxiliary)
         self.players = {"network": ("network",)}
         if self.weights.get("critic"):
             refuse_small("restore", b)
@@ -107,8 +107,8 @@ class Restore(Translator):
         made = self._depths(a[known])
         if "critic" in self.players:
             on_real, on_fake = self.critic(torch.cat([b[known], made[-1].detach()])).chunk(2)
-            told = accuracy(on_real, on_fake, threshold=0.5)._asdict()
-            yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), told)
+            conditions = accuracy(on_real, on_fake, threshold=0.5)._asdict()
+            yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), conditions)
         loss = torch.stack([self._distance(one, b[known]) for one in made]).mean(0).sum()
         if not known.all():
             loss = loss + self._from_neighbours(a[~known], rng).sum()
@@ -134,8 +134,8 @@ class Restore(Translator):
         if not (self.contrasts and self.config.drop):
             return a
         left_out = torch.rand(len(a), self.contrasts, generator=rng) < self.config.drop
-        channels = left_out.repeat_interleave(self.beside // self.contrasts, dim=1)[..., None, None].to(a.device)
-        own, others = a.tensor_split([a.shape[1] - self.beside], dim=1)
+        channels = left_out.repeat_interleave(self.auxiliary // self.contrasts, dim=1)[..., None, None].to(a.device)
+        own, others = a.tensor_split([a.shape[1] - self.auxiliary], dim=1)
         return torch.cat([own, others.masked_fill(channels, ABSENT)], dim=1)
 
     def _known(self, index: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Restore(Translator):
         places = torch.randint(len(NEIGHBOURS), (len(a), 1, a.shape[2] // 2, a.shape[3] // 2), generator=rng)
         one, other = (_picked(a, which) for which in torch.tensor(NEIGHBOURS).T[:, places].to(a.device))
         depths = self._depths(torch.cat([one, other]))
-        wanted = middle_of(torch.cat([other, one]), depths[-1], self.beside)
+        wanted = middle_of(torch.cat([other, one]), depths[-1], self.auxiliary)
         noise = avg_pool2d(
             (wanted[: len(a)] - wanted[len(a) :]).square(), AROUND, 1, AROUND // 2, count_include_pad=False
         )
@@ -199,12 +199,12 @@ def _weights(config: Restore.Config) -> dict[str, float]:
     return found
 
 
-def _network(config: Restore.Config, channels: int, out_channels: int, beside: int) -> nn.Module:
+def _network(config: Restore.Config, channels: int, out_channels: int, auxiliary: int) -> nn.Module:
     if config.network == "nafnet":
-        return NAFNet(channels, out_channels, config.size, config.unshuffle, beside)
+        return NAFNet(channels, out_channels, config.size, config.unshuffle, auxiliary)
     if config.network == "redcnn":
-        return REDCNN(channels, out_channels, config.width or 96, beside)
+        return REDCNN(channels, out_channels, config.width or 96, auxiliary)
     if config.network == "unet++":
         width, encoder = config.width or 32, config.encoder
-        return UNetPlusPlus(channels, out_channels, width, encoder, config.supervised, beside=beside)
+        return UNetPlusPlus(channels, out_channels, width, encoder, config.supervised, auxiliary=auxiliary)
     raise unknown("network", config.network, NETWORKS)

@@ -68,13 +68,13 @@ class WGANGP(Synthesiser):
             steepness = (slopes(self.critic(mixed), mixed) + 1e-12).sqrt()  # a root's own slope at 0 is infinite
             on_real, on_fake = self.critic(real), self.critic(fake)
             loss = wasserstein(on_real, on_fake) + self.config.penalty * (steepness - 1).square().mean()
-            told = mixed_accuracy(on_real, on_fake)._asdict()
-            yield Turn("critic", loss, told)
+            conditions = mixed_accuracy(on_real, on_fake)._asdict()
+            yield Turn("critic", loss, conditions)
         with frozen(self.critic):
             loss = -self.critic(self._generate(len(shares[0]), rng, batch["image"].device)).mean()
         yield Turn("generator", loss)
 
-    def sample(self, draw: Draw, told: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
+    def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]."""
         images: Tensor = self.generator(truncated(draw((self.config.latent,)), settings.truncation).to(device))
         return images.clamp(-1, 1)

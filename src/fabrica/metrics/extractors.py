@@ -64,7 +64,7 @@ class Extractor:
 
 
 @dataclass(frozen=True)
-class Input:
+class NetworkInput:
     """What a network takes: values low..high for black..white, then (x - mean) / std a channel.
 
     size is the side of the square it wants, or None where any will do. Grey images are repeated to
@@ -118,7 +118,7 @@ def _opened(path: Path, device: str) -> Network:
         raise UsageError(f"{path.name} cannot be opened as a {path.suffix} network: {reason}") from None
 
 
-def _from_network(name: str, network: Network, wanted: Input, device: str) -> Extractor:
+def _from_network(name: str, network: Network, wanted: NetworkInput, device: str) -> Extractor:
     def features(images: Float32) -> Float64:
         planes = middle_planes(images)
         return np.asarray(np.mean([_run(network, plane, wanted, device) for plane in planes], axis=0))
@@ -135,7 +135,7 @@ def _from_network(name: str, network: Network, wanted: Input, device: str) -> Ex
     return Extractor(name, dims, features, IMAGES_PER_DIMENSION * dims)
 
 
-def _run(network: Network, plane: Float32, wanted: Input, device: str) -> Float64:
+def _run(network: Network, plane: Float32, wanted: NetworkInput, device: str) -> Float64:
     import torch
 
     parts = []
@@ -151,7 +151,7 @@ def _run(network: Network, plane: Float32, wanted: Input, device: str) -> Float6
     return np.concatenate(parts)
 
 
-def prepared(plane: Float32, wanted: Input, device: str = "cpu") -> torch.Tensor:
+def prepared(plane: Float32, wanted: NetworkInput, device: str = "cpu") -> torch.Tensor:
     """Images (N, C, H, W) in [-1, 1] as the tensor (N, channels, size, size) that a network takes."""
     import torch
     from torch.nn.functional import interpolate
@@ -166,7 +166,7 @@ def prepared(plane: Float32, wanted: Input, device: str = "cpu") -> torch.Tensor
     return (x - mean) / std
 
 
-def _read_input(path: Path) -> Input:
+def _read_input(path: Path) -> NetworkInput:
     example = '{"range": [-1, 1], "channels": 3, "size": 224}'
     if not path.is_file():
         raise UsageError(f"no {path.name} beside the network; write one with its input range: {example}")
@@ -182,7 +182,7 @@ def _read_input(path: Path) -> Input:
     mean, std = tuple(found.get("mean", [0.0])), tuple(found.get("std", [1.0]))
     if not low < high or {len(mean), len(std)} - {1, channels}:
         raise UsageError(f"{path.name}: range must rise, mean and std have 1 or {channels} values: {example}")
-    return Input(low, high, channels, found.get("size"), mean, std)
+    return NetworkInput(low, high, channels, found.get("size"), mean, std)
 
 
 def _torchscript(path: Path, device: str) -> Network:
@@ -230,7 +230,7 @@ def _require(found: bool, weights: Path, variable: str, allow_download: bool) ->
         raise UsageError(f"no weights at {weights}; put them there, set {variable}, or allow the download")
 
 
-def _torchxrayvision(device: str, allow_download: bool) -> tuple[Network, Input]:
+def _torchxrayvision(device: str, allow_download: bool) -> tuple[Network, NetworkInput]:
     """DenseNet-121 on chest radiographs (Cohen et al. 2022). FABRICA_TORCHXRAYVISION: its weights folder."""
     package = _package("torchxrayvision", "torchxrayvision")
     kind = "densenet121-res224-all"
@@ -238,10 +238,10 @@ def _torchxrayvision(device: str, allow_download: bool) -> tuple[Network, Input]
     cache = Path(os.environ.get("FABRICA_TORCHXRAYVISION", Path.home() / ".torchxrayvision" / "models_data"))
     _require((cache / file).is_file(), cache / file, "FABRICA_TORCHXRAYVISION", allow_download)
     model = package.models.DenseNet(weights=kind, cache_dir=str(cache)).eval().to(device)
-    return lambda x: model.features(x).relu(), Input(-1024.0, 1024.0, channels=1, size=224)
+    return lambda x: model.features(x).relu(), NetworkInput(-1024.0, 1024.0, channels=1, size=224)
 
 
-def _radimagenet(device: str, allow_download: bool) -> tuple[Network, Input]:
+def _radimagenet(device: str, allow_download: bool) -> tuple[Network, NetworkInput]:
     """ResNet-50 on RadImageNet (Mei et al. 2022), from MONAI's hub. FABRICA_RADIMAGENET: a hub folder."""
     import torch
 
@@ -253,10 +253,10 @@ def _radimagenet(device: str, allow_download: bool) -> tuple[Network, Input]:
     )
     model = model.eval().to(device)
     # Trained on BGR without division by the standard deviation.
-    return lambda x: model(x[:, [2, 1, 0]]), Input(0.0, 1.0, size=224, mean=IMAGENET_MEAN)
+    return lambda x: model(x[:, [2, 1, 0]]), NetworkInput(0.0, 1.0, size=224, mean=IMAGENET_MEAN)
 
 
-def _inception(device: str, allow_download: bool) -> tuple[Network, Input]:
+def _inception(device: str, allow_download: bool) -> tuple[Network, NetworkInput]:
     """Inception-v3 as in the FID of Heusel et al. 2017, ported by torch-fidelity, which resizes to 299 and
     maps 0..255 to [-1, 1] itself. FABRICA_INCEPTION: the file weights-inception-2015-12-05-6726825d.pth."""
     import torch
@@ -271,10 +271,10 @@ def _inception(device: str, allow_download: bool) -> tuple[Network, Input]:
         feature_extractor_weights_path=str(weights) if weights.is_file() else None,
     )
     model = model.eval().to(device)
-    return lambda x: model(x.round().to(torch.uint8))[0], Input(0.0, 255.0)
+    return lambda x: model(x.round().to(torch.uint8))[0], NetworkInput(0.0, 255.0)
 
 
-def _dinov2(device: str, allow_download: bool) -> tuple[Network, Input]:
+def _dinov2(device: str, allow_download: bool) -> tuple[Network, NetworkInput]:
     """DINOv2 ViT-B/14 class token (Oquab et al. 2023; for FID: Stein et al. 2023). FABRICA_DINOV2: a folder
     saved by transformers."""
     package = _package("transformers", "transformers")
@@ -287,11 +287,11 @@ def _dinov2(device: str, allow_download: bool) -> tuple[Network, Input]:
             "transformers, or allow the download"
         ) from None
     model = model.eval().to(device)
-    wanted = Input(0.0, 1.0, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    wanted = NetworkInput(0.0, 1.0, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return lambda x: model(pixel_values=x).last_hidden_state[:, 0], wanted
 
 
-LOADERS: dict[str, Callable[[str, bool], tuple[Network, Input]]] = {
+LOADERS: dict[str, Callable[[str, bool], tuple[Network, NetworkInput]]] = {
     "torchxrayvision": _torchxrayvision,
     "radimagenet": _radimagenet,
     "inception": _inception,

@@ -63,7 +63,7 @@ class Compression:
     compares = False
     diverse = False
 
-    def card(self, recipe: Recipe, found: Found, method: Compressor) -> card.Part:
+    def card(self, recipe: Recipe, found: Found, method: Compressor) -> card.CardPart:
         return card.compression(method.latent_shape)
 
     @torch.no_grad()

@@ -20,10 +20,10 @@ from fabrica.model.compression import CompressionModel
 from fabrica.model.model import Model
 from fabrica.model.tasks import task_of
 from fabrica.nets.device import default_device
-from fabrica.nets.folding import folded
-from fabrica.recipe.folder import AUTOENCODER, READER, RECIPE, WEIGHTS, WORDS
+from fabrica.nets.fusing import fused
+from fabrica.recipe.folder import AUTOENCODER, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS
 from fabrica.recipe.found import found_in
-from fabrica.text.frozen_encoder import open_reader
+from fabrica.text.frozen_encoder import open_frozen_encoder
 
 
 def load(
@@ -45,7 +45,9 @@ def load(
     chosen = torch.device(device) if device else default_device()
     space = load_autoencoder(folder / AUTOENCODER, chosen) if "autoencoder" in found.uses else None
     frozen = "text" in found.uses
-    reader = open_reader(folder / READER, found.text.context, chosen, found.text.width) if frozen else None
+    frozen_encoder = (
+        open_frozen_encoder(folder / TEXT_ENCODER, found.text.context, chosen, found.text.width) if frozen else None
+    )
     method = build(recipe, found, space.method if space else None)
     try:
         weights = load_file(folder / WEIGHTS)
@@ -53,16 +55,16 @@ def load(
             prefix = f"{name}."
             own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
             network.load_state_dict(own)
-            method.set_submodule(name, folded(network))
+            method.set_submodule(name, fused(network))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error
     method.to(chosen).eval().requires_grad_(False)
-    others = "".join(used.hash for used in (space, reader) if used)
+    others = "".join(used.hash for used in (space, frozen_encoder) if used)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes() + others.encode()).hexdigest()[:12]
-    learned = "text" in recipe.data.condition and not reader
+    learned = "text" in recipe.data.condition and not frozen_encoder
     vocabulary, seen = load_words(folder / WORDS) if learned else (None, frozenset[int]())
-    encoder = condition_encoder(recipe, found, vocabulary, seen, reader)
+    encoder = condition_encoder(recipe, found, vocabulary, seen, frozen_encoder)
     return task_of(method).model(folder, recipe, found, method, chosen, digest, encoder)
 
 

@@ -76,7 +76,7 @@ class SynthesisModel(Model):
         n: int,
         *,
         seed: int = 0,
-        told: Mapping[str, Asked] | None = None,
+        conditions: Mapping[str, Asked] | None = None,
         start: Image | None = None,
         strength: float | None = None,
         redraw: Image | None = None,
@@ -91,7 +91,7 @@ class SynthesisModel(Model):
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
-        told      what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ..., "mask": ...},
+        conditions   what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ..., "mask": ...},
                   of these what the model's recipe names in data.condition; each one value for all images, or one an
                   image. Without a label, the classes come in turn, by seed; anything else that is not there is left
                   open. A mask is an Image, a label map; it is brought to the model's size as those in training were.
@@ -101,7 +101,7 @@ class SynthesisModel(Model):
         """
         if n < 1:
             raise UsageError(f"asked for {n} images; expected at least 1")
-        tensors = self._conditions(n, seed, told or {}, warn or warnings.warn)
+        tensors = self._conditions(n, seed, conditions or {}, warn or warnings.warn)
         settings = self._settings(
             steps=steps, sampler=sampler, guidance=guidance, rescale=rescale, truncation=truncation
         )
@@ -118,7 +118,7 @@ class SynthesisModel(Model):
         last: int,
         frames: int = 16,
         *,
-        told: Mapping[str, Asked] | None = None,
+        conditions: Mapping[str, Asked] | None = None,
         batch: int = 64,
         progress: Progress | None = None,
         warn: Callable[[str], None] | None = None,
@@ -127,14 +127,14 @@ class SynthesisModel(Model):
         """float32 (frames, C, *S) in [-1, 1]: the way from the image of seed `first` to that of seed `last`.
 
         The noise moves from one to the other (`fabrica.methods.noise.between`), all else stays as it is.
-        told      what all frames show, as in `sample_array`; without a label, the first of the classes.
+        conditions   what all frames show, as in `sample_array`; without a label, the first of the classes.
         choices   steps, sampler, guidance, rescale, truncation as in `sample_array`.
         """
         if frames < 2:
             raise UsageError(f"asked for {frames} frames; expected at least 2, the two ends")
         data = self.data
         first_class = {"label": data.classes[0]} if data.condition == ["label"] else {}
-        tensors = self._conditions(frames, 0, {**first_class, **(told or {})}, warn or warnings.warn)
+        tensors = self._conditions(frames, 0, {**first_class, **(conditions or {})}, warn or warnings.warn)
 
         def draw(start: int, stop: int) -> noise.Draw:
             whole = noise.between(first, last, frames)  # anew for each batch: all have the same two ends
@@ -145,7 +145,7 @@ class SynthesisModel(Model):
     def _draw(
         self,
         draw: Callable[[int, int], noise.Draw],
-        told: Encoded,
+        conditions: Encoded,
         settings: SampleConfig,
         n: int,
         batch: int,
@@ -156,7 +156,7 @@ class SynthesisModel(Model):
         parts, more = [], {"begin": first} if first else {}
         for start in range(0, n, batch):
             stop = min(start + batch, n)
-            own = as_conditions(told, slice(start, stop))
+            own = as_conditions(conditions, slice(start, stop))
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
                 images = self.method.sample(draw(start, stop), own, settings, self.device, **more)
             parts.append(middle(images.float().cpu().numpy(), self.size))
@@ -182,18 +182,18 @@ class SynthesisModel(Model):
             raise UsageError(f"asked for truncation {given['truncation']}; expected 0 (none) or a positive number")
         return replace(self.recipe.sample, **given)
 
-    def known(self, n: int, *, seed: int = 0, told: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
+    def known(self, n: int, *, seed: int = 0, conditions: Mapping[str, Asked] | None = None) -> list[dict[str, str]]:
         """What each image is told in words that `sample` makes with the same arguments, by condition; see
         `ConditionEncoder.asked`."""
-        return self.encoder.asked(n, seed, told or {})
+        return self.encoder.asked(n, seed, conditions or {})
 
-    def _conditions(self, n: int, seed: int, told: Mapping[str, Asked], warn: Callable[[str], None]) -> Encoded:
-        known = self.known(n, seed=seed, told=told)
+    def _conditions(self, n: int, seed: int, conditions: Mapping[str, Asked], warn: Callable[[str], None]) -> Encoded:
+        known = self.known(n, seed=seed, conditions=conditions)
         for note in self.encoder.notes(known):
             warn(note)
         said = {name for one in known for name, value in one.items() if value}
         found = {name: values for name, values in self.encoder.encode(known).items() if name in said}
-        return found | self._masks(told.get("mask"), n, warn)
+        return found | self._masks(conditions.get("mask"), n, warn)
 
     def _masks(self, given: Any, n: int, warn: Callable[[str], None]) -> Encoded:
         if "mask" not in self.encoder.names:
@@ -247,7 +247,7 @@ class Synthesis:
     compares = True
     diverse = True
 
-    def card(self, recipe: Recipe, found: Found, method: Synthesiser) -> card.Part:
+    def card(self, recipe: Recipe, found: Found, method: Synthesiser) -> card.CardPart:
         return card.synthesis(recipe)
 
     def preview(
@@ -256,11 +256,11 @@ class Synthesis:
         """16 samples of seeds 0 to 15, told the classes in turn, or what held-out images are told, and below their
         masks."""
         with torch.inference_mode():
-            told = {**heldout.conditions(np.arange(16) % len(heldout)), **in_turn(recipe, found, 16)}
-            images = method.sample(noise.seeded(range(16)), as_conditions(told), recipe.sample, device)
+            conditions = {**heldout.conditions(np.arange(16) % len(heldout)), **in_turn(recipe, found, 16)}
+            images = method.sample(noise.seeded(range(16)), as_conditions(conditions), recipe.sample, device)
         made = images.float().cpu().numpy()
-        if "mask" in told:
-            return rows_of_two(grey(told["mask"] * 2 - 1).repeat(made.shape[1], axis=1), made, found)
+        if "mask" in conditions:
+            return rows_of_two(grey(conditions["mask"] * 2 - 1).repeat(made.shape[1], axis=1), made, found)
         return image_grid(middle(made, found.size), columns=8, spacing=found.spacing)
 
     def paired(self, heldout: Conditioned) -> bool:
@@ -272,8 +272,8 @@ class Synthesis:
     def maker(
         self, recipe: Recipe, heldout: Conditioned, chosen: Int64, device: torch.device
     ) -> Callable[[Synthesiser], Float32]:
-        told = heldout.conditions(chosen)
-        return lambda method: drawn(method, recipe, told, len(chosen), device)
+        conditions = heldout.conditions(chosen)
+        return lambda method: drawn(method, recipe, conditions, len(chosen), device)
 
     def before_keeping(self, method: Synthesiser, data: Conditioned, feed: object) -> None:
         """Nothing."""

@@ -49,7 +49,7 @@ class Task(Protocol[MethodT, DataT]):
     compares: bool
     diverse: bool
 
-    def card(self, recipe: Recipe, found: Found, method: MethodT) -> card.Part:
+    def card(self, recipe: Recipe, found: Found, method: MethodT) -> card.CardPart:
         """What the model card says of the task."""
 
     def preview(self, method: MethodT, recipe: Recipe, found: Found, heldout: DataT, device: torch.device) -> Uint8:
@@ -72,12 +72,12 @@ class Task(Protocol[MethodT, DataT]):
 
 
 @torch.no_grad()
-def drawn(method: Synthesiser, recipe: Recipe, told: Encoded, count: int, device: torch.device) -> Float32:
+def drawn(method: Synthesiser, recipe: Recipe, conditions: Encoded, count: int, device: torch.device) -> Float32:
     """`count` samples float32 (N, C, *S) of a method in training, from seeds that nobody else takes."""
     parts = []
     for start in range(0, count, 64):
         stop = min(start + 64, count)
-        own = as_conditions(told, slice(start, stop))
+        own = as_conditions(conditions, slice(start, stop))
         draw = noise.seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
         parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
     return np.concatenate(parts)

@@ -17,9 +17,9 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.image import Float32, Image
-from fabrica.inference.out_of_distribution import uncertainty_in_body, unlike
+from fabrica.inference.out_of_distribution import out_of_distribution, uncertainty_in_body
 from fabrica.inference.tiling import Net
-from fabrica.inference.translation import Way, with_doubt
+from fabrica.inference.translation import Way, with_uncertainty
 from fabrica.inference.translator import Applied, apply, known_direction
 from fabrica.io.contact_sheet import Uint8, image_grid
 from fabrica.methods import Translator
@@ -47,18 +47,18 @@ class TranslationModel(Model):
         return codec_of(self.found.codec_b)
 
     @cached_property
-    def codecs_beside(self) -> tuple[Codec, ...]:
+    def codecs_auxiliary(self) -> tuple[Codec, ...]:
         """Those of the contrasts that it sees beside a."""
-        return tuple(codec_of(codec) for codec in self.found.codecs_beside)
+        return tuple(codec_of(codec) for codec in self.found.codecs_auxiliary)
 
     def apply(self, image: Image, *, direction: str = "a2b", **choices: Any) -> Applied:
         """The image translated or restored; direction "a2b", or "b2a" for a model that goes both ways; choices as in
         `fabrica.inference.translator.apply`."""
         return apply(image, self.way(direction), **choices)
 
-    def unlike(self, image: Image, direction: str = "a2b") -> list[str]:
+    def out_of_distribution(self, image: Image, direction: str = "a2b") -> list[str]:
         """What tells the image from those that the model was trained on, a phrase each; [] where nothing does."""
-        return unlike(image, self.way(direction))
+        return out_of_distribution(image, self.way(direction))
 
     def way(self, direction: str = "a2b") -> Way:
         """One direction, for `fabrica.inference`; UsageError for one that the model does not ship."""
@@ -76,7 +76,7 @@ class TranslationModel(Model):
             target.modality,
             restores=self.data.one_scale,
             local=method.local,
-            beside=self.codecs_beside,
+            auxiliary=self.codecs_auxiliary,
             model=self.name,
             direction=direction,
             held_out=found.held_out(direction),
@@ -103,7 +103,7 @@ class Translation:
     compares = True
     diverse = False
 
-    def card(self, recipe: Recipe, found: Found, method: Translator) -> card.Part:
+    def card(self, recipe: Recipe, found: Found, method: Translator) -> card.CardPart:
         return card.translation(recipe, found, method.directions)
 
     def preview(self, method: Translator, recipe: Recipe, found: Found, heldout: Pairs, device: torch.device) -> Uint8:
@@ -152,7 +152,7 @@ class Translation:
 
 def _usual_uncertainty(way: Way, heldout: Pairs, direction: str) -> float:
     read, count = (heldout.read_a, len(heldout.a)) if direction == "a2b" else (heldout.b.read, len(heldout.b))
-    asked = (with_doubt(way.net, way.source.reach)(read([k]))[0] for k in range(min(count, ASKED)))
+    asked = (with_uncertainty(way.net, way.source.reach)(read([k]))[0] for k in range(min(count, ASKED)))
     answers = [np.split(answer, 2) for answer in asked]  # the result's channels, and as many of its spread
     return round(max(uncertainty_in_body([(made, spread)], way.target) for made, spread in answers), 5)
 

@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
 
 from fabrica.errors import UsageError
 from fabrica.nets.framing import OURS, Span, moved, padded_to
-from fabrica.nets.patches import folded, unfolded
+from fabrica.nets.patches import pixel_shuffle, pixel_unshuffle
 
 SURE = -6.0  # log variance of latents at first, where there is something to be sure of
 
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
     def seen(self, images: Tensor) -> Tensor:
         """What the layers see of images, or of planes of them, whose sides are multiples of the patch."""
-        return folded(moved(images, OURS, self.span), self.patch)
+        return pixel_unshuffle(moved(images, OURS, self.span), self.patch)
 
 
 class Decoder(nn.Module):
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
     def shown(self, made: Tensor) -> Tensor:
         """The images, or planes of them, that are in what the layers make: the way back from `Encoder.seen`."""
-        return moved(unfolded(made, self.patch), self.span, OURS)
+        return moved(pixel_shuffle(made, self.patch), self.span, OURS)
 
 
 class Past(NamedTuple):
@@ -86,14 +86,14 @@ class Past(NamedTuple):
 
     def down(self, images: Tensor, latent_channels: int) -> Tensor:
         """images (B, C, *S) -> (B, L, *s); channels that are left over are 0."""
-        means = folded(_pools(images)(images, self.factor // self.kept), self.kept)
+        means = pixel_unshuffle(_pools(images)(images, self.factor // self.kept), self.kept)
         empty = means.new_zeros(len(means), latent_channels - means.shape[1], *means.shape[2:])
         return torch.cat([means, empty], dim=1)
 
     def up(self, latents: Tensor) -> Tensor:
         """latents (B, L, *s) -> (B, C, *S), linear between the middles of the blocks."""
         dims = latents.ndim - 2
-        means = unfolded(latents[:, : self.channels * self.kept**dims].float(), self.kept)
+        means = pixel_shuffle(latents[:, : self.channels * self.kept**dims].float(), self.kept)
         mode = "bilinear" if dims == 2 else "trilinear"
         return interpolate(means, scale_factor=self.factor // self.kept, mode=mode)
 

@@ -37,10 +37,10 @@ def moved(x: Tensor, of: Span, to: Span) -> Tensor:
     return x if of == to else (x - of[0]) * ((to[1] - to[0]) / (of[1] - of[0])) + to[0]
 
 
-def middle_of(x: Tensor, like: Tensor, beside: int = 0) -> Tensor:
+def middle_of(x: Tensor, like: Tensor, auxiliary: int = 0) -> Tensor:
     """The middle C2 channels of x (B, C, *S), as many as `like` has: of 3 neighbouring slices the second one. The last
     `beside` channels show something else, and do not count."""
-    before = (x.shape[1] - beside - like.shape[1]) // 2
+    before = (x.shape[1] - auxiliary - like.shape[1]) // 2
     return x[:, before : before + like.shape[1]]
 
 

@@ -50,16 +50,16 @@ class NAFNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int, out_channels: int, size: str = "small", unshuffle: int = 4, beside: int = 0
+        self, channels: int, out_channels: int, size: str = "small", unshuffle: int = 4, auxiliary: int = 0
     ) -> None:
         super().__init__()
         if size not in SIZES:
             raise unknown("size of NAFNet", size, SIZES)
         if unshuffle not in (1, 2, 4):
             raise UsageError(f"method.unshuffle is {unshuffle}; expected 4, 2 or 1")
-        refuse_more("NAFNet", channels - beside, out_channels)
+        refuse_more("NAFNet", channels - auxiliary, out_channels)
         widths, down, up = SIZES[size]
-        self.size, self.unshuffle, self.beside = size, unshuffle, beside
+        self.size, self.unshuffle, self.auxiliary = size, unshuffle, auxiliary
         self.stride = unshuffle * 2 ** (len(widths) - 1)
         self.enter = nn.Conv2d(channels * unshuffle**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_blocks(width, count) for width, count in zip(widths, down, strict=True))
@@ -92,7 +92,7 @@ class NAFNet(nn.Module):
         for grow, blocks in zip(reversed(self.grow), reversed(self.up), strict=True):
             y = blocks(grow(y).add_(seen.pop()))
         correction = pixel_shuffle(self.leave(y), self.unshuffle)
-        corrected = middle_of(x, correction, self.beside)
+        corrected = middle_of(x, correction, self.auxiliary)
         restored: Tensor = corrected + correction[..., :height, :width]  # in the precision of x
         return restored
 

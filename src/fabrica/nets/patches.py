@@ -6,14 +6,14 @@ from einops import rearrange
 from torch import Tensor
 
 
-def folded(x: Tensor, patch: int) -> Tensor:
+def pixel_unshuffle(x: Tensor, patch: int) -> Tensor:
     """(B, C, *S) -> (B, C * patch**dims, *S / patch): each patch of pixels becomes channels (pixel unshuffle)."""
     image, channels, sides = patterns(x.ndim - 2, patch)
     return rearrange(x, f"{image} -> {channels}", **sides)
 
 
-def unfolded(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `folded`."""
+def pixel_shuffle(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `pixel_unshuffle`."""
     image, channels, sides = patterns(x.ndim - 2, patch)
     return rearrange(x, f"{channels} -> {image}", **sides)
 

@@ -23,10 +23,10 @@ class REDCNN(nn.Module):
     beside   the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
-    def __init__(self, channels: int, out_channels: int, width: int = 96, beside: int = 0) -> None:
+    def __init__(self, channels: int, out_channels: int, width: int = 96, auxiliary: int = 0) -> None:
         super().__init__()
-        refuse_more("RED-CNN", channels - beside, out_channels)
-        self.beside = beside
+        refuse_more("RED-CNN", channels - auxiliary, out_channels)
+        self.auxiliary = auxiliary
         ends = [channels, *[width] * (2 * LAYERS - 1), out_channels]
         layers = [nn.Conv2d(before, after, SIDE, padding=SIDE // 2) for before, after in pairwise(ends)]
         self.encode, self.decode = nn.ModuleList(layers[:LAYERS]), nn.ModuleList(layers[LAYERS:])
@@ -41,5 +41,5 @@ class REDCNN(nn.Module):
             y = layer(y)
             y = torch.relu(y + seen.pop() if k in (0, 2) else y)
         y = self.decode[-1](y)
-        restored: Tensor = middle_of(x, y, self.beside) + y
+        restored: Tensor = middle_of(x, y, self.auxiliary) + y
         return restored

@@ -38,7 +38,7 @@ class UNetPlusPlus(nn.Module):
         supervised: bool = False,
         residual: bool = True,
         dims: int = 2,
-        beside: int = 0,
+        auxiliary: int = 0,
     ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
@@ -46,8 +46,8 @@ class UNetPlusPlus(nn.Module):
         if width < 1:
             raise UsageError(f"method.width is {width}; expected at least 1")
         if residual:
-            refuse_more("U-Net++", channels - beside, out_channels)
-        self.residual, self.beside = residual, beside
+            refuse_more("U-Net++", channels - auxiliary, out_channels)
+        self.residual, self.auxiliary = residual, auxiliary
         widths = [width * 2**k for k in range(LEVELS)]
         self.encode = nn.ModuleList([_node(channels, width, dims)])
         for (before, after), blocks in zip(pairwise(widths), ENCODERS[encoder], strict=True):
@@ -78,7 +78,7 @@ class UNetPlusPlus(nn.Module):
         images = []
         for name, head in list(self.heads.items())[0 if self.training else -1 :]:
             image = cropped_to(head(rows[0][int(name)]), x)
-            images.append(middle_of(x, image, self.beside) + image if self.residual else image)
+            images.append(middle_of(x, image, self.auxiliary) + image if self.residual else image)
         return images if self.training and len(self.heads) > 1 else images[-1]
 
 

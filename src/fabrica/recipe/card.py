@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fabrica import __version__
-from fabrica.recipe.folder import AUTOENCODER, READER
+from fabrica.recipe.folder import AUTOENCODER, TEXT_ENCODER
 from fabrica.recipe.found import Found
 from fabrica.recipe.held_out import useless, worth
 from fabrica.recipe.schema import CodecConfig, Recipe
@@ -22,7 +22,7 @@ This model makes latents of images, and images of latents. Latents are the patie
 you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""
 
 
-class Part(NamedTuple):
+class CardPart(NamedTuple):
     """What a card says of its model's task: rows, the commands to use the model by, what to be warned of."""
 
     rows: dict[str, str]
@@ -30,12 +30,12 @@ class Part(NamedTuple):
     warning: str
 
 
-def synthesis(recipe: Recipe) -> Part:
+def synthesis(recipe: Recipe) -> CardPart:
     asked = " --prompt TEXT" * ("text" in recipe.data.condition) + " --mask FILE" * ("mask" in recipe.data.condition)
-    return Part({}, [f"fabrica sample FOLDER{asked} -n 16 -o samples"], SYNTHETIC)
+    return CardPart({}, [f"fabrica sample FOLDER{asked} -n 16 -o samples"], SYNTHETIC)
 
 
-def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Part:
+def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> CardPart:
     data, size = recipe.data, " x ".join(str(side) for side in recipe.data.size)
     sides = f"{data.a} ({_values(found.codec)}) to {data.b} ({_values(found.codec_b)})"
     rows = {"images": f"{size}: {sides}", "conditions": f"directions {', '.join(directions)}"}
@@ -45,18 +45,18 @@ def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Part
             rows["held out" if direction == "a2b" else "held out, b to a"] = said
         if said := useless(found.held_out(direction)):
             warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
-    if data.beside:
-        contrasts = zip(data.beside, found.codecs_beside, strict=True)
-        rows["beside"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
-    beside = "".join(f" --beside {name}=FILE" for name in data.beside)
-    return Part(rows, [f"fabrica apply FOLDER IN -o OUT{beside} --uncertainty"], warning)
+    if data.auxiliary:
+        contrasts = zip(data.auxiliary, found.codecs_auxiliary, strict=True)
+        rows["auxiliary"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
+    auxiliary = "".join(f" --auxiliary {name}=FILE" for name in data.auxiliary)
+    return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{auxiliary} --uncertainty"], warning)
 
 
-def compression(latent_shape: Sequence[int]) -> Part:
-    return Part({"latents": " x ".join(str(side) for side in latent_shape)}, [], COMPRESSED)
+def compression(latent_shape: Sequence[int]) -> CardPart:
+    return CardPart({"latents": " x ".join(str(side) for side in latent_shape)}, [], COMPRESSED)
 
 
-def card(recipe: Recipe, found: Found, part: Part, parameters: int, kept: str) -> str:
+def card(recipe: Recipe, found: Found, part: CardPart, parameters: int, kept: str) -> str:
     """The whole card in Markdown. parameters: how many the networks have; kept: which weights these are."""
     size = " x ".join(str(side) for side in recipe.data.size)
     rows = {
@@ -73,7 +73,7 @@ def card(recipe: Recipe, found: Found, part: Part, parameters: int, kept: str) -
     if "autoencoder" in found.uses:
         rows["works on"] = f"latents of the autoencoder in {AUTOENCODER}/"
     if "text" in found.uses:
-        rows["reads with"] = f"the encoder in {READER}/, not trained here; its own terms hold for it"
+        rows["reads with"] = f"the encoder in {TEXT_ENCODER}/, not trained here; its own terms hold for it"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     use = [*part.use, f"fabrica evaluate FOLDER --against {recipe.data.source} -o report"]
     lines = "\n".join(f"    {line}" for line in use)

@@ -69,7 +69,7 @@ def check(recipe: Recipe) -> None:
     no_best = f"train.patience is {train.patience}, and with train.keep=last no weights are the best; leave one out"
     expectations.append((not (train.patience and train.keep == "last"), no_best))
     counts = ("accumulate", "devices")
-    periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "watch_every")
+    periods = ("checkpoint_every", "validate_every", "sample_every", "log_every", "monitor_every")
     for key in (*counts, *periods):
         found = getattr(train, key)
         expectations.append((found >= 1, f"train.{key} is {found}; expected at least 1"))
@@ -83,7 +83,7 @@ def check(recipe: Recipe) -> None:
             raise UsageError(
                 f"data.condition is {', '.join(data.condition)}; expected each at most once of {', '.join(CONDITIONS)}"
             )
-    _check_beside(recipe)
+    _check_auxiliary(recipe)
     _check_uses(recipe)
 
 
@@ -110,20 +110,20 @@ def _check_uses(recipe: Recipe) -> None:
         )
 
 
-def _check_beside(recipe: Recipe) -> None:
-    beside, codecs = recipe.data.beside, recipe.codecs_beside
-    if beside and not recipe.data.restores:
-        raise UsageError("data.beside is for restoration; set data.a=degraded and data.degrade, or leave it empty")
-    for name in beside:
-        if name in ("", "mask", "image", DEGRADED, recipe.data.b) or beside.count(name) > 1:
+def _check_auxiliary(recipe: Recipe) -> None:
+    auxiliary, codecs = recipe.data.auxiliary, recipe.codecs_auxiliary
+    if auxiliary and not recipe.data.restores:
+        raise UsageError("data.auxiliary is for restoration; set data.a=degraded and data.degrade, or leave it empty")
+    for name in auxiliary:
+        if name in ("", "mask", "image", DEGRADED, recipe.data.b) or auxiliary.count(name) > 1:
             raise UsageError(
-                f"data.beside is {beside}; expected contrasts other than {recipe.data.b} (data.b), each once: "
+                f"data.auxiliary is {auxiliary}; expected contrasts other than {recipe.data.b} (data.b), each once: "
                 f"take {name!r} out"
             )
-    if len(codecs) not in (0, len(beside)):
+    if len(codecs) not in (0, len(auxiliary)):
         raise UsageError(
-            f"codecs_beside holds {len(codecs)} codecs for {len(beside)} contrasts of data.beside; "
+            f"codecs_auxiliary holds {len(codecs)} codecs for {len(auxiliary)} contrasts of data.auxiliary; "
             "expected one each, or none: then the images decide"
         )
     if any(codec.kind == "label" for codec in codecs):
-        raise UsageError("codecs_beside: kind is label; what stands beside a has grey values: take auto")
+        raise UsageError("codecs_auxiliary: kind is label; what stands beside a has grey values: take auto")

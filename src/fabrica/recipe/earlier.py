@@ -1,10 +1,29 @@
-"""Model folders and runs of the earlier form, in which what was found stood in recipe.yaml itself."""
+"""Recipes of the earlier form: keys that were called otherwise, and model folders in which what was found stood in
+recipe.yaml itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
 NAMES = {"seen_a": "fingerprint_a", "seen_b": "fingerprint_b", "found_a": "held_out_a", "found_b": "held_out_b"}
+
+
+RENAMED = {
+    "": {"codecs_beside": "codecs_auxiliary"},
+    "data": {"beside": "auxiliary"},
+    "train": {"watch_every": "monitor_every"},
+}
+
+
+def renamed(raw: dict[Any, Any]) -> dict[Any, Any]:
+    """What a recipe holds, by today's names."""
+    found = dict(raw)
+    for section, names in RENAMED.items():
+        values = found if not section else found.get(section)
+        if isinstance(values, dict):
+            new = {names.get(key, key): value for key, value in values.items()}
+            found = new if not section else {**found, section: new}
+    return found
 
 
 def is_earlier(raw: dict[Any, Any]) -> bool:

@@ -20,7 +20,7 @@ WEIGHTS, RECIPE, FOUND, CARD = "weights.safetensors", "recipe.yaml", "found.yaml
 WORDS = "vocabulary.json"  # of a model that reads text
 
 
-READER = "text"  # the folder inside, of a frozen encoder that reads its prompts
+TEXT_ENCODER = "text"  # the folder inside, of a frozen encoder that reads its prompts
 
 
 AUTOENCODER = "autoencoder"  # the folder inside, of the one that a model works with

@@ -75,7 +75,7 @@ class Found:
     text          how reports are read.
     classes, categories   as in `DataConfig`, those of the training images.
     scale         whether grey values of both sides mean the same: "one" or "two".
-    codec, codec_b, codec_mask, codecs_beside   of images or side a, side b, masks, what is beside a.
+    codec, codec_b, codec_mask, codecs_auxiliary   of images or side a, side b, masks, what is beside a.
     modality, spacing   of the images that are made: see `OutputConfig`.
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
     fingerprint_a, fingerprint_b   what the training images of each side have in common.
@@ -92,7 +92,7 @@ class Found:
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
     codec_mask: CodecConfig = field(default_factory=CodecConfig)
-    codecs_beside: list[CodecConfig] = field(default_factory=list)
+    codecs_auxiliary: list[CodecConfig] = field(default_factory=list)
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
@@ -115,7 +115,7 @@ class Found:
             codec=recipe.codec,
             codec_b=recipe.codec_b,
             codec_mask=recipe.codec_mask,
-            codecs_beside=recipe.codecs_beside or [CodecConfig() for _ in data.beside],
+            codecs_auxiliary=recipe.codecs_auxiliary or [CodecConfig() for _ in data.auxiliary],
             modality=recipe.output.modality,
             spacing=recipe.output.spacing,
             size=data.size,

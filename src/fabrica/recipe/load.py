@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.recipe.check import check
-from fabrica.recipe.earlier import is_earlier, parted
+from fabrica.recipe.earlier import is_earlier, parted, renamed
 from fabrica.recipe.schema import Recipe
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise UsageError(f"recipe {name_or_path} holds an expression (${{...}}); only plain values are allowed")
     if not isinstance(raw, dict):
         raise UsageError(f"recipe {name_or_path} must be a mapping of keys to values")
+    raw = renamed(raw)
     if is_earlier(raw):
         raw, _ = parted(raw)
     recipe = typed(Recipe, raw)

@@ -71,7 +71,7 @@ class DataConfig:
     b: str = ""
     paired: bool = False
     degrade: list[dict[str, Any]] = field(default_factory=list)
-    beside: list[str] = field(default_factory=list)
+    auxiliary: list[str] = field(default_factory=list)
     context: int = 0
     count: int = 2000
     size: list[int] = field(default_factory=lambda: [64, 64])
@@ -141,7 +141,7 @@ class TrainConfig:
     validate_every: int = 500
     sample_every: int = 1000
     log_every: int = 25
-    watch_every: int = 50  # steps between looks at the samples' diversity (GANs)
+    monitor_every: int = 50  # steps between looks at the samples' diversity (GANs)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Recipe:
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
     codec_mask: CodecConfig = field(default_factory=CodecConfig)  # of the label maps that images are told: kind label
-    codecs_beside: list[CodecConfig] = field(default_factory=list)  # as data.beside; empty: "auto" for all
+    codecs_auxiliary: list[CodecConfig] = field(default_factory=list)  # as data.auxiliary; empty: "auto" for all
     text: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)

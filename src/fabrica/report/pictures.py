@@ -18,7 +18,7 @@ from fabrica.geometry import oriented
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES, planes
 from fabrica.report.charts import png_uri, shown
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ SIDE = 320  # pixels of a picture's longer side
 WIDE, SOFT = (-1000.0, 1500.0), (-160.0, 240.0)  # HU: bone with air, soft tissue
 
 
-ERROR_COLOURS, DOUBT_COLOURS = (
+ERROR_COLOURS, UNCERTAINTY_COLOURS = (
     "berlin",
     "inferno",
 )  # black where there is nothing to see, told apart by the colour-blind
@@ -97,7 +97,7 @@ def error(
 def uncertainty(doubt: Image, most: float, column: int, whole: bool = False) -> Picture:
     """The doubt in colours that end at this one."""
     plane = middle_plane(doubt.with_data(doubt.data.mean(0, keepdims=True)))
-    pixels = _coloured(plane.data[0] / most, DOUBT_COLOURS)
+    pixels = _coloured(plane.data[0] / most, UNCERTAINTY_COLOURS)
     return Picture(png_uri(enlarged(pixels, plane, whole)), "uncertainty", column)
 
 
@@ -148,9 +148,9 @@ def error_legend(name: str, target: Codec, most: float) -> Legend:
     return Legend(name, _ramp(ERROR_COLOURS), f"−{text}: too low", f"+{text}: too high")
 
 
-def doubt_legend(target: Codec, most: float) -> Legend:
+def uncertainty_legend(target: Codec, most: float) -> Legend:
     unit = " HU" if target.unit == "HU" else ""
-    return Legend("uncertainty", _ramp(DOUBT_COLOURS), f"0{unit}", f"{shown(most)}{unit} and more")
+    return Legend("uncertainty", _ramp(UNCERTAINTY_COLOURS), f"0{unit}", f"{shown(most)}{unit} and more")
 
 
 def _ramp(colours: str) -> str:
@@ -179,7 +179,7 @@ class Gallery:
     how: str
     exhibits: Sequence[Exhibit]
     legends: Sequence[Legend]
-    row: Row | None
+    row: ScoreRow | None
     doubted: int
     columns: int = 4
 

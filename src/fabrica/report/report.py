@@ -23,7 +23,7 @@ from fabrica.image import Float32
 from fabrica.io.atomic import atomic
 from fabrica.io.contact_sheet import image_grid
 from fabrica.report.charts import Chart, Line, level, line_chart, png_uri, shown, training_charts, triptych
-from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, Row, as_json, finite, numbers
+from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, ScoreRow, as_json, finite, numbers
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
 TEMPLATE = "synthesis.html.jinja"
@@ -73,7 +73,7 @@ class Exhibits:
 def write_report(
     out: Path,
     scores: Mapping[str, Any],
-    rows: Sequence[Row],
+    rows: Sequence[ScoreRow],
     warnings: Sequence[str],
     verdict: str,
     show: Exhibits,
@@ -156,7 +156,7 @@ def filled(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _strip(row: Row) -> dict[str, float] | None:
+def _strip(row: ScoreRow) -> dict[str, float] | None:
     """Where value, interval and real mark stand on a line from 0 to the largest of them, in per cent of it.
 
     None where there is nothing to compare with.

@@ -28,7 +28,7 @@ BESIDE = {  # what scores stand beside
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One score. `real` is the same score of real images put in the place of the synthetic ones, at the same N.
 
     better     "lower", "higher" or "near real".
@@ -100,7 +100,7 @@ class Report:
     """
 
     scores: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     warnings: tuple[str, ...]
     page: Path
     verdict: str
@@ -114,7 +114,7 @@ class Report:
         return [(name[1], [c for c in self.comparisons if (c.other, c.rival) == name]) for name in names]
 
     @property
-    def groups(self) -> list[tuple[str, list[Row], list[str]]]:
+    def groups(self) -> list[tuple[str, list[ScoreRow], list[str]]]:
         """(heading, its rows, the keys of BESIDE that they have) in order."""
         found = []
         for group in dict.fromkeys(row.group for row in self.rows):
@@ -157,7 +157,7 @@ class CurvePoint:
     seconds_per_image: float
 
 
-def numbers(rows: Sequence[Row]) -> dict[str, Any]:
+def numbers(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """Rows as they stand in scores.json."""
     return {
         r.key: {"value": r.value, "low": r.low, "high": r.high, "real": r.real}

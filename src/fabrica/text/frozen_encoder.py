@@ -39,7 +39,7 @@ SIZES = (
 
 
 @dataclass(frozen=True)
-class Reader:
+class FrozenEncoder:
     """A frozen encoder and its tokenizer, in `folder`.
 
     context  the most tokens that it reads of a text, its first and last sign among them; width of what it gives.
@@ -104,7 +104,7 @@ class Reader:
         return [*ids[:kept], ids[-1]], words[found["offset_mapping"][kept][0] :]
 
 
-def open_reader(folder: str | Path, context: int, device: torch.device, width: int = 0) -> Reader:
+def open_frozen_encoder(folder: str | Path, context: int, device: torch.device, width: int = 0) -> FrozenEncoder:
     """The encoder and the tokenizer in a folder, or in its folders text_encoder and tokenizer (as Stable Diffusion).
 
     context  the most tokens to read; no more than the encoder can. width: what is expected; 0: any.
@@ -136,7 +136,7 @@ def open_reader(folder: str | Path, context: int, device: torch.device, width: i
     places = int(config.max_position_embeddings) - (pad + 1 if kind == "Roberta" else 0)  # it counts from there
     digest = hashlib.sha256((home / WEIGHTS).read_bytes()).hexdigest()[:12]
     encoder = encoder.to(device).eval().requires_grad_(False)
-    return Reader(Path(folder), tokenizer, encoder, device, kind, min(context, places), found, pad, digest)
+    return FrozenEncoder(Path(folder), tokenizer, encoder, device, kind, min(context, places), found, pad, digest)
 
 
 def _encoder(package: Any, prefix: str, sizes: dict[str, Any], home: Path) -> tuple[Any, list[str]]:
@@ -156,12 +156,16 @@ def _encoder(package: Any, prefix: str, sizes: dict[str, Any], home: Path) -> tu
     return encoder, sorted({*report["missing_keys"], *mismatched})
 
 
-def keep_reader(reader: Reader, home: Path) -> None:
+def keep_frozen_encoder(frozen_encoder: FrozenEncoder, home: Path) -> None:
     """Copy encoder and tokenizer into a model's folder, so that the model works without the original."""
-    if home.resolve() == reader.folder.resolve():
+    if home.resolve() == frozen_encoder.folder.resolve():
         return
-    encoder, words = _homes(reader.folder)
-    files = [encoder / CONFIG, encoder / WEIGHTS, *(words / name for name in (*WORDS[reader.kind], TOKENS, *MORE))]
+    encoder, words = _homes(frozen_encoder.folder)
+    files = [
+        encoder / CONFIG,
+        encoder / WEIGHTS,
+        *(words / name for name in (*WORDS[frozen_encoder.kind], TOKENS, *MORE)),
+    ]
     try:
         home.mkdir(exist_ok=True)
         for path in files:

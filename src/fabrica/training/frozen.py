@@ -16,10 +16,10 @@ from fabrica.model.compression import CompressionModel
 from fabrica.model.loading import load_autoencoder
 from fabrica.nets import autoencoder, slabs
 from fabrica.nets.device import default_device
-from fabrica.recipe.folder import AUTOENCODER, CARD, FOUND, READER, RECIPE, WEIGHTS
+from fabrica.recipe.folder import AUTOENCODER, CARD, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import CodecConfig, Recipe
-from fabrica.text.frozen_encoder import CONFIG, Reader, open_reader
+from fabrica.text.frozen_encoder import CONFIG, FrozenEncoder, open_frozen_encoder
 
 
 def open_space(recipe: Recipe, found: Found, folder: Path) -> tuple[CompressionModel, Found]:
@@ -58,12 +58,14 @@ def latents_key(space: CompressionModel) -> str:
     return f"{space.hash} {space.recipe.train.precision} {hashlib.sha256(b''.join(code)).hexdigest()}"
 
 
-def open_text(found: Found, folder: Path) -> tuple[Reader, Found]:
+def open_text(found: Found, folder: Path) -> tuple[FrozenEncoder, Found]:
     """The encoder of text that a recipe names; of a run that goes on in `folder`, the copy there. Text is
     read as far as it can."""
-    where = _origin(found.uses["text"], folder, folder / READER, CONFIG)
-    reader = open_reader(where, found.text.context, default_device())
-    return reader, replace(found, text=replace(found.text, context=reader.context, width=reader.width))
+    where = _origin(found.uses["text"], folder, folder / TEXT_ENCODER, CONFIG)
+    frozen_encoder = open_frozen_encoder(where, found.text.context, default_device())
+    return frozen_encoder, replace(
+        found, text=replace(found.text, context=frozen_encoder.context, width=frozen_encoder.width)
+    )
 
 
 def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:

@@ -28,7 +28,7 @@ from fabrica.model.tasks import task_of
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 
-Row = Mapping[str, float]
+LogRow = Mapping[str, float]
 
 LOOKS = 4
 GRACE = 300  # steps
@@ -40,7 +40,7 @@ REAL = 256  # real images
 
 
 @dataclass
-class Watch:
+class GanMonitor:
     """Looks at each row of the log. The same rows give the same alarms, so a resumed run shows it its old ones.
 
     real       MS-SSIM among real images.
@@ -50,10 +50,10 @@ class Watch:
 
     real: float
     diversity: Callable[[Method], float] | None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
     ailing: set[str] = field(default_factory=set)
 
-    def see(self, row: Row) -> list[str]:
+    def see(self, row: LogRow) -> list[str]:
         """One sentence for each trouble that is new with this row; again only after it had gone."""
         self.rows.append(row)
         found = {
@@ -66,7 +66,7 @@ class Watch:
         return fresh
 
 
-def collapse(rows: Sequence[Row], real: float) -> str:
+def collapse(rows: Sequence[LogRow], real: float) -> str:
     """The sentence on mode collapse, "" while there is none. rows: those of the log, with ms_ssim at each look."""
     looks = [row for row in rows if "ms_ssim" in row and row["step"] >= GRACE][-LOOKS:]
     limit = 1 - (1 - real) * (1 - LOST)
@@ -80,7 +80,7 @@ def collapse(rows: Sequence[Row], real: float) -> str:
     )
 
 
-def no_gradient(rows: Sequence[Row]) -> str:
+def no_gradient(rows: Sequence[LogRow]) -> str:
     """The sentence on vanished gradients of the generator, "" while there are some."""
     norms = _norms(rows)
     if len(norms) < 2 * LOOKS:
@@ -95,7 +95,7 @@ def no_gradient(rows: Sequence[Row]) -> str:
     )
 
 
-def runaway(rows: Sequence[Row]) -> str:
+def runaway(rows: Sequence[LogRow]) -> str:
     """The sentence on a critic that runs away, "" while it does not."""
     norms = _norms(rows)[-LOOKS:]
     if len(norms) < LOOKS or any(norm <= VIOLENT for _, norm in norms):
@@ -107,14 +107,16 @@ def runaway(rows: Sequence[Row]) -> str:
     )
 
 
-def _norms(rows: Sequence[Row]) -> list[tuple[float, float]]:
+def _norms(rows: Sequence[LogRow]) -> list[tuple[float, float]]:
     return [(row["step"], row["grad_norm_generator"]) for row in rows if "grad_norm_generator" in row]
 
 
-def watch(method: Method, recipe: Recipe, found: Found, heldout: Conditioned | Pairs, device: torch.device) -> Watch:
+def open_monitor(
+    method: Method, recipe: Recipe, found: Found, heldout: Conditioned | Pairs, device: torch.device
+) -> GanMonitor:
     """The watch on a run whose held-out images are these."""
     if isinstance(heldout, Pairs) or not task_of(method).diverse:
-        return Watch(1.0, None)
+        return GanMonitor(1.0, None)
     real = middle(heldout.images.read(range(min(len(heldout), REAL))), found.size)
     told = in_turn(recipe, found, LOOKED)
 
@@ -123,4 +125,4 @@ def watch(method: Method, recipe: Recipe, found: Found, heldout: Conditioned | P
         return fidelity.diversity(images, PAIRS)[0]
 
     alike = fidelity.diversity(real, REAL)[0] if len(real) > 1 else 1.0  # one image tells nothing of variety
-    return Watch(alike, diversity)
+    return GanMonitor(alike, diversity)

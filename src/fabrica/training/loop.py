@@ -142,14 +142,14 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         if ended or state.step % config.validate_every == 0:
             score = _validate_and_keep(run)
             row |= {run.scored: score} if run.scored else {}
-        if run.watch and run.watch.diversity and state.step % config.watch_every == 0:
+        if run.monitor and run.monitor.diversity and state.step % config.monitor_every == 0:
             with run.fabric.autocast():
-                row["ms_ssim"] = run.watch.diversity(run.averaged)
+                row["ms_ssim"] = run.monitor.diversity(run.averaged)
         if ended or row or state.step % config.log_every == 0:
             row |= {"step": state.step, "seconds": state.seconds, "lr": pace * config.lr, **meter.row()}
             row["images"] = state.step * run.recipe.data.batch
             meter = Meter()
-            for sentence in run.watch.see(row) if run.watch and run.is_first else ():
+            for sentence in run.monitor.see(row) if run.monitor and run.is_first else ():
                 _alarm(run, sentence, warn)
             if log:
                 log(row)

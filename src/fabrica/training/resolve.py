@@ -10,7 +10,7 @@ from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
-from fabrica.data.sample import BESIDE, MASK
+from fabrica.data.sample import AUXILIARY, MASK
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.methods import Method, Translator, named
@@ -33,11 +33,12 @@ def decide_codecs(recipe: Recipe, found: Found) -> Found:
     cls = named(found.method)
     mends = issubclass(cls, Translator) and cls.mends
     a, b, shared = resolve_codecs(data, found.codec, found.codec_b, mends)
-    beside = [
-        _resolved(data, chosen, BESIDE + name) for name, chosen in zip(data.beside, found.codecs_beside, strict=True)
+    auxiliary = [
+        _resolved(data, chosen, AUXILIARY + name)
+        for name, chosen in zip(data.auxiliary, found.codecs_auxiliary, strict=True)
     ]
     scale = "one" if shared else "two"
-    return replace(found, codec=codec_config(a), codec_b=codec_config(b), scale=scale, codecs_beside=beside)
+    return replace(found, codec=codec_config(a), codec_b=codec_config(b), scale=scale, codecs_auxiliary=auxiliary)
 
 
 def open_data(
@@ -71,13 +72,14 @@ def encode_latents(space: CompressionModel, images: Dataset | Pairs, split: str,
 def _sides(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs, Found]:
     """Both sides of a translation and what is beside a."""
     data = found.data(recipe.data)
-    others = [(BESIDE + name, codec) for name, codec in zip(data.beside, found.codecs_beside, strict=True)]
+    others = [(AUXILIARY + name, codec) for name, codec in zip(data.auxiliary, found.codecs_auxiliary, strict=True)]
     sides = [("a", found.codec), ("b", found.codec_b), *others]
-    of_a, of_b, *beside = (_splits(data, codec, side, progress) for side, codec in sides)
+    of_a, of_b, *auxiliary = (_splits(data, codec, side, progress) for side, codec in sides)
     codecs = codec_of(found.codec), codec_of(found.codec_b)
     one, other = (fingerprint(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
     train, val = (
-        Pairs(a, b, data.paired, codecs, "body" in needs, rest) for a, b, *rest in zip(of_a, of_b, *beside, strict=True)
+        Pairs(a, b, data.paired, codecs, "body" in needs, rest)
+        for a, b, *rest in zip(of_a, of_b, *auxiliary, strict=True)
     )
     return train, val, replace(_of_output(recipe, found, of_b[0]), fingerprint_a=one, fingerprint_b=other)
 
@@ -122,14 +124,16 @@ def _resolved(data: DataConfig, chosen: CodecConfig, side: str) -> CodecConfig:
     if chosen.kind != "auto" and (chosen.kind != "percentile" or chosen.default_limits):
         return chosen
     decided = codec_config(resolve_codec(data, chosen, side))
-    if side.startswith(BESIDE) and decided.kind == "label":
-        raise UsageError(f"data.beside: {side.removeprefix(BESIDE)} holds labels; leave it out, for grey values alone")
+    if side.startswith(AUXILIARY) and decided.kind == "label":
+        raise UsageError(
+            f"data.auxiliary: {side.removeprefix(AUXILIARY)} holds labels; leave it out, for grey values alone"
+        )
     return decided
 
 
 def _splits(data: DataConfig, decided: CodecConfig, side: str, progress: Progress | None) -> tuple[Dataset, Dataset]:
     """The train and the val split, of one side of a translation, in this codec."""
-    codec, of = codec_of(decided), f" of {side.removeprefix(BESIDE)}" if side else ""
+    codec, of = codec_of(decided), f" of {side.removeprefix(AUXILIARY)}" if side else ""
     open_source(data, "val", side)  # a data set without held-out images is refused before train images are read
     train, heldout = (
         build_cache(data, codec, split, progress=part(progress, f"caching {split} images{of}"), side=side)

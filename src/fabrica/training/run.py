@@ -28,16 +28,16 @@ from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
 from fabrica.progress import Progress, Warn
-from fabrica.recipe.folder import ALARMS, FOUND, READER, RECIPE, WEIGHTS, WORDS, read_log
+from fabrica.recipe.folder import ALARMS, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS, read_log
 from fabrica.recipe.found import Found, found_in
 from fabrica.recipe.schema import Recipe, TrainConfig
-from fabrica.text.frozen_encoder import Reader, keep_reader
+from fabrica.text.frozen_encoder import FrozenEncoder, keep_frozen_encoder
 from fabrica.training import ema
 from fabrica.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from fabrica.training.checks import check, check_files, check_scale
 from fabrica.training.devices import open_fabric
 from fabrica.training.frozen import keep_space, open_space, open_text
-from fabrica.training.gan_monitor import Watch, watch
+from fabrica.training.gan_monitor import GanMonitor, open_monitor
 from fabrica.training.log import COLUMNS, LOG, Log, alarm, csv_log, mlflow_log
 from fabrica.training.resolve import cut_off, decide_codecs, encode_latents, open_data, open_masks
 from fabrica.training.selection import Judge, absent, judge
@@ -72,7 +72,7 @@ class Run:
     heldout: Conditioned | Pairs
     scored: str  # what `judge` measures, "" where there is none
     judge: Judge | None
-    watch: Watch | None
+    monitor: GanMonitor | None
     state: State = field(default_factory=State)
 
     @property
@@ -120,8 +120,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         for name in names:
             method.set_submodule(name, fabric.setup_module(method.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
-    watched = watch(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watched)
+    watching = open_monitor(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
+    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching)
     if run.is_first:
         _keep_beginning(run, uses, sets, resumed)
     return run
@@ -133,7 +133,7 @@ class Uses:
     told of images."""
 
     space: CompressionModel | None = None
-    reader: Reader | None = None
+    frozen_encoder: FrozenEncoder | None = None
     teacher: Teacher | None = None
     told: ConditionEncoder | None = None
 
@@ -147,8 +147,8 @@ def _opened(recipe: Recipe, found: Found, folder: Path) -> tuple[Uses, Found]:
         space, found = open_space(recipe, found, folder)
         uses = replace(uses, space=space)
     if "text" in found.uses:
-        reader, found = open_text(found, folder)
-        uses = replace(uses, reader=reader)
+        frozen_encoder, found = open_text(found, folder)
+        uses = replace(uses, frozen_encoder=frozen_encoder)
     return uses, found
 
 
@@ -172,7 +172,7 @@ def _data(
     cut = cut_off(recipe, found, images) if isinstance(images, Pairs) and not resumed else []
     if uses.space:
         images, held = (encode_latents(uses.space, *of, progress) for of in ((images, "train"), (held, "val")))
-    told = uses.told or _encoder(recipe, found, images, folder, uses.reader)
+    told = uses.told or _encoder(recipe, found, images, folder, uses.frozen_encoder)
     train, heldout = (
         one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
         for k, one in enumerate((images, held))
@@ -187,8 +187,8 @@ def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: 
     run.folder.mkdir(parents=True, exist_ok=True)
     if uses.space:
         keep_space(uses.space, run.folder)
-    if uses.reader:
-        keep_reader(uses.reader, run.folder / READER)
+    if uses.frozen_encoder:
+        keep_frozen_encoder(uses.frozen_encoder, run.folder / TEXT_ENCODER)
     elif "text" in run.recipe.data.condition and isinstance(run.data, Conditioned):
         save_words(run.folder / WORDS, run.data.encoder)
     run.recipe.save(run.folder / RECIPE)
@@ -207,7 +207,7 @@ def _sets(data: Dataset | Pairs, heldout: Dataset | Pairs, masks: Sequence[Datas
     found = dict(zip(("training masks", "held-out masks"), masks, strict=False))
     for name, each in (("training images", data), ("held-out images", heldout)):
         if isinstance(each, Pairs):
-            sides = {"a": each.a, "b": each.b} | {f"beside {k + 1}": one for k, one in enumerate(each.beside)}
+            sides = {"a": each.a, "b": each.b} | {f"auxiliary {k + 1}": one for k, one in enumerate(each.auxiliary)}
             found |= {f"{name} ({side})": one for side, one in sides.items()}
         else:
             found[name] = each
@@ -228,13 +228,13 @@ def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], 
 
 
 def _encoder(
-    recipe: Recipe, found: Found, data: Dataset | Pairs, folder: Path, reader: Reader | None
+    recipe: Recipe, found: Found, data: Dataset | Pairs, folder: Path, frozen_encoder: FrozenEncoder | None
 ) -> ConditionEncoder:
     """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
     if "text" not in recipe.data.condition:
         return condition_encoder(recipe, found)
-    if reader:
-        return condition_encoder(recipe, found, reader=reader)
+    if frozen_encoder:
+        return condition_encoder(recipe, found, frozen_encoder=frozen_encoder)
     assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
     resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
     return condition_encoder(recipe, found, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
@@ -278,23 +278,23 @@ def restore_run(run: Run) -> None:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"the checkpoint in {run.folder} does not fit the recipe: {reason}") from error
     run.state = State(**saved["state"])
-    if run.watch:
-        _replay(run, run.watch)
+    if run.monitor:
+        _replay(run, run.monitor)
 
 
-def _replay(run: Run, watch: Watch) -> None:
+def _replay(run: Run, monitor: GanMonitor) -> None:
     """Show the watch the rows up to the checkpoint, and leave the alarms that they raised."""
     lines = []
     for row in read_log(run.folder / LOG):
         if row["step"] <= run.state.step:
-            lines += [alarm(int(row["step"]), sentence) for sentence in watch.see(row)]
+            lines += [alarm(int(row["step"]), sentence) for sentence in monitor.see(row)]
     if run.is_first and (lines or (run.folder / ALARMS).exists()):
         (run.folder / ALARMS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def open_log(run: Run) -> Log:
     columns = [*COLUMNS, *filter(None, [run.scored]), *run.method.logged]
-    if run.watch:
+    if run.monitor:
         columns += [f"{what}_{player}" for what in ("loss", "grad_norm") for player in run.method.players]
         columns += ["real_accuracy", "fake_accuracy", "ms_ssim"]
     to_csv = csv_log(run.folder / LOG, columns, resume_at=run.state.step)

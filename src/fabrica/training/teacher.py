@@ -16,11 +16,14 @@ from fabrica.methods import Conditions, Denoiser, Synthesiser, Teacher, named
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast, default_device
-from fabrica.recipe.folder import AUTOENCODER, READER, WEIGHTS
+from fabrica.recipe.folder import AUTOENCODER, TEXT_ENCODER, WEIGHTS
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import CodecConfig, Recipe, TextConfig
 
-INSIDE = {"autoencoder": AUTOENCODER, "text": READER}  # what a recipe uses -> where its copy is in a model's folder
+INSIDE = {
+    "autoencoder": AUTOENCODER,
+    "text": TEXT_ENCODER,
+}  # what a recipe uses -> where its copy is in a model's folder
 SAME = ("size", "channels", "fit", "condition", "classes", "categories")
 
 
@@ -86,8 +89,8 @@ def taught(found: Found, model: Model) -> Teacher:
     own = {key: found.method[key] for key in ("guidance", "rescale")}
     settings = replace(model.recipe.sample, **own)
 
-    def ask(told: Conditions, count: int, device: torch.device) -> Denoise:
-        denoise = method.denoising(told, settings, count, device)
+    def ask(conditions: Conditions, count: int, device: torch.device) -> Denoise:
+        denoise = method.denoising(conditions, settings, count, device)
 
         def estimate(x_t: Tensor, t: float) -> Tensor:
             with torch.no_grad(), autocast(model.recipe.train.precision, device):

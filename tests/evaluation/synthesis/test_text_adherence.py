@@ -10,8 +10,8 @@ import torch
 
 from fabrica.data.sample import FIRST_SEED
 from fabrica.errors import UsageError
-from fabrica.evaluation.synthesis import phantom_classifier as phantom_reader
-from fabrica.evaluation.synthesis.phantom_classifier import SEEDS, Reader
+from fabrica.evaluation.synthesis import phantom_classifier as phantom_classifier
+from fabrica.evaluation.synthesis.phantom_classifier import SEEDS, PhantomClassifier
 from fabrica.evaluation.synthesis.phantom_findings import (
     FINDINGS,
     NOWHERE,
@@ -22,7 +22,15 @@ from fabrica.evaluation.synthesis.phantom_findings import (
     facts,
     numbered,
 )
-from fabrica.evaluation.synthesis.text_adherence import Adherence, Prompt, adherence, pictures, prompts, reader, scored
+from fabrica.evaluation.synthesis.text_adherence import (
+    Adherence,
+    Prompt,
+    adherence,
+    classifier,
+    pictures,
+    prompts,
+    scored,
+)
 from fabrica.phantoms import chest
 from fabrica.phantoms.chest.chest import FINDINGS as DISEASES
 from fabrica.phantoms.chest.chest import LESIONS
@@ -122,7 +130,7 @@ def test_a_generator_of_normal_chests_is_not_rewarded(asked: list[Prompt]) -> No
 
 
 def test_wrong_use_is_explained(asked: list[Prompt]) -> None:
-    blind = Reader(32, torch.nn.Identity(), {}, 0.0)
+    blind = PhantomClassifier(32, torch.nn.Identity(), {}, 0.0)
     blank = np.zeros((2, 1, 32, 32), np.float32)
     for said, images, message in (
         (asked[:3], blank, "3 prompts and 2 images"),
@@ -135,7 +143,7 @@ def test_wrong_use_is_explained(asked: list[Prompt]) -> None:
         with pytest.raises(UsageError, match=message):
             adherence(said, images, blind)
     with pytest.raises(UsageError, match="multiple of 8"):
-        reader(60)
+        classifier(60)
 
 
 # --- the reader -----------------------------------------------------------------------------------------------
@@ -157,20 +165,20 @@ def test_a_nodule_moves_with_its_image() -> None:
     images = torch.full((1, 1, 32, 32), -1.0)
     images[0, 0, 13, 21] = 1.0
     for seed in range(10):
-        moved, shift = phantom_reader._changed(images, torch.Generator().manual_seed(seed))
+        moved, shift = phantom_classifier._changed(images, torch.Generator().manual_seed(seed))
         row, column = divmod(int(moved[0, 0].argmax()), 32)
         assert [row, column] == (torch.tensor([13, 21]) + shift).tolist()
     places = torch.tensor([[13, 21], [NOWHERE, NOWHERE], [-1, 4], [4, 32]])
-    assert phantom_reader._cells(places, 32).tolist() == [3 * 8 + 5, 64, 64, 64]
+    assert phantom_classifier._cells(places, 32).tolist() == [3 * 8 + 5, 64, 64, 64]
 
 
 def test_a_reader_is_taught_once_and_kept() -> None:
     told: set[str] = set()
-    first = reader(32, count=96, exam=33, epochs=2, tell=lambda what, done, total: told.add(what))
+    first = classifier(32, count=96, exam=33, epochs=2, tell=lambda what, done, total: told.add(what))
     assert set(first.accuracy) == set(FINDINGS) and 0 < first.error < 0.3
     assert told == {"drawing phantoms to learn", "drawing phantoms to exam", "teaching the reader"}
     told.clear()
-    again = reader(32, count=96, exam=33, epochs=2, tell=lambda what, done, total: told.add(what))
+    again = classifier(32, count=96, exam=33, epochs=2, tell=lambda what, done, total: told.add(what))
     assert not told and again.accuracy == first.accuracy and again.error == first.error
     images = pictures(range(6), 32)
     one, other = first.read(images), again.read(images)
@@ -183,7 +191,7 @@ def test_a_reader_is_taught_once_and_kept() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_reader_of_64_can_be_trusted() -> None:
-    by = reader(64)
+    by = classifier(64)
     asked = prompts(300)
     images = pictures([prompt.seed for prompt in asked], 64)
     real = adherence(asked, images, by)

@@ -12,7 +12,7 @@ from fabrica.evaluation import evaluate
 from fabrica.evaluation.real_images import open_sets
 from fabrica.evaluation.subject import Subject, open_subject
 from fabrica.evaluation.synthesis import text_guidance as prompted
-from fabrica.evaluation.synthesis.phantom_classifier import Reader, reader
+from fabrica.evaluation.synthesis.phantom_classifier import PhantomClassifier, classifier
 from fabrica.evaluation.synthesis.text_adherence import pictures, prompts
 from fabrica.model.loading import load
 from fabrica.model.model import Model
@@ -39,9 +39,9 @@ SURE = ("pacemaker", "view", "cardiomegaly")
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Reader:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> PhantomClassifier:
     """A reader that has hardly learned, is sure of itself, and is asked little."""
-    found = reader(32, count=96, exam=32, epochs=2)
+    found = classifier(32, count=96, exam=32, epochs=2)
     found = replace(found, accuracy={name: float(name in SURE) for name in found.accuracy})
     monkeypatch.setattr(prompted, "reader", lambda size, tell: found)
     monkeypatch.setattr(prompted, "ASKED", 48)
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     return train(load_recipe("ddpm-chest", TINY), tmp_path / "run")
 
 
-def test_the_report_says_how_far_a_model_obeys(hasty: Reader, run: Path, tmp_path: Path) -> None:
+def test_the_report_says_how_far_a_model_obeys(hasty: PhantomClassifier, run: Path, tmp_path: Path) -> None:
     report = evaluate(run, out=tmp_path / "report", n=16, steps_curve=(), guidances=[1.0, 4.0])
     points = report.scores["guidances"]
     assert [point["guidance"] for point in points] == [1.0, 2.0, 4.0], "its own guidance is measured too"
@@ -72,7 +72,7 @@ def test_the_report_says_how_far_a_model_obeys(hasty: Reader, run: Path, tmp_pat
 
 
 def test_one_that_draws_what_is_asked_scores_as_the_phantoms_do(
-    hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch
+    hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {prompt.text: prompt.seed for prompt in prompts(48)}
 
@@ -98,7 +98,9 @@ def test_nothing_is_asked_of_models_that_read_nothing(run: Path) -> None:
     assert prompted.obedience(other, [1.0], 0, quiet) is None
 
 
-def test_a_model_without_guidance_is_asked_once(hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_guidance_is_asked_once(
+    hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A student has its teacher's guidance, and none to set."""
     monkeypatch.setattr(Model, "choices", property(lambda self: ("steps",)))
     found = prompted.obedience(opened(run), [1.0, 3.0], 0, quiet)
@@ -108,7 +110,7 @@ def test_a_model_without_guidance_is_asked_once(hasty: Reader, run: Path, monkey
 
 
 def test_a_reader_that_can_be_trusted_with_nothing_has_no_whole_reports(
-    hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch
+    hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blind = replace(hasty, accuracy=dict.fromkeys(hasty.accuracy, 0.0))
     monkeypatch.setattr(prompted, "reader", lambda size, tell: blind)
@@ -118,11 +120,13 @@ def test_a_reader_that_can_be_trusted_with_nothing_has_no_whole_reports(
 
 
 def test_the_hearts_are_measured_once_in_images_and_once_in_phantoms(
-    hasty: Reader, run: Path, monkeypatch: pytest.MonkeyPatch
+    hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = []
-    ratios = Reader.ratios
-    monkeypatch.setattr(Reader, "ratios", lambda self, images: measured.append(len(images)) or ratios(self, images))
+    ratios = PhantomClassifier.ratios
+    monkeypatch.setattr(
+        PhantomClassifier, "ratios", lambda self, images: measured.append(len(images)) or ratios(self, images)
+    )
     found = prompted.obedience(opened(run), [1.0, 2.0, 3.0], 0, quiet)
     assert found is not None and [point.guidance for point in found.points] == [1.0, 2.0, 3.0]
     assert measured == [48, 48] and len(found.hearts) == 3

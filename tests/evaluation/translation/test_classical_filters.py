@@ -11,8 +11,16 @@ from scipy.ndimage import gaussian_filter
 
 from fabrica.codec import Codec
 from fabrica.data.degrade import degraded
-from fabrica.evaluation.translation import classical_filters as classics
-from fabrica.evaluation.translation.classical_filters import Classic, Classics, Trial, blurred, climbed, enlarged, same
+from fabrica.evaluation.translation import classical_filters as filters
+from fabrica.evaluation.translation.classical_filters import (
+    Candidate,
+    ClassicalFilter,
+    ClassicalFilters,
+    blurred,
+    climbed,
+    enlarged,
+    same,
+)
 from fabrica.geometry import oriented
 from fabrica.image import Float32, Image
 from fabrica.inference.translation import Way
@@ -31,11 +39,11 @@ def lungs() -> Float32:
     return np.asarray((image - image.min()) / np.ptp(image), dtype=np.float32)
 
 
-def trial(before: Float32) -> Trial:
-    return Trial(np.clip(before, 0, 1).astype(np.float32), lungs(), np.ones(lungs().shape, dtype=bool))
+def trial(before: Float32) -> Candidate:
+    return Candidate(np.clip(before, 0, 1).astype(np.float32), lungs(), np.ones(lungs().shape, dtype=bool))
 
 
-def noisy(sigma: float) -> Trial:
+def noisy(sigma: float) -> Candidate:
     return trial(lungs() + sigma * np.random.default_rng(0).standard_normal(lungs().shape))
 
 
@@ -44,10 +52,12 @@ def way(unit: str = "arbitrary", low: float = 0.0, high: float = 1.0) -> Way:
     return Way(lambda x: x, codec, codec, DataConfig(size=[SIDE, SIDE]), Fingerprint(), "OT")
 
 
-FILTERS: dict[str, tuple[Callable[..., Classic], float]] = {  # and the decibels that it gains at least, of 5 % noise
-    "bilateral": (partial(classics._bilateral, spread=1.0, factor=1), 0.8),
-    "nlm": (partial(classics._nlm, factor=1), 4.0),
-    "tv": (partial(classics._tv, factor=1), 4.0),
+FILTERS: dict[
+    str, tuple[Callable[..., ClassicalFilter], float]
+] = {  # and the decibels that it gains at least, of 5 % noise
+    "bilateral": (partial(filters._bilateral, spread=1.0, factor=1), 0.8),
+    "nlm": (partial(filters._nlm, factor=1), 4.0),
+    "tv": (partial(filters._tv, factor=1), 4.0),
 }
 
 
@@ -56,24 +66,24 @@ FILTERS: dict[str, tuple[Callable[..., Classic], float]] = {  # and the decibels
 def test_a_classic_is_as_strong_as_is_best_for_it(key: str, sigma: float) -> None:
     maker, gain = FILTERS[key]
     given = noisy(sigma)
-    found = given.psnr(classics._best([maker], [given]))
+    found = given.psnr(filters._best([maker], [given]))
     every = [given.psnr(maker(2.0**power)) for power in np.arange(-10, 0, 0.5)]
     assert found >= max(every) - 0.02
     assert min(every) < found - 1  # there was something to tune
     if sigma == 0.05:
-        assert found > given.psnr(Classic(same, "", 1)) + gain
+        assert found > given.psnr(ClassicalFilter(same, "", 1)) + gain
 
 
 def test_the_climb_finds_the_top_and_both_ends() -> None:
     assert climbed(lambda p: -((p + 7.4) ** 2)) == -7.5
-    assert climbed(lambda p: p) == classics.MOST and climbed(lambda p: -p) == classics.LEAST
+    assert climbed(lambda p: p) == filters.MOST and climbed(lambda p: -p) == filters.LEAST
 
 
 def test_a_known_blur_is_undone() -> None:
     given = trial(gaussian_filter(lungs(), 1.5))
-    before = given.psnr(Classic(same, "", 1))
-    assert given.psnr(classics._best([partial(classics._wiener, blur=1.5, factor=1)], [given])) > before + 3
-    assert given.psnr(classics._best([partial(classics._nlm, factor=1)], [given])) < before + 1  # no denoiser does it
+    before = given.psnr(ClassicalFilter(same, "", 1))
+    assert given.psnr(filters._best([partial(filters._wiener, blur=1.5, factor=1)], [given])) > before + 3
+    assert given.psnr(filters._best([partial(filters._nlm, factor=1)], [given])) < before + 1  # no denoiser does it
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,7 @@ def test_bicubic_pixels_are_areas_and_do_not_move() -> None:
 def test_volumes_are_restored_slice_by_slice_however_they_lie() -> None:
     drawn = head(3, 45, 3, contrasts=["CT"]).images["CT"]  # 45: the last small pixel is cut
     steps = [{"name": "downsample", "factor": 2}]
-    beside = Classics(way("HU", -1024, 3071), {"bicubic": Classic(same, "", 2)}, 2, "")
+    beside = ClassicalFilters(way("HU", -1024, 3071), {"bicubic": ClassicalFilter(same, "", 2)}, 2, "")
     answers = []
     for order in ("RAS", "LPS", "SAR"):
         truth = oriented(drawn, order)
@@ -120,9 +130,9 @@ def test_volumes_are_restored_slice_by_slice_however_they_lie() -> None:
 def test_values_keep_their_unit_and_the_source_its_own() -> None:
     rng = np.random.default_rng(0)
     given = Image(rng.uniform(100, 900, (2, 20, 30)).astype(np.float32))
-    chosen = {"tv": classics._tv(2.0**-20, 1), "nlm": classics._nlm(0.5, 1)}
+    chosen = {"tv": filters._tv(2.0**-20, 1), "nlm": filters._nlm(0.5, 1)}
     kept = given.data.copy()
-    answers = Classics(way(low=0, high=1000), chosen, 1, "").answers(given)
+    answers = ClassicalFilters(way(low=0, high=1000), chosen, 1, "").answers(given)
     np.testing.assert_array_equal(given.data, kept)
     np.testing.assert_allclose(answers["identity"], given.data, atol=1e-3)
     np.testing.assert_allclose(answers["tv"], given.data, atol=0.5)

@@ -19,7 +19,7 @@ from fabrica import io
 from fabrica.codec import Codec
 from fabrica.data.manifest import Manifest, Row
 from fabrica.evaluation import Report, scores_table
-from fabrica.evaluation.translation.cases import learnt, open_exam
+from fabrica.evaluation.translation.cases import learnt, open_cases
 from fabrica.evaluation.translation.restoration_panels import busiest
 from fabrica.model.model import Model
 from fabrica.phantoms.chest.chest import chest
@@ -128,10 +128,10 @@ def test_the_page_shows_before_and_after_near_and_tells_the_strengths(judged: Re
 def test_strengths_are_chosen_on_images_that_are_not_judged(smooth: Model) -> None:
     source = smooth.recipe.data.source
     for split, other, count in (("test", "val", 3), ("val", "train", 2)):
-        exam = open_exam(smooth, source, split, None, 0)
-        cases, used = learnt(smooth, exam, 0, 8)
+        held_out = open_cases(smooth, source, split, None, 0)
+        cases, used = learnt(smooth, held_out, 0, 8)
         assert used == other and len(cases) == count
-        assert {case.id for case in cases.read()}.isdisjoint(case.id for case in exam.cases["a2b"].read())
+        assert {case.id for case in cases.read()}.isdisjoint(case.id for case in held_out.cases["a2b"].read())
 
 
 def test_two_models_and_the_classics_side_by_side(

@@ -29,7 +29,7 @@ from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown, training_charts
 from fabrica.report.pictures import WIDE, Exhibit, Gallery, Picture, difference_scale, error, error_legend, grey
 from fabrica.report.report import filled, keep, repeated
-from fabrica.report.scores import BESIDE, Report, Row, as_json, finite, numbers
+from fabrica.report.scores import BESIDE, Report, ScoreRow, as_json, finite, numbers
 
 TEMPLATE = "compression.html.jinja"
 MOST = 1000  # held-out images
@@ -45,7 +45,7 @@ OPTIONS: tuple[str, ...] = ()  # of `fabrica.evaluation.evaluate`, that mean som
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class CompressionTrial:
     """Everything that one evaluation looked at and found.
 
     versions   "result", "shrunk" and "real" (of another patient) in the place of the held-out images.
@@ -58,7 +58,7 @@ class Trial:
     versions: Mapping[str, Float32]
     scores: Mapping[str, Mapping[str, Float64]]
     power: Power
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     notes: tuple[str, ...]
     extractor: str
     asked: int | None
@@ -102,7 +102,9 @@ def evaluate(
     else:
         notes.append(f"{len(images)} images are too few for distances between sets; at least {LEAST_JUDGED} are needed")
     said = tuple(note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note)
-    return _written(Trial(model, subject, sets, made, scores, power, tuple(rows), said, extractor, n, seed), Path(out))
+    return _written(
+        CompressionTrial(model, subject, sets, made, scores, power, tuple(rows), said, extractor, n, seed), Path(out)
+    )
 
 
 def _some(sets: Sets, n: int | None, seed: int) -> Sets:
@@ -142,25 +144,29 @@ def _scored(made: Float32, images: Float32) -> dict[str, Float64]:
     }
 
 
-def _rows(scores: Mapping[str, Mapping[str, Float64]], seed: int) -> list[Row]:
+def _rows(scores: Mapping[str, Mapping[str, Float64]], seed: int) -> list[ScoreRow]:
     found = []
     for metric in scores["result"]:
         name, explanation, _ = SCORES[metric]
         at, shrunk, real = (pairs.interval(each[metric], seed) for each in scores.values())
         beside = {"shrunk": shrunk.mean}
         found.append(
-            Row(metric, name, at.mean, at.low, at.high, "higher", explanation, real.mean, False, beside, group=EACH)
+            ScoreRow(
+                metric, name, at.mean, at.low, at.high, "higher", explanation, real.mean, False, beside, group=EACH
+            )
         )
     return found
 
 
-def _power_row(power: Power, plain: Power) -> Row:
+def _power_row(power: Power, plain: Power) -> ScoreRow:
     explanation = (
         "The smallest share of the power spectrum that is left in a ring of frequencies up to half of Nyquist; less "
         "than all of it is blur."
     )
     beside = {"shrunk": _least(plain)}
-    return Row("power_kept", "Power kept", _least(power), None, None, "higher", explanation, 1.0, True, beside, EACH)
+    return ScoreRow(
+        "power_kept", "Power kept", _least(power), None, None, "higher", explanation, 1.0, True, beside, EACH
+    )
 
 
 def _least(power: Power) -> float:
@@ -168,7 +174,7 @@ def _least(power: Power) -> float:
     return float(ratios[frequencies <= 0.5].min())
 
 
-def _written(trial: Trial, out: Path) -> Report:
+def _written(trial: CompressionTrial, out: Path) -> Report:
     facts = {
         "fabrica": __version__,
         "subject": trial.model.name,
@@ -188,7 +194,7 @@ def _written(trial: Trial, out: Path) -> Report:
     return report
 
 
-def _verdict(trial: Trial) -> str:
+def _verdict(trial: CompressionTrial) -> str:
     rows = {row.key: row for row in trial.rows}
     count, power = len(trial.sets.heldout), rows["power_kept"]
     said = [f"{rows[key].name.removesuffix(', dB')} {rows[key].text(rows[key].value)} {rows[key].interval}"
@@ -201,7 +207,7 @@ def _verdict(trial: Trial) -> str:
     return text + "."
 
 
-def _page(trial: Trial, report: Report) -> str:
+def _page(trial: CompressionTrial, report: Report) -> str:
     model, subject = trial.model, trial.subject
     latents = " × ".join(str(side) for side in model.method.latent_shape)
     return filled(
@@ -221,7 +227,7 @@ def _page(trial: Trial, report: Report) -> str:
     )
 
 
-def _gallery(trial: Trial) -> Gallery:
+def _gallery(trial: CompressionTrial) -> Gallery:
     """Held-out images with the smallest, the median and the largest error."""
     images, codec = trial.sets.heldout, trial.model.codec
     gaps = np.abs(trial.versions["result"] - images).reshape(len(images), -1).mean(1)
@@ -263,7 +269,7 @@ def _pictures(images: Sequence[Image], most: float) -> list[Picture]:
     return found
 
 
-def _chart(trial: Trial) -> Chart:
+def _chart(trial: CompressionTrial) -> Chart:
     frequencies, ratios = (values.tolist() for values in trial.power)
     said = "; ".join(f"{f:.2f} of Nyquist {r:.2f}" for f, r in zip(frequencies, ratios, strict=True))
     lines = [Line("rebuilt", frequencies, ratios), level("all of it", frequencies, 1.0)]
@@ -273,7 +279,7 @@ def _chart(trial: Trial) -> Chart:
     return Chart(svg, "Power spectrum of the rebuilt images over that of the sources: below the line is blur.")
 
 
-def _measured(trial: Trial) -> list[tuple[str, str]]:
+def _measured(trial: CompressionTrial) -> list[tuple[str, str]]:
     folder, against = str(trial.model.folder), trial.subject.against
     return [
         ("images", f"{len(trial.sets.heldout)} of the {trial.sets.split} split of {trial.subject.against}"),

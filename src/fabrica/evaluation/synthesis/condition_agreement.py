@@ -12,7 +12,7 @@ from fabrica.conditioning.encoder import Known
 from fabrica.data.metadata import age as years
 from fabrica.image import Float64
 from fabrica.metrics.memorisation import mean_share
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 LEAST = 20  # training images of a class
 LEAST_ASKED = 8  # held-out and synthetic ones
@@ -29,7 +29,7 @@ def agreement(
     real_known: Sequence[Known],
     fake: Float64,
     fake_known: Sequence[Known],
-) -> list[Row]:
+) -> list[ScoreRow]:
     """A row for each thing that is known of enough images: label, sex, view, and age as above or below the median.
 
     train, real, fake (N, F) features of training, held-out and synthetic images; of each what is known of it, and of
@@ -52,7 +52,9 @@ def agreement(
         )
         at_real = _balanced(answer(real), of_real, classes)[0]
         title = name.capitalize()
-        rows.append(Row(f"agrees_{name}", title, share, low, high, "higher", explanation, at_real, True, {}, AGREES))
+        rows.append(
+            ScoreRow(f"agrees_{name}", title, share, low, high, "higher", explanation, at_real, True, {}, AGREES)
+        )
     return rows
 
 

@@ -44,7 +44,7 @@ from fabrica.nets.device import default_device
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
 from fabrica.report.report import Exhibits, repeated, write_report
-from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, Row
+from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, ScoreRow
 
 if TYPE_CHECKING:
     from fabrica.model.model import Model
@@ -56,7 +56,7 @@ OPTIONS = ("steps_curve", "guidances")  # of `fabrica.evaluation.evaluate`, that
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class SynthesisTrial:
     """Everything that one evaluation looked at and found."""
 
     subject: Subject
@@ -65,7 +65,7 @@ class Trial:
     bench: Bench
     found: Audit | None
     repeats: Repeats
-    rows: Sequence[Row]
+    rows: Sequence[ScoreRow]
     curve: Sequence[CurvePoint]
     classes: Sequence[ClassScore]
     asked: int | None
@@ -128,7 +128,9 @@ def evaluate(
     rows += masked.rows(drawn, sets, seed)
     shown_texts = prompted.examples(subject, sets, seed)
     classes = by_class(bench, sets, drawn)
-    trial = Trial(subject, sets, drawn, bench, found, again, rows, curve, classes, n, seed, shown_texts, obeyed)
+    trial = SynthesisTrial(
+        subject, sets, drawn, bench, found, again, rows, curve, classes, n, seed, shown_texts, obeyed
+    )
     facts = _facts(trial)
     return write_report(Path(out), facts, rows, _warnings(trial), _verdict(trial), _exhibits(trial, facts))
 
@@ -164,7 +166,7 @@ def _require(count: int, kind: str, where: str) -> None:
         )
 
 
-def _facts(trial: Trial) -> dict[str, Any]:
+def _facts(trial: SynthesisTrial) -> dict[str, Any]:
     """What scores.json says beside the scores."""
     model, found = trial.subject.model, trial.found
     return {
@@ -194,7 +196,7 @@ def _facts(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
+def _exhibits(trial: SynthesisTrial, facts: dict[str, Any]) -> Exhibits:
     subject = trial.subject
     return Exhibits(
         title=subject.name,
@@ -217,7 +219,7 @@ def _exhibits(trial: Trial, facts: dict[str, Any]) -> Exhibits:
     )
 
 
-def _pairs(trial: Trial) -> list[Pair]:
+def _pairs(trial: SynthesisTrial) -> list[Pair]:
     """The synthetic images that lie nearest to a training image."""
     assert trial.found is not None  # see the call
     sets, drawn, copied = trial.sets, trial.drawn, set(trial.found.copies)
@@ -229,7 +231,7 @@ def _pairs(trial: Trial) -> list[Pair]:
     ]
 
 
-def _control(trial: Trial) -> list[Pair]:
+def _control(trial: SynthesisTrial) -> list[Pair]:
     """The held-out images that lie nearest to a training image."""
     assert trial.found is not None  # see the call
     sets, pairs = trial.sets, trial.found.control_pairs[:CONTROLS_SHOWN]
@@ -240,7 +242,7 @@ def _control(trial: Trial) -> list[Pair]:
     ]
 
 
-def _warnings(trial: Trial) -> list[str]:
+def _warnings(trial: SynthesisTrial) -> list[str]:
     bench, count = trial.bench, len(trial.drawn.images)
     few = distribution.enough(min(len(bench.real), count), bench.real.shape[1])
     notes = [*trial.subject.notes, *trial.sets.notes, _repeated(trial), few or "", bench.note]
@@ -255,7 +257,7 @@ def _warnings(trial: Trial) -> list[str]:
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
 
 
-def _repeated(trial: Trial) -> str:
+def _repeated(trial: SynthesisTrial) -> str:
     """A warning where synthetic images equal one another, with the largest group's names."""
     found, total = trial.repeats, len(trial.drawn.images)
     if not found.groups:
@@ -283,7 +285,7 @@ def _suspicion(found: Audit) -> str:
     return ""
 
 
-def _verdict(trial: Trial) -> str:
+def _verdict(trial: SynthesisTrial) -> str:
     """The report in two sentences."""
     first, found, count = trial.rows[0], trial.found, len(trial.drawn.images)
     text = (
@@ -301,7 +303,7 @@ def _verdict(trial: Trial) -> str:
     )
 
 
-def _measured(trial: Trial, facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _measured(trial: SynthesisTrial, facts: dict[str, Any]) -> list[tuple[str, str]]:
     """How to read and repeat the figures."""
     subject, name = trial.subject, trial.bench.extractor.name
     more: list[str] = []

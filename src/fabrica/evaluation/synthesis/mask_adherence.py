@@ -16,7 +16,7 @@ from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Drawn
 from fabrica.image import Float32, Float64
 from fabrica.metrics.paired import interval
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 SHOWN = 6
 
@@ -39,7 +39,7 @@ def explained(images: Float32, masks: Sequence[Given]) -> Float64:
     return found
 
 
-def rows(drawn: Drawn, sets: Sets, seed: int) -> list[Row]:
+def rows(drawn: Drawn, sets: Sets, seed: int) -> list[ScoreRow]:
     """How far synthetic images follow their masks; [] for models that are told none, and where none is held out."""
     known = [k for k, mask in enumerate(drawn.masks) if mask is not None]
     if not known:
@@ -53,7 +53,7 @@ def rows(drawn: Drawn, sets: Sets, seed: int) -> list[Row]:
         "the mask is ignored; above real images: flat areas, as if painted by numbers"
     )
     return [
-        Row(
+        ScoreRow(
             "mask_explained",
             "explained by the mask",
             own.mean,

@@ -40,7 +40,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class PhantomClassifier:
     """Reads radiographs of `size` pixels a side.
 
     accuracy  finding -> the mean over its values of the share of unseen phantoms read right: guessing scores one over
@@ -88,7 +88,9 @@ def readable(size: int) -> bool:
     return size % 8 == 0 and size >= 32
 
 
-def reader(size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, tell: Progress = quiet) -> Reader:
+def classifier(
+    size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, tell: Progress = quiet
+) -> PhantomClassifier:
     """The reader of this size, from the cache, or trained on `count` phantoms and examined on `exam` others.
 
     The first time 64 takes seven minutes of one core, half of them for drawing, and 96 about thirteen. At
@@ -112,7 +114,7 @@ def reader(size: int, *, count: int = 5000, exam: int = 1000, epochs: int = 12, 
     with safe_open(kept, "pt") as file:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  (no mapping)
         exam_said = file.metadata()
-    return Reader(size, network.eval(), json.loads(exam_said["accuracy"]), json.loads(exam_said["error"]))
+    return PhantomClassifier(size, network.eval(), json.loads(exam_said["accuracy"]), json.loads(exam_said["error"]))
 
 
 class _Network(nn.Module):

@@ -12,12 +12,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.evaluation.synthesis.phantom_classifier import Reader, reader
+from fabrica.evaluation.synthesis.phantom_classifier import PhantomClassifier, classifier
 from fabrica.evaluation.synthesis.phantom_findings import FINDINGS, Int, Prompt, Stated, numbered, pictures, prompts
 from fabrica.image import Float32
 from fabrica.metrics.memorisation import mean_share
 
-__all__ = ["Adherence", "Obeyed", "Prompt", "Reader", "adherence", "pictures", "prompts", "reader", "scored"]
+__all__ = [
+    "Adherence",
+    "Obeyed",
+    "PhantomClassifier",
+    "Prompt",
+    "adherence",
+    "classifier",
+    "pictures",
+    "prompts",
+    "scored",
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Adherence:
         return float(np.mean([row.chance for row in self.rows])) if self.rows else float("nan")
 
 
-def adherence(asked: Sequence[Prompt | Stated], images: Float32, by: Reader) -> Adherence:
+def adherence(asked: Sequence[Prompt | Stated], images: Float32, by: PhantomClassifier) -> Adherence:
     """How far images obey what was asked of them.
 
     asked   a prompt an image, or what is stated of it: finding -> one of its values in FINDINGS.

@@ -11,7 +11,7 @@ import numpy as np
 from fabrica.data.sample import PHANTOM
 from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Subject
-from fabrica.evaluation.synthesis.phantom_classifier import readable, reader
+from fabrica.evaluation.synthesis.phantom_classifier import classifier, readable
 from fabrica.evaluation.synthesis.phantom_findings import FINDINGS, Int, numbered
 from fabrica.evaluation.synthesis.text_adherence import Adherence, pictures, prompts, scored
 from fabrica.image import Float32, Float64
@@ -19,7 +19,7 @@ from fabrica.metrics import paired as pairs
 from fabrica.metrics.memorisation import wilson
 from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 5.0)
 ASKED = 200  # prompts at each strength of guidance
@@ -67,8 +67,8 @@ def examples(subject: Subject, sets: Sets, seed: int) -> list[Shown]:
     places = [k for k, known in enumerate(sets.known) if known.get("text")][:SHOWN]
     if not places:
         return []
-    told = sets.told(subject.model.encoder, places)
-    made = subject.model.sample_array(len(places), seed=seed, told=told, warn=lambda note: None)
+    conditions = sets.conditions(subject.model.encoder, places)
+    made = subject.model.sample_array(len(places), seed=seed, conditions=conditions, warn=lambda note: None)
     return [Shown(sets.known[k]["text"], image, sets.heldout[k]) for k, image in zip(places, made, strict=True)]
 
 
@@ -85,14 +85,14 @@ def obedience(subject: Subject, guidances: Sequence[float], seed: int, tell: Pro
     model = subject.model
     if model is None or not guidances or not reads_phantoms(subject) or not readable(model.size[0]):
         return None
-    by = reader(model.size[0], tell=tell)
+    by = classifier(model.size[0], tell=tell)
     asked = prompts(ASKED, seed)
     stated = numbered([one.stated for one in asked])
     texts = [one.text for one in asked]
 
     def drawn(guidance: float | None) -> Float32:
         images: Float32 = model.sample_array(
-            ASKED, seed=seed, told={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
+            ASKED, seed=seed, conditions={"text": texts}, guidance=guidance, progress=tell, warn=lambda note: None
         )
         return images
 
@@ -133,11 +133,11 @@ def _interval(
     return float(low), float(high)
 
 
-def rows_of(obeyed: Obedience) -> list[Row]:
+def rows_of(obeyed: Obedience) -> list[ScoreRow]:
     """The mean at the model's own guidance, then each finding."""
 
-    def row(key: str, name: str, found: tuple[float, float, float], said: str, real: float) -> Row:
-        return Row(key, name, *found, "higher", said, real, percent=True, group=OBEYED)
+    def row(key: str, name: str, found: tuple[float, float, float], said: str, real: float) -> ScoreRow:
+        return ScoreRow(key, name, *found, "higher", said, real, percent=True, group=OBEYED)
 
     said = (
         f"The share of {ASKED} reports whose findings are seen in the image, each value of a finding counted alike, "
@@ -159,12 +159,12 @@ def rows_of(obeyed: Obedience) -> list[Row]:
     return rows + [_heart(size, *ratios) for size, ratios in obeyed.hearts.items()]
 
 
-def _heart(size: str, images: Float64, phantoms: Float64) -> Row:
+def _heart(size: str, images: Float64, phantoms: Float64) -> ScoreRow:
     own = pairs.interval(images)
     enlarged = "not enlarged" if size == "absent" else f"{size}ly enlarged"
     said = f"Measured in the {len(images)} images of reports in which the heart is {enlarged}; real: in their phantoms."
     name, real = f"Heart-thorax ratio, {enlarged}", float(phantoms.mean())
-    return Row(f"heart_{size}", name, own.mean, own.low, own.high, "near real", said, real, group=OBEYED)
+    return ScoreRow(f"heart_{size}", name, own.mean, own.low, own.high, "near real", said, real, group=OBEYED)
 
 
 def chart(obeyed: Obedience) -> Chart:

@@ -24,7 +24,7 @@ from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.metrics import paired as pairs
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
-from fabrica.report.scores import Comparison, Row
+from fabrica.report.scores import Comparison, ScoreRow
 
 WITHOUT, ALL = "without_", "all"  # the contrasts beside
 AWAY = "What stands beside the image, taken away"
@@ -86,13 +86,13 @@ def score(
     ids, patients, found, trips, declared = [], [], list[dict[str, dict[str, float]]](), [], 0
     for done, case in enumerate(cases.read(), start=1):
         given, truth = case.images[direction[0]], case.images.get(direction[-1])
-        applied = model.apply(given, beside=case.beside, direction=direction, round_trip=back)
+        applied = model.apply(given, auxiliary=case.auxiliary, direction=direction, round_trip=back)
         if applied.round_trip is not None:
             trips.append(float(applied.round_trip.data[:, case.body].mean()))
         if truth is not None and way.target.kind != "label":
             made = {"result": applied.result.data, **baselines(given)}
             if versus:
-                made["versus"] = _answer(versus, case, direction, versus.recipe.data.beside)
+                made["versus"] = _answer(versus, case, direction, versus.recipe.data.auxiliary)
             made |= {WITHOUT + name: _answer(model, case, direction, kept) for name, kept in _kept(cases).items()}
             found.append({who: compared(data, truth, way.target, case.body) for who, data in made.items()})
         ids.append(case.id)
@@ -108,15 +108,15 @@ def score(
 
 def _kept(cases: Cases) -> dict[str, list[str]]:
     """What is left beside when each contrast is taken away in turn, and at last all of them."""
-    names = [name for name, source in cases.beside.items() if len(source.absent) < source.count]
+    names = [name for name, source in cases.auxiliary.items() if len(source.absent) < source.count]
     found = {name: [other for other in names if other != name] for name in names}
     return found | ({ALL: []} if len(names) > 1 else {})
 
 
 def _answer(model: TranslationModel, case: Case, direction: str, kept: Sequence[str]) -> Float32:
     """The result with these contrasts beside, as far as the patient has them."""
-    beside = {name: image for name, image in case.beside.items() if name in kept}
-    return model.apply(case.images[direction[0]], beside=beside, direction=direction).result.data
+    auxiliary = {name: image for name, image in case.auxiliary.items() if name in kept}
+    return model.apply(case.images[direction[0]], auxiliary=auxiliary, direction=direction).result.data
 
 
 def compared(result: Float32, truth: Image, codec: Codec, inside: Mask) -> dict[str, float]:
@@ -156,7 +156,7 @@ def _unfitted(values: Float32, size: Sequence[int], spacing: Sequence[float], wa
     return resample(fitted_to(values, inner, "exact")[0], size)
 
 
-def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: int) -> list[Row]:
+def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: int) -> list[ScoreRow]:
     """A row a metric: mean over patients with its interval, beside the baselines; and the round trip.
 
     units   of the source and of the target, for the names.
@@ -169,7 +169,9 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
         name = f"{name}, {units[1]}" if metric == "mae" and units[1] else name
         better = "higher" if metric in pairs.HIGHER_IS_BETTER else "lower"
         low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
-        found.append(Row(prefix + metric, name, at.mean, low, high, better, explanation, baselines=beside, group=group))
+        found.append(
+            ScoreRow(prefix + metric, name, at.mean, low, high, better, explanation, baselines=beside, group=group)
+        )
     if scored.round_trip is not None:
         at = pairs.interval(pairs.by_patient(scored.round_trip, scored.patients), seed)
         name = f"Round trip, {units[0]}" if units[0] else "Round trip"
@@ -177,21 +179,23 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
             "Mean absolute difference, inside the body, between the source and itself there and back. Small does not "
             "prove that the result is right: what is invented on the way there can be undone on the way back."
         )
-        found.append(Row(prefix + "round_trip", name, at.mean, at.low, at.high, "lower", explanation, group=group))
+        found.append(ScoreRow(prefix + "round_trip", name, at.mean, at.low, at.high, "lower", explanation, group=group))
     return found
 
 
-def gain(scored: Scored, group: str, seed: int) -> Row:
+def gain(scored: Scored, group: str, seed: int) -> ScoreRow:
     """By how much PSNR is higher than what came in scores, patient by patient; beside it that of the classics."""
     before = scored.by_patient("identity", "psnr")
     at = pairs.interval(scored.by_patient("result", "psnr") - before, seed)
     others = {who: pairs.interval(scored.by_patient(who, "psnr") - before, seed).mean for who in scored.baselines}
     explanation = "PSNR less that of the degraded image itself, in decibels: 3 dB halve the squared error."
     low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
-    return Row("psnr_gain", "PSNR gained, dB", at.mean, low, high, "higher", explanation, baselines=others, group=group)
+    return ScoreRow(
+        "psnr_gain", "PSNR gained, dB", at.mean, low, high, "higher", explanation, baselines=others, group=group
+    )
 
 
-def without(scored: Scored, seed: int) -> list[Row]:
+def without(scored: Scored, seed: int) -> list[ScoreRow]:
     """A row for each contrast beside: PSNR where the model has to do without it."""
     found = []
     for who in scored.of:
@@ -206,7 +210,7 @@ def without(scored: Scored, seed: int) -> list[Row]:
         )
         low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
         title = f"PSNR without {name}, dB"
-        found.append(Row(f"psnr_{who}", title, at.mean, low, high, "higher", explanation, group=AWAY))
+        found.append(ScoreRow(f"psnr_{who}", title, at.mean, low, high, "higher", explanation, group=AWAY))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fabrica import io
 from fabrica.data.body import Mask, body, threshold
-from fabrica.data.sample import BESIDE, PHANTOM, Sample
+from fabrica.data.sample import AUXILIARY, PHANTOM, Sample
 from fabrica.data.sides import on_grid
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import UsageError
@@ -31,7 +31,7 @@ class Case:
     images: Mapping[str, Image]
     body: Mask
     declared: bool
-    beside: Mapping[str, Image] = field(default_factory=dict)
+    auxiliary: Mapping[str, Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Cases:
     model: TranslationModel
     sources: Mapping[str, Source]
     chosen: Sequence[int]
-    beside: Mapping[str, Source] = field(default_factory=dict)
+    auxiliary: Mapping[str, Source] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -50,11 +50,11 @@ class Cases:
         """All of them, or those at these places, decoded one after the other."""
         wanted = [self.chosen[k] for k in (range(len(self)) if places is None else places)]
         samples = [source.samples(wanted) for source in self.sources.values()]
-        others = {name: source.samples(wanted) for name, source in self.beside.items()}
+        others = {name: source.samples(wanted) for name, source in self.auxiliary.items()}
         for k, found in zip(wanted, zip(*samples, strict=True), strict=True):
             case = self._case(k, dict(zip(self.sources, found, strict=True)))
-            beside = {name: next(stream) for name, stream in others.items()}
-            yield replace(case, beside={name: s.image for name, s in beside.items() if not s.absent})
+            auxiliary = {name: next(stream) for name, stream in others.items()}
+            yield replace(case, auxiliary={name: s.image for name, s in auxiliary.items() if not s.absent})
 
     def _case(self, k: int, samples: Mapping[str, Sample]) -> Case:
         images = {side: sample.image for side, sample in samples.items()}
@@ -91,7 +91,7 @@ class Cases:
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class HeldOutCases:
     """What a translator is judged on. cases: by direction, the same for both where there are pairs."""
 
     config: DataConfig
@@ -112,16 +112,20 @@ def restores(model: TranslationModel, direction: str = "a2b") -> bool:
     return direction == "a2b" and (data.restores or (data.one_scale and model.method.mends))
 
 
-def learnt(model: TranslationModel, exam: Exam, seed: int, n: int) -> tuple[Cases, str]:
+def learnt(model: TranslationModel, held_out: HeldOutCases, seed: int, n: int) -> tuple[Cases, str]:
     """At most n pairs that are not judged, and their split: val, else train; the judged ones where neither has any."""
     for split in ("val", "train"):
-        if split != exam.split and has_sides(exam.config, split) and (pair := _pairs(model, exam.config, split)[0]):
+        if (
+            split != held_out.split
+            and has_sides(held_out.config, split)
+            and (pair := _pairs(model, held_out.config, split)[0])
+        ):
             return Cases(model, pair, _some(pair["a"].count, n, seed)), split
-    judged = exam.cases["a2b"]
-    return replace(judged, chosen=judged.chosen[:n]), exam.split
+    judged = held_out.cases["a2b"]
+    return replace(judged, chosen=judged.chosen[:n]), held_out.split
 
 
-def open_exam(model: TranslationModel, against: str, split: str, n: int | None, seed: int) -> Exam:
+def open_cases(model: TranslationModel, against: str, split: str, n: int | None, seed: int) -> HeldOutCases:
     """The images of `split`, or of val with a note where test has none; at most n of them, drawn at random.
 
     Raises UsageError where neither has images of both sides.
@@ -143,16 +147,16 @@ def open_exam(model: TranslationModel, against: str, split: str, n: int | None, 
     pair, note = _pairs(model, config, used)
     notes += [note] if note else []
     if pair:
-        beside, said = _beside(config, used)
+        auxiliary, said = _auxiliary(config, used)
         notes += [*pair["a"].notes, *said]
-        both = Cases(model, pair, _some(pair["a"].count, n, seed), beside)
-        return Exam(config, used, dict.fromkeys(directions(model), both), True, notes)
+        both = Cases(model, pair, _some(pair["a"].count, n, seed), auxiliary)
+        return HeldOutCases(config, used, dict.fromkeys(directions(model), both), True, notes)
     alone = replace(config, paired=False)
     cases = {}
     for direction in directions(model):
         source = open_source(alone, used, direction[0])
         cases[direction] = Cases(model, {direction[0]: source}, _some(source.count, n, seed))
-    return Exam(alone, used, cases, False, notes)
+    return HeldOutCases(alone, used, cases, False, notes)
 
 
 def has_sides(config: DataConfig, split: str) -> bool:
@@ -163,12 +167,12 @@ def has_sides(config: DataConfig, split: str) -> bool:
         return False
 
 
-def _beside(config: DataConfig, split: str) -> tuple[dict[str, Source], list[str]]:
+def _auxiliary(config: DataConfig, split: str) -> tuple[dict[str, Source], list[str]]:
     """What the model sees beside a, as far as it is there; and notes on what is not."""
     found, notes = dict[str, Source](), list[str]()
-    for name in config.beside:
+    for name in config.auxiliary:
         try:
-            found[name] = open_source(config, split, BESIDE + name)
+            found[name] = open_source(config, split, AUXILIARY + name)
             notes += found[name].notes
         except UsageError as error:
             notes.append(f"{error}: the model does without")

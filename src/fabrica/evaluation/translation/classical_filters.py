@@ -38,7 +38,7 @@ Filter = Callable[[Float32], Float32]  # (H, W) in [0, 1] to the same
 
 
 @dataclass(frozen=True)
-class Classic:
+class ClassicalFilter:
     """A filter, and its strength in words; `factor` as in `Classics`."""
 
     filter: Filter
@@ -51,11 +51,11 @@ class Classic:
         return small if self.factor == 1 else enlarged(small, self.factor, plane.shape)
 
 
-Maker = Callable[[float], Classic]  # of a strength
+Maker = Callable[[float], ClassicalFilter]  # of a strength
 
 
 @dataclass(frozen=True, eq=False)
-class Classics:
+class ClassicalFilters:
     """What stands beside a model that restores.
 
     chosen     by the keys of `fabrica.report.scores.BESIDE`: "bilateral", "nlm", "tv", "wiener" of blurred and
@@ -66,7 +66,7 @@ class Classics:
     """
 
     way: Way
-    chosen: Mapping[str, Classic]
+    chosen: Mapping[str, ClassicalFilter]
     factor: int
     tuned_on: str
     note: str = ""
@@ -90,14 +90,14 @@ class Classics:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Candidate:
     """A plane that strengths are tried on: before and truth (H, W) in [0, 1], the body in it."""
 
     before: Float32
     truth: Float32
     inside: Mask
 
-    def psnr(self, classic: Classic) -> float:
+    def psnr(self, classic: ClassicalFilter) -> float:
         error = (classic.restored(self.before) - self.truth)[self.inside]
         return float(-10 * np.log10(max(float((error.astype(np.float64) ** 2).mean()), 1e-12)))
 
@@ -151,7 +151,7 @@ def blurred(steps: Sequence[Mapping[str, Any]]) -> float:
     return math.sqrt(variance)
 
 
-def tuned(way: Way, steps: Sequence[Mapping[str, Any]], cases: Cases, split: str, tell: Progress) -> Classics:
+def tuned(way: Way, steps: Sequence[Mapping[str, Any]], cases: Cases, split: str, tell: Progress) -> ClassicalFilters:
     """Every classic that fits these steps, with the strength whose mean PSNR in the body is best over these images."""
     factor, blur = scale(steps), blurred(steps)
     trials = [_trial(case.images["a"], case.images["b"], case.body, way, factor) for case in cases.read()]
@@ -167,15 +167,15 @@ def tuned(way: Way, steps: Sequence[Mapping[str, Any]], cases: Cases, split: str
         chosen[key] = _best(makers, trials)
         tell("tuning the classics", done, len(candidates))
     if factor > 1:
-        chosen["bicubic"] = Classic(same, f"times {factor}", factor)
+        chosen["bicubic"] = ClassicalFilter(same, f"times {factor}", factor)
     side = min(PART, max(trials[0].truth.shape))
-    return Classics(way, chosen, factor, f"the middle {side} pixels of {len(trials)} {split} images")
+    return ClassicalFilters(way, chosen, factor, f"the middle {side} pixels of {len(trials)} {split} images")
 
 
-def _best(makers: Sequence[Maker], trials: Sequence[Trial]) -> Classic:
+def _best(makers: Sequence[Maker], trials: Sequence[Candidate]) -> ClassicalFilter:
     """Of these filters the one that is best over all trials, each at its own best strength."""
 
-    def psnr(classic: Classic) -> float:
+    def psnr(classic: ClassicalFilter) -> float:
         return float(np.mean([trial.psnr(classic) for trial in trials]))
 
     found = []
@@ -195,26 +195,26 @@ def climbed(score: Callable[[float], float]) -> float:
     return at
 
 
-def _bilateral(strength: float, spread: float, factor: int) -> Classic:
+def _bilateral(strength: float, spread: float, factor: int) -> ClassicalFilter:
     said = f"σ of grey {strength:.2g} of the window, of place {spread:g} pixels"
-    return Classic(partial(bilateral, strength=strength, spread=spread), said, factor)
+    return ClassicalFilter(partial(bilateral, strength=strength, spread=spread), said, factor)
 
 
-def _nlm(strength: float, factor: int) -> Classic:
+def _nlm(strength: float, factor: int) -> ClassicalFilter:
     said = f"σ {strength:.2g} of the window, h 0.8 σ, patches of 5 among 13 pixels"
-    return Classic(partial(nlm, strength=strength), said, factor)
+    return ClassicalFilter(partial(nlm, strength=strength), said, factor)
 
 
-def _tv(strength: float, factor: int) -> Classic:
-    return Classic(partial(tv, strength=strength), f"weight {strength:.2g} of the window", factor)
+def _tv(strength: float, factor: int) -> ClassicalFilter:
+    return ClassicalFilter(partial(tv, strength=strength), f"weight {strength:.2g} of the window", factor)
 
 
-def _wiener(strength: float, blur: float, factor: int) -> Classic:
+def _wiener(strength: float, blur: float, factor: int) -> ClassicalFilter:
     said = f"blur of {blur:.3g} pixels, balance {strength:.2g}"
-    return Classic(partial(wiener, strength=strength, blur=blur), said, factor)
+    return ClassicalFilter(partial(wiener, strength=strength, blur=blur), said, factor)
 
 
-def _trial(before: Image, truth: Image, body: Mask, way: Way, factor: int) -> Trial:
+def _trial(before: Image, truth: Image, body: Mask, way: Way, factor: int) -> Candidate:
     """The middle part of the middle slice, first channel."""
     limits = way.target.limits(before.data)
     worse, better = (_planes(_unit(image.data, way, limits), before)[0] for image in (before, truth))
@@ -222,7 +222,7 @@ def _trial(before: Image, truth: Image, body: Mask, way: Way, factor: int) -> Tr
     middle = len(better) // 2
     cut = tuple(_cut(n, factor) for n in better.shape[1:])
     part = inside[middle][cut]
-    return Trial(worse[middle][cut], better[middle][cut], part if part.any() else np.ones_like(part))
+    return Candidate(worse[middle][cut], better[middle][cut], part if part.any() else np.ones_like(part))
 
 
 def _cut(side: int, factor: int) -> slice:

@@ -16,13 +16,12 @@ from fabrica import __version__
 from fabrica.data.dataset import mean_image
 from fabrica.errors import UsageError
 from fabrica.evaluation.subject import opened
-from fabrica.evaluation.translation import accuracy
-from fabrica.evaluation.translation import set_distances as heaps
-from fabrica.evaluation.translation.cases import directions, learnt, open_exam, restores
-from fabrica.evaluation.translation.classical_filters import TUNED, Classics, tuned
+from fabrica.evaluation.translation import accuracy, set_distances
+from fabrica.evaluation.translation.cases import directions, learnt, open_cases, restores
+from fabrica.evaluation.translation.classical_filters import TUNED, ClassicalFilters, tuned
 from fabrica.evaluation.translation.gallery import gallery
 from fabrica.evaluation.translation.restoration_panels import Restoring
-from fabrica.evaluation.translation.wording import OneWay, Trial, about, measured, verdict, warnings
+from fabrica.evaluation.translation.wording import OneWay, TranslationTrial, about, measured, verdict, warnings
 from fabrica.metrics import extractors
 from fabrica.model.translation import TranslationModel
 from fabrica.nets.device import default_device
@@ -59,34 +58,34 @@ def evaluate(
     measure = extractors.extractor(extractor, str(default_device()))
     if all(model.way(way).target.kind == "label" for way in directions(model)):
         raise UsageError(f"model {model.name} makes label maps, which have no score here; see them with fabrica apply")
-    exam = open_exam(model, str(against) if against else model.data.source, split, n, seed)
-    if rival and not exam.paired:
-        raise UsageError(f"versus (--versus) needs test images in pairs, and {exam.config.source} has none")
+    held_out = open_cases(model, str(against) if against else model.data.source, split, n, seed)
+    if rival and not held_out.paired:
+        raise UsageError(f"versus (--versus) needs test images in pairs, and {held_out.config.source} has none")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
-    trial = Trial(model, rival, exam, measure, n, seed, {})
+    trial = TranslationTrial(model, rival, held_out, measure, n, seed, {})
     trial = replace(trial, ways={way: _one_way(trial, way, tell) for way in directions(model)})
     return _written(trial, Path(out))
 
 
-def _one_way(trial: Trial, way: str, tell: Progress) -> OneWay:
+def _one_way(trial: TranslationTrial, way: str, tell: Progress) -> OneWay:
     """Score one direction: pair by pair where there are pairs, and as sets where the result has grey values."""
-    model, exam, seed, units = trial.model, trial.exam, trial.seed, _units(trial.model, way)
+    model, held_out, seed, units = trial.model, trial.held_out, trial.seed, _units(trial.model, way)
     one, as_set = _groups(model, way)
     prefix = "" if way == "a2b" else f"{way}_"
     grey = model.way(way).target.kind != "label"
-    train = heaps.training(model, exam, way[-1], tell)
-    classics = _classics(trial, tell) if restores(model, way) and exam.paired else None
-    mean = mean_image(train) if train and grey and not classics else None
+    train = set_distances.training(model, held_out, way[-1], tell)
+    filters = _classics(trial, tell) if restores(model, way) and held_out.paired else None
+    mean = mean_image(train) if train and grey and not filters else None
     simplest = partial(accuracy.simplest, way=model.way(way), mean=mean)
     rival = trial.versus if trial.versus and way in directions(trial.versus) else None
-    scored = accuracy.score(model, exam.cases[way], way, classics.answers if classics else simplest, rival, tell)
-    best = Restoring(classics, _best(scored, classics)) if classics else None
-    pictures = gallery(model, exam.cases[way], scored, way, one, seed, tell, best)
+    scored = accuracy.score(model, held_out.cases[way], way, filters.answers if filters else simplest, rival, tell)
+    best = Restoring(filters, _best(scored, filters)) if filters else None
+    pictures = gallery(model, held_out.cases[way], scored, way, one, seed, tell, best)
     rows = [accuracy.gain(scored, one, seed)] if best else []
     rows += accuracy.rows(scored, one, prefix, units, seed) + ([pictures.row] if pictures.row else [])
     rows += accuracy.without(scored, seed)
     notes = [] if train else ["the training images are not there: neither their mean nor real ones stand beside"]
-    notes += [best.classics.note] if best and best.classics.note else []
+    notes += [best.filters.note] if best and best.filters.note else []
     comparisons = [
         item
         for other, name in _rivals(scored, best, rival).items()
@@ -94,17 +93,17 @@ def _one_way(trial: Trial, way: str, tell: Progress) -> OneWay:
     ]
     if grey:
         asked = {"n": trial.asked, "seed": seed, "tell": tell}
-        sets, said = heaps.rows(model, exam, way, train, trial.extractor, as_set, **asked)  # type: ignore[arg-type]
+        sets, said = set_distances.rows(model, held_out, way, train, trial.extractor, as_set, **asked)  # type: ignore[arg-type]
         rows, notes = [*rows, *sets], [*notes, *said]
     return OneWay(scored, pictures, rows, comparisons, notes, best)
 
 
-def _classics(trial: Trial, tell: Progress) -> Classics:
+def _classics(trial: TranslationTrial, tell: Progress) -> ClassicalFilters:
     """The classics, tuned on pairs that are not judged where there are any."""
-    model, exam = trial.model, trial.exam
-    cases, split = learnt(model, exam, trial.seed, TUNED)
+    model, held_out = trial.model, trial.held_out
+    cases, split = learnt(model, held_out, trial.seed, TUNED)
     found = tuned(model.way("a2b"), model.data.degrade, cases, split, tell)
-    if split != exam.split:
+    if split != held_out.split:
         return found
     return replace(found, note="the classics are tuned on the very images that are judged, which flatters them")
 
@@ -119,9 +118,9 @@ def _rivals(scored: accuracy.Scored, best: Restoring | None, versus: Translation
     return found
 
 
-def _best(scored: accuracy.Scored, classics: Classics) -> str:
+def _best(scored: accuracy.Scored, filters: ClassicalFilters) -> str:
     """The classic with the highest mean PSNR on the very test images: no choice is kinder to the classics."""
-    return max(classics.chosen, key=lambda key: scored.mean(key, "psnr"))
+    return max(filters.chosen, key=lambda key: scored.mean(key, "psnr"))
 
 
 def _translator(model: TranslationModel | Path | str) -> TranslationModel:
@@ -140,7 +139,7 @@ def _rival(model: TranslationModel, versus: TranslationModel | Path | str) -> Tr
             f"{model.name} translates {ours.a} to {ours.b} and {other.name} {theirs.a} to {theirs.b}; "
             "versus needs two models of the same task"
         )
-    if strange := [name for name in theirs.beside if name not in ours.beside]:
+    if strange := [name for name in theirs.auxiliary if name not in ours.auxiliary]:
         raise UsageError(
             f"{other.name} sees {', '.join(strange)} beside the image and {model.name} does not; "
             f"judge {other.name}, versus {model.name}"
@@ -162,7 +161,7 @@ def _units(model: TranslationModel, direction: str) -> tuple[str, str]:
     return source, target
 
 
-def _written(trial: Trial, out: Path) -> Report:
+def _written(trial: TranslationTrial, out: Path) -> Report:
     told, said = verdict(trial), warnings(trial)
     everything = {**_facts(trial), **numbers(trial.rows), "verdict": told, "warnings": said}
     report = Report(
@@ -182,16 +181,16 @@ def _written(trial: Trial, out: Path) -> Report:
     return report
 
 
-def _facts(trial: Trial) -> dict[str, Any]:
+def _facts(trial: TranslationTrial) -> dict[str, Any]:
     """What scores.json says beside the scores."""
     first = trial.first
     facts: dict[str, Any] = {
         "fabrica": __version__,
         "subject": trial.model.name,
         "model_hash": trial.model.hash,
-        "against": trial.exam.config.source,
-        "split": trial.exam.split,
-        "paired": trial.exam.paired,
+        "against": trial.held_out.config.source,
+        "split": trial.held_out.split,
+        "paired": trial.held_out.paired,
         "directions": list(trial.ways),
         "n_images": len(first.ids),
         "n_patients": len(set(first.patients)),
@@ -205,11 +204,11 @@ def _facts(trial: Trial) -> dict[str, Any]:
     if beside := trial.ways["a2b"].beside:
         facts["gain"] = _compared(trial, "identity")
         facts["best_classic"] = {"name": beside.best, **_compared(trial, beside.best)}
-        facts["classics"] = {key: classic.said for key, classic in beside.classics.chosen.items()}
+        facts["classics"] = {key: classic.said for key, classic in beside.filters.chosen.items()}
     return facts
 
 
-def _compared(trial: Trial, other: str) -> dict[str, Any]:
+def _compared(trial: TranslationTrial, other: str) -> dict[str, Any]:
     """The comparisons with one other as they stand in scores.json, by metric."""
     said = ("key", "group", "other", "rival")
     return {
@@ -219,18 +218,18 @@ def _compared(trial: Trial, other: str) -> dict[str, Any]:
     }
 
 
-def _page(trial: Trial, report: Report) -> str:
+def _page(trial: TranslationTrial, report: Report) -> str:
     data = trial.model.data
     task = "restores degraded images" if restores(trial.model) else f"translates {data.a} to {data.b}"
     task = f"restores {data.a} to {data.b}" if restores(trial.model) and not data.restores else task
     return filled(
         TEMPLATE,
         title=trial.model.name,
-        subject=f"A model that {task}, on held-out images of {trial.exam.config.source}",
+        subject=f"A model that {task}, on held-out images of {trial.held_out.config.source}",
         restores=restores(trial.model),
         report=report,
         galleries=[way.gallery for way in trial.ways.values()],
-        paired=trial.exam.paired,
+        paired=trial.held_out.paired,
         beside=BESIDE,
         charts=_charts(trial.model),
         facts=about(trial.model),

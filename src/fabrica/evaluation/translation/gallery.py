@@ -19,7 +19,7 @@ from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
 from fabrica.report.pictures import Exhibit, Gallery
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 DOUBTED = 12  # images, beside those shown, on which the uncertainty is compared with the error
 VOXELS = 100_000  # of each
@@ -48,7 +48,7 @@ def gallery(
     for done, (place, case) in enumerate(zip(doubted, cases.read(doubted), strict=True), start=1):
         given, truth = case.images[direction[0]], case.images.get(direction[-1])
         doubting = model.way(direction).target.kind != "label"
-        applied = model.apply(given, beside=case.beside, direction=direction, uncertainty=doubting)
+        applied = model.apply(given, auxiliary=case.auxiliary, direction=direction, uncertainty=doubting)
         if truth is not None and applied.uncertainty is not None:
             error = np.abs(applied.result.data - truth.data)
             agreement.append((case.patient, _spearman(applied.uncertainty.data, error, case.body)))
@@ -107,7 +107,7 @@ def _spearman(doubt: Float32, error: Float32, body: Mask) -> float:
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 
-def _row(agreement: Sequence[tuple[str, float]], group: str, prefix: str, seed: int) -> Row | None:
+def _row(agreement: Sequence[tuple[str, float]], group: str, prefix: str, seed: int) -> ScoreRow | None:
     if not agreement:
         return None
     patients, values = [patient for patient, _ in agreement], np.array([value for _, value in agreement])
@@ -118,7 +118,7 @@ def _row(agreement: Sequence[tuple[str, float]], group: str, prefix: str, seed: 
         f"body, over {len(values)} images: 1 if the larger error always has the larger doubt, 0 if they have nothing "
         "in common."
     )
-    return Row(
+    return ScoreRow(
         f"{prefix}uncertainty_spearman",
         "Uncertainty against error",
         at.mean,

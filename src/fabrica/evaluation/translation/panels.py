@@ -13,16 +13,16 @@ from fabrica.report.pictures import (
     WIDE,
     Legend,
     Picture,
-    doubt_legend,
     error,
     error_legend,
     grey,
     span,
     uncertainty,
+    uncertainty_legend,
 )
 
-ERROR_HU, DOUBT_HU = 500.0, 250.0
-ERROR_PART, DOUBT_PART = 1 / 8, 1 / 16  # of the range, for other units
+ERROR_HU, UNCERTAINTY_HU = 500.0, 250.0
+ERROR_PART, UNCERTAINTY_PART = 1 / 8, 1 / 16  # of the range, for other units
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Show:
             found.append(grey(self.result, self.result, f"{target}, translated", 2, WIDE))
             if (back := self._back()) is not None:
                 found.append(grey(back, given, f"{source}, there and back", 3, WIDE))
-            return [*found, *self._doubt()]
+            return [*found, *self._mean_uncertainty()]
         found.append(grey(truth, truth, f"{target}, the truth", 2, WIDE))
         found.append(grey(self.result, truth, f"{target}, translated", 3, WIDE))
         if self.result.unit != "label":
@@ -65,7 +65,7 @@ class Show:
                 found.append(grey(truth, truth, f"{target}, the truth, soft tissue", 2, SOFT))
             column = 2 if truth is None else 3
             found.append(grey(self.result, self.result, f"{target}, translated, soft tissue", column, SOFT))
-        return found if truth is None else [*found, *self._doubt()]
+        return found if truth is None else [*found, *self._mean_uncertainty()]
 
     def _back(self) -> Image | None:
         other = [way for way in directions(self.model) if way != self.direction]
@@ -75,8 +75,8 @@ class Show:
         most = error_scale(self.model.way(self.direction).target)
         return error(self.result, truth, self.case.body, most, "translated less truth; grey line: the body", 4)
 
-    def _doubt(self) -> list[Picture]:
-        most = doubt_scale(self.model.way(self.direction).target)
+    def _mean_uncertainty(self) -> list[Picture]:
+        most = uncertainty_scale(self.model.way(self.direction).target)
         return [] if self.doubt is None else [uncertainty(self.doubt, most, 4)]
 
 
@@ -85,9 +85,9 @@ def error_scale(codec: Codec) -> float:
     return ERROR_HU if codec.unit == "HU" else ERROR_PART * span(codec)
 
 
-def doubt_scale(codec: Codec) -> float:
+def uncertainty_scale(codec: Codec) -> float:
     """The uncertainty at the end of the colours, in the codec's unit."""
-    return DOUBT_HU if codec.unit == "HU" else DOUBT_PART * span(codec)
+    return UNCERTAINTY_HU if codec.unit == "HU" else UNCERTAINTY_PART * span(codec)
 
 
 def side_name(model: TranslationModel, side: str) -> str:
@@ -99,7 +99,7 @@ def legends(model: TranslationModel, direction: str, with_error: bool) -> list[L
     if target.kind == "label":
         return []
     found = [error_legend("translated less truth", target, error_scale(target))] if with_error else []
-    return [*found, doubt_legend(target, doubt_scale(target))]
+    return [*found, uncertainty_legend(target, uncertainty_scale(target))]
 
 
 def how(model: TranslationModel, direction: str, volumes: bool) -> str:

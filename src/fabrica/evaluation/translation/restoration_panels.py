@@ -15,7 +15,7 @@ from fabrica.codec import Codec, Limits
 from fabrica.data.body import Mask
 from fabrica.evaluation.translation.accuracy import Scored
 from fabrica.evaluation.translation.cases import Case
-from fabrica.evaluation.translation.classical_filters import Classics
+from fabrica.evaluation.translation.classical_filters import ClassicalFilters
 from fabrica.image import Image
 from fabrica.report.charts import png_uri, shown
 from fabrica.report.pictures import (
@@ -25,7 +25,6 @@ from fabrica.report.pictures import (
     Legend,
     Picture,
     difference_scale,
-    doubt_legend,
     enlarged,
     error,
     error_legend,
@@ -33,6 +32,7 @@ from fabrica.report.pictures import (
     shades,
     tones,
     uncertainty,
+    uncertainty_legend,
 )
 from fabrica.report.scores import BESIDE
 
@@ -47,22 +47,22 @@ Box = tuple[slice, slice]
 class Restoring:
     """What stands beside the model. best: the classic with the highest mean PSNR over the test images."""
 
-    classics: Classics
+    filters: ClassicalFilters
     best: str
 
     @property
     def shown(self) -> list[str]:
         """The classics in the pictures."""
-        return list(dict.fromkeys([self.best, *(["bicubic"] if "bicubic" in self.classics.chosen else [])]))
+        return list(dict.fromkeys([self.best, *(["bicubic"] if "bicubic" in self.filters.chosen else [])]))
 
 
 def pictures(case: Case, result: Image, doubt: Image | None, beside: Restoring) -> list[Picture]:
     """Rows of one test image, as many columns as versions: whole (of CT also soft tissue), less the truth, near."""
     given, truth = case.images["a"], case.images["b"]
     versions = {"before": given, "after": result}
-    versions |= {BESIDE[key]: truth.with_data(beside.classics.answer(given, key)) for key in beside.shown}
+    versions |= {BESIDE[key]: truth.with_data(beside.filters.answer(given, key)) for key in beside.shown}
     versions["truth"] = truth
-    target, ct = beside.classics.way.target, truth.unit == "HU"
+    target, ct = beside.filters.way.target, truth.unit == "HU"
     plane = middle_plane(truth)
     inside = middle_plane(truth.with_data(case.body[None].astype(np.float32))).data[0] > 0
     near = busiest(tones(plane.data[:1], shades(truth, SOFT)), inside)
@@ -123,7 +123,7 @@ def busiest(tones: Bytes, inside: Mask) -> Box:
 
 def legends(target: Codec) -> list[Legend]:
     most = difference_scale(target)
-    return [error_legend("less truth", target, most), doubt_legend(target, most / 2)]
+    return [error_legend("less truth", target, most), uncertainty_legend(target, most / 2)]
 
 
 def how(target: Codec, volumes: bool) -> str:

@@ -13,19 +13,19 @@ import numpy as np
 from fabrica.codec import ABSENT
 from fabrica.data.cache import build_cache
 from fabrica.data.dataset import Dataset
-from fabrica.data.sample import BESIDE
+from fabrica.data.sample import AUXILIARY
 from fabrica.data.standardise import middle
 from fabrica.errors import FabricaError, UsageError
 from fabrica.evaluation.set_scores import DISTANCES, LEAST_JUDGED, RESAMPLES
 from fabrica.evaluation.sets import room
-from fabrica.evaluation.translation.cases import Exam
+from fabrica.evaluation.translation.cases import HeldOutCases
 from fabrica.image import Float32, Float64
 from fabrica.metrics import distribution
 from fabrica.metrics.extractors import Extractor
 from fabrica.metrics.spectrum import stride_peak
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
-from fabrica.report.scores import Row
+from fabrica.report.scores import ScoreRow
 
 MOST = 1000  # images a set
 BATCH = 16
@@ -33,21 +33,23 @@ STRIDE = 4  # of the generators' strided layers, and their halves
 SHOWN = DISTANCES[:2]  # Fréchet distance and KID
 
 
-def cached(model: TranslationModel, exam: Exam, split: str, side: str, tell: Progress, source: str = "") -> Dataset:
+def cached(
+    model: TranslationModel, held_out: HeldOutCases, split: str, side: str, tell: Progress, source: str = ""
+) -> Dataset:
     """The images of one side on the network's grid, those of the exam or of another source."""
     data = model.data
-    config = replace(data, source=source or exam.config.source, paired=data.paired and exam.paired)
+    config = replace(data, source=source or held_out.config.source, paired=data.paired and held_out.paired)
     codecs = {"a": model.codec, "b": model.codec_b}
-    codecs |= {BESIDE + name: codec for name, codec in zip(data.beside, model.codecs_beside, strict=True)}
+    codecs |= {AUXILIARY + name: codec for name, codec in zip(data.auxiliary, model.codecs_auxiliary, strict=True)}
     codec = codecs[side]
     return build_cache(config, codec, split, None, lambda d, t: tell(f"caching {split} {side}", d, t), side)
 
 
-def training(model: TranslationModel, exam: Exam, side: str, tell: Progress) -> Dataset | None:
+def training(model: TranslationModel, held_out: HeldOutCases, side: str, tell: Progress) -> Dataset | None:
     """Training images of one side, of what is judged against, else the model's own; None where neither is there."""
-    for source in dict.fromkeys((exam.config.source, model.data.source)):
+    for source in dict.fromkeys((held_out.config.source, model.data.source)):
         try:
-            return cached(model, exam, "train", side, tell, source)
+            return cached(model, held_out, "train", side, tell, source)
         except FabricaError:
             continue
     return None
@@ -55,7 +57,7 @@ def training(model: TranslationModel, exam: Exam, side: str, tell: Progress) -> 
 
 def rows(
     model: TranslationModel,
-    exam: Exam,
+    held_out: HeldOutCases,
     direction: str,
     train: Dataset | None,
     extractor: Extractor,
@@ -64,16 +66,16 @@ def rows(
     n: int | None,
     seed: int,
     tell: Progress,
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[ScoreRow], list[str]]:
     """Fréchet distance and KID of one direction, and warnings; no row where there are too few or too small images."""
     if n is not None and n < LEAST_JUDGED:
         return [], [_too_few(n)]
-    given, target = (cached(model, exam, exam.split, side, tell) for side in (direction[0], direction[-1]))
+    given, target = (cached(model, held_out, held_out.split, side, tell) for side in (direction[0], direction[-1]))
     count = min(len(given), len(target), MOST, room(target.shape), *([n] if n is not None else []))
     if count < LEAST_JUDGED:
         return [], [_too_few(count)]
     source, real = _draw(given, count, seed), middle(_draw(target, count, seed), model.size)
-    whole = _with_beside(model, exam, source, count, seed, tell)
+    whole = _with_auxiliary(model, held_out, source, count, seed, tell)
     made = middle(_translated(model, whole, direction, tell), model.size)
     try:
         raw = extractor.features(real)
@@ -94,11 +96,11 @@ def rows(
                 "would be lower"
             )
     prefix = "" if direction == "a2b" else f"{direction}_"
-    found = _rows(extractor, features, fake, identity, reference, group, prefix, exam.paired, seed)
+    found = _rows(extractor, features, fake, identity, reference, group, prefix, held_out.paired, seed)
     return [*found, *_pattern(made, real, group, prefix)], [note for note in notes if note]
 
 
-def _pattern(made: Float32, real: Float32, group: str, prefix: str) -> list[Row]:
+def _pattern(made: Float32, real: Float32, group: str, prefix: str) -> list[ScoreRow]:
     """The row on the pattern that strides leave; none of volumes, and of images too small to show it."""
     if made.ndim != 4:
         return []
@@ -111,7 +113,7 @@ def _pattern(made: Float32, real: Float32, group: str, prefix: str) -> list[Row]
         "real: a checkerboard."
     )
     return [
-        Row(
+        ScoreRow(
             prefix + "stride_peak",
             "Pattern of strides",
             value,
@@ -139,7 +141,7 @@ def _rows(
     prefix: str,
     paired: bool,
     seed: int,
-) -> list[Row]:
+) -> list[ScoreRow]:
     found = []
     for score in SHOWN:
         value, low, high = distribution.bootstrap(score.fn, real, fake, n=RESAMPLES, seed=seed, bounds=score.bounds)
@@ -154,7 +156,9 @@ def _rows(
                 " The real column shows other patients; translated images show those they are compared with, and may "
                 "score below it."
             )
-        found.append(Row(prefix + score.key, name, value, low, high, "lower", explanation, floor, False, beside, group))
+        found.append(
+            ScoreRow(prefix + score.key, name, value, low, high, "lower", explanation, floor, False, beside, group)
+        )
     return found
 
 
@@ -163,15 +167,17 @@ def _draw(data: Dataset, count: int, seed: int) -> Float32:
     return data.read(np.sort(np.random.default_rng(seed).permutation(len(data))[:count]))
 
 
-def _with_beside(
-    model: TranslationModel, exam: Exam, source: Float32, count: int, seed: int, tell: Progress
+def _with_auxiliary(
+    model: TranslationModel, held_out: HeldOutCases, source: Float32, count: int, seed: int, tell: Progress
 ) -> Float32:
     """Images (N, C, *S), and after them the channels of what the model sees beside them."""
     parts = [source]
-    for name in model.data.beside:
-        there = name in exam.cases["a2b"].beside
+    for name in model.data.auxiliary:
+        there = name in held_out.cases["a2b"].auxiliary
         empty = np.full((len(source), model.data.channels, *source.shape[2:]), ABSENT, dtype=np.float32)
-        parts.append(_draw(cached(model, exam, exam.split, BESIDE + name, tell), count, seed) if there else empty)
+        parts.append(
+            _draw(cached(model, held_out, held_out.split, AUXILIARY + name, tell), count, seed) if there else empty
+        )
     return np.concatenate(parts, axis=1)
 
 

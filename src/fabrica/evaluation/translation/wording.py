@@ -8,7 +8,7 @@ from typing import Any
 
 from fabrica.evaluation.subject import alarms
 from fabrica.evaluation.translation.accuracy import Scored
-from fabrica.evaluation.translation.cases import Exam, directions, restores
+from fabrica.evaluation.translation.cases import HeldOutCases, directions, restores
 from fabrica.evaluation.translation.restoration_panels import Restoring
 from fabrica.inference.out_of_distribution import compared
 from fabrica.metrics.extractors import Extractor
@@ -18,7 +18,7 @@ from fabrica.recipe.held_out import useless
 from fabrica.report.charts import shown
 from fabrica.report.pictures import Gallery
 from fabrica.report.report import repeated
-from fabrica.report.scores import BESIDE, Comparison, Row
+from fabrica.report.scores import BESIDE, Comparison, ScoreRow
 
 FEWEST = 6  # patients: with fewer, Wilcoxon's signed-rank test cannot reach 5 %
 
@@ -29,26 +29,26 @@ class OneWay:
 
     scored: Scored
     gallery: Gallery
-    rows: Sequence[Row]
+    rows: Sequence[ScoreRow]
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
     beside: Restoring | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class TranslationTrial:
     """Everything that one evaluation looked at and found, by direction."""
 
     model: TranslationModel
     versus: TranslationModel | None
-    exam: Exam
+    held_out: HeldOutCases
     extractor: Extractor
     asked: int | None
     seed: int
     ways: Mapping[str, OneWay]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ScoreRow]:
         return [row for way in self.ways.values() for row in way.rows]
 
     @property
@@ -69,11 +69,11 @@ class Trial:
         return self.ways["a2b"].scored
 
 
-def warnings(trial: Trial) -> list[str]:
-    before = [*alarms(trial.model.folder / ALARMS), *_known(trial), *trial.exam.notes]
+def warnings(trial: TranslationTrial) -> list[str]:
+    before = [*alarms(trial.model.folder / ALARMS), *_known(trial), *trial.held_out.notes]
     notes = list(dict.fromkeys([*before, *(note for way in trial.ways.values() for note in way.notes)]))
     patients = len(set(trial.first.patients))
-    if trial.exam.paired and patients < FEWEST:
+    if trial.held_out.paired and patients < FEWEST:
         few = "1 patient is" if patients == 1 else f"{patients} patients are"
         notes.append(
             f"{few} too few: intervals mean little, and a paired test cannot reach 5 % with less than {FEWEST}"
@@ -85,7 +85,7 @@ def warnings(trial: Trial) -> list[str]:
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note]
 
 
-def _known(trial: Trial) -> list[str]:
+def _known(trial: TranslationTrial) -> list[str]:
     """What the end of training and its images say against the model."""
     model, said = trial.model, list[str]()
     for way in trial.ways:
@@ -94,7 +94,7 @@ def _known(trial: Trial) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _useless(model: TranslationModel, row: Row) -> str:
+def _useless(model: TranslationModel, row: ScoreRow) -> str:
     """A sentence where the model is no better than a baseline."""
     for who, value in sorted(row.baselines.items(), reverse=True):  # the mean image first: it is the harder one
         called = _called(model, row)[who]
@@ -108,7 +108,7 @@ def _useless(model: TranslationModel, row: Row) -> str:
     return ""
 
 
-def _no_better(trial: Trial, other: str) -> str:
+def _no_better(trial: TranslationTrial, other: str) -> str:
     """A sentence where the model restores no better than what it was given, or the best classic."""
     item = trial.compared(other, "psnr")
     if item is None or item.low > 0:
@@ -120,14 +120,14 @@ def _no_better(trial: Trial, other: str) -> str:
     return f"the model is hardly better than {item.rival}: {values}, and the interval of the gain {interval} holds 0"
 
 
-def _called(model: TranslationModel, row: Row) -> dict[str, str]:
+def _called(model: TranslationModel, row: ScoreRow) -> dict[str, str]:
     """The baselines in words."""
     data = model.data
     source, target = (data.b, data.a) if row.key.startswith("b2a") else (data.a, data.b)
     return {"mean": f"the mean training {target}", "identity": f"the {source} as it is"}
 
 
-def verdict(trial: Trial) -> str:
+def verdict(trial: TranslationTrial) -> str:
     """The report in a sentence or two."""
     rows = {row.key: row for row in trial.rows}
     said = _restored(trial)
@@ -156,12 +156,12 @@ def verdict(trial: Trial) -> str:
     if item := trial.compared("versus", metric):
         name = "PSNR" if trial.beside else "MAE"
         said.append(
-            f"Its {name} is {_gap(item, ' dB' * bool(trial.beside))} than that of {item.rival} ({_doubt(item)})"
+            f"Its {name} is {_gap(item, ' dB' * bool(trial.beside))} than that of {item.rival} ({_interval(item)})"
         )
     return ". ".join(said or ["There are neither pairs nor enough images for a score"]) + "."
 
 
-def _restored(trial: Trial) -> list[str]:
+def _restored(trial: TranslationTrial) -> list[str]:
     """Restoration in two sentences; [] for translation."""
     if not trial.beside or not (gain := trial.compared("identity", "psnr")):
         return []
@@ -174,7 +174,7 @@ def _restored(trial: Trial) -> list[str]:
     if item := trial.compared(trial.beside.best, "psnr"):
         name, classic = BESIDE[trial.beside.best], item.two - gain.two
         said[0] += f"; best classic, {name}, {_signed(classic)} dB"
-        said.append(f"The model is {_gap(item, ' dB')} than {name} ({_doubt(item)})")
+        said.append(f"The model is {_gap(item, ' dB')} than {name} ({_interval(item)})")
     if item := trial.compared("identity", "ssim"):
         said.append(f"SSIM {shown(item.one)}, not {shown(item.two)}")
     return said
@@ -189,7 +189,7 @@ def _gap(item: Comparison, unit: str) -> str:
     return f"{shown(abs(item.mean))}{unit} {'lower' if item.mean < 0 else 'higher'}"
 
 
-def _doubt(item: Comparison) -> str:
+def _interval(item: Comparison) -> str:
     p = "p < 0.001" if item.p < 0.001 else f"p = {shown(item.p)}"
     return f"difference [{shown(item.low)}, {shown(item.high)}], {p}"
 
@@ -217,7 +217,7 @@ def _step(step: Mapping[str, Any]) -> str:
     return f"{step['name']} ({values})" if values else str(step["name"])
 
 
-def _range(trial: Trial) -> str:
+def _range(trial: TranslationTrial) -> str:
     """The range that PSNR and SSIM are taken over."""
     if not restores(trial.model):
         return "HU clipped to −1024 … 3000, a range of 4024 (SynthRAD2023); other units: the true image's limits"
@@ -232,26 +232,26 @@ def _range(trial: Trial) -> str:
     return f"{codec.low:g} … {codec.high:g}, all that the model sees"
 
 
-def _classics(trial: Trial) -> list[tuple[str, str]]:
+def _classics(trial: TranslationTrial) -> list[tuple[str, str]]:
     """The classics with their strengths, and how these were found."""
     if not trial.beside:
         return []
-    found = trial.beside.classics
+    found = trial.beside.filters
     said = [(BESIDE[key], classic.said) for key, classic in found.chosen.items()]
     how = f"each as strong as gives the best mean PSNR on {found.tuned_on}; the best of them by PSNR on the test images"
     small = "; what was downsampled is filtered at its own size, then interpolated (bicubic)" * (found.factor > 1)
     return [("classics", how + small), *said]
 
 
-def measured(trial: Trial) -> list[tuple[str, str]]:
+def measured(trial: TranslationTrial) -> list[tuple[str, str]]:
     """How to read and repeat the figures."""
-    first, exam = trial.first, trial.exam
+    first, held_out = trial.first, trial.held_out
     versus = ["--versus", str(trial.versus.folder)] if trial.versus else []
-    folder, against, extractor = str(trial.model.folder), exam.config.source, trial.extractor.name
+    folder, against, extractor = str(trial.model.folder), held_out.config.source, trial.extractor.name
     seen = "what is brighter than air (CT: above −500 HU), largest piece, holes filled"
     masks = f"masks of the manifest for {first.declared} images" if first.declared else ""
     return [
-        ("test images", f"{len(first.ids)} of {len(set(first.patients))} patients, the {exam.split} split"),
+        ("test images", f"{len(first.ids)} of {len(set(first.patients))} patients, the {held_out.split} split"),
         ("body", "; else ".join(part for part in (masks, seen) if part)),
         ("means", "over patients; intervals: 95 %, percentile bootstrap over patients; of sets: random halves"),
         ("values", _range(trial)),

@@ -20,7 +20,7 @@ Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @torch.no_grad()
-def folded(net: N) -> N:
+def fused(net: N) -> N:
     """A copy of the network for work, equal to rounding, whose norms are part of its convolutions.
 
     Folded is what stands side by side in an nn.Sequential: a norm behind a convolution, or before one of side 1 (a

@@ -17,7 +17,7 @@ from fabrica.data.codecs import resolve_codec
 from fabrica.data.dataset import SCALE
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.pairs import Pairs
-from fabrica.data.sample import BESIDE, FIRST_SEED
+from fabrica.data.sample import AUXILIARY, FIRST_SEED
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
 from fabrica.image import Float32
@@ -47,7 +47,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
             rows.append(Row(f"{name}-{domain}", name, path, "", split, "MR", domain))
     Manifest(rows[::-1], folder).save(folder / "manifest.csv")
     source, size = str(folder / "manifest.csv"), [32, 32]
-    choices = {"beside": ["T2", "FLAIR"], "size": size, "fit": "exact", "slices": "all"}
+    choices = {"auxiliary": ["T2", "FLAIR"], "size": size, "fit": "exact", "slices": "all"}
     return DataConfig(source, "degraded", "T1", paired=True, degrade=NOISE, **choices)  # type: ignore[arg-type]
 
 
@@ -58,12 +58,15 @@ def volume(heads: DataConfig, name: str, domain: str) -> Float32:
 
 
 def test_each_contrast_of_a_phantom_lands_in_its_channel(tmp_path: Path) -> None:
-    config = DataConfig("phantom:head", "degraded", "T1", paired=True, degrade=NOISE, beside=["FLAIR", "T2"], count=5)
-    config = replace(config, size=[32, 32], fit="exact")
-    a, b, *beside = (
-        build_cache(config, MR, "train", tmp_path, side=side) for side in ("a", "b", BESIDE + "FLAIR", BESIDE + "T2")
+    config = DataConfig(
+        "phantom:head", "degraded", "T1", paired=True, degrade=NOISE, auxiliary=["FLAIR", "T2"], count=5
     )
-    pairs = Pairs(a, b, True, (MR, MR), beside=beside)
+    config = replace(config, size=[32, 32], fit="exact")
+    a, b, *auxiliary = (
+        build_cache(config, MR, "train", tmp_path, side=side)
+        for side in ("a", "b", AUXILIARY + "FLAIR", AUXILIARY + "T2")
+    )
+    pairs = Pairs(a, b, True, (MR, MR), auxiliary=auxiliary)
     batch = batch_at(pairs, 0, 5, seed=3)
     assert batch["a"].shape == (5, 3, 32, 32) and batch["b"].shape == (5, 1, 32, 32)
     for row, index in enumerate(batch["index"].tolist()):
@@ -75,8 +78,8 @@ def test_each_contrast_of_a_phantom_lands_in_its_channel(tmp_path: Path) -> None
 
 
 def test_all_channels_are_changed_alike(tmp_path: Path, heads: DataConfig) -> None:
-    t2 = build_cache(heads, MR, "train", tmp_path, side=BESIDE + "T2")
-    pairs = Pairs(t2, t2, True, (MR, MR), beside=[t2, t2])
+    t2 = build_cache(heads, MR, "train", tmp_path, side=AUXILIARY + "T2")
+    pairs = Pairs(t2, t2, True, (MR, MR), auxiliary=[t2, t2])
     changes = Changes(crop=16, flip=True, jitter=3, turn=20, bend=2, gamma=0.3)
     batch = batch_at(pairs, 1, 16, seed=5, changes=changes)
     assert torch.equal(batch["a"], batch["b"].expand(-1, 3, -1, -1))
@@ -85,7 +88,7 @@ def test_all_channels_are_changed_alike(tmp_path: Path, heads: DataConfig) -> No
 
 def test_a_patient_without_a_contrast_is_kept_with_an_empty_channel(heads: DataConfig, tmp_path: Path) -> None:
     b, t2, flair = (
-        build_cache(heads, MR, "train", tmp_path, side=side) for side in ("b", BESIDE + "T2", BESIDE + "FLAIR")
+        build_cache(heads, MR, "train", tmp_path, side=side) for side in ("b", AUXILIARY + "T2", AUXILIARY + "FLAIR")
     )
     assert len(b) == len(t2) == len(flair) == 9
     names = [id_.split("-")[0] for id_ in b.ids]
@@ -95,14 +98,14 @@ def test_a_patient_without_a_contrast_is_kept_with_an_empty_channel(heads: DataC
         np.testing.assert_allclose(whole[k : k + 3], volume(heads, name, "FLAIR"), atol=2 / SCALE)
     assert (whole[3:6] == ABSENT).all()
     signed = Codec("window", -1000.0, 3095.0)  # a value of 0 is far from -1 in it
-    assert (build_cache(heads, signed, "train", tmp_path, side=BESIDE + "FLAIR").read([3, 4, 5]) == ABSENT).all()
+    assert (build_cache(heads, signed, "train", tmp_path, side=AUXILIARY + "FLAIR").read([3, 4, 5]) == ABSENT).all()
     assert flair.meta.notes == ("1 of 3 images of 'T1' have no 'FLAIR' beside them: kept, without it",)
     assert not any("have no" in note for note in t2.meta.notes)
     assert flair.modality == "MR"
 
 
 def test_a_contrast_in_other_voxels_lies_on_the_grid_of_b(heads: DataConfig, tmp_path: Path) -> None:
-    t2 = build_cache(heads, MR, "train", tmp_path, side=BESIDE + "T2").read(range(9))[:, 0]
+    t2 = build_cache(heads, MR, "train", tmp_path, side=AUXILIARY + "T2").read(range(9))[:, 0]
     for k, seed in ((0, 2), (3, 1), (6, 0)):
         wanted = [MR.encode(head(s, 32, 3, contrasts=["T2"]).images["T2"])[0] for s in (seed, 3)]
         own, other = (float(np.corrcoef(t2[k : k + 3].ravel(), values.ravel())[0, 1]) for values in wanted)
@@ -110,22 +113,22 @@ def test_a_contrast_in_other_voxels_lies_on_the_grid_of_b(heads: DataConfig, tmp
 
 
 def test_the_codec_is_decided_by_those_that_are_there(heads: DataConfig) -> None:
-    found = resolve_codec(heads, CodecConfig("percentile", 0, 100), BESIDE + "FLAIR")
+    found = resolve_codec(heads, CodecConfig("percentile", 0, 100), AUXILIARY + "FLAIR")
     tops = [float(io.read(Path(heads.source).parent / f"{name}-FLAIR.nii.gz").data.max()) for name in ("anna", "cleo")]
     assert found.default_limits and found.default_limits[1] == pytest.approx(np.mean(tops))
 
 
 def test_a_split_may_lack_a_contrast_and_training_may_not(heads: DataConfig, tmp_path: Path) -> None:
-    config = replace(heads, beside=["PD"])
-    assert open_source(config, "train", BESIDE + "PD").absent == frozenset()
-    assert (build_cache(config, MR, "val", tmp_path, side=BESIDE + "PD").read([0, 1, 2]) == ABSENT).all()
+    config = replace(heads, auxiliary=["PD"])
+    assert open_source(config, "train", AUXILIARY + "PD").absent == frozenset()
+    assert (build_cache(config, MR, "val", tmp_path, side=AUXILIARY + "PD").read([0, 1, 2]) == ABSENT).all()
     manifest = Manifest.load(heads.source)
     lone = [row for row in manifest.rows if row.domain != "FLAIR" or row.split == "test"]
     Manifest(lone, manifest.root).save(manifest.root / "lone.csv")
     with pytest.raises(UsageError, match=r"no image of 'T1' in split train of .* has one of 'FLAIR' beside it: give"):
-        open_source(replace(heads, source=str(manifest.root / "lone.csv")), "train", BESIDE + "FLAIR")
+        open_source(replace(heads, source=str(manifest.root / "lone.csv")), "train", AUXILIARY + "FLAIR")
     with pytest.raises(UsageError, match=r"has no image of 'FLAIRE'; did you mean FLAIR\?"):
-        open_source(heads, "train", BESIDE + "FLAIRE")
+        open_source(heads, "train", AUXILIARY + "FLAIRE")
 
 
 def test_percentiles_are_those_of_the_very_degradation(heads: DataConfig, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Pick(nn.Module):
 
 def picking(channel: int, **data: Any) -> Model:
     """A model whose result is what it sees in this channel: 0 the image itself, 1 T2 (half the range), 2 FLAIR."""
-    values = {"source": "phantom:head", "beside": ["T2", "FLAIR"], "size": [32, 32], "fit": "exact", **data}
+    values = {"source": "phantom:head", "auxiliary": ["T2", "FLAIR"], "size": [32, 32], "fit": "exact", **data}
     recipe = Recipe(
         name="picking",
         method={"name": "restore", "network": "redcnn", "width": 4},
@@ -58,8 +58,8 @@ def picking(channel: int, **data: Any) -> Model:
     )
     method = build(recipe)
     method.network = Pick(channel)
-    wide, beside = codec_config(WIDE), [codec_config(NARROW), codec_config(WIDE)][: len(recipe.data.beside)]
-    found = replace(Found.asked(recipe), codec=wide, codec_b=wide, codecs_beside=beside)
+    wide, auxiliary = codec_config(WIDE), [codec_config(NARROW), codec_config(WIDE)][: len(recipe.data.auxiliary)]
+    found = replace(Found.asked(recipe), codec=wide, codec_b=wide, codecs_auxiliary=auxiliary)
     return TranslationModel(Path("picking"), recipe, found, method, torch.device("cpu"), "0" * 12)
 
 
@@ -77,23 +77,23 @@ def patient() -> dict[str, Image]:
 
 
 def test_each_contrast_goes_through_its_own_codec_into_its_own_channel(patient: dict[str, Image]) -> None:
-    image, beside = patient["T1"], {name: patient[name] for name in ("FLAIR", "T2")}  # in any order
-    same = picking(0).apply(image, beside=beside).result
+    image, auxiliary = patient["T1"], {name: patient[name] for name in ("FLAIR", "T2")}  # in any order
+    same = picking(0).apply(image, auxiliary=auxiliary).result
     np.testing.assert_allclose(same.data, image.data, atol=0.01)
-    t2 = picking(1).apply(image, beside=beside).result
+    t2 = picking(1).apply(image, auxiliary=auxiliary).result
     upright = patient["T2"].data[:, ::-1]
     np.testing.assert_allclose(t2.data, 2 * np.clip(upright, 0, 2047), rtol=1e-3, atol=0.1)  # read on the scale of T1
-    flair = picking(2).apply(image, beside=beside).result.data
+    flair = picking(2).apply(image, auxiliary=auxiliary).result.data
     wanted = head(5, 32, 4, contrasts=["FLAIR"]).images["FLAIR"].data
     assert float(np.corrcoef(flair.ravel(), wanted.ravel())[0, 1]) > 0.97
     for result in (same, t2):
         assert np.array_equal(result.affine, image.affine) and result.origin == image.origin
 
 
-@pytest.mark.parametrize("beside", [None, {}, ["FLAIR"]])
-def test_a_contrast_that_is_missing_is_an_empty_channel(patient: dict[str, Image], beside: Any) -> None:
-    given = {name: patient[name] for name in beside} if beside else beside
-    found = picking(1).apply(patient["T1"], beside=given).result.data
+@pytest.mark.parametrize("auxiliary", [None, {}, ["FLAIR"]])
+def test_a_contrast_that_is_missing_is_an_empty_channel(patient: dict[str, Image], auxiliary: Any) -> None:
+    given = {name: patient[name] for name in auxiliary} if auxiliary else auxiliary
+    found = picking(1).apply(patient["T1"], auxiliary=given).result.data
     np.testing.assert_allclose(found, patient["T1"].data, atol=0.01)
 
 
@@ -102,7 +102,7 @@ def test_an_empty_channel_stays_empty_when_doubt_is_measured(patient: dict[str, 
     seen: list[torch.Tensor] = []
     model.method.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[attr-defined]
     other = plane.with_data(patient["FLAIR"].data[:, 2, ::2, ::2])
-    model.apply(plane, beside={"FLAIR": other}, uncertainty=True)
+    model.apply(plane, auxiliary={"FLAIR": other}, uncertainty=True)
     assert len(seen) > 6
     assert all(bool((given[:, 1] == -1).all()) and float(given[:, 2].std()) > 0.01 for given in seen)
 
@@ -110,12 +110,12 @@ def test_an_empty_channel_stays_empty_when_doubt_is_measured(patient: dict[str, 
 def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(tmp_path: Path) -> None:
     folder = trained(tmp_path)
     recipe, found = found_in(folder)
-    assert recipe.data.beside == ["T2", "FLAIR"] and [c.high for c in found.codecs_beside] == [4095.0, 4095.0]
+    assert recipe.data.auxiliary == ["T2", "FLAIR"] and [c.high for c in found.codecs_auxiliary] == [4095.0, 4095.0]
     assert "T2 (window codec [0.0, 4095.0]" in (folder / "README.md").read_text(encoding="utf-8")
     model = fabrica.load(folder, device="cpu")
     drawn = head(1, 32, contrasts=["T1", "T2", "FLAIR"]).images
-    both = model.apply(drawn["T1"], beside={name: drawn[name] for name in ("FLAIR", "T2")}).result.data
-    swapped = model.apply(drawn["T1"], beside={"T2": drawn["FLAIR"], "FLAIR": drawn["T2"]}).result.data
+    both = model.apply(drawn["T1"], auxiliary={name: drawn[name] for name in ("FLAIR", "T2")}).result.data
+    swapped = model.apply(drawn["T1"], auxiliary={"T2": drawn["FLAIR"], "FLAIR": drawn["T2"]}).result.data
     none = model.apply(drawn["T1"]).result.data
     seen = np.stack([WIDE.encode(drawn[name])[0] for name in ("T1", "T2", "FLAIR")])
     np.testing.assert_allclose(both, WIDE.decode(model.way("a2b").net(seen[None])[0]), atol=0.01)
@@ -135,24 +135,24 @@ def test_the_command_line_from_nifti_to_nifti(patient: dict[str, Image], tmp_pat
     for name, path in files.items():
         io.write(patient[name], path)
     io.write(patient["T2"], tmp_path / "T2", as_="dicom")
-    told = ["--force", "--beside", f"FLAIR={files['FLAIR']}"]
+    told = ["--force", "--auxiliary", f"FLAIR={files['FLAIR']}"]
 
     def run(out: str, *words: str) -> Image:
         app(["apply", str(folder), str(files["T1"]), "-o", str(tmp_path / out), *words], standalone_mode=False)
         return io.read(tmp_path / out)
 
-    with_both = run("both.nii.gz", *told, "--beside", f"T2={files['T2']}")
-    from_series = run("series.nii.gz", *told, "--beside", f"T2={tmp_path / 'T2'}")
+    with_both = run("both.nii.gz", *told, "--auxiliary", "--auxiliary", f"T2={files['T2']}")
+    from_series = run("series.nii.gz", *told, "--auxiliary", "--auxiliary", f"T2={tmp_path / 'T2'}")
     alone = run("alone.nii.gz", "--force")
     model, read = fabrica.load(folder, device="cpu"), {name: io.read(path) for name, path in files.items()}
-    wanted = model.apply(read["T1"], beside={name: read[name] for name in ("T2", "FLAIR")}).result
+    wanted = model.apply(read["T1"], auxiliary={name: read[name] for name in ("T2", "FLAIR")}).result
     np.testing.assert_allclose(with_both.data, wanted.data, atol=1)
     assert np.allclose(with_both.affine, read["T1"].affine, atol=1e-4)
     assert float(np.abs(from_series.data - with_both.data).mean()) < 2  # DICOM holds whole numbers
     assert float(np.abs(alone.data - with_both.data).max()) > 5
     said = json.loads((tmp_path / "both.json").read_text(encoding="utf-8"))["results"][0]
-    assert said["beside"] == {"FLAIR": str(files["FLAIR"]), "T2": str(files["T2"])}
-    assert json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))["results"][0]["beside"] == {}
+    assert said["auxiliary"] == {"FLAIR": str(files["FLAIR"]), "T2": str(files["T2"])}
+    assert json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))["results"][0]["auxiliary"] == {}
 
 
 def test_what_cannot_stand_beside_is_one_line_and_nothing_is_written(patient: dict[str, Image], tmp_path: Path) -> None:
@@ -179,24 +179,24 @@ def test_what_cannot_stand_beside_is_one_line_and_nothing_is_written(patient: di
         (t1, {"T2": tmp_path / "apart.nii.gz"}, "lie apart in the patient"),
         (t1, {"T2": tmp_path / "broken.npz"}, "of T2 beside it, 1 of its values are no numbers"),
     ]
-    for source, beside, words in cases:
+    for source, auxiliary, words in cases:
         with pytest.raises(UsageError, match=words) as refused:
-            apply(picking(1), source, tmp_path / "out", beside=beside)
+            apply(picking(1), source, tmp_path / "out", auxiliary=auxiliary)
         assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="model picking sees one image, and nothing beside it; leave 'T2' out"):
-        apply(picking(0, beside=[]), t1, tmp_path / "out", beside={"T2": t2})
+        apply(picking(0, auxiliary=[]), t1, tmp_path / "out", auxiliary={"T2": t2})
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["T2"], "--beside T2; expected NAME=FILE, e.g. --beside T2=t2.nii.gz"),
-        (["=a.nii"], "--beside =a.nii; expected NAME=FILE"),
-        (["T2=a.nii", "T2=b.nii"], "--beside gives T2 twice, a.nii and b.nii; leave one out"),
+        (["T2"], "--auxiliary T2; expected NAME=FILE, e.g. --auxiliary T2=t2.nii.gz"),
+        (["=a.nii"], "--auxiliary =a.nii; expected NAME=FILE"),
+        (["T2=a.nii", "T2=b.nii"], "--auxiliary gives T2 twice, a.nii and b.nii; leave one out"),
     ],
 )
 def test_a_wrong_option_is_told(words: list[str], message: str) -> None:
-    options = [part for word in words for part in ("--beside", word)]
+    options = [part for word in words for part in ("--auxiliary", "--auxiliary", word)]
     with pytest.raises(UsageError) as refused:
         app(["apply", "model", "in", *options], standalone_mode=False)
     assert message in str(refused.value)
@@ -205,17 +205,20 @@ def test_a_wrong_option_is_told(words: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.beside=[T2,T2]"], "data.beside is ['T2', 'T2']; expected contrasts other than T1 (data.b), each once"),
-        (["data.beside=[T1]"], "expected contrasts other than T1 (data.b)"),
-        (["data.beside=[mask]"], "take 'mask' out"),
-        (["data.a=T1", "data.b=CT", "data.degrade=[]"], "data.beside is for restoration; set data.a=degraded"),
-        (["codecs_beside=[{kind: auto}]"], "codecs_beside holds 1 codecs for 2 contrasts"),
-        (["codecs_beside=[{kind: label}, {kind: auto}]"], "codecs_beside: kind is label"),
-        (["data.beside=[T2,FLAIRE]"], "no contrast 'FLAIRE'; did you mean FLAIR?"),
+        (
+            ["data.auxiliary=[T2,T2]"],
+            "data.auxiliary is ['T2', 'T2']; expected contrasts other than T1 (data.b), each once",
+        ),
+        (["data.auxiliary=[T1]"], "expected contrasts other than T1 (data.b)"),
+        (["data.auxiliary=[mask]"], "take 'mask' out"),
+        (["data.a=T1", "data.b=CT", "data.degrade=[]"], "data.auxiliary is for restoration; set data.a=degraded"),
+        (["codecs_auxiliary=[{kind: auto}]"], "codecs_auxiliary holds 1 codecs for 2 contrasts"),
+        (["codecs_auxiliary=[{kind: label}, {kind: auto}]"], "codecs_auxiliary: kind is label"),
+        (["data.auxiliary=[T2,FLAIRE]"], "no contrast 'FLAIRE'; did you mean FLAIR?"),
         (["data.source=phantom:chest", "data.b=image"], "chest phantoms have one contrast: leave it empty"),
         (
-            ["data.source=phantom:head", "data.b=T1", "data.beside=[T2]"],
-            "srgan sees one contrast; leave data.beside empty",
+            ["data.source=phantom:head", "data.b=T1", "data.auxiliary=[T2]"],
+            "srgan sees one contrast; leave data.auxiliary empty",
         ),
         (["method.drop=1"], "method.drop is 1.0; expected a share from 0 to below 1"),
     ],
@@ -223,7 +226,7 @@ def test_a_wrong_option_is_told(words: list[str], message: str) -> None:
 def test_a_recipe_that_cannot_run_is_one_line_and_leaves_nothing(
     overrides: list[str], message: str, tmp_path: Path
 ) -> None:
-    name = "srgan-xray" if "data.beside=[T2]" in overrides else "nafnet-multi"
+    name = "srgan-xray" if "data.auxiliary=[T2]" in overrides else "nafnet-multi"
     with pytest.raises(UsageError) as refused:
         train(load_recipe(name, overrides), tmp_path / "run")
     assert message in str(refused.value) and "\n" not in str(refused.value)
@@ -255,7 +258,7 @@ def test_the_report_says_what_each_contrast_is_worth(tmp_path: Path) -> None:
     lost = scores["psnr"]["value"] - scores["psnr_without_T2"]["value"]
     assert f"T2 taken away: {lost:.2f} dB less [" in page
     assert any("1 of 3 images of 'T1' have no 'T2' beside them" in note for note in report.warnings)
-    rival = picking(2, source=str(tmp_path / "set.csv"), size=[48, 48], beside=["T2", "FLAIR"])
-    single = picking(0, source=str(tmp_path / "set.csv"), size=[48, 48], beside=[])
+    rival = picking(2, source=str(tmp_path / "set.csv"), size=[48, 48], auxiliary=["T2", "FLAIR"])
+    single = picking(0, source=str(tmp_path / "set.csv"), size=[48, 48], auxiliary=[])
     with pytest.raises(UsageError, match="sees T2, FLAIR beside the image and picking does not; judge picking, versus"):
         fabrica.evaluate(single, out=tmp_path / "no", versus=rival)
