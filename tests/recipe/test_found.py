@@ -25,7 +25,7 @@ FOUND = st.builds(
     classes=st.lists(WORDS, max_size=3),
     categories=st.dictionaries(WORDS.filter(bool), st.lists(WORDS, max_size=3), max_size=2),
     codec=CODECS,
-    codecs_beside=st.lists(CODECS, max_size=2),
+    codecs_auxiliary=st.lists(CODECS, max_size=2),
     modality=WORDS,
     spacing=st.lists(NUMBERS, max_size=3),
     fingerprint_a=st.builds(Fingerprint, quantiles=st.lists(NUMBERS), covariance=st.lists(st.lists(NUMBERS))),
@@ -52,7 +52,7 @@ def test_what_was_asked_is_where_finding_starts() -> None:
     recipe = load_recipe("nafnet-multi", ["data.classes=[a,b]", "output.modality=MR"])
     found = Found.asked(recipe)
     assert found.classes == ["a", "b"] and found.modality == "MR" and found.size == recipe.data.size
-    assert found.scale == "one" and len(found.codecs_beside) == len(recipe.data.beside) > 0
+    assert found.scale == "one" and len(found.codecs_auxiliary) == len(recipe.data.auxiliary) > 0
     decided = replace(found, classes=["c"], scale="two").data(recipe.data)
     assert (decided.classes, decided.scale, recipe.data.classes) == (["c"], "two", ["a", "b"])
 
@@ -111,3 +111,10 @@ def test_a_folder_without_what_was_found_is_one_line(tmp_path: Path) -> None:
     load_recipe("pix2pix-head").save(tmp_path / "recipe.yaml")
     with pytest.raises(FabricaError, match=r"has no found\.yaml, which says what its training found"):
         found_in(tmp_path)
+
+
+def test_keys_are_understood_by_their_earlier_names() -> None:
+    recipe = load_recipe("nafnet-multi", ["data.beside=[FLAIR]", "train.watch_every=7"])
+    assert recipe.data.auxiliary == ["FLAIR"] and recipe.train.monitor_every == 7
+    by_hand = load_recipe("nafnet-multi", ["data.auxiliary=[FLAIR]", "train.monitor_every=7"])
+    assert by_hand == recipe

@@ -71,8 +71,8 @@ class Diffusion(Denoiser):
         space: Compressor | None = None,
     ) -> None:
         """shape (C, *S) of the images in [-1, 1]; what is told of each: a label, one of so many `classes`, or all of
-        `conditions`, a mask place by place, the rest by cross-attention and, its gist, beside t; space: a trained autoencoder
-        on whose latents to work."""
+        `conditions`, a mask place by place, the rest by cross-attention and, its gist, beside t; space: a trained
+        autoencoder on whose latents to work."""
         super().__init__()
         shape = space.latent_shape if space else shape
         self.config, self.shape, self.classes, self.space = config, shape, classes, space

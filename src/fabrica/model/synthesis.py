@@ -91,10 +91,11 @@ class SynthesisModel(Model):
     ) -> Float32:
         """n synthetic images as float32 (n, C, *S) in [-1, 1].
 
-        conditions   what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ..., "mask": ...},
-                  of these what the model's recipe names in data.condition; each one value for all images, or one an
-                  image. Without a label, the classes come in turn, by seed; anything else that is not there is left
-                  open. A mask is an Image, a label map; it is brought to the model's size as those in training were.
+        conditions   what they are to show: {"label": ..., "text": ..., "age": ..., "sex": ..., "view": ...,
+                  "mask": ...}, of these what the model's recipe names in data.condition; each one value for all
+                  images, or one an image. Without a label, the classes come in turn, by seed; anything else that is
+                  not there is left open. A mask is an Image, a label map; it is brought to the model's size as those
+                  in training were.
         start, strength, redraw   an image to draw anew, how much of it, and where: see `fabrica.model.editing.begin`.
         steps, sampler, guidance, rescale (diffusion), truncation (GANs)   None: as the model's recipe says.
         warn      called with one sentence on what the model cannot read of a text; None: `warnings.warn`.

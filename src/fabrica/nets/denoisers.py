@@ -36,9 +36,9 @@ def denoiser(config: Wanted, shape: Sequence[int], classes: int, conditions: Map
     """forward(x (B, C * patch**dims, *S / patch), t (B,), class_labels, context, seg) -> the like of x, of images of
     this shape (C, *S).
 
-    class_labels (B,) where there are `classes`, the number behind the last one for the learned null. Of `conditions` a mask
-    is seg, see `laid_out`; of the rest, see `fabrica.nets.conditions.Conditions`, context is the context, and
-    class_labels the gist."""
+    class_labels (B,) where there are `classes`, the number behind the last one for the learned null. Of `conditions` a
+    mask is seg, see `laid_out`; of the rest, see `fabrica.nets.conditions.ConditionEmbedding`, context is the context,
+    and class_labels the gist."""
     dims = len(shape) - 1
     said = [what for what in conditions.values() if not isinstance(what, Mask)]
     mask = next((what for what in conditions.values() if isinstance(what, Mask)), None)
