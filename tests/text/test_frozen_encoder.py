@@ -206,9 +206,9 @@ socket.socket.connect = socket.getaddrinfo = refused
 import torch
 from fabrica.model import loading
 from fabrica.training import run
-from fabrica.text.frozen_encoder import open_reader
+from fabrica.text.frozen_encoder import open_frozen_encoder
 for folder in sys.argv[1:]:
-    open_reader(folder, 64, torch.device("cpu")).features(["The lung."])
+    open_frozen_encoder(folder, 64, torch.device("cpu")).features(["The lung."])
 assert "transformers" in sys.modules and "torchvision" not in sys.modules, "torchvision was imported"
 """
 

@@ -25,7 +25,7 @@ class Pairs:
 
     codecs    of a and of b: labels are changed otherwise than grey values, and the body is found in b.
     with_body: whether batches hold "body".
-    beside    what the network sees beside a: image k of each belongs to image k of a.
+    auxiliary  what the network sees beside a: image k of each belongs to image k of a.
     """
 
     a: Dataset

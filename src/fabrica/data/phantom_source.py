@@ -42,7 +42,7 @@ def _check_phantom_sides(config: DataConfig, kind: str, contrast: list[str]) -> 
         if config.b != "image":
             raise UsageError(f"data.b is {config.b!r}; of chest phantoms it is image")
         if config.auxiliary:
-            raise UsageError(f"data.beside is {config.auxiliary}; chest phantoms have one contrast: leave it empty")
+            raise UsageError(f"data.auxiliary is {config.auxiliary}; chest phantoms have one contrast: leave it empty")
         return
     if kind != "head" or contrast:
         raise UsageError(f"data.source is {config.source}; phantoms to translate between are phantom:head")

@@ -57,7 +57,7 @@ def apply(
     mistrust the model for stands in it: see `fabrica.inference.refusal.cautions`.
 
     source       a file, a DICOM series, a folder of any of these, or a manifest.
-    beside       contrast -> a file or DICOM series of the same patient, for a model that sees some beside the image;
+    auxiliary    contrast -> a file or DICOM series of the same patient, for a model that sees some beside the image;
                  for one image only.
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
@@ -143,8 +143,8 @@ def _auxiliary(given: Mapping[str, str | Path], source: Path, count: int) -> dic
     """What stands beside the one input, read."""
     if given and (count != 1 or source.suffix.lower() in (".csv", ".parquet")):
         raise UsageError(
-            f"{source} holds {count} image{'s' * (count != 1)}, and beside (--beside) says what belongs to a single "
-            "one; give an image or a DICOM series"
+            f"{source} holds {count} image{'s' * (count != 1)}, and auxiliary (--auxiliary) says what belongs to one "
+            "alone; give an image or a DICOM series"
         )
     images = {}
     for name, path in given.items():

@@ -28,7 +28,7 @@ class Outcome:
                  images of the training data, and so a reason not to rely on the result.
     refused      why nothing was made; "" where something was.
     overridden   what would have been a reason, without force.
-    beside       contrast -> the file of what was seen beside the input.
+    auxiliary    contrast -> the file of what was seen beside the input.
     """
 
     input: str

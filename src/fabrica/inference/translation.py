@@ -46,7 +46,7 @@ class Way:
                percentiles its own, and values that lie beyond what the codec reaches.
     local      the network answers alike wherever a window lies: slices up to WIDEST pixels a side go through it whole.
     maps       for each map beside the result, the codec whose range it is measured in.
-    beside     the codec of each contrast that the network sees beside the image.
+    auxiliary  the codec of each contrast that the network sees beside the image.
     model      the model's name; direction: "a2b", or "b2a".
     held_out   how good its results were found to be on held-out images.
     back       the network of the other direction, where the model goes both ways.
@@ -85,7 +85,7 @@ def translated(
 ) -> list[Image]:
     """The result and the maps beside it, each (C2, *S) on the grid of the image; maps hold differences in its unit.
 
-    beside   an image for each of `way.beside`, laid on the grid of the image; None where there is none; (): no image.
+    auxiliary   an image for each of `way.auxiliary`, laid on the grid of the image; None where there is none; (): none.
 
     Raises UsageError for images that this network cannot see: other channels, slices where it sees volumes; and for
     images beside that cannot be laid on the grid.

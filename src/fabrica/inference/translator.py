@@ -76,7 +76,7 @@ def apply(
     """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model that
     adds resolution, on one as much finer.
 
-    beside       other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the image;
+    auxiliary    other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the image;
                  laid on its grid. Those that are not there it does without.
     uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
                  see `fabrica.inference.translation.with_uncertainty`.

@@ -122,7 +122,7 @@ class Translator(Method):
     pairs        whether it learns from pairs
     needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
     multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
-                 `beside`, their number
+                 `auxiliary`, their number
     mends        whether what it makes of a is a itself, made better
     local        whether it answers alike wherever a window lies, so that large slices may go through it whole
     reach        the largest network value of its results, set by `build`: more than 1 where b's codec does not clip and

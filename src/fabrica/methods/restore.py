@@ -77,7 +77,7 @@ class Restore(Translator):
     config: Config
 
     def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], auxiliary: int = 0) -> None:
-        """a, b: (C, H, W) of the two sides; beside: how many contrasts follow a, each with the channels of b."""
+        """a, b: (C, H, W) of the two sides; auxiliary: how many contrasts follow a, each with the channels of b."""
         super().__init__()
         if len(a) != 3:
             raise UsageError("restore sees slices; give data.size as [H, W], and neighbours by data.context")

@@ -39,7 +39,7 @@ def moved(x: Tensor, of: Span, to: Span) -> Tensor:
 
 def middle_of(x: Tensor, like: Tensor, auxiliary: int = 0) -> Tensor:
     """The middle C2 channels of x (B, C, *S), as many as `like` has: of 3 neighbouring slices the second one. The last
-    `beside` channels show something else, and do not count."""
+    `auxiliary` channels show something else, and do not count."""
     before = (x.shape[1] - auxiliary - like.shape[1]) // 2
     return x[:, before : before + like.shape[1]]
 

@@ -46,7 +46,7 @@ class NAFNet(nn.Module):
 
     size       "tiny", "small" or "base".
     unshuffle  the side of the squares whose pixels become channels: 4, 2 or 1.
-    beside     the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
+    auxiliary  the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class REDCNN(nn.Module):
     padding and patches of 55 pixels; here borders are padded with zeros, so that any size will do. The ReLU behind the
     last sum is left out: values are in [-1, 1].
 
-    beside   the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
+    auxiliary  the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
     def __init__(self, channels: int, out_channels: int, width: int = 96, auxiliary: int = 0) -> None:

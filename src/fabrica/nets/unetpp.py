@@ -26,7 +26,7 @@ class UNetPlusPlus(nn.Module):
                 up, and untrained.
     supervised  every depth has an output to learn from (section 3.2), not the last one alone.
     residual    the last layers give corrections of the middle C2 channels of the images.
-    beside      the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
+    auxiliary   the last so many channels are seen and not corrected: see `fabrica.nets.framing.middle_of`.
     """
 
     def __init__(

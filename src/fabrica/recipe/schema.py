@@ -43,7 +43,7 @@ class DataConfig:
                To restore, a is "degraded": b after the steps of `degrade`.
     paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
     degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].
-    beside     to restore: other contrasts of the same patient that the network sees beside a, in this order, domains of
+    auxiliary  to restore: other contrasts of the same patient that the network sees beside a, in this order, domains of
                the manifest or contrasts of the phantom. They lie on b's grid, are not degraded, and may be missing.
     context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
     count      how many training images a phantom source draws (a tenth of it again for val and for test).
