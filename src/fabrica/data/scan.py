@@ -74,6 +74,18 @@ def scan(
 
     Raises UsageError for wrong arguments, FabricaError where nothing can be read. Damaged files are never fatal:
     they are listed in `rejected` with the reason.
+
+    >>> import fabrica
+    >>> from fabrica.phantoms.head.head import head
+    >>> for seed in range(4):
+    ...     image = head(seed, size=32, contrasts=["CT"]).images["CT"]
+    ...     written = fabrica.write(image, f"head-{seed}.dcm")
+    >>> manifest = fabrica.scan(".")
+    >>> [(row.path, row.patient, row.modality) for row in manifest.rows][:2]
+    [('head-0.dcm', 'head-0', 'CT'), ('head-1.dcm', 'head-1', 'CT')]
+    >>> sorted(row.split for row in manifest.rows)
+    ['test', 'train', 'train', 'val']
+    >>> manifest.save("manifest.csv")
     """
     folder = Path(folder)
     if not (folder.is_dir() or folder.is_file()):

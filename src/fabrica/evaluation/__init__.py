@@ -51,6 +51,14 @@ def evaluate(
     What makes images of noise is judged by `fabrica.evaluation.synthesis.evaluate`, what translates by
     `fabrica.evaluation.translation.evaluate`, what compresses by
     `fabrica.evaluation.compression.evaluate`. Raises UsageError.
+
+    >>> import fabrica
+    >>> from fabrica.recipe.load import load_recipe
+    >>> changes = ["data.source=phantom:chest", "data.count=64", "data.size=32", "train.steps=2"]
+    >>> model = fabrica.load(fabrica.train(load_recipe("mlp-xray", changes), "model"))
+    >>> report = fabrica.evaluate(model, out="report")
+    >>> report.page.name, report.scores["n_synthetic"]
+    ('report.html', 64)
     """
     from fabrica.errors import UsageError
     from fabrica.evaluation.subject import opened

@@ -125,6 +125,14 @@ def read(path: str | Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Ima
     What a caller may want to refuse stands in the image's origin: "missing", the number of slices that a volume of
     DICOM slices lacks, and "nan", the number of voxels that were not finite and were set to the lowest value.
     Raises ReadError, in one line, for whatever cannot be read.
+
+    >>> import fabrica
+    >>> from fabrica.phantoms.head.head import head
+    >>> ct = head(seed=0, size=64, contrasts=["CT"]).images["CT"]
+    >>> written = fabrica.write(ct, "head.dcm")
+    >>> image = fabrica.read("head.dcm")
+    >>> image.data.shape, image.unit, image.origin["modality"]
+    ((1, 64, 64), 'HU', 'CT')
     """
     path = Path(path)
     if path.is_dir():
@@ -244,6 +252,14 @@ def write(
     bits, clip  for pictures: see `fabrica.io.raster.write_raster`.
     provenance  software, version, model, model_hash, seed, description, and for DICOM uid_seed.
     Raises UsageError where the format cannot hold the image, FabricaError where the disk refuses.
+
+    >>> import fabrica
+    >>> from fabrica.phantoms.head.head import head
+    >>> volume = head(seed=0, size=64, slices=4, contrasts=["T1"]).images["T1"]  # (1, 4, 64, 64)
+    >>> [path.name for path in fabrica.write(volume, "t1.nii.gz")]
+    ['t1.nii.gz']
+    >>> [path.name for path in fabrica.write(volume, "series", as_="dicom")]
+    ['0001.dcm', '0002.dcm', '0003.dcm', '0004.dcm']
     """
     path = Path(path)
     kind = _output_format(image, path, as_)

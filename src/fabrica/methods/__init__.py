@@ -241,7 +241,8 @@ def named(method: Mapping[str, Any]) -> type[Method]:
     """The class of a recipe's `method:` section; UsageError for an unknown one."""
     name = method["name"]
     if name not in METHODS:
-        raise unknown("method", str(name), METHODS)
+        hint = "(one of your own: put its class into fabrica.methods.METHODS first)"
+        raise UsageError(f"{unknown('method', str(name), METHODS)} {hint}")
     where = METHODS[name]
     if isinstance(where, type):
         return where

@@ -34,6 +34,14 @@ def load(
     warn   called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
+
+    >>> import fabrica
+    >>> from fabrica.recipe.load import load_recipe
+    >>> changes = ["data.source=phantom:chest", "data.count=64", "data.size=32", "train.steps=2"]
+    >>> model = fabrica.load(fabrica.train(load_recipe("mlp-xray", changes), "model"))
+    >>> images = model.sample(2, seed=0)
+    >>> images[0].data.shape, images[0].origin["seed"], images[1].origin["seed"]
+    ((1, 32, 32), 0, 1)
     """
     folder = Path(folder)
     if bundle.found(folder):

@@ -94,6 +94,13 @@ def train(
               None: `warnings.warn`. What went wrong stands in alarms.txt beside the weights, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
+
+    >>> import fabrica
+    >>> from fabrica.recipe.load import load_recipe
+    >>> changes = ["data.source=phantom:chest", "data.count=64", "data.size=32", "train.steps=2"]
+    >>> folder = fabrica.train(load_recipe("mlp-xray", changes), "model")
+    >>> sorted(path.name for path in folder.iterdir() if path.is_file())
+    ['README.md', 'found.yaml', 'log.csv', 'recipe.yaml', 'samples.png', 'weights.safetensors']
     """
     folder = Path(folder)
     if resume:
