@@ -65,6 +65,14 @@ class Method(nn.Module):
     least_batch  the fewest images a step and process
     step         how many steps have been made, set by the loop: for what begins later
     validated    whether it has a loss on held-out images, `validation`
+    latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
+                 batch["image"], and samples images
+    learner      whether it learns from a teacher; it is then built with `student`, a fresh network like the
+                 teacher's, and, to be trained, with `teacher`
+    paces        the numbers of steps that it samples in; (): in any, or in none
+    directions   of one that translates: "a2b", and "b2a" where it ships both ways
+    mends        whether what it makes of a is a itself, made better
+    needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
     """
 
     Config: ClassVar[type[Any]]
@@ -77,7 +85,20 @@ class Method(nn.Module):
     least_batch: int = 1
     step: int = 0
     validated: bool = False
+    latent: bool = False
+    learner: bool = False
+    paces: tuple[int, ...] = ()
+    directions: tuple[str, ...] = ()
+    mends: bool = False
+    needs: tuple[str, ...] = ()
     config: Any
+
+    @classmethod
+    def built(
+        cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
+    ) -> Method:
+        """With fresh weights: see `build`."""
+        raise NotImplementedError
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         """One step: each player's move in turn."""
@@ -94,21 +115,30 @@ class Synthesiser(Method):
 
     choices      which of the recipe's `sample:` values mean something to it
     conditional  whether it may be told more than a label; it is then built with `conditions`, condition -> what it is
-    latent       whether it may work on latents; it is then built with `space`, a Compressor, sees latents as
-                 batch["image"], and samples images
     edits        whether `sample` also takes `begin`, images to start from (`fabrica.diffusion.Begin`)
-    learner      whether it learns from a teacher; it is then built with `student`, a fresh network like the
-                 teacher's, and, to be trained, with `teacher`
-    paces        the numbers of steps that it samples in; (): in any
     """
 
     task = "synthesis"
     choices: tuple[str, ...]
     conditional: bool = False
-    latent: bool = False
     edits: bool = False
-    learner: bool = False
-    paces: tuple[int, ...] = ()
+
+    @classmethod
+    def built(
+        cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
+    ) -> Method:
+        name, data = found.method["name"], recipe.data
+        _refuse_sides(data, name, "makes images of noise")
+        conditions = declared(recipe, found)
+        if conditions and not cls.conditional:
+            raise _untold(name, conditions)
+        more: dict[str, Any] = {key: value for key, value in (("conditions", conditions), ("space", space)) if value}
+        if cls.learner:
+            uses = {name: folder for name, folder in found.uses.items() if name != "teacher"}
+            student = build(recipe, replace(found, method=config.student, uses=uses), space)
+            more |= {"student": student, "teacher": teacher}
+        classes = len(found.classes) if data.condition == ["label"] else 0
+        return cls(config, (data.channels, *data.size), classes, **more)
 
     def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (B, C, *S) in [-1, 1], made of the noise that is drawn, of which something is told or {}."""
@@ -118,26 +148,31 @@ class Synthesiser(Method):
 class Translator(Method):
     """A method that makes images of one side of images of the other. It sees batch["a"] and batch["b"].
 
-    directions   "a2b", and "b2a" where it ships both ways
     pairs        whether it learns from pairs
-    needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
     multimodal   whether it sees contrasts beside a, the last channels of batch["a"], each with b's; it is built with
                  `auxiliary`, their number
-    mends        whether what it makes of a is a itself, made better
     local        whether it answers alike wherever a window lies, so that large slices may go through it whole
     reach        the largest network value of its results, set by `build`: more than 1 where b's codec does not clip and
                  the method `reaches` beyond it
     """
 
     task = "translation"
-    directions: tuple[str, ...]
     pairs: bool
-    needs: tuple[str, ...] = ()
     multimodal: bool = False
-    mends: bool = False
     local: bool = False
     reaches: bool = False
     reach: float = 1.0
+
+    @classmethod
+    def built(
+        cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
+    ) -> Method:
+        data = found.data(recipe.data)
+        _check_sides(str(found.method["name"]), cls, data)
+        auxiliary = {"auxiliary": len(data.auxiliary)} if data.auxiliary else {}
+        method = cls(config, side_shape(data, found, "a"), side_shape(data, found, "b"), **auxiliary)
+        method.reach = REACH if cls.reaches and found.codec_b.clip is False else 1.0
+        return method
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """Images (B, C, *S) of one side as the other, [-1, 1] in and out."""
@@ -148,6 +183,16 @@ class Compressor(Method):
     """A method that makes latents of images, and images of latents. It sees batch["image"]."""
 
     task = "compression"
+
+    @classmethod
+    def built(
+        cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
+    ) -> Method:
+        name, data = found.method["name"], recipe.data
+        _refuse_sides(data, name, "sees images of one kind")
+        if conditions := declared(recipe, found):
+            raise _untold(name, conditions)
+        return cls(config, (data.channels, *data.size), len(found.classes) if data.condition == ["label"] else 0)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -212,29 +257,18 @@ def build(
     cls, values = named(found.method), dict(found.method)
     name = str(values.pop("name"))
     config = typed(cls.Config, values, "method.")
-    data = found.data(recipe.data)
     _check_uses(recipe, found, name, cls, config)
-    if issubclass(cls, Translator):
-        _check_sides(name, cls, data)
-        auxiliary = {"auxiliary": len(data.auxiliary)} if data.auxiliary else {}
-        method: Method = cls(config, side_shape(data, found, "a"), side_shape(data, found, "b"), **auxiliary)
-        if isinstance(method, Translator) and method.reaches:
-            method.reach = REACH if found.codec_b.clip is False else 1.0
-        return method
+    return cls.built(config, recipe, found, space, teacher)
+
+
+def _refuse_sides(data: DataConfig, name: str, what: str) -> None:
     if data.a or data.b:
-        task = "makes images of noise" if issubclass(cls, Synthesiser) else "sees images of one kind"
-        raise UsageError(f"{name} {task}; leave data.a and data.b empty, or take e.g. method.name=cut")
-    classes, conditions = len(data.classes) if data.condition == ["label"] else 0, declared(recipe, found)
-    if conditions and not (issubclass(cls, Synthesiser) and cls.conditional):
-        raise UsageError(
-            f"{name} cannot be told {', '.join(conditions)}; set data.condition=label, or take method.name=diffusion"
-        )
-    more: dict[str, Any] = {key: value for key, value in (("conditions", conditions), ("space", space)) if value}
-    if issubclass(cls, Synthesiser) and cls.learner:
-        uses = {name: folder for name, folder in found.uses.items() if name != "teacher"}
-        student = build(recipe, replace(found, method=config.student, uses=uses), space)
-        more |= {"student": student, "teacher": teacher}
-    return cls(config, (data.channels, *data.size), classes, **more)
+        raise UsageError(f"{name} {what}; leave data.a and data.b empty, or take e.g. method.name=cut")
+
+
+def _untold(name: str, conditions: Mapping[str, Condition]) -> UsageError:
+    told = ", ".join(conditions)
+    return UsageError(f"{name} cannot be told {told}; set data.condition=label, or take method.name=diffusion")
 
 
 def named(method: Mapping[str, Any]) -> type[Method]:
@@ -253,9 +287,8 @@ def named(method: Mapping[str, Any]) -> type[Method]:
 
 def check_pace(method: Method, steps: int, asked: str = "asked for {steps} steps") -> None:
     """UsageError for a number of steps that a method does not sample in; asked: how they were."""
-    paces = method.paces if isinstance(method, Synthesiser) else ()
-    if paces and steps not in paces:
-        *most, last = sorted(paces)
+    if method.paces and steps not in method.paces:
+        *most, last = sorted(method.paces)
         known = f"{', '.join(map(str, most))} or {last}" if most else last
         raise UsageError(f"{asked.format(steps=steps)}; this model takes {known}")
 
@@ -269,11 +302,11 @@ def side_shape(data: DataConfig, found: Found, side: str) -> tuple[int, ...]:
 
 
 def _check_uses(recipe: Recipe, found: Found, name: str, cls: type[Method], config: Any) -> None:
-    if "autoencoder" in found.uses and not (issubclass(cls, Synthesiser) and cls.latent):
+    if "autoencoder" in found.uses and not cls.latent:
         raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
     if "autoencoder" in found.uses and recipe.train.keep in ("frd", "kid"):
         raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
-    if issubclass(cls, Synthesiser) and cls.learner and not config.student:
+    if cls.learner and not config.student:
         raise UsageError(
             f"{name} learns from a trained diffusion model, and none is named; set uses.teacher to its folder"
         )

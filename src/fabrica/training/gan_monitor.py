@@ -115,14 +115,16 @@ def open_monitor(
     method: Method, recipe: Recipe, found: Found, heldout: Conditioned | Pairs, device: torch.device
 ) -> GanMonitor:
     """The watch on a run whose held-out images are these."""
-    if isinstance(heldout, Pairs) or not task_of(method).diverse:
+    task = task_of(method)
+    if not task.diverse:
         return GanMonitor(1.0, None)
-    real = middle(heldout.images.read(range(min(len(heldout), REAL))), found.size)
+    images = task.judged(heldout)
+    real = middle(images.read(range(min(len(images), REAL))), found.size)
     told = in_turn(recipe, found, LOOKED)
 
     def diversity(averaged: Any) -> float:
-        images = middle(drawn(averaged, recipe, told, LOOKED, device), found.size)
-        return fidelity.diversity(images, PAIRS)[0]
+        made = middle(drawn(averaged, recipe, told, LOOKED, device), found.size)
+        return fidelity.diversity(made, PAIRS)[0]
 
     alike = fidelity.diversity(real, REAL)[0] if len(real) > 1 else 1.0  # one image tells nothing of variety
     return GanMonitor(alike, diversity)

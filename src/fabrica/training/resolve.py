@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from fabrica.data.cache import build_cache, build_masks
 from fabrica.data.codecs import resolve_codec, resolve_codecs
@@ -13,7 +14,7 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.sample import AUXILIARY, MASK
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
-from fabrica.methods import Method, Translator, named
+from fabrica.methods import named
 from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
@@ -30,9 +31,7 @@ def decide_codecs(recipe: Recipe, found: Found) -> Found:
         found = replace(found, codec_mask=codec_config(resolve_codec(data, found.codec_mask, MASK)))
     if not data.a:
         return replace(found, codec=_resolved(data, found.codec, ""))
-    cls = named(found.method)
-    mends = issubclass(cls, Translator) and cls.mends
-    a, b, shared = resolve_codecs(data, found.codec, found.codec_b, mends)
+    a, b, shared = resolve_codecs(data, found.codec, found.codec_b, named(found.method).mends)
     auxiliary = [
         _resolved(data, chosen, AUXILIARY + name)
         for name, chosen in zip(data.auxiliary, found.codecs_auxiliary, strict=True)
@@ -41,20 +40,68 @@ def decide_codecs(recipe: Recipe, found: Found) -> Found:
     return replace(found, codec=codec_config(a), codec_b=codec_config(b), scale=scale, codecs_auxiliary=auxiliary)
 
 
-def open_data(
-    recipe: Recipe, found: Found, method: Method, progress: Progress | None
-) -> tuple[Dataset | Pairs, Dataset | Pairs, Found]:
-    """The train split, the val split that decides which weights are kept, and what is then known of the images that are
-    to be made: modality, spacing, size; of sides of a translation, what their images have in common."""
+class Opened(NamedTuple):
+    """Data to learn from and to judge by.
+
+    sets    all that either is made of, by name, as it is known again when a run goes on.
+    notes   what was left out or changed, a sentence each.
+    found   with what is known of the images that are to be made.
+    masks   of both splits, where networks are told them.
+    """
+
+    train: Any
+    heldout: Any
+    sets: dict[str, Dataset]
+    notes: list[str]
+    found: Found
+    masks: tuple[Dataset | None, Dataset | None] = (None, None)
+
+
+def open_sides(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> Opened:
+    """Both sides of a translation and what is auxiliary to a, as `Pairs`; found are modality, spacing, size, and what
+    the images of each side have in common."""
     data = found.data(recipe.data)
-    if data.a:
-        needs = method.needs if isinstance(method, Translator) else ()
-        return _sides(recipe, found, needs, progress)
-    train, heldout = _splits(data, found.codec, "", progress)
-    return train, heldout, _of_output(recipe, found, train)
+    others = [(AUXILIARY + name, codec) for name, codec in zip(data.auxiliary, found.codecs_auxiliary, strict=True)]
+    sides = [("a", found.codec), ("b", found.codec_b), *others]
+    names = ["a", "b", *(f"beside {k + 1}" for k in range(len(others)))]  # as runs of before have kept them
+    splits = [_splits(data, codec, side, progress) for side, codec in sides]
+    of_a, of_b, *auxiliary = splits
+    codecs = codec_of(found.codec), codec_of(found.codec_b)
+    one, other = (fingerprint(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
+    train, val = (
+        Pairs(a, b, data.paired, codecs, "body" in needs, rest)
+        for a, b, *rest in zip(of_a, of_b, *auxiliary, strict=True)
+    )
+    sets = {
+        f"{which} images ({name})": split[k]
+        for k, which in enumerate(("training", "held-out"))
+        for name, split in zip(names, splits, strict=True)
+    }
+    found = replace(_of_output(recipe, found, of_b[0]), fingerprint_a=one, fingerprint_b=other)
+    return Opened(train, val, sets, list(train.notes), found)
 
 
-def open_masks(recipe: Recipe, found: Found, progress: Progress | None) -> tuple[Dataset, Dataset]:
+def open_images(recipe: Recipe, found: Found, progress: Progress | None) -> Opened:
+    """Images as `Dataset`, and their masks; found are modality, spacing, size."""
+    train, heldout = _splits(found.data(recipe.data), found.codec, "", progress)
+    sets, found = {"training images": train, "held-out images": heldout}, _of_output(recipe, found, train)
+    if MASK not in recipe.data.condition:
+        return Opened(train, heldout, sets, [absent(heldout)], found)
+    masks = _masks(recipe, found, progress)
+    sets |= dict(zip(("training masks", "held-out masks"), masks, strict=True))
+    return Opened(train, heldout, sets, [absent(heldout), *masks[0].meta.notes], found, masks)
+
+
+def absent(heldout: Dataset) -> str:
+    """A sentence about a class that the held-out images lack, so that nothing judges it; "" if all are there."""
+    labels = heldout.labels
+    missing = [name for k, name in enumerate(heldout.classes) if labels is not None and not (labels == k).any()]
+    if not missing:
+        return ""
+    return f"no held-out image shows {', '.join(missing)}: the weights are chosen without it; label or split anew"
+
+
+def _masks(recipe: Recipe, found: Found, progress: Progress | None) -> tuple[Dataset, Dataset]:
     """The masks of both splits, as label maps."""
     codec, data = codec_of(found.codec_mask), found.data(recipe.data)
     train, val = (
@@ -63,32 +110,16 @@ def open_masks(recipe: Recipe, found: Found, progress: Progress | None) -> tuple
     return train, val
 
 
-def encode_latents(space: CompressionModel, images: Dataset | Pairs, split: str, progress: Progress | None) -> Dataset:
+def encode_latents(space: CompressionModel, images: Dataset, split: str, progress: Progress | None) -> Dataset:
     """What diffusion sees of these images where it works on latents."""
-    assert isinstance(images, Dataset)  # what translates uses no autoencoder: see `build`
     return encoded(images, space.encode, latents_key(space), part(progress, f"encoding {split} images"))
-
-
-def _sides(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> tuple[Pairs, Pairs, Found]:
-    """Both sides of a translation and what is beside a."""
-    data = found.data(recipe.data)
-    others = [(AUXILIARY + name, codec) for name, codec in zip(data.auxiliary, found.codecs_auxiliary, strict=True)]
-    sides = [("a", found.codec), ("b", found.codec_b), *others]
-    of_a, of_b, *auxiliary = (_splits(data, codec, side, progress) for side, codec in sides)
-    codecs = codec_of(found.codec), codec_of(found.codec_b)
-    one, other = (fingerprint(*of, codec) for of, codec in zip((of_a, of_b), codecs, strict=True))
-    train, val = (
-        Pairs(a, b, data.paired, codecs, "body" in needs, rest)
-        for a, b, *rest in zip(of_a, of_b, *auxiliary, strict=True)
-    )
-    return train, val, replace(_of_output(recipe, found, of_b[0]), fingerprint_a=one, fingerprint_b=other)
 
 
 def cut_off(recipe: Recipe, found: Found, train: Pairs) -> list[str]:
     """What is to be said before training of values that codecs cut off, and of sides that have no common scale."""
     data, notes = found.data(recipe.data), []
     cls = named(found.method)
-    mends, both_ways = (cls.mends, "b2a" in cls.directions) if issubclass(cls, Translator) else (False, False)
+    mends, both_ways = cls.mends, "b2a" in cls.directions
     if mends and data.scale == "two" and "label" not in (found.codec.kind, found.codec_b.kind):
         ranges = " and ".join(
             f"{name} {_span(codec)}" for name, codec in ((data.a, found.codec), (data.b, found.codec_b))

@@ -19,8 +19,6 @@ from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data import fingerprint
 from fabrica.data.classes import categories_of, classes_of
 from fabrica.data.dataset import Dataset
-from fabrica.data.pairs import Pairs
-from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Method, Teacher, build, check_pace, networks
@@ -39,8 +37,8 @@ from fabrica.training.devices import open_fabric
 from fabrica.training.frozen import keep_space, open_space, open_text
 from fabrica.training.gan_monitor import GanMonitor, open_monitor
 from fabrica.training.log import COLUMNS, LOG, Log, alarm, csv_log, mlflow_log
-from fabrica.training.resolve import cut_off, decide_codecs, encode_latents, open_data, open_masks
-from fabrica.training.selection import Judge, absent, judge
+from fabrica.training.resolve import Opened, cut_off, decide_codecs, encode_latents, open_images, open_sides
+from fabrica.training.selection import Judge, judge
 from fabrica.training.teacher import open_teacher, taught
 
 TRAINING = "training"  # the folder inside the run's that holds its checkpoints
@@ -68,8 +66,8 @@ class Run:
     method: Method
     averaged: Method
     optimisers: dict[str, Optimizer]
-    data: Conditioned | Pairs
-    heldout: Conditioned | Pairs
+    data: Any  # what methods of its task learn from: Conditioned, or Pairs
+    heldout: Any
     scored: str  # what `judge` measures, "" where there is none
     judge: Judge | None
     monitor: GanMonitor | None
@@ -110,7 +108,16 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     check_scale(recipe, method)
     check_files(method)
     check(recipe, method, recipe.train.devices)
-    train, heldout, sets, found = _data(recipe, found, method, uses, folder, resumed, progress, warn)
+    opened = (
+        open_sides(recipe, found, method.needs, progress) if recipe.data.a else open_images(recipe, found, progress)
+    )
+    found = opened.found
+    if resumed:
+        _check_same(folder, opened.sets, recipe.data.condition, warn)
+    cut = cut_off(recipe, found, opened.train) if recipe.data.a and not resumed else []
+    for note in filter(None, (*cut, *opened.notes)):
+        warn(note)
+    train, heldout = opened[:2] if recipe.data.a else _conditioned(recipe, opened, uses, folder, progress)
     fabric = open_fabric(recipe.train)
     scored, judged = judge(method, recipe, found, heldout, fabric.device)
     method.to(fabric.device)
@@ -123,7 +130,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     watching = open_monitor(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
     run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching)
     if run.is_first:
-        _keep_beginning(run, uses, sets, resumed)
+        _keep_beginning(run, uses, opened.sets, resumed)
     return run
 
 
@@ -152,34 +159,17 @@ def _opened(recipe: Recipe, found: Found, folder: Path) -> tuple[Uses, Found]:
     return uses, found
 
 
-def _data(
-    recipe: Recipe,
-    found: Found,
-    method: Method,
-    uses: Uses,
-    folder: Path,
-    resumed: bool,
-    progress: Progress | None,
-    warn: Warn,
-) -> tuple[Conditioned | Pairs, Conditioned | Pairs, dict[str, Dataset], Found]:
-    """What is learned from, what judges, and all sets of either by name, as they are known again."""
-    images, held, found = open_data(recipe, found, method, progress)
-    masks = open_masks(recipe, found, progress) if MASK in recipe.data.condition else ()
-    sets = _sets(images, held, masks)
-    if resumed:
-        _check_same(folder, sets, recipe.data.condition, warn)
-    notes = images.notes if isinstance(images, Pairs) else masks[0].meta.notes if masks else ()
-    cut = cut_off(recipe, found, images) if isinstance(images, Pairs) and not resumed else []
+def _conditioned(
+    recipe: Recipe, opened: Opened, uses: Uses, folder: Path, progress: Progress | None
+) -> tuple[Conditioned, Conditioned]:
+    """Images, or their latents, with what networks are told of each; of both splits."""
+    images: list[Dataset] = [opened.train, opened.heldout]
     if uses.space:
-        images, held = (encode_latents(uses.space, *of, progress) for of in ((images, "train"), (held, "val")))
-    told = uses.told or _encoder(recipe, found, images, folder, uses.frozen_encoder)
-    train, heldout = (
-        one if isinstance(one, Pairs) else Conditioned(one, told, masks[k] if masks else None)
-        for k, one in enumerate((images, held))
-    )
-    for note in filter(None, (*cut, absent(heldout), *notes)):
-        warn(note)
-    return train, heldout, sets, found
+        splits = zip(images, ("train", "val"), strict=True)
+        images = [encode_latents(uses.space, one, split, progress) for one, split in splits]
+    told = uses.told or _encoder(recipe, opened.found, images[0], folder, uses.frozen_encoder)
+    train, heldout = (Conditioned(one, told, mask) for one, mask in zip(images, opened.masks, strict=True))
+    return train, heldout
 
 
 def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: bool) -> None:
@@ -189,7 +179,7 @@ def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: 
         keep_space(uses.space, run.folder)
     if uses.frozen_encoder:
         keep_frozen_encoder(uses.frozen_encoder, run.folder / TEXT_ENCODER)
-    elif "text" in run.recipe.data.condition and isinstance(run.data, Conditioned):
+    elif "text" in run.recipe.data.condition:
         save_words(run.folder / WORDS, run.data.encoder)
     run.recipe.save(run.folder / RECIPE)
     run.found.save(run.folder / FOUND)
@@ -200,18 +190,6 @@ def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: 
 def _begun(recipe: Recipe, folder: Path) -> Found:
     """What a run that goes on had decided when it began; the recipe says again what may change: its method's values."""
     return replace(found_in(folder)[1], method=recipe.method, uses=recipe.uses)
-
-
-def _sets(data: Dataset | Pairs, heldout: Dataset | Pairs, masks: Sequence[Dataset]) -> dict[str, Dataset]:
-    """All that a run learns from and is judged by, by name."""
-    found = dict(zip(("training masks", "held-out masks"), masks, strict=False))
-    for name, each in (("training images", data), ("held-out images", heldout)):
-        if isinstance(each, Pairs):
-            sides = {"a": each.a, "b": each.b} | {f"auxiliary {k + 1}": one for k, one in enumerate(each.auxiliary)}
-            found |= {f"{name} ({side})": one for side, one in sides.items()}
-        else:
-            found[name] = each
-    return found
 
 
 def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], warn: Warn) -> None:
@@ -228,14 +206,13 @@ def _check_same(folder: Path, sets: Mapping[str, Dataset], told: Sequence[str], 
 
 
 def _encoder(
-    recipe: Recipe, found: Found, data: Dataset | Pairs, folder: Path, frozen_encoder: FrozenEncoder | None
+    recipe: Recipe, found: Found, data: Dataset, folder: Path, frozen_encoder: FrozenEncoder | None
 ) -> ConditionEncoder:
     """What says what networks are told; of a run that goes on in `folder`, with the vocabulary there."""
     if "text" not in recipe.data.condition:
         return condition_encoder(recipe, found)
     if frozen_encoder:
         return condition_encoder(recipe, found, frozen_encoder=frozen_encoder)
-    assert isinstance(data, Dataset)  # what translates is told nothing: see `build`
     resumed = (folder / RECIPE).is_file() and (folder / WORDS).is_file()
     return condition_encoder(recipe, found, *(load_words(folder / WORDS) if resumed else learned(recipe, data.texts)))
 

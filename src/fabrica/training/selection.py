@@ -60,17 +60,6 @@ def judge(
     return keep, _distance(keep, recipe, found, task, heldout, device)
 
 
-def absent(heldout: Conditioned | Pairs) -> str | None:
-    """A sentence about a class that the held-out images lack, so that nothing judges it; None if all are there."""
-    if isinstance(heldout, Pairs) or heldout.images.labels is None:
-        return None
-    labels = heldout.images.labels
-    missing = [name for k, name in enumerate(heldout.images.classes) if not (labels == k).any()]
-    if not missing:
-        return None
-    return f"no held-out image shows {', '.join(missing)}: the weights are chosen without it; label or split anew"
-
-
 @torch.no_grad()
 def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> float:
     count = min(len(heldout), MOST)

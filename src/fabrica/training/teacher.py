@@ -12,7 +12,7 @@ from torch import Tensor
 from fabrica import bundle
 from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
-from fabrica.methods import Conditions, Denoiser, Synthesiser, Teacher, named
+from fabrica.methods import Conditions, Denoiser, Teacher, named
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast, default_device
@@ -35,7 +35,7 @@ def open_teacher(recipe: Recipe, found: Found) -> tuple[Model, Found]:
     and where the two do not see the same images.
     """
     cls = named(recipe.method)
-    if not (issubclass(cls, Synthesiser) and cls.learner):
+    if not cls.learner:
         name = recipe.method["name"]
         raise UsageError(f"{name} learns from no teacher; leave uses.teacher out, or take method.name=distill")
     where = Path(recipe.uses["teacher"])
