@@ -35,16 +35,11 @@ class Side:
 
     checkout: Path
     home: Path
+    state: str  # its commit, "-dirty" where files differ from it
 
     @property
     def environment(self) -> dict[str, str]:
         return {"PYTHONPATH": str(self.home / "src"), "FABRICA_CACHE": str(self.home / "cache")}
-
-    @property
-    def state(self) -> str:
-        """The commit, where the checkout is one."""
-        git = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty", "--exclude=*"]
-        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
 
     def forked(self, words: list[str]) -> tuple[str, dict[str, float]]:
         """(error or "", seconds) of `python -m fabrica WORDS`, in a fork of what has imported PRELOADED."""
@@ -102,7 +97,8 @@ def sides(before: Path, folder: Path) -> tuple[Side, Side]:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-    found = Side(before.resolve(), folder / "before"), Side(HERE, folder / "now")
+    before = before.resolve()
+    found = Side(before, folder / "before", _commit(before)), Side(HERE, folder / "now", _commit(HERE))
     for side in found:
         if not (side.checkout / "src" / "fabrica").is_dir():
             sys.exit(f"{side.checkout} is no checkout of Fabrica: it has no src/fabrica")
@@ -114,6 +110,11 @@ def sides(before: Path, folder: Path) -> tuple[Side, Side]:
     radiograph(found[0].home / "drawn" / "images" / "chest-0.png", found[0].home / DICOM)
     shutil.copy(found[0].home / DICOM, found[1].home / DICOM)
     return found
+
+
+def _commit(checkout: Path) -> str:
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
 
 
 def radiograph(png: Path, out: Path) -> None:

@@ -52,7 +52,7 @@ def test_what_was_asked_is_where_finding_starts() -> None:
     recipe = load_recipe("nafnet-multi", ["data.classes=[a,b]", "output.modality=MR"])
     found = Found.asked(recipe)
     assert found.classes == ["a", "b"] and found.modality == "MR" and found.size == recipe.data.size
-    assert found.scale == "one" and len(found.codecs_auxiliary) == len(recipe.data.auxiliary) > 0
+    assert found.scale == "auto" and len(found.codecs_auxiliary) == len(recipe.data.auxiliary) > 0
     decided = replace(found, classes=["c"], scale="two").data(recipe.data)
     assert (decided.classes, decided.scale, recipe.data.classes) == (["c"], "two", ["a", "b"])
 

@@ -172,7 +172,7 @@ def test_a_model_from_before_cuts_as_it_did(trained: tuple[Path, list[str]], tmp
     (tmp_path / "old" / "recipe.yaml").write_text(yaml.safe_dump(older))
     (tmp_path / "old" / "weights.safetensors").write_bytes((trained[0] / "weights.safetensors").read_bytes())
     model = fabrica.load(tmp_path / "old", device="cpu")
-    assert model.codec.clip and model.found.scale == "two" and not model.way("a2b").restores
+    assert model.codec.clip and model.found.scale == "auto" and not model.way("a2b").restores
     given = trunk(9)
     given[:, 4:6, 4:6] = 20_000
     save(given, tmp_path / "metal.nii.gz")

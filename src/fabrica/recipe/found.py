@@ -74,7 +74,7 @@ class Found:
     uses          the other models that it works with, see `Recipe.uses`; a student's, those of its teacher too.
     text          how reports are read.
     classes, categories   as in `DataConfig`, those of the training images.
-    scale         whether grey values of both sides mean the same: "one" or "two".
+    scale         of a translation: whether grey values of both sides mean the same, "one" or "two"; else as asked.
     codec, codec_b, codec_mask, codecs_auxiliary   of images or side a, side b, masks, what is beside a.
     modality, spacing   of the images that are made: see `OutputConfig`.
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
@@ -88,7 +88,7 @@ class Found:
     text: TextConfig = field(default_factory=TextConfig)
     classes: list[str] = field(default_factory=list)
     categories: dict[str, list[str]] = field(default_factory=dict)
-    scale: str = "two"
+    scale: str = "auto"
     codec: CodecConfig = field(default_factory=CodecConfig)
     codec_b: CodecConfig = field(default_factory=CodecConfig)
     codec_mask: CodecConfig = field(default_factory=CodecConfig)
@@ -111,7 +111,7 @@ class Found:
             text=recipe.text,
             classes=data.classes,
             categories=data.categories,
-            scale="one" if data.one_scale else "two",
+            scale=data.scale,
             codec=recipe.codec,
             codec_b=recipe.codec_b,
             codec_mask=recipe.codec_mask,
