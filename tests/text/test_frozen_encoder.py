@@ -317,6 +317,6 @@ def test_the_large_recipes_fit_one_another(homes: dict[str, Path], tmp_path: Pat
         train(load_recipe("latent-text-mimic", [*small, *uses, *sizes]), tmp_path / "run"), device="cpu"
     )
     assert (model.found.text.context, model.found.text.width) == (24, 16)
-    assert model.recipe.method["objective"] == "v" and model.recipe.sample.guidance == 7
+    assert model.found.method["objective"] == "v" and model.recipe.sample.guidance == 7
     drawn = model.sample_array(1, conditions={"text": "The lung is clear."})
     assert drawn.shape == (1, 1, 32, 32) and bool(np.isfinite(drawn).all())

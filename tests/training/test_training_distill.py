@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_student_of_latents_and_text_has_its_teachers_autoencoder_and_words(tm
     recipe = taught(tmp_path / "teacher", *small, "data.fit=pad", "data.condition=text")
     student = fabrica.load(train(recipe, tmp_path / "student"), device="cpu")
     shutil.rmtree(tmp_path / "teacher")
-    assert student.recipe.method["guidance"] == 2 and student.recipe.text.context == 32
+    assert student.found.method["guidance"] == 2 and student.found.text.context == 32
     made = [student.sample_array(1, conditions={"text": said}) for said in ("Normal chest.", "Effusion.")]
     assert made[0].shape == (1, 1, 32, 32) and not np.array_equal(*made)
 
@@ -113,7 +114,7 @@ def test_a_student_is_told_masks_as_its_teacher_is(tmp_path: Path) -> None:
     masks = [chest(seed, 16).organs for seed in (1, 2)]
     made = [student.sample_array(1, conditions={"mask": mask}) for mask in masks]
     assert made[0].shape == (1, 1, 16, 16) and not np.array_equal(*made)
-    assert student.recipe.method["student"]["align"] == 0
+    assert student.found.method["student"]["align"] == 0
 
 
 def test_a_student_of_latents_is_not_kept_by_distances_between_images(tmp_path: Path) -> None:
@@ -141,8 +142,7 @@ def test_what_no_student_can_learn_from_is_refused(teacher: Path, run: Path, tmp
     other = train(load_recipe("autoencoder-chest", [*SMALL, *coder, "train.steps=1"]), tmp_path / "other")
     noisy = ["method.objective=epsilon", "method.schedule=linear", "train.steps=1"]
     epsilon = train(load_recipe("ddpm-chest", [*SMALL, *NET, "data.fit=pad", *noisy]), tmp_path / "epsilon")
-    alone = taught(teacher)
-    alone.uses = {}
+    alone = replace(taught(teacher), uses={})
     for wrong, message in (
         (taught(other), r"holds autoencoder-chest \(autoencoder\), no diffusion model"),
         (taught(run), r"holds distill-pneumonia \(distill\), no diffusion model"),
