@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = fabrica.load(out / "model")
     series = options.series or draw_series(out / "phantom", recipe.data.degrade)
     image = fabrica.read(series)
-    print(*model.unlike(image), sep="\n")  # why it should not be denoised, if anything speaks against it
+    print(*model.out_of_distribution(image), sep="\n")  # why it should not be denoised, if anything speaks against it
     made = model.apply(image).result
     fabrica.write(made, out / "result", as_="dicom", translated=True, model=model.name, model_hash=model.hash)
 

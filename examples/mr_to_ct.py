@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = fabrica.load(out / "model")
     row = manifest.select("test", domain="MR").rows[0]
     image = fabrica.read(manifest.file(row), row.frame)
-    print(*model.unlike(image), sep="\n")  # why it should not be translated, if anything speaks against it
+    print(*model.out_of_distribution(image), sep="\n")  # why it should not be translated, if anything speaks against it
     made = model.apply(image).result
     fabrica.write(made, out / "result", as_="dicom", translated=True, model=model.name, model_hash=model.hash)
 
