@@ -77,6 +77,7 @@ def test_every_option_of_every_verb_is_explained(
             if re.match(r"  -|  [a-zA-Z]+ <", line):
                 said = re.search(r"\S  +(\S.*)", line) or re.match(r" {10,}\S", following)
                 assert said, f"{verb}: {line}"
+                assert len(line) > 32 or re.search(r"\S  +\S", line), f"{verb}: below {line}, though there is room"
 
 
 def test_help_of_a_verb_imports_nothing_heavy() -> None:

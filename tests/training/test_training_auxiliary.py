@@ -141,8 +141,8 @@ def test_the_command_line_from_nifti_to_nifti(patient: dict[str, Image], tmp_pat
         app(["apply", str(folder), str(files["T1"]), "-o", str(tmp_path / out), *words], standalone_mode=False)
         return io.read(tmp_path / out)
 
-    with_both = run("both.nii.gz", *told, "--auxiliary", "--auxiliary", f"T2={files['T2']}")
-    from_series = run("series.nii.gz", *told, "--auxiliary", "--auxiliary", f"T2={tmp_path / 'T2'}")
+    with_both = run("both.nii.gz", *told, "--beside", f"T2={files['T2']}")
+    from_series = run("series.nii.gz", *told, "--auxiliary", f"T2={tmp_path / 'T2'}")
     alone = run("alone.nii.gz", "--force")
     model, read = fabrica.load(folder, device="cpu"), {name: io.read(path) for name, path in files.items()}
     wanted = model.apply(read["T1"], auxiliary={name: read[name] for name in ("T2", "FLAIR")}).result
@@ -173,8 +173,8 @@ def test_what_cannot_stand_beside_is_one_line_and_nothing_is_written(patient: di
         (t1, {"FLAIRE": t2}, r"model picking sees no 'FLAIRE' beside the image; did you mean FLAIR\?"),
         (t1, {"T2": tmp_path / "none.nii"}, r"nothing at .*none.nii"),
         (t1, {"T2": tmp_path / "in"}, r"in holds 2 images; expected one, the T2 of .*T1.nii.gz"),
-        (tmp_path / "in", {"T2": t2}, r"in holds 2 images, and beside .* give an image or a DICOM series"),
-        (tmp_path / "set.csv", {"T2": t2}, r"set.csv holds 1 image, and beside"),
+        (tmp_path / "in", {"T2": t2}, r"in holds 2 images, and auxiliary .* give an image or a DICOM series"),
+        (tmp_path / "set.csv", {"T2": t2}, r"set.csv holds 1 image, and auxiliary"),
         (t1, {"T2": tmp_path / "slice.png"}, "cannot be brought together"),
         (t1, {"T2": tmp_path / "apart.nii.gz"}, "lie apart in the patient"),
         (t1, {"T2": tmp_path / "broken.npz"}, "of T2 beside it, 1 of its values are no numbers"),
@@ -196,7 +196,7 @@ def test_what_cannot_stand_beside_is_one_line_and_nothing_is_written(patient: di
     ],
 )
 def test_a_wrong_option_is_told(words: list[str], message: str) -> None:
-    options = [part for word in words for part in ("--auxiliary", "--auxiliary", word)]
+    options = [part for word in words for part in ("--auxiliary", word)]
     with pytest.raises(UsageError) as refused:
         app(["apply", "model", "in", *options], standalone_mode=False)
     assert message in str(refused.value)

@@ -23,12 +23,14 @@ def apply(
     auxiliary: Annotated[
         list[str] | None,
         typer.Option(
+            "--auxiliary",
+            "--beside",  # its earlier name
             metavar="NAME=FILE",
             help="Another contrast of the patient that the model takes, e.g. T2=t2.nii.gz; may be repeated.",
         ),
     ] = None,
     direction: Annotated[
-        str, typer.Option(help="a2b: from data.a to data.b of the recipe; b2a: back, for models that go both ways.")
+        str, typer.Option(help="a2b: from data.a to data.b of the recipe; b2a: back; or by the sides, e.g. T1-CT.")
     ] = "a2b",
     uncertainty: Annotated[
         bool,
@@ -84,7 +86,7 @@ def apply(
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
     if lacking := [name for name in loaded.recipe.data.auxiliary if name not in others]:
-        note(f"without {' and '.join(lacking)} beside the image (--beside {lacking[0]}=FILE)")
+        note(f"without {' and '.join(lacking)} beside the image (--auxiliary {lacking[0]}=FILE)")
     for caution in cautions(loaded.way(direction)):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
@@ -104,8 +106,8 @@ def _auxiliary(given: list[str]) -> dict[str, Path]:
     for each in given:
         name, equals, path = each.partition("=")
         if not (name and equals and path):
-            raise UsageError(f"--beside {each}; expected NAME=FILE, e.g. --beside T2=t2.nii.gz")
+            raise UsageError(f"--auxiliary {each}; expected NAME=FILE, e.g. --auxiliary T2=t2.nii.gz")
         if name in found:
-            raise UsageError(f"--beside gives {name} twice, {found[name]} and {path}; leave one out")
+            raise UsageError(f"--auxiliary gives {name} twice, {found[name]} and {path}; leave one out")
         found[name] = Path(path)
     return found

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 LAST_SEED = 2**31 - 1
+WIDEST = 30  # columns of an option and its value: the help of a wider one stands below it
 KINDS = "png, tiff, npz, nifti, dicom, metaimage, nrrd or mgh"  # what can be written: `fabrica.io.SUFFIXES`
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")]
@@ -32,10 +33,11 @@ class Panels(TyperCommand):
             if record := parameter.get_help_record(ctx):
                 usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
                 panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
-        width = max(len(name) for records in panels.values() for name, _ in records)
+        widths = [len(name) for records in panels.values() for name, _ in records]
+        width = max(w for w in widths if w <= WIDEST)
         for panel, records in panels.items():
             with formatter.section(panel):
-                formatter.write_dl([(name.ljust(width), said) for name, said in records])
+                formatter.write_dl([(name.ljust(width), said) for name, said in records], col_max=width)
 
 
 def note(sentence: str) -> None:
