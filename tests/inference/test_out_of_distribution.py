@@ -20,7 +20,6 @@ from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint
 from fabrica.recipe.schema import CodecConfig, DataConfig
-from fabrica.training.fingerprint import seen
 
 DATA = DataConfig("phantom:head", "T1", "CT", True, count=64, size=[48, 48])
 MR = Codec("percentile", 0.5, 99.5, default_limits=(0.0, 1000.0))
@@ -28,7 +27,7 @@ MR = Codec("percentile", 0.5, 99.5, default_limits=(0.0, 1000.0))
 
 @pytest.fixture(scope="module")
 def known() -> Fingerprint:
-    return seen(*(build_cache(DATA, MR, split, side="a") for split in ("train", "val")), MR)
+    return fingerprint(*(build_cache(DATA, MR, split, side="a") for split in ("train", "val")), MR)
 
 
 def image(contrast: str, seed: int = 11, slices: int | None = None) -> Image:
@@ -84,7 +83,7 @@ def test_values_are_compared_with_training_of_few_images(
         rows.append(Row(f"{k}", f"p{k}", f"{k}.npz", "", "train" if k < count else "val"))
     Manifest(rows, tmp_path).save(tmp_path / "few.csv")
     config = DataConfig(str(tmp_path / "few.csv"), size=[48, 48])
-    known = seen(*(build_cache(config, codec, split) for split in ("train", "val")), codec)
+    known = fingerprint(*(build_cache(config, codec, split) for split in ("train", "val")), codec)
     model = unchanged(codec=codec, seen=replace(known, modality=""), size=[48, 48])
     assert compared(model.way("a2b")) == ""
     alike = [model.out_of_distribution(image(contrast, seed)) for seed in range(20, 40)]
@@ -109,7 +108,7 @@ def test_five_volumes_are_few_however_many_slices_they_have(tmp_path: Path) -> N
     Manifest(rows, tmp_path).save(tmp_path / "few.csv")
     config = DataConfig(str(tmp_path / "few.csv"), size=[48, 48])
     slices = [build_cache(config, MR, split) for split in ("train", "val")]
-    assert len(slices[0]) > 32 and seen(*slices, MR).bounds
+    assert len(slices[0]) > 32 and fingerprint(*slices, MR).bounds
 
 
 def test_padding_around_an_image_is_no_part_of_its_look() -> None:

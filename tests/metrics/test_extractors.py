@@ -13,7 +13,7 @@ from torch import nn
 
 from fabrica.errors import UsageError
 from fabrica.image import Float32
-from fabrica.metrics.extractors import Input, extractor, prepared
+from fabrica.metrics.extractors import NetworkInput, extractor, prepared
 from fabrica.metrics.radiomics import FEATURE_NAMES, radiomic_features
 
 
@@ -95,11 +95,11 @@ def test_volumes_are_averaged_over_three_planes(tmp_path: Path) -> None:
 
 
 def test_input_is_resized_and_its_channels_fitted() -> None:
-    wanted = Input(0.0, 1.0, channels=3, size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
+    wanted = NetworkInput(0.0, 1.0, channels=3, size=64, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
     grey = prepared(np.zeros((2, 1, 20, 30), dtype=np.float32), wanted)
     assert grey.shape == (2, 3, 64, 64)
     np.testing.assert_allclose(grey[0, :, 5, 5], [0.8, 0.6, 0.4], atol=1e-6)
-    colour = prepared(images(2, 3), Input(-1.0, 1.0, channels=1))
+    colour = prepared(images(2, 3), NetworkInput(-1.0, 1.0, channels=1))
     np.testing.assert_allclose(colour, images(2, 3).mean(1, keepdims=True), atol=1e-6)
 
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that the numpy-only modules of this package do not pull in torch.
 _DOORS = {
-    "Report": "fabrica.report.report",
-    "ScoreRow": "fabrica.report.report",
-    "scores_table": "fabrica.report.report",
+    "Report": "fabrica.report.scores",
+    "ScoreRow": "fabrica.report.scores",
+    "scores_table": "fabrica.report.scores",
 }
 __all__ = ["Report", "ScoreRow", "evaluate", "scores_table"]
 

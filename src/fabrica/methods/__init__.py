@@ -94,6 +94,11 @@ class Method(nn.Module):
     config: Any
 
     @classmethod
+    def check(cls, recipe: Recipe, found: Found) -> None:
+        """UsageError for data that do not say what the method learns from."""
+        raise NotImplementedError
+
+    @classmethod
     def built(
         cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
     ) -> Method:
@@ -124,14 +129,16 @@ class Synthesiser(Method):
     edits: bool = False
 
     @classmethod
+    def check(cls, recipe: Recipe, found: Found) -> None:
+        _refuse_sides(recipe, found, "makes images of noise")
+        if not cls.conditional:
+            _refuse_conditions(recipe, found)
+
+    @classmethod
     def built(
         cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
     ) -> Method:
-        name, data = found.method["name"], recipe.data
-        _refuse_sides(data, name, "makes images of noise")
-        conditions = declared(recipe, found)
-        if conditions and not cls.conditional:
-            raise _untold(name, conditions)
+        data, conditions = recipe.data, declared(recipe, found)
         more: dict[str, Any] = {key: value for key, value in (("conditions", conditions), ("space", space)) if value}
         if cls.learner:
             uses = {name: folder for name, folder in found.uses.items() if name != "teacher"}
@@ -164,11 +171,14 @@ class Translator(Method):
     reach: float = 1.0
 
     @classmethod
+    def check(cls, recipe: Recipe, found: Found) -> None:
+        _check_sides(str(found.method["name"]), cls, recipe.data)
+
+    @classmethod
     def built(
         cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
     ) -> Method:
         data = found.data(recipe.data)
-        _check_sides(str(found.method["name"]), cls, data)
         auxiliary = {"auxiliary": len(data.auxiliary)} if data.auxiliary else {}
         method = cls(config, side_shape(data, found, "a"), side_shape(data, found, "b"), **auxiliary)
         method.reach = REACH if cls.reaches and found.codec_b.clip is False else 1.0
@@ -185,13 +195,15 @@ class Compressor(Method):
     task = "compression"
 
     @classmethod
+    def check(cls, recipe: Recipe, found: Found) -> None:
+        _refuse_sides(recipe, found, "sees images of one kind")
+        _refuse_conditions(recipe, found)
+
+    @classmethod
     def built(
         cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
     ) -> Method:
-        name, data = found.method["name"], recipe.data
-        _refuse_sides(data, name, "sees images of one kind")
-        if conditions := declared(recipe, found):
-            raise _untold(name, conditions)
+        data = recipe.data
         return cls(config, (data.channels, *data.size), len(found.classes) if data.condition == ["label"] else 0)
 
     @property
@@ -254,21 +266,30 @@ def build(
     the method learns from.
     """
     found = found or Found.asked(recipe)
+    cls, config = checked(recipe, found)
+    return cls.built(config, recipe, found, space, teacher)
+
+
+def checked(recipe: Recipe, found: Found) -> tuple[type[Method], Any]:
+    """The method's class and its own values; UsageError for what can be refused before any image is looked at."""
     cls, values = named(found.method), dict(found.method)
     name = str(values.pop("name"))
     config = typed(cls.Config, values, "method.")
     _check_uses(recipe, found, name, cls, config)
-    return cls.built(config, recipe, found, space, teacher)
+    cls.check(recipe, found)
+    return cls, config
 
 
-def _refuse_sides(data: DataConfig, name: str, what: str) -> None:
-    if data.a or data.b:
+def _refuse_sides(recipe: Recipe, found: Found, what: str) -> None:
+    if recipe.data.a or recipe.data.b:
+        name = found.method["name"]
         raise UsageError(f"{name} {what}; leave data.a and data.b empty, or take e.g. method.name=cut")
 
 
-def _untold(name: str, conditions: Mapping[str, Condition]) -> UsageError:
-    told = ", ".join(conditions)
-    return UsageError(f"{name} cannot be told {told}; set data.condition=label, or take method.name=diffusion")
+def _refuse_conditions(recipe: Recipe, found: Found) -> None:
+    if told := ", ".join(declared(recipe, found)):
+        name = found.method["name"]
+        raise UsageError(f"{name} cannot be told {told}; set data.condition=label, or take method.name=diffusion")
 
 
 def named(method: Mapping[str, Any]) -> type[Method]:

@@ -21,7 +21,7 @@ from fabrica.data.classes import categories_of, classes_of
 from fabrica.data.dataset import Dataset
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
-from fabrica.methods import Method, Teacher, build, check_pace, networks
+from fabrica.methods import Method, Teacher, build, check_pace, checked, networks
 from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
@@ -97,6 +97,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     data = found.data(recipe.data)
     found = replace(found, classes=list(classes_of(data)), categories=categories_of(data))
     uses, found = _opened(recipe, found, folder)
+    checked(recipe, found)
     for note in mixed(recipe.data):
         warn(note)
     if not resumed:

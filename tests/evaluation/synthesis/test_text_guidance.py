@@ -43,7 +43,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> PhantomClassifier:
     """A reader that has hardly learned, is sure of itself, and is asked little."""
     found = classifier(32, count=96, exam=32, epochs=2)
     found = replace(found, accuracy={name: float(name in SURE) for name in found.accuracy})
-    monkeypatch.setattr(prompted, "reader", lambda size, tell: found)
+    monkeypatch.setattr(prompted, "classifier", lambda size, tell: found)
     monkeypatch.setattr(prompted, "ASKED", 48)
     return found
 
@@ -113,7 +113,7 @@ def test_a_reader_that_can_be_trusted_with_nothing_has_no_whole_reports(
     hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blind = replace(hasty, accuracy=dict.fromkeys(hasty.accuracy, 0.0))
-    monkeypatch.setattr(prompted, "reader", lambda size, tell: blind)
+    monkeypatch.setattr(prompted, "classifier", lambda size, tell: blind)
     found = prompted.obedience(opened(run), [1.0], 0, quiet)
     assert found is not None and not found.found.rows
     assert "whole_reports" not in {row.key for row in prompted.rows_of(found)}
