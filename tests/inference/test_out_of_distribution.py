@@ -20,6 +20,7 @@ from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint
 from fabrica.recipe.schema import CodecConfig, DataConfig
+from fabrica.training.fingerprint import fingerprint
 
 DATA = DataConfig("phantom:head", "T1", "CT", True, count=64, size=[48, 48])
 MR = Codec("percentile", 0.5, 99.5, default_limits=(0.0, 1000.0))
