@@ -19,6 +19,7 @@ from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data import fingerprint
 from fabrica.data.classes import categories_of, classes_of
 from fabrica.data.dataset import Dataset
+from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
 from fabrica.methods import Method, Teacher, build, check_pace, checked, networks
@@ -100,10 +101,14 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     checked(recipe, found)
     for note in mixed(recipe.data):
         warn(note)
-    if not resumed:
+    # label maps have as many channels as classes; other networks can be refused before any image is looked at
+    codecs_first = bool(recipe.data.a) or MASK in recipe.data.condition
+    if codecs_first and not resumed:
         found = decide_codecs(recipe, found)
     torch.manual_seed(recipe.seed)
     method = build(recipe, found, uses.space.method if uses.space else None, uses.teacher)
+    if not codecs_first and not resumed:
+        found = decide_codecs(recipe, found)
     found = replace(found, method={"name": found.method["name"], **asdict(method.config)})
     check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
     check_scale(recipe, method)

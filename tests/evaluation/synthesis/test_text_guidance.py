@@ -16,6 +16,7 @@ from fabrica.evaluation.synthesis.phantom_classifier import PhantomClassifier, c
 from fabrica.evaluation.synthesis.text_adherence import pictures, prompts
 from fabrica.model.loading import load
 from fabrica.model.model import Model
+from fabrica.model.synthesis import SynthesisModel
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
@@ -76,10 +77,10 @@ def test_one_that_draws_what_is_asked_scores_as_the_phantoms_do(
 ) -> None:
     asked = {prompt.text: prompt.seed for prompt in prompts(48)}
 
-    def perfect(self: Model, n: int, *, told: dict[str, list[str]], **choices: object) -> np.ndarray:
-        return pictures([asked[text] for text in told["text"]], 32)
+    def perfect(self: Model, n: int, *, conditions: dict[str, list[str]], **choices: object) -> np.ndarray:
+        return pictures([asked[text] for text in conditions["text"]], 32)
 
-    monkeypatch.setattr(Model, "sample_array", perfect)
+    monkeypatch.setattr(SynthesisModel, "sample_array", perfect)
     found = prompted.obedience(opened(run), [1.0, 3.0], 0, quiet)
     assert found is not None and found.found == found.real
     assert {point.value for point in found.points} == {found.real.mean}
@@ -102,7 +103,7 @@ def test_a_model_without_guidance_is_asked_once(
     hasty: PhantomClassifier, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A student has its teacher's guidance, and none to set."""
-    monkeypatch.setattr(Model, "choices", property(lambda self: ("steps",)))
+    monkeypatch.setattr(SynthesisModel, "choices", property(lambda self: ("steps",)))
     found = prompted.obedience(opened(run), [1.0, 3.0], 0, quiet)
     assert found is not None and not found.points
     assert found.interval[0] <= found.found.mean <= found.interval[1]
