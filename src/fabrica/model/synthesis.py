@@ -279,8 +279,8 @@ class Synthesis:
     def before_keeping(self, method: Synthesiser, data: Conditioned, feed: object) -> None:
         """Nothing."""
 
-    def concluded(self, model: SynthesisModel, data: Conditioned, heldout: Conditioned) -> Found:
-        return model.found
+    def concluded(self, found: Found, opened: object, data: Conditioned, heldout: Conditioned) -> Found:
+        return found
 
 
 def in_turn(recipe: Recipe, found: Found, count: int) -> Encoded:

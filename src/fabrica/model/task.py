@@ -67,8 +67,8 @@ class Task(Protocol[MethodT, DataT]):
     def before_keeping(self, method: MethodT, data: DataT, feed: Callable[[Dataset], Iterable[Tensor]]) -> None:
         """What is to be measured of weights that are about to be kept. feed: a dataset's images, in batches."""
 
-    def concluded(self, model: Any, data: DataT, heldout: DataT) -> Found:
-        """What the kept weights are found to be worth."""
+    def concluded(self, found: Found, opened: Callable[[], Any], data: DataT, heldout: DataT) -> Found:
+        """What is found, with what the kept weights are worth. opened: gives their model, where it is asked."""
 
 
 @torch.no_grad()

@@ -134,12 +134,12 @@ class Translation:
     def before_keeping(self, method: Translator, data: Pairs, feed: object) -> None:
         """Nothing."""
 
-    def concluded(self, model: TranslationModel, data: Pairs, heldout: Pairs) -> Found:
+    def concluded(self, found: Found, opened: Callable[[], TranslationModel], data: Pairs, heldout: Pairs) -> Found:
         """The error on held-out images beside what needs no model; and how uncertain the model is at most of these
         images, so that more than that can be flagged."""
         from fabrica.model.held_out import held_out_error
 
-        found = model.found
+        model = opened()
         for direction in model.method.directions:
             error = held_out_error(model, data, heldout, direction)
             usual = _usual_uncertainty(model.way(direction), heldout, direction)

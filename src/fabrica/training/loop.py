@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -205,15 +206,16 @@ def _picture(run: Run, path: Path) -> None:
 
 def _conclude(run: Run, warn: Warn) -> None:
     """What the kept weights are worth, said where they are no better than what needs no model."""
-    model = load(run.folder, device=run.fabric.device)
-    run.found = run.task.concluded(model, run.data, run.heldout)
-    if run.found == model.found:
+    opened = cache(lambda: load(run.folder, device=run.fabric.device))
+    found = run.task.concluded(run.found, opened, run.data, run.heldout)
+    if found == run.found:
         return
+    run.found = found
     for known in (run.found.held_out_b, run.found.held_out_a):
         if said := useless(known):
             warn(said)
     run.found.save(run.folder / FOUND)
-    save_card(run.folder, model.method, run.recipe, run.found, kept=_kept(run))
+    save_card(run.folder, opened().method, run.recipe, run.found, kept=_kept(run))
 
 
 def _batches(run: Run) -> Iterator[Batch]:
