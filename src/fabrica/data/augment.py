@@ -28,6 +28,7 @@ class Changes:
              (Simard et al. 2003). Turning and bending interpolate: linearly, labels to the nearest. That smooths noise,
              so a network that learns to take noise away should not have them.
     gamma    grey values, from 0 to 1, to a power between 1 / (1 + gamma) and 1 + gamma; never for HU.
+    augment  patches of cases (`fabrica.data.patches`) turned, scaled, bent, mirrored, and changed in grey value.
     """
 
     crop: int = 0
@@ -36,6 +37,7 @@ class Changes:
     turn: float = 0.0
     bend: float = 0.0
     gamma: float = 0.0
+    augment: bool = False
 
 
 AS_THEY_ARE = Changes()
@@ -43,7 +45,7 @@ AS_THEY_ARE = Changes()
 
 def changes_of(data: DataConfig) -> Changes:
     """What a recipe asks for."""
-    return Changes(data.crop, data.flip, data.jitter, data.turn, data.bend, data.gamma)
+    return Changes(data.crop, data.flip, data.jitter, data.turn, data.bend, data.gamma, data.augment)
 
 
 def changed(images: Float32, seed: int, positions: Int64, changes: Changes, labels: bool = False) -> Float32:
@@ -53,13 +55,13 @@ def changed(images: Float32, seed: int, positions: Int64, changes: Changes, labe
         images = shifted(images, seed, positions, changes.jitter)
     if changes.crop or changes.turn or changes.bend:
         images = np.stack(
-            [_cut(one, _stream(seed, at, 1), changes, labels) for one, at in zip(images, positions, strict=True)]
+            [_cut(one, stream(seed, at, 1), changes, labels) for one, at in zip(images, positions, strict=True)]
         )
     if changes.flip:
         images = flip_left_right(images, seed, positions)
     if changes.gamma and not labels:
         for image, position in zip(images, positions, strict=True):
-            power = (1 + changes.gamma) ** _stream(seed, position, 2).uniform(-1, 1)
+            power = (1 + changes.gamma) ** stream(seed, position, 2).uniform(-1, 1)
             shown = np.clip(image, -1, 1)  # what lies beyond stays as far beyond
             image[:] = ((shown + 1) / 2) ** np.float32(power) * 2 - 1 + (image - shown)
     return images
@@ -94,7 +96,7 @@ def _smooth(draw: np.random.Generator, size: list[int]) -> Float64:
     return smooth
 
 
-def _stream(seed: int, position: int, which: int = 0) -> np.random.Generator:
+def stream(seed: int, position: int, which: int = 0) -> np.random.Generator:
     """Random numbers that belong to a position; of several, each its own."""
     return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, int(position), *([which] if which else [])])
 
@@ -124,7 +126,7 @@ def shifted(images: Float32, seed: int, positions: Int64, most: int) -> Float32:
     Whole pixels: no value is interpolated, and two sides of a pair that get the same arguments move alike.
     """
     for image, position in zip(images, positions, strict=True):
-        steps = _stream(seed, position)
+        steps = stream(seed, position)
         for axis, side in enumerate(image.shape[1:], start=1):
             by = int(steps.integers(-most, most + 1))
             image[:] = image.take(np.clip(np.arange(side) + by, 0, side - 1), axis)

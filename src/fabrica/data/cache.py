@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from fabrica.image import Image
 from fabrica.progress import Count
 from fabrica.recipe.schema import DataConfig
 
+T = TypeVar("T")
 FORMAT = 5  # raised when the layout of a cache folder changes
 
 
@@ -64,7 +65,7 @@ def build_cache(
     classes = classes_of(config)
     codec = codec or resolve_codec(config, side=side)
     home = (folder or cache_home() / "datasets") / _key(source, codec, classes)
-    return once(home, lambda partial: _write(source, codec, classes, partial, progress))
+    return once(home, lambda partial: _write(source, codec, classes, partial, progress), Dataset)
 
 
 def build_masks(config: DataConfig, codec: Codec, split: str, progress: Count | None = None) -> Dataset:
@@ -72,13 +73,13 @@ def build_masks(config: DataConfig, codec: Codec, split: str, progress: Count | 
     return build_cache(replace(config, condition=[], classes=[]), codec, split, progress=progress, side=MASK)
 
 
-def once(home: Path, write: Callable[[Path], None]) -> Dataset:
-    """The dataset in this folder; if there is none, `write` makes it in a folder beside, which then takes the name. Of
-    several processes one writes. Raises FabricaError for a full disk."""
+def once(home: Path, write: Callable[[Path], None], opened: Callable[[Path], T]) -> T:
+    """What is in this folder, `opened`; if there is none, `write` makes it in a folder beside, which then takes the
+    name. Of several processes one writes. Raises FabricaError for a full disk."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _locked(home.with_suffix(".lock")):
-            return _existing(home) or _build(write, home)
+            return _existing(home, opened) or _build(write, home, opened)
     except OSError as error:
         raise FabricaError(
             f"cache not written to {home.parent}: {error.strerror or error}; "
@@ -115,17 +116,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _existing(home: Path) -> Dataset | None:
+def _existing(home: Path, opened: Callable[[Path], T]) -> T | None:
     if not (home / META).is_file():
         return None
     try:
-        return Dataset(home)
+        return opened(home)
     except (FabricaError, ValueError, KeyError, TypeError, OSError):  # damaged since: build it again
         shutil.rmtree(home)
         return None
 
 
-def _build(write: Callable[[Path], None], home: Path) -> Dataset:
+def _build(write: Callable[[Path], None], home: Path, opened: Callable[[Path], T]) -> T:
     """Write beside `home`, then rename. The caller holds the lock, so leftovers are those of a dead process."""
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -135,7 +136,7 @@ def _build(write: Callable[[Path], None], home: Path) -> Dataset:
         partial.rename(home)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Dataset(home)
+    return opened(home)
 
 
 def _write(source: Source, codec: Codec, classes: tuple[str, ...], folder: Path, progress: Count | None) -> None:

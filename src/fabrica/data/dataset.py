@@ -193,7 +193,7 @@ class Writer:
         self.shape = values.shape
         whole = values if self.stored == FREE else np.rint(values * np.float32(self.scale))
         self._images.write(whole.astype(self.stored).tobytes())
-        self.marks.extend(_marks(whole) if self.stored != FREE else (0, 0))
+        self.marks.extend(marks_of(whole) if self.stored != FREE else (0, 0))
         for name, value in (("ids", id_), ("texts", text), ("abouts", "\t".join(about))):
             blob = value.encode()
             self._texts[name].write(blob)
@@ -216,7 +216,7 @@ class Writer:
             os.close(descriptor)
 
 
-def _marks(whole: Float32) -> tuple[int, int]:
+def marks_of(whole: Float32) -> tuple[int, int]:
     """Two sums of whole numbers, each with random signs that depend on their number alone."""
     signs = _signs(whole.size)
     return int(whole.ravel() @ signs[0]), int(whole.ravel() @ signs[1])

@@ -22,7 +22,7 @@ def encoded(data: Dataset, encode: Callable[[Float32], Float32], key: str, progr
     progress  called with (done, total).
     """
     name = hashlib.sha256(f"{data.folder.name} {key} {FREE}".encode()).hexdigest()[:32]
-    return once(data.folder.with_name(name), lambda folder: _write(data, encode, folder, progress))
+    return once(data.folder.with_name(name), lambda folder: _write(data, encode, folder, progress), Dataset)
 
 
 def _write(data: Dataset, encode: Callable[[Float32], Float32], folder: Path, progress: Count | None) -> None:

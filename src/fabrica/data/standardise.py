@@ -13,6 +13,7 @@ from fabrica.image import Float32, Float64, Image, name
 from fabrica.io.uneven import evenly
 
 Spacing = tuple[float, ...]
+ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training's are left at theirs
 
 
 def standardise(
@@ -127,6 +128,13 @@ def inner_size(source: Sequence[int], size: Sequence[int], fit: str, spacing: Sp
     ratios = [want / length for want, length in zip(size, extent, strict=True)]
     scale = min(ratios) if fit == "pad" else max(ratios)
     return tuple(max(1, round(length * scale)) for length in extent)
+
+
+def at_spacing(size: Sequence[int], spacing: Spacing, wanted: Sequence[float]) -> list[int]:
+    """The size of an array of this size and mm a voxel at another spacing; an axis that is ALIKE stays as it is, and so
+    do all where no mm are known."""
+    ratios = [mm / new for mm, new in zip(spacing, wanted, strict=True)] if spacing else [1.0] * len(size)
+    return [n if abs(r - 1) <= ALIKE else max(1, round(n * r)) for n, r in zip(size, ratios, strict=True)]
 
 
 def _centred(values: Float32, size: Sequence[int], fill: float, step: int) -> Float32:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data.sides import on_grid
-from fabrica.data.standardise import inner_size, neighbours
+from fabrica.data.standardise import at_spacing, inner_size, neighbours
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen, faced, resample, turn, upright
 from fabrica.image import Float32, Image, name
@@ -28,7 +28,6 @@ MOVED = 2  # voxels
 BRIGHTER = 0.03
 NOISE = 0.005  # of the range's half
 WIDEST = 2048  # pixels
-ALIKE = 0.1  # of the voxel size: images whose voxels differ less from training's are left at theirs
 
 
 @dataclass(frozen=True)
@@ -259,8 +258,7 @@ def working_size(size: Sequence[int], spacing: Sequence[float], way: Way) -> lis
     """
     data = way.data
     if data.fit != "exact" and spacing and way.seen.spacing:
-        ratios = [mm / trained for mm, trained in zip(spacing, way.seen.spacing, strict=True)]
-        return [n if abs(r - 1) <= ALIKE else max(1, round(n * r)) for n, r in zip(size, ratios, strict=True)]
+        return at_spacing(size, tuple(spacing), way.seen.spacing)
     return list(inner_size(size, data.size, data.fit))
 
 

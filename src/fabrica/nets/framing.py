@@ -13,9 +13,11 @@ Span = tuple[float, float]
 OURS: Span = (-1.0, 1.0)
 
 
-def padded_to(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, *S) with sides padded to multiples, half at each end, by repeating the border's pixels."""
-    after = [-side % multiple for side in x.shape[:1:-1]]  # last axis first: the order of `pad`
+def padded_to(x: Tensor, multiple: int | Sequence[int]) -> Tensor:
+    """(B, C, *S) with sides padded to multiples, one for all axes or one each, half at each end, by repeating the
+    border's pixels."""
+    each = [multiple] * (x.ndim - 2) if isinstance(multiple, int) else multiple
+    after = [-side % n for side, n in zip(x.shape[:1:-1], each[::-1], strict=True)]  # last axis first, as `pad` has it
     if not any(after):
         return x
     return pad(x, [part for more in after for part in (more // 2, more - more // 2)], mode="replicate")

@@ -61,6 +61,10 @@ class DataConfig:
     flip, jitter, turn, bend, gamma    random changes of training images, the same for both sides of a pair: see
                `fabrica.data.augment.Changes`.
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
+    augment    to segment: patches are turned, scaled, bent, mirrored and changed in grey value, see
+               `fabrica.data.patches`.
+    spacing    to segment: mm between pixel centres at which the network sees images; empty: as the plan says, and so
+               are an empty `size` and a `batch` of 0.
     depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
     scale      whether grey values of a and b mean the same: "one", and both sides have one codec; or "two". "auto" is
                decided from the images: "one" for what restores, and for CT to CT in HU.
@@ -88,6 +92,8 @@ class DataConfig:
     turn: float = 0.0
     bend: float = 0.0
     gamma: float = 0.0
+    augment: bool = False
+    spacing: list[float] = field(default_factory=list)
     slices: str = "middle"
     depth: int = 0
     scale: str = "auto"

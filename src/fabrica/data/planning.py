@@ -1,0 +1,191 @@
+"""A plan for a segmenter from its training images alone: how nnU-Net plans (Isensee et al. 2021, Nature Methods 18,
+supplementary note 2), for the memory and the processor at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fabrica.data.names import words
+from fabrica.errors import UsageError
+from fabrica.geometry import turn
+from fabrica.image import Image
+from fabrica.recipe.plan import Plan
+
+ANISOTROPIC = 3.0  # how many times thicker than wide a voxel is, for slices that are not mixed at full resolution
+SMALLEST = 4  # voxels a side at the coarsest level
+MOST_LEVELS = 6
+FEWEST_SLICES = 8  # of volumes: with fewer, slices are learned from one by one
+PER_VOXEL = 3_000  # bytes of training memory for a voxel of a patch and 32 channels of full resolution, as measured
+SHARE = 0.4  # of the free memory that patches may take
+MOST_VOXELS = {2: 512 * 512, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
+BATCH = {2: 12, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
+MOST_BATCH = 4
+SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one training image: its size turned as networks see it, (D, H, W) or (H, W), mm a voxel in that
+    order (() where it knows none), and the numbers in its label map."""
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    labels: tuple[int, ...]
+
+
+def looked(image: Image, labels: Image) -> Look:
+    """A glance at an image and its label map on the same grid."""
+    present = tuple(int(n) for n in np.unique(np.rint(labels.data)))
+    if len(image.size) == 2:
+        return Look(image.size, image.spacing if image.measured else (), present)
+    axes = [axis - 1 for axis in turn(image.affine, "RAS")[0]]
+    size, spacing = (tuple(values[axis] for axis in axes) for values in (image.size, image.spacing))
+    return Look(size, spacing if image.measured else (), present)
+
+
+def planned(
+    looks: Sequence[Look],
+    *,
+    names: dict[int, str] | None = None,
+    dims: int = 0,
+    size: Sequence[int] = (),
+    spacing: Sequence[float] = (),
+    batch: int = 0,
+    width: int = 32,
+    memory: float = 0.0,
+) -> Plan:
+    """The plan for training images of which these are looks; what is given stands, the rest is decided.
+
+    names    of label numbers. dims: 2 for slices, 3 for volumes; 0: as the images are.
+    width    channels of the network at full resolution. memory: bytes that training may take; 0: a share of what is
+             free.
+
+    Raises UsageError where no label map shows anything but background, and for values that do not fit together.
+    """
+    numbers = sorted({0, *(n for look in looks for n in look.labels)})
+    if len(numbers) < 2:
+        raise UsageError(
+            f"the label maps of all {len(looks)} training images are empty: there is nothing to learn; see whether "
+            "the masks are those of these images"
+        )
+    reasons: dict[str, str] = {}
+    dims = dims or len(size) or _dims(looks, reasons)
+    mm = list(spacing) or _spacing(looks, dims, reasons)
+    extents = np.array([_at(look, dims, mm) for look in looks])
+    median = np.median(extents, axis=0)
+    patch = [int(n) for n in size] or _patch(median, extents.max(0), mm, dims, width, memory, reasons)
+    levels, kernels = _levels(patch, mm)
+    if not size:
+        multiple = np.prod(levels, axis=0)
+        patch = [int(-(-n // m) * m) for n, m in zip(patch, multiple, strict=True)]
+    each = [(names or {}).get(n, "") for n in numbers]
+    sided = [name for name in each if SIDED & set(words(name))]
+    reasons["mirror"] = f"{sided[0]} tells sides apart: never mirrored" if sided else "no label tells left from right"
+    thick = dims == 3 and bool(mm) and max(mm) / min(mm) > ANISOTROPIC
+    return Plan(
+        spacing=[round(float(v), 6) for v in mm],
+        size=patch,
+        batch=batch or _batch(patch, dims, width, memory, reasons),
+        levels=levels,
+        kernels=kernels,
+        numbers=numbers,
+        names=each,
+        mirror=[] if sided else list(range(dims)),
+        turned=[1, 2] if thick else list(range(dims)),
+        reasons=reasons,
+    )
+
+
+def _dims(looks: Sequence[Look], reasons: dict[str, str]) -> int:
+    flat = [look for look in looks if len(look.size) == 2]
+    depth = float(np.median([look.size[0] for look in looks if len(look.size) == 3] or [0]))
+    if flat or depth < FEWEST_SLICES:
+        reasons["dimensions"] = "pictures" if flat else f"volumes of {depth:g} slices: slice by slice"
+        return 2
+    reasons["dimensions"] = f"volumes, {depth:g} slices in the middle one"
+    return 3
+
+
+def _spacing(looks: Sequence[Look], dims: int, reasons: dict[str, str]) -> list[float]:
+    """The median mm; of an axis of thick slices, where some images have thinner ones, their tenth percentile."""
+    known = np.array([look.spacing[-dims:] for look in looks if len(look.spacing) >= dims])
+    if len(known) < len(looks):
+        reasons["spacing"] = "not known of all images: fitted into the patch"
+        return []
+    mm = np.median(known, axis=0)
+    worst = int(mm.argmax())
+    others = np.delete(mm, worst)
+    reasons["spacing"] = "the median of the training images"
+    if dims == 3 and mm[worst] > ANISOTROPIC * others.max():
+        mm[worst] = max(float(np.quantile(known[:, worst], 0.1)), float(others.max()))
+        reasons["spacing"] += "; of the thick slices, that of the thinnest tenth"
+    return [float(v) for v in mm]
+
+
+def _at(look: Look, dims: int, mm: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The size of an image at so many mm a voxel."""
+    size = np.array(look.size[-dims:], dtype=float)
+    return size * np.array(look.spacing[-dims:]) / np.array(mm) if len(mm) else size
+
+
+def _patch(
+    median: npt.NDArray[np.float64],
+    most: npt.NDArray[np.float64],
+    mm: Sequence[float],
+    dims: int,
+    width: int,
+    memory: float,
+    reasons: dict[str, str],
+) -> list[int]:
+    """All of most images where that fits, else of the same shape in mm and as large as fits."""
+    voxels = min(MOST_VOXELS[dims], _free(memory) / (BATCH[3] * PER_VOXEL * width / 32))
+    whole = most if most.prod() <= min(voxels, 1.5 * median.prod()) else median
+    reasons["patch"] = f"the middle image has {_times(median)} voxels at this spacing"
+    patch = np.maximum(whole, 1.0)
+    shape = np.array(mm) if len(mm) else np.ones(dims)
+    if patch.prod() > voxels:  # a cube in mm, cut where the image ends
+        side = 1.0
+        while np.minimum(patch, 1.02 * side / shape).prod() < voxels:
+            side *= 1.02
+        patch = np.minimum(patch, side / shape)
+        reasons["patch"] += f", and a step on this machine takes {voxels:.3g} at most: part of it"
+    return [max(1, round(n)) for n in patch]
+
+
+def _levels(patch: Sequence[int], mm: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
+    """Strides and kernels of each level: an axis is halved while both halves are at least SMALLEST, and waits while its
+    voxels are still more than twice as wide as the finest; it is convolved once it is not much coarser."""
+    size, wide = [float(n) for n in patch], np.array(mm if len(mm) else [1.0] * len(patch))
+    levels, kernels = [[1] * len(patch)], []
+    while True:
+        kernels.append([1 if w / wide.min() > ANISOTROPIC / 1.5 else 3 for w in wide])
+        stride = [2 if n / 2 >= SMALLEST and w <= 2 * wide.min() else 1 for n, w in zip(size, wide, strict=True)]
+        if max(stride) == 1 or len(levels) == MOST_LEVELS:
+            return levels, kernels
+        levels.append(stride)
+        size = [n / s for n, s in zip(size, stride, strict=True)]
+        wide = wide * np.array(stride)
+
+
+def _batch(patch: Sequence[int], dims: int, width: int, memory: float, reasons: dict[str, str]) -> int:
+    fits = int(_free(memory) / (PER_VOXEL * width / 32 * float(np.prod(patch))))
+    smaller = int(MOST_VOXELS[dims] / np.prod(patch))
+    found = max(1, min(fits, max(BATCH[dims], min(BATCH[dims] * MOST_BATCH, smaller))))
+    reasons["batch"] = "what the memory holds" if found == fits else "small enough for many steps, for this patch"
+    return found
+
+
+def _free(memory: float) -> float:
+    """Bytes that a training may take."""
+    if memory:
+        return memory
+    return SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _times(size: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{n:.0f}" for n in size)

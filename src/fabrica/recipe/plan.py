@@ -1,0 +1,33 @@
+"""Plan: what a segmenter's data ask of its training, decided from them (`fabrica.data.planning`) where the recipe does
+not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Patches, the network's levels, and the labels. Lists are in array order, (H, W) or (D, H, W).
+
+    spacing   mm between pixel centres at which the network sees images; empty: pictures without mm, fitted into `size`.
+    size      of a patch; batch: patches a step.
+    levels    how much coarser each level of the network is than the one before, along each axis; the first is all 1.
+    kernels   the side of each level's convolutions along each axis: 3, or 1 along an axis of slices that are still much
+              thicker than its pixels are wide.
+    numbers   what stands in the label maps, the background 0 first; names: of each, "" where nobody named it.
+    mirror    the axes along which training images are mirrored at random: none where a name tells left from right.
+    turned    the axes in whose plane they are turned and bent: all, or of thick slices the last two.
+    reasons   what each was decided by, a sentence each.
+    """
+
+    spacing: list[float] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    batch: int = 0
+    levels: list[list[int]] = field(default_factory=list)
+    kernels: list[list[int]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    mirror: list[int] = field(default_factory=list)
+    turned: list[int] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
