@@ -29,6 +29,7 @@ class Codec:
     unit      the physical unit that `decode` gives back.
     default_limits  the limits in physical units that `decode` uses where no source image gives them
               (samples of a percentile codec): the median over the training images.
+    numbers   of labels: what stands in label maps for each class, the background first; (): 0 to classes - 1.
     clip      whether values beyond the limits become -1 or 1, and are lost. If not, they go on linearly, up to REACH:
               where both sides of a translation have one scale, nothing that was there is cut from a result.
     """
@@ -40,12 +41,15 @@ class Codec:
     classes: int = 0
     default_limits: Limits | None = None
     clip: bool = True
+    numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"codec.kind is {self.kind!r}; expected one of {', '.join(KINDS)}")
         if self.kind == "label" and self.classes < 2:
             raise UsageError(f"codec.classes is {self.classes}; a label codec needs at least 2")
+        if self.numbers and len(set(self.numbers)) != self.classes:
+            raise UsageError(f"codec.numbers are {list(self.numbers)}; expected {self.classes}, each once, or none")
         if self.kind != "label" and not self.low < self.high:
             raise UsageError(f"codec.low {self.low} must be below codec.high {self.high}")
         if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
@@ -80,12 +84,16 @@ class Codec:
         """`encode` of a part of an image whose limits are these."""
         if self.kind == "label":
             wanted = np.rint(data[0]).astype(np.int64)
-            if wanted.min() < 0 or wanted.max() >= self.classes:
+            numbers = np.array(self.numbers or range(self.classes))
+            if not self.numbers and (wanted.min() < 0 or wanted.max() >= self.classes):
                 raise UsageError(
                     f"label values span {wanted.min()} to {wanted.max()}; the codec expects 0 to {self.classes - 1}: "
                     "give it more classes, or number the labels anew"
                 )
-            one_hot = np.arange(self.classes).reshape(-1, *[1] * wanted.ndim) == wanted
+            if self.numbers and not np.isin(wanted, numbers).all():
+                other = np.setdiff1d(wanted, numbers)[:8].tolist()
+                raise UsageError(f"label values {other} are none of the codec's, {list(self.numbers)}")
+            one_hot = numbers.reshape(-1, *[1] * wanted.ndim) == wanted
             signs: Float32 = one_hot.astype(np.float32) * 2 - 1
             return signs
         low, high = limits
@@ -101,8 +109,8 @@ class Codec:
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
         if self.kind == "label":
-            index: Float32 = np.argmax(values, axis=0, keepdims=True).astype(np.float32)
-            return index
+            index = np.argmax(values, axis=0, keepdims=True)
+            return np.array(self.numbers or range(self.classes), dtype=np.float32)[index]
         if limits is None:
             limits = (self.low, self.high) if self.kind == "window" else self.default_limits
         if limits is None:

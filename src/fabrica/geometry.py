@@ -78,6 +78,17 @@ def resample(values: Float32, size: Sequence[int], nearest: bool = False) -> Flo
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
+def planes_of(source: int, target: int, planes: slice) -> tuple[slice, Float32]:
+    """Of an axis of `source` planes brought to `target` as `resample` does it: which planes of it those `planes` of the
+    result are made of, and with what weights (result, source)."""
+    if source == target:
+        return planes, np.eye(planes.stop - planes.start, dtype=np.float32)
+    rows = _weights(source, target)[planes]
+    used = np.flatnonzero(rows.any(0))
+    of = slice(int(used[0]), int(used[-1]) + 1)
+    return of, rows[:, of]
+
+
 @lru_cache(maxsize=256)
 def _weights(source: int, target: int) -> Float32:
     """(target, source): each row sums to 1."""

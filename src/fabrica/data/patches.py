@@ -77,9 +77,7 @@ class Patches:
             found["unlabelled"] = np.stack(more)
         return found
 
-    def _draw(
-        self, cases: Cases, k: int, seed: int, position: int, changes: Changes
-    ) -> tuple[Float32, Uint8 | None]:
+    def _draw(self, cases: Cases, k: int, seed: int, position: int, changes: Changes) -> tuple[Float32, Uint8 | None]:
         """A patch (C', *P) of case k and its class numbers (*P)."""
         draw = stream(seed, position, 3)
         wanted = self.plan.size
@@ -227,9 +225,7 @@ def _padded(part: npt.NDArray[np.generic], first: Int64, size: Int64, of: Sequen
     return out
 
 
-def _slices(
-    cases: Cases, k: int, plane: int, first: Int64, size: Int64, context: int
-) -> tuple[Float32, Uint8 | None]:
+def _slices(cases: Cases, k: int, plane: int, first: Int64, size: Int64, context: int) -> tuple[Float32, Uint8 | None]:
     """A window (H, W) of one slice, and its neighbours as channels."""
     depth, *of = cases.size(k)
     start, had = _inside(first, size, of)

@@ -25,27 +25,41 @@ SHARE = 0.4  # of the free memory that patches may take
 MOST_VOXELS = {2: 512 * 512, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
 BATCH = {2: 12, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
 MOST_BATCH = 4
+SAMPLED = 1000  # values of what is labelled in an image
 SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
 
 
 @dataclass(frozen=True)
 class Look:
     """What is known of one training image: its size turned as networks see it, (D, H, W) or (H, W), mm a voxel in that
-    order (() where it knows none), and the numbers in its label map."""
+    order (() where it knows none), the numbers in its label map, and, in HU, some values of what is labelled."""
 
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     labels: tuple[int, ...]
+    values: tuple[float, ...] = ()
 
 
 def looked(image: Image, labels: Image) -> Look:
     """A glance at an image and its label map on the same grid."""
     present = tuple(int(n) for n in np.unique(np.rint(labels.data)))
+    inside = image.data[0][labels.data[0] > 0] if image.unit == "HU" else np.empty(0)
+    values = tuple(float(v) for v in inside[:: 1 + len(inside) // SAMPLED])
     if len(image.size) == 2:
-        return Look(image.size, image.spacing if image.measured else (), present)
+        return Look(image.size, image.spacing if image.measured else (), present, values)
     axes = [axis - 1 for axis in turn(image.affine, "RAS")[0]]
     size, spacing = (tuple(values[axis] for axis in axes) for values in (image.size, image.spacing))
-    return Look(size, spacing if image.measured else (), present)
+    return Look(size, spacing if image.measured else (), present, values)
+
+
+def window(looks: Sequence[Look]) -> tuple[float, float] | None:
+    """The HU between which nearly all that is labelled lies (0.5 to 99.5 %), all images together; None where images are
+    not in HU. What lies beyond looks alike."""
+    values = np.concatenate([look.values for look in looks])
+    if not len(values) or any(look.labels != (0,) and not look.values for look in looks):
+        return None
+    low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
+    return (round(low), round(max(high, low + 1)))
 
 
 def planned(

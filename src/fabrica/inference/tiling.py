@@ -24,6 +24,7 @@ Net = Callable[[Float32], Float32]
 
 SIGMA = 1 / 8  # of the Gaussian, in windows (nnU-Net)
 FAINTEST = 1e-3  # of the middle's weight: far corners still count where nothing else lies
+PLANES = 8  # that are given at once: of many classes, a whole slab would stand in memory twice
 
 
 class Volume(Protocol):
@@ -44,7 +45,7 @@ def windowed(
     fill: float = -1.0,
     progress: Count | None = None,
 ) -> Iterator[Float32]:
-    """Yield the result slab by slab along the first spatial axis, (C2, d, *S[1:]), together (C2, *S).
+    """Yield the result a few planes at a time along the first spatial axis, (C2, d, *S[1:]), together (C2, *S).
 
     image    (C, *S), read a slab of window[0] at a time; where S is smaller than the window it is padded with `fill` on
              both sides, and the padding is cut off again.
@@ -75,10 +76,11 @@ def windowed(
             done += len(some)
             if progress:
                 progress(done, len(firsts) * len(lanes))
-        made = blend.take(following - first)
-        along = slice(max(padding[0][0] - first, 0), min(padding[0][0] + size[0] - first, following - first))
-        inner = (slice(before, before + n) for n, (before, _) in zip(size[1:], padding[1:], strict=True))
-        yield np.ascontiguousarray(made[(slice(None), along, *inner)])
+        start, stop = max(padding[0][0] - first, 0), min(padding[0][0] + size[0] - first, following - first)
+        inner = tuple(slice(before, before + n) for n, (before, _) in zip(size[1:], padding[1:], strict=True))
+        for k in range(start, stop, PLANES):
+            yield blend.means((slice(k, min(k + PLANES, stop)), *inner))
+        blend.forward(following - first)
 
 
 def whole(net: Net, image: Volume, window: Sequence[int], **choices: object) -> Float32:
@@ -104,14 +106,18 @@ class _Blend:
         self.sums[(slice(None), slice(None), *place)] += result * self.weight
         self.weights[(slice(None), *place)] += self.weight
 
-    def take(self, planes: int) -> Float32:
-        """The means (C2, planes, *) at the front, which no later window reaches; what lies behind moves there."""
+    def means(self, part: tuple[slice, ...]) -> Float32:
+        """The means (C2, *) of a part of the slab that no later window reaches."""
         assert self.sums is not None  # a slab has at least one window
-        means: Float32 = self.sums[:, :planes] / self.weights[:planes]
+        means: Float32 = self.sums[(slice(None), *part)] / self.weights[part]
+        return means
+
+    def forward(self, planes: int) -> None:
+        """What lies behind so many planes moves to the front."""
+        assert self.sums is not None
         for kept in (*self.sums, self.weights):
             kept[: len(kept) - planes] = kept[planes:].copy()
             kept[len(kept) - planes :] = 0
-        return means
 
 
 def _halves(n: int) -> tuple[int, int]:

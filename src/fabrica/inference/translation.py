@@ -8,8 +8,9 @@ comes out lies on the voxels of the source again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data.sides import on_grid
 from fabrica.data.standardise import at_spacing, inner_size, neighbours
 from fabrica.errors import UsageError
-from fabrica.geometry import as_seen, faced, resample, turn, upright
+from fabrica.geometry import as_seen, faced, planes_of, resample, turn, upright
 from fabrica.image import Float32, Image, name
-from fabrica.inference.tiling import Net, whole, windowed
+from fabrica.inference.tiling import PLANES, Net, whole, windowed
 from fabrica.progress import Count
 from fabrica.recipe.found import Fingerprint, HeldOutError
 from fabrica.recipe.schema import DataConfig
@@ -49,6 +50,7 @@ class Way:
     model      the model's name; direction: "a2b", or "b2a".
     held_out   how good its results were found to be on held-out images.
     back       the network of the other direction, where the model goes both ways.
+    labels     of results that are label maps: what their numbers are called.
     """
 
     net: Net
@@ -65,6 +67,7 @@ class Way:
     direction: str = "a2b"
     held_out: HeldOutError = field(default_factory=HeldOutError)
     back: Net | None = None
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -144,7 +147,8 @@ class _Results:
         self.allowed = min(low, float(image.data.min())), max(high, float(image.data.max()))
         codecs = [way.target, *way.maps]
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
-        self.arrays = [np.empty((n, *image.size), dtype=np.float32) for n in self.channels]
+        kinds = [_whole_numbers(codec) if codec.kind == "label" else np.float32 for codec in codecs]
+        self.arrays = [np.empty((n, *image.size), dtype=kind) for n, kind in zip(self.channels, kinds, strict=True)]
         self.views = [turned(array, image, way) for array in self.arrays]
         ranges = [self.limits or codec.span for codec in way.maps]
         self.halves = [np.float32((high - low) / 2) for low, high in ranges]
@@ -169,6 +173,11 @@ class _Results:
         plain = {key: value for key, value in origin.items() if key not in ("range", "window", "step")}
         maps = zip(self.arrays[1:], self.way.maps, strict=True)
         return [made, *(self.image.with_data(array, unit=codec.unit, origin=plain) for array, codec in maps)]
+
+
+def _whole_numbers(codec: Codec) -> type[np.unsignedinteger[Any]]:
+    """The smallest type that holds a codec's label numbers: a float takes four times the memory."""
+    return np.uint8 if max(codec.numbers or [codec.classes - 1]) < 256 else np.uint16
 
 
 def enlarged(image: Image, factor: int) -> Image:
@@ -224,31 +233,53 @@ def _volume(
     seen = turned(image.data, image, way)
     size = working_size(seen.shape[1:], turned_spacing(image, way), way)
     choices = {"overlap": overlap, "batch": batch, "progress": progress}
-    if size != list(seen.shape[1:]):
-        volume = resample(way.source.scaled(seen, limits), size)
-        made = whole(way.net, volume, way.data.size, **choices)
-        results.put(slice(None), resample(made, seen.shape[1:]))
-        return
+    slabs = windowed(way.net, _Encoded(seen, way.source, limits, tuple(size)), way.data.size, **choices)  # type: ignore[arg-type]
+    for planes, values in _on_source(slabs, size[0], seen.shape[1:]):
+        results.put(planes, values)
+
+
+def _on_source(slabs: Iterable[Float32], depth: int, size: Sequence[int]) -> Iterator[tuple[slice, Float32]]:
+    """Slabs (C, d, h, w) of a volume of this depth, a few planes at a time on another grid of `size` (D, H, W), so that
+    no more of it stands in memory than these are made of."""
+    at_hand, first = np.empty((0, 0, 0, 0), dtype=np.float32), 0  # planes of the volume, and which is the first of them
     done = 0
-    for slab in windowed(way.net, _Encoded(seen, way.source, limits), way.data.size, **choices):  # type: ignore[arg-type]
-        results.put(slice(done, done + slab.shape[1]), slab)
-        done += slab.shape[1]
+    for slab in slabs:
+        at_hand = np.concatenate([at_hand, slab], axis=1) if at_hand.size else slab
+        while done < size[0]:
+            planes = slice(done, min(done + PLANES, size[0]))
+            needed, weights = planes_of(depth, size[0], planes)
+            if needed.stop > first + at_hand.shape[1]:
+                break
+            part = at_hand[:, needed.start - first : needed.stop - first]
+            if depth != size[0]:
+                part = np.moveaxis(np.tensordot(part, weights, axes=([1], [1])), -1, 1)
+            yield planes, resample(part, (part.shape[1], *size[1:]))
+            done = planes.stop
+        following = planes_of(depth, size[0], slice(done, done + 1))[0].start if done < size[0] else depth
+        at_hand, first = at_hand[:, following - first :], following
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A volume (C, D, H, W) in network values, computed for what is asked for."""
+    """A volume (C, D, H, W) in network values at another size, computed for the planes that are asked for."""
 
     data: Float32
     codec: Codec
     limits: Limits
+    size: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return (self.codec.classes if self.codec.kind == "label" else len(self.data), *self.size)
 
     def __getitem__(self, where: tuple[slice, ...]) -> Float32:
-        return self.codec.scaled(self.data[where], self.limits)
+        _, planes = where
+        depth = self.data.shape[1]
+        needed, weights = planes_of(depth, self.size[0], planes)
+        values = self.codec.scaled(self.data[:, needed], self.limits)
+        if depth != self.size[0]:
+            values = np.moveaxis(np.tensordot(values, weights, axes=([1], [1])), -1, 1)
+        return resample(values, (values.shape[1], *self.size[1:]))
 
 
 def working_size(size: Sequence[int], spacing: Sequence[float], way: Way) -> list[int]:
@@ -277,7 +308,7 @@ def _origin(image: Image, way: Way) -> dict[str, object]:
         return dict(image.origin)
     kept = {key: value for key, value in image.origin.items() if key not in ("range", "window", "step")}
     if way.target.kind == "label":
-        return {**kept, "modality": "SEG", "step": 1.0}
+        return {**kept, "modality": "SEG", "step": 1.0, "labels": dict(way.labels)}
     low, high = way.target.span
     step = 1.0 if high - low > 256 else (high - low) / 65535
     window = ((low + high) / 2, high - low)

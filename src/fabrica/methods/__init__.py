@@ -41,6 +41,7 @@ METHODS: dict[str, str | type[Method]] = {
     "cut": "fabrica.methods.cut:CUT",
     "restore": "fabrica.methods.restore:Restore",
     "srgan": "fabrica.methods.srgan:SRGAN",
+    "segment": "fabrica.methods.segment:Segment",
     "autoencoder": "fabrica.methods.autoencoder:Autoencoder",
 }
 
@@ -73,6 +74,7 @@ class Method(nn.Module):
     directions   of one that translates: "a2b", and "b2a" where it ships both ways
     mends        whether what it makes of a is a itself, made better
     needs        what else it wants in a batch: "body", bool (B, 1, *S), where the patient is in b
+    plans        whether it learns from patches, by a plan of `fabrica.data.planning`
     """
 
     Config: ClassVar[type[Any]]
@@ -91,6 +93,7 @@ class Method(nn.Module):
     directions: tuple[str, ...] = ()
     mends: bool = False
     needs: tuple[str, ...] = ()
+    plans: bool = False
     config: Any
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 
 from fabrica.methods import Method
 from fabrica.model.compression import Compression
+from fabrica.model.segmentation import Segmentation
 from fabrica.model.synthesis import Synthesis
 from fabrica.model.task import Task
 from fabrica.model.translation import Translation
@@ -14,6 +15,7 @@ TASKS: dict[str, Task[Any, Any]] = {
     "synthesis": Synthesis(),
     "translation": Translation(),
     "compression": Compression(),
+    "segmentation": Segmentation(),
 }
 
 

@@ -126,3 +126,27 @@ def _stage(
         return _plain(before, after, kernel, stride, norm)
     first = _Residual(before, after, kernel, stride, norm)
     return nn.Sequential(first, *(_Residual(after, after, kernel, [1] * len(kernel), norm) for _ in range(blocks - 1)))
+
+
+class MaskCritic(nn.Module):
+    """How far apart two maps of classes look, through each of which an image is seen (SegAN: Xue et al. 2018, section
+    2.1): strided convolutions of image x mask, class by class, to be compared at every depth."""
+
+    def __init__(self, channels: int, width: int = 32, dims: int = 2, levels: int = 3) -> None:
+        super().__init__()
+        layers, before = nn.ModuleList(), channels
+        for k in range(levels):
+            after = width * 2**k
+            norm = [NORMS["batch"][dims](after)] if k else []
+            convolution = CONVOLUTIONS[dims](before, after, 4, stride=2, padding=1)
+            layers.append(nn.Sequential(convolution, *norm, nn.LeakyReLU(0.2, inplace=True)))
+            before = after
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x (B, C, *S) and what each depth makes of it, flat: (B, n) each."""
+        found = [x.flatten(1)]
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x.flatten(1))
+        return found

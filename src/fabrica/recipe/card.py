@@ -17,6 +17,9 @@ diagnosis. Before sharing them, read the memorisation audit in the report."""
 TRANSLATED = """\
 Images made by this model show a patient as another scanner might have seen them. What the source does not show is
 guessed: lesions may be missing or invented. They are not for diagnosis. Read docs/trust.md before you rely on them."""
+SEGMENTED = """\
+Label maps made by this model are an opinion on an image, not a diagnosis: what is small, rare or unlike the training
+images may be missed or invented. Look at them on the image before you measure in them, and read docs/trust.md."""
 COMPRESSED = """\
 This model makes latents of images, and images of latents. Latents are the patient's image in other words: keep them as
 you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""
@@ -50,6 +53,17 @@ def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Card
         rows["auxiliary"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
     auxiliary = "".join(f" --auxiliary {name}=FILE" for name in data.auxiliary)
     return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{auxiliary} --uncertainty"], warning)
+
+
+def segmentation(recipe: Recipe, found: Found) -> CardPart:
+    plan, data = found.plan, recipe.data
+    named = zip(plan.numbers, plan.names, strict=True)
+    labels = ", ".join(f"{number} {name}".strip() for number, name in named if number)
+    size = " x ".join(str(side) for side in plan.size)
+    mm = f" at {' x '.join(f'{v:.3g}' for v in plan.spacing)} mm" if plan.spacing else ""
+    sides = f"{data.a} ({_values(found.codec)})"
+    rows = {"images": f"patches of {size}{mm}: {sides}", "labels": labels}
+    return CardPart(rows, ["fabrica apply FOLDER IN -o OUT --uncertainty"], SEGMENTED)
 
 
 def compression(latent_shape: Sequence[int]) -> CardPart:

@@ -9,10 +9,11 @@ from fabrica.text.tokenizer import LEAST
 
 def check(recipe: Recipe) -> None:
     data, train = recipe.data, recipe.train
-    if len(data.size) not in (2, 3) or min(data.size) < 1:
+    planned = recipe.method.get("name") == "segment"
+    if (len(data.size) not in (2, 3) or min(data.size) < 1) and not (planned and not data.size):
         raise UsageError(f"data.size is {data.size}; expected [H, W] or [D, H, W] of positive numbers")
     expectations: list[tuple[bool, str]] = [
-        (data.batch >= 1, f"data.batch is {data.batch}; expected at least 1"),
+        (data.batch >= 1 or planned, f"data.batch is {data.batch}; expected at least 1"),
         (data.channels >= 1, f"data.channels is {data.channels}; expected at least 1"),
         (
             data.fit in FITS,
@@ -21,7 +22,7 @@ def check(recipe: Recipe) -> None:
         (data.scale in SCALES, f"data.scale is {data.scale!r}; expected one of {', '.join(SCALES)}"),
         (data.slices in ("middle", "all"), f"data.slices is {data.slices!r}; expected middle or all"),
         (
-            data.crop <= min(data.size),
+            data.crop <= min(data.size or [data.crop]),
             f"data.crop is {data.crop} and data.size {data.size}; a crop must fit into the image",
         ),
         (
@@ -29,7 +30,7 @@ def check(recipe: Recipe) -> None:
             "data.a=degraded and data.degrade belong together: what is restored, and from what",
         ),
         (not data.restores or data.paired, "data.a is degraded, so each image has its own: set data.paired=true"),
-        (data.context == 0 or len(data.size) == 2, "data.context is for slices; leave it 0 with a 3-D data.size"),
+        (data.context == 0 or len(data.size) in (0, 2), "data.context is for slices; leave it 0 with a 3-D data.size"),
         (
             train.steps > 0 or train.minutes > 0,
             "train.steps and train.minutes are both 0; give the run a budget",

@@ -15,11 +15,12 @@ def codec_of(config: CodecConfig) -> Codec:
         raise UsageError("codec.kind is still 'auto': this recipe has not been trained yet")
     limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
     clip = config.clip is not False
-    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits, clip)
+    numbers = tuple(config.numbers)
+    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits, clip, numbers)
 
 
 def codec_config(codec: Codec) -> CodecConfig:
     """The recipe's section that says the same as this codec."""
     values = asdict(codec)
-    values["default_limits"] = list(codec.default_limits or ())
+    values["default_limits"], values["numbers"] = list(codec.default_limits or ()), list(codec.numbers)
     return CodecConfig(**values)

@@ -14,6 +14,7 @@ from fabrica.io.atomic import atomic
 from fabrica.recipe.earlier import is_earlier, parted
 from fabrica.recipe.folder import FOUND, RECIPE
 from fabrica.recipe.load import load_recipe, typed
+from fabrica.recipe.plan import Plan
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 
 VERSION = 1
@@ -78,6 +79,7 @@ class Found:
     codec, codec_b, codec_mask, codecs_auxiliary   of images or side a, side b, masks, what is beside a.
     modality, spacing   of the images that are made: see `OutputConfig`.
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
+    plan          of a segmenter: patches, levels of the network, labels.
     fingerprint_a, fingerprint_b   what the training images of each side have in common.
     held_out_a, held_out_b   how good results on each side are.
     """
@@ -96,6 +98,7 @@ class Found:
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
+    plan: Plan = field(default_factory=Plan)
     fingerprint_a: Fingerprint = field(default_factory=Fingerprint)
     fingerprint_b: Fingerprint = field(default_factory=Fingerprint)
     held_out_a: HeldOutError = field(default_factory=HeldOutError)
@@ -123,7 +126,9 @@ class Found:
 
     def data(self, asked: DataConfig) -> DataConfig:
         """The data section of the recipe with what it left open decided."""
-        return replace(asked, classes=self.classes, categories=self.categories, scale=self.scale)
+        plan = self.plan
+        planned = {"size": plan.size, "batch": plan.batch, "spacing": plan.spacing} if plan.size else {}
+        return replace(asked, classes=self.classes, categories=self.categories, scale=self.scale, **planned)
 
     def held_out(self, direction: str) -> HeldOutError:
         """How good a translator's results of this direction are."""
@@ -177,7 +182,7 @@ def load_found(path: Path) -> Found:
         found = raw.get("version", "no version")
         raise FabricaError(f"{path} has version {found}, and this Fabrica reads {VERSION}; update Fabrica")
     known = [each.name for each in fields(Found)]
-    if missing := [name for name in known if name not in raw]:
+    if missing := [name for name in known if name not in raw and name != "plan"]:  # earlier models have none
         raise FabricaError(f"{path} is damaged: it has no {missing[0]}; {advice}")
     for name in raw:
         if name not in known:

@@ -119,6 +119,7 @@ class CodecConfig:
     high: float | None = None
     unit: str = "arbitrary"
     classes: int = 0
+    numbers: list[int] = field(default_factory=list)
     default_limits: list[float] = field(default_factory=list)
     clip: bool | None = None  # None: not decided
 

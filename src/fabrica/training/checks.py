@@ -10,22 +10,21 @@ from fabrica.methods import Method
 from fabrica.recipe.schema import Recipe
 
 
-def check(recipe: Recipe, method: Method, processes: int) -> None:
+def check(recipe: Recipe, batch: int, method: Method, processes: int) -> None:
     """UsageError for what can only be known once the method is there."""
     config, name = recipe.train, recipe.method["name"]
     for player in set(config.lr_of) - set(method.players):
         raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
-    share = recipe.data.batch // (config.accumulate * processes)
+    share = batch // (config.accumulate * processes)
     if share < 1:
         raise UsageError(
-            f"data.batch {recipe.data.batch} cannot be shared by {processes} processes "
-            f"with train.accumulate {config.accumulate}"
+            f"data.batch {batch} cannot be shared by {processes} processes with train.accumulate {config.accumulate}"
         )
     least = method.least_batch
     if share < least:
         raise UsageError(
-            f"data.batch {recipe.data.batch} leaves {share} a process and turn; {name} normalises over the batch "
-            f"and needs {least}: take data.batch={recipe.data.batch * -(-least // share)} or more"
+            f"data.batch {batch} leaves {share} a process and turn; {name} normalises over the batch "
+            f"and needs {least}: take data.batch={batch * -(-least // share)} or more"
         )
 
 

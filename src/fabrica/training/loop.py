@@ -144,7 +144,7 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         _average(run)
         state.step += 1
         state.seconds = time.monotonic() - started
-        meter.step(run.recipe.data.batch, time.monotonic() - began)
+        meter.step(run.batch, time.monotonic() - began)
         row: dict[str, float] = {}
         ended = _done(run) >= 1.0
         if ended or state.step % config.validate_every == 0:
@@ -155,7 +155,7 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
                 row["ms_ssim"] = run.monitor.diversity(run.averaged)
         if ended or row or state.step % config.log_every == 0:
             row |= {"step": state.step, "seconds": state.seconds, "lr": pace * config.lr, **meter.row()}
-            row["images"] = state.step * run.recipe.data.batch
+            row["images"] = state.step * run.batch
             meter = Meter()
             for sentence in run.monitor.see(row) if run.monitor and run.is_first else ():
                 _alarm(run, sentence, warn)
@@ -171,7 +171,7 @@ def _too_soon(run: Run) -> str:
     config, state = run.recipe.train, run.state
     if state.step >= FEW or not config.minutes or state.seconds < 60 * config.minutes:
         return ""
-    pace = state.step * run.recipe.data.batch / state.seconds
+    pace = state.step * run.batch / state.seconds
     return (
         f"{state.step} steps were made in {config.minutes:g} minutes, at {pace:.2g} images/s: too few to learn from; "
         f"give it more time: fabrica train --resume -o {run.folder} train.minutes=MORE"
@@ -220,7 +220,7 @@ def _conclude(run: Run, warn: Warn) -> None:
 
 def _batches(run: Run) -> Iterator[Batch]:
     config, fabric = run.recipe.train, run.fabric
-    share = run.recipe.data.batch // (config.accumulate * fabric.world_size)
+    share = run.batch // (config.accumulate * fabric.world_size)
     for batch in prefetch(
         run.data,
         start=run.state.step * config.accumulate,
@@ -344,6 +344,6 @@ def _kept(run: Run) -> str:
 def _some(run: Run, data: Dataset) -> Iterator[Tensor]:
     """Some training images, evenly spread, in batches on the run's device."""
     chosen = np.unique(np.linspace(0, len(data) - 1, MEASURED).astype(int))
-    size = max(1, run.recipe.data.batch)
+    size = max(1, run.batch)
     for k in range(0, len(chosen), size):
         yield torch.from_numpy(data.read(chosen[k : k + size])).to(run.fabric.device)

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from fabrica.codec import Codec
+from fabrica.data import planning
 from fabrica.data.cache import build_cache, build_masks
+from fabrica.data.cases import build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.latents import encoded
+from fabrica.data.masks import as_labels
 from fabrica.data.pairs import Pairs
+from fabrica.data.patches import Patches
 from fabrica.data.sample import AUXILIARY, MASK
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
@@ -177,3 +182,39 @@ def _of_output(recipe: Recipe, found: Found, data: Dataset) -> Found:
     asked = recipe.output
     modality, spacing = asked.modality or data.modality, asked.spacing or list(data.spacing)
     return replace(found, modality=modality, spacing=spacing, size=list(data.content))
+
+
+def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Found:
+    """The plan of a segmenter, and its codecs, from all training images and their label maps."""
+    data, count = found.data(recipe.data), part(progress, "looking at training images")
+    images, labels = (open_source(data, "train", side) for side in ("a", "b"))
+    looks: list[planning.Look] = []
+    for sample, label in zip(images.samples(), labels.samples(), strict=True):
+        looks.append(planning.looked(sample.image, as_labels(label.image)))
+        if count:
+            count(len(looks), images.count)
+    method = found.method
+    width = int(method.get("width", 0)) or 16
+    asked = recipe.data
+    plan = planning.planned(looks, names={}, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width)
+    codec = found.codec
+    if codec.kind == "auto" and (window := planning.window(looks)):
+        codec = CodecConfig("window", *window, "HU")
+    codec = _resolved(data, codec, "a")
+    codec_b = codec_config(Codec("label", classes=len(plan.numbers), unit="label", numbers=tuple(plan.numbers)))
+    return replace(found, plan=plan, codec=codec, codec_b=codec_b, scale="two")
+
+
+def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> Opened:
+    """Patches of images and of their label maps; found are modality and what the images have in common."""
+    data, codec, plan = found.data(recipe.data), codec_of(found.codec), found.plan
+    open_source(data, "val", "a")
+    train, val = (
+        build_cases(data, codec, plan, split, progress=part(progress, f"caching {split} images"))
+        for split in ("train", "val")
+    )
+    one = fingerprint(train, val, codec)  # type: ignore[arg-type]
+    found = replace(found, modality="SEG", spacing=list(plan.spacing), size=plan.size, fingerprint_a=one)
+    sets = {"training images": train, "held-out images": val}
+    patches = [Patches(cases, plan, data.context) for cases in (train, val)]
+    return Opened(*patches, sets, list(train.meta.notes), found)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
-from fabrica.methods import Method, Teacher, build, check_pace, checked, networks
+from fabrica.methods import Method, Teacher, build, check_pace, checked, named, networks
 from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
@@ -38,7 +38,16 @@ from fabrica.training.devices import open_fabric
 from fabrica.training.frozen import keep_space, open_space, open_text
 from fabrica.training.gan_monitor import GanMonitor, open_monitor
 from fabrica.training.log import COLUMNS, LOG, Log, alarm, csv_log, mlflow_log
-from fabrica.training.resolve import Opened, cut_off, decide_codecs, encode_latents, open_images, open_sides
+from fabrica.training.resolve import (
+    Opened,
+    cut_off,
+    decide_codecs,
+    decide_plan,
+    encode_latents,
+    open_cases,
+    open_images,
+    open_sides,
+)
 from fabrica.training.selection import Judge, judge
 from fabrica.training.teacher import open_teacher, taught
 
@@ -79,6 +88,11 @@ class Run:
         return task_of(self.method)
 
     @property
+    def batch(self) -> int:
+        """Images a step, over all processes together."""
+        return self.found.data(self.recipe.data).batch
+
+    @property
     def is_first(self) -> bool:
         """Only the first of several processes writes files."""
         return bool(self.fabric.is_global_zero)
@@ -103,7 +117,10 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
         warn(note)
     # label maps have as many channels as classes; other networks can be refused before any image is looked at
     codecs_first = bool(recipe.data.a) or MASK in recipe.data.condition
-    if codecs_first and not resumed:
+    planned = named(found.method).plans
+    if planned and not resumed:
+        found = decide_plan(recipe, found, progress)
+    elif codecs_first and not resumed:
         found = decide_codecs(recipe, found)
     torch.manual_seed(recipe.seed)
     method = build(recipe, found, uses.space.method if uses.space else None, uses.teacher)
@@ -113,14 +130,17 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
     check_scale(recipe, method)
     check_files(method)
-    check(recipe, method, recipe.train.devices)
-    opened = (
-        open_sides(recipe, found, method.needs, progress) if recipe.data.a else open_images(recipe, found, progress)
-    )
+    check(recipe, found.data(recipe.data).batch, method, recipe.train.devices)
+    if planned:
+        opened = open_cases(recipe, found, method.needs, progress)
+    elif recipe.data.a:
+        opened = open_sides(recipe, found, method.needs, progress)
+    else:
+        opened = open_images(recipe, found, progress)
     found = opened.found
     if resumed:
         _check_same(folder, opened.sets, recipe.data.condition, warn)
-    cut = cut_off(recipe, found, opened.train) if recipe.data.a and not resumed else []
+    cut = cut_off(recipe, found, opened.train) if recipe.data.a and not resumed and not planned else []
     for note in filter(None, (*cut, *opened.notes)):
         warn(note)
     train, heldout = opened[:2] if recipe.data.a else _conditioned(recipe, opened, uses, folder, progress)

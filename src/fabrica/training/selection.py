@@ -46,7 +46,8 @@ def judge(
     if keep in ("loss", "last"):
         if not method.validated or not task.paired(heldout):
             raise UsageError(f"train.keep is loss, but {name} has no loss that tells good weights; take frd or kid")
-        return "val_loss", lambda averaged: _loss(averaged, recipe, heldout, device)
+        size = found.data(recipe.data).batch
+        return "val_loss", lambda averaged: _loss(averaged, recipe, heldout, size, device)
     if not task.compares:
         raise UsageError(f"train.keep is {keep}, which compares samples, and {name} makes none; take loss or last")
     held = min(len(heldout), len(task.judged(heldout)))
@@ -61,9 +62,9 @@ def judge(
 
 
 @torch.no_grad()
-def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, device: torch.device) -> float:
+def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, batch: int, device: torch.device) -> float:
     count = min(len(heldout), MOST)
-    size = min(recipe.data.batch, count)
+    size = min(batch, count)
     total, cut = 0.0, Changes(recipe.data.crop)
     for k in range(count // size):
         batch = {key: v.to(device) for key, v in batch_at(heldout, k, size, seed=0, changes=cut).items()}

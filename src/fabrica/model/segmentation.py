@@ -1,0 +1,92 @@
+"""Segmentation: label maps of images, by a trained model and by one in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fabrica.data.augment import AS_THEY_ARE
+from fabrica.data.patches import Patches
+from fabrica.image import Float32
+from fabrica.inference.translation import Way
+from fabrica.io.contact_sheet import Uint8
+from fabrica.methods.segment import Segment
+from fabrica.model.task import SHOWN
+from fabrica.model.translation import Translation, TranslationModel
+from fabrica.recipe import card
+from fabrica.recipe.found import Found
+from fabrica.recipe.schema import Recipe
+
+COLOURS = np.array(  # of classes 1, 2, ...: Okabe and Ito's, which the colour-blind tell apart
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
+    dtype=np.uint8,
+)
+
+
+@dataclass(frozen=True)
+class SegmentationModel(TranslationModel):
+    """A trained model that segments."""
+
+    use = "segments images; use it with: fabrica apply {folder} IN -o OUT"
+    method: Segment
+
+    def way(self, direction: str = "a2b") -> Way:
+        plan = self.found.plan
+        labels = {
+            number: name or f"label {number}" for number, name in zip(plan.numbers, plan.names, strict=True) if number
+        }
+        return replace(super().way(direction), labels=labels)
+
+
+class Segmentation(Translation):
+    """What is asked of a method that segments while it trains, and of its model."""
+
+    model = SegmentationModel
+    verb = "segments"
+    evaluation = "fabrica.evaluation.segmentation.evaluate"
+    compares = False
+
+    def card(self, recipe: Recipe, found: Found, method: Segment) -> card.CardPart:
+        return card.segmentation(recipe, found)
+
+    def preview(self, method: Segment, recipe: Recipe, found: Found, heldout: Patches, device: torch.device) -> Uint8:
+        """Held-out patches, each with its label map and the answer laid over it."""
+        chosen = np.unique(np.linspace(0, len(heldout) - 1, SHOWN).astype(np.int64))
+        batch = heldout.batch(0, chosen, AS_THEY_ARE)
+        tiles = []
+        with torch.no_grad():
+            for a, b in zip(batch["a"], batch["b"], strict=True):
+                made = method.translate(torch.from_numpy(a[None]).to(device), "a2b")[0].float().cpu().numpy()
+                tiles.append(_overlaid(a, b.argmax(0), made.argmax(0)))
+        columns = 2 if len(tiles) > 1 else 1
+        rows = [
+            np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles) // columns * columns, columns)
+        ]
+        return np.concatenate(rows)
+
+    def paired(self, heldout: Patches) -> bool:
+        return True
+
+    def concluded(self, found: Found, opened: Callable[[], TranslationModel], data: Patches, heldout: Patches) -> Found:
+        """What is found, as it is: held-out cases are judged whole by `fabrica evaluate`."""
+        return found
+
+
+def _overlaid(image: Float32, truth: Float32, made: Float32) -> Uint8:
+    """A patch (C, *S), the middle slice of what is labelled: as it is, with the drawn map, with the made one."""
+    middle = image.shape[0] // 2
+    plane = image[middle]
+    if plane.ndim == 3:
+        k = int((truth > 0).sum((1, 2)).argmax())
+        plane, truth, made = plane[k, ::-1], truth[k, ::-1], made[k, ::-1]
+    grey = np.clip((plane + 1) * 127.5, 0, 255).astype(np.uint8)
+    tiles = [np.stack([grey] * 3, -1)]
+    for labels in (truth, made):
+        tile = tiles[0].copy()
+        shown = labels > 0
+        tile[shown] = tile[shown] // 2 + COLOURS[(labels[shown] - 1) % len(COLOURS)] // 2
+        tiles.append(tile)
+    return np.concatenate(tiles, axis=1)
