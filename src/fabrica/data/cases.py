@@ -146,7 +146,8 @@ def _part(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 def build_cases(
     config: DataConfig, codec: Codec, plan: Plan, split: str, *, labelled: bool = True, progress: Count | None = None
 ) -> Cases:
-    """The images of one split and, where `labelled`, their label maps (sides a and b), built once and kept in the cache.
+    """The images of one split and, where `labelled`, their label maps (sides a and b), built once and kept in the
+    cache.
 
     Images are encoded by the codec, turned as networks see them (see `fabrica.data.standardise`) and brought to the
     plan's spacing, label maps by whose share of a voxel is largest. Raises as `fabrica.data.cache.build_cache`.
@@ -227,7 +228,7 @@ def _pairs(images: Source, labels: Source | None) -> Iterator[tuple[Sample, Imag
         yield from ((sample, None) for sample in images.samples())
         return
     for sample, label in zip(images.samples(), labels.samples(), strict=True):
-        yield sample, label.image
+        yield sample, masks.as_labels(label.image)
 
 
 def prepared(
@@ -261,10 +262,8 @@ def prepared(
 
 def _turned(image: Image, plan: Plan) -> tuple[Image, tuple[float, ...]]:
     """The image as networks see it, and its mm along the plan's axes (() where it knows none)."""
-    if len(image.size) == 3:
-        image = oriented(evenly(image), "RAS" if len(plan.size) == 3 else "LPS")
-    else:
-        image = faced(image)
+    order = "RAS" if len(plan.size) == 3 else "LPS"
+    image = oriented(evenly(image), order) if len(image.size) == 3 else faced(image)
     return image, image.spacing[-len(plan.size) :] if image.measured else ()
 
 

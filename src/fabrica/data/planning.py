@@ -22,7 +22,7 @@ MOST_LEVELS = 6
 FEWEST_SLICES = 8  # of volumes: with fewer, slices are learned from one by one
 PER_VOXEL = 3_000  # bytes of training memory for a voxel of a patch and 32 channels of full resolution, as measured
 SHARE = 0.4  # of the free memory that patches may take
-MOST_VOXELS = {2: 512 * 512, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
+MOST_VOXELS = {2: 320 * 320, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
 BATCH = {2: 12, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
 MOST_BATCH = 4
 SAMPLED = 1000  # values of what is labelled in an image
@@ -162,7 +162,10 @@ def _patch(
     reasons["patch"] = f"the middle image has {_times(median)} voxels at this spacing"
     patch = np.maximum(whole, 1.0)
     shape = np.array(mm) if len(mm) else np.ones(dims)
-    if patch.prod() > voxels:  # a cube in mm, cut where the image ends
+    if patch.prod() > voxels and not len(mm):
+        patch = patch * (voxels / patch.prod()) ** (1 / dims)
+        reasons["patch"] += f", and a step on this machine takes {voxels:.3g} at most: made smaller"
+    elif patch.prod() > voxels:  # a cube in mm, cut where the image ends
         side = 1.0
         while np.minimum(patch, 1.02 * side / shape).prod() < voxels:
             side *= 1.02

@@ -34,7 +34,7 @@ WIDEST = 10  # times the width at full resolution
 
 
 class Segment(Translator):
-    """Networks see a (B, C, *S) in [-1, 1] and give logits of b (B, K, *S), one class a channel, the background first."""
+    """Networks see a (B, C, *S) in [-1, 1] and give logits of b (B, K, *S), a channel a class, the background first."""
 
     @dataclass
     class Config:

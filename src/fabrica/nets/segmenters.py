@@ -25,8 +25,8 @@ Steps = Sequence[Sequence[int]]
 
 
 class SegmenterUNet(nn.Module):
-    """images (B, C, *S) -> logits (B, K, *S), S of any size; in supervised training a list of them, the finest last, each
-    coarser one at its own resolution.
+    """images (B, C, *S) -> logits (B, K, *S), S of any size; in supervised training a list of them, the finest last,
+    each coarser one at its own resolution.
 
     widths    channels of each level, the finest first.
     strides   of each level along each axis: how much coarser it is than the one before; the first is all 1.

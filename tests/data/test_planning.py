@@ -1,0 +1,90 @@
+"""Plans from looks at images: what a person would choose, and what is asked stands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fabrica.data.planning import Look, looked, planned, window
+from fabrica.errors import UsageError
+from fabrica.image import Image
+
+GIB = 2.0**30
+
+
+def of(
+    size: tuple[int, ...], spacing: tuple[float, ...], count: int = 10, labels: tuple[int, ...] = (0, 1)
+) -> list[Look]:
+    return [Look(size, spacing, labels)] * count
+
+
+def test_small_volumes_are_learned_whole() -> None:
+    """As nnU-Net plans the hippocampus: patches of 40 x 56 x 40, three times halved."""
+    plan = planned(of((36, 50, 35), (1.0, 1.0, 1.0), labels=(0, 1, 2)), memory=8 * GIB)
+    assert plan.size == [40, 56, 40] and plan.levels[1:] == [[2, 2, 2]] * 3
+    assert plan.spacing == [1, 1, 1] and plan.numbers == [0, 1, 2] and plan.batch >= 2
+
+
+@pytest.mark.parametrize("thick", [4.0, 6.0, 8.0])
+def test_thick_slices_are_halved_last(thick: float) -> None:
+    plan = planned(of((20, 300, 300), (thick, 0.7, 0.7)), memory=8 * GIB)
+    assert plan.levels[1][0] == 1 and plan.kernels[0] == [1, 3, 3] and plan.kernels[-1] == [3, 3, 3]
+    assert plan.turned == [1, 2] and plan.size[1] > plan.size[0]
+    finest = 0.7 * np.prod(plan.levels, axis=0)[1]
+    assert finest >= thick / 2  # the plane is as coarse as the slices before both are halved together
+
+
+@pytest.mark.parametrize("size", [(512, 512), (3000, 2500), (60, 40)])
+def test_pictures_without_mm_are_fitted_whole(size: tuple[int, ...]) -> None:
+    plan = planned(of(size, ()), memory=8 * GIB)
+    assert plan.spacing == [] and len(plan.size) == 2
+    assert abs(plan.size[0] / plan.size[1] - size[0] / size[1]) < 0.3
+    multiple = np.prod(plan.levels, axis=0)
+    assert not (np.array(plan.size) % multiple).any()
+
+
+@pytest.mark.parametrize("memory", [0.5, 2.0, 8.0, 64.0])
+def test_more_memory_is_more_voxels_and_never_none(memory: float) -> None:
+    def voxels(gib: float) -> int:
+        plan = planned(of((300, 400, 400), (1.5, 0.8, 0.8)), memory=gib * GIB)
+        return int(np.prod(plan.size)) * plan.batch
+
+    assert 0 < voxels(memory) <= voxels(2 * memory)
+
+
+def test_what_is_asked_stands() -> None:
+    plan = planned(of((36, 50, 35), (1.0, 1.0, 1.0)), size=[16, 24, 24], spacing=[2, 2, 2], batch=3)
+    assert plan.size == [16, 24, 24] and plan.spacing == [2, 2, 2] and plan.batch == 3
+    assert len(planned(of((36, 50, 35), (1.0, 1.0, 1.0)), dims=2).size) == 2
+
+
+def test_few_slices_are_learned_one_by_one() -> None:
+    assert len(planned(of((5, 200, 200), (8.0, 1.0, 1.0))).size) == 2
+
+
+@pytest.mark.parametrize(("names", "mirrored"), [({1: "kidney left"}, False), ({1: "leftover"}, True), ({}, True)])
+def test_sides_that_are_told_apart_are_never_mirrored(names: dict[int, str], mirrored: bool) -> None:
+    plan = planned(of((36, 50, 35), (1.0, 1.0, 1.0)), names=names)
+    assert bool(plan.mirror) == mirrored
+
+
+def test_labels_may_skip_numbers_and_differ_from_case_to_case() -> None:
+    looks = [Look((30, 30, 30), (1.0,) * 3, labels) for labels in ((0,), (0, 7), (0, 3))]
+    plan = planned(looks, names={3: "liver"})
+    assert plan.numbers == [0, 3, 7] and plan.names == ["", "liver", ""]
+    with pytest.raises(UsageError, match="all 3 training images are empty"):
+        planned([Look((30, 30, 30), (1.0,) * 3, (0,))] * 3)
+
+
+def test_a_window_is_where_the_labelled_values_lie() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((1, 20, 30, 40), dtype=np.float32)
+    labels[:, 5:15, 5:15, 5:15] = 2
+    values = np.where(labels > 0, rng.normal(100, 10, labels.shape), -1000).astype(np.float32)
+    affine = np.diag([0.7, 0.7, 5.0, 1.0])
+    look = looked(Image(values, affine, "HU", {"format": "nifti"}), Image(labels, affine, "label"))
+    assert look.size == (20, 30, 40) and look.spacing == pytest.approx((5.0, 0.7, 0.7)) and look.labels == (0, 2)
+    found = window([look, look])
+    assert found is not None and found[0] == pytest.approx(100 - 25.8, abs=5) and found[1] == pytest.approx(126, abs=5)
+    plain = looked(Image(values, affine, "arbitrary"), Image(labels, affine, "label"))
+    assert window([plain]) is None and window([look, plain]) is None
