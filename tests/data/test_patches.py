@@ -26,7 +26,7 @@ AUGMENT = Changes(augment=True)
 
 
 def written(folder: Path, sizes: list[tuple[int, ...]], affine: np.ndarray | None = None, label: int = 3) -> DataConfig:
-    """Volumes (W, H, D) with a bright ball that is labelled, as NIfTI, half of them for training, and their manifest."""
+    """Volumes (W, H, D) with a bright ball that is labelled, as NIfTI, and their manifest."""
     lines = ["id,patient,path,mask,split,modality"]
     for k, size in enumerate(sizes):
         places = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"))
