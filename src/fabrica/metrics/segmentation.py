@@ -208,7 +208,7 @@ def _diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
 def _around(one: Box | None, two: Box | None) -> Box:
     """The box that holds both; nothing of nothing."""
     if one is None or two is None:
-        return one or two or (slice(0, 0), ...)
+        return one or two or (slice(0, 0),)
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, two, strict=True))
 
 

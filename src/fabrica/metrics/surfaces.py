@@ -61,8 +61,8 @@ def between(made: Mask, truth: Mask, spacing: Sequence[float]) -> tuple[Directed
         apart = ~_among(here, other)
         distances = np.zeros(len(here))
         if apart.any():
-            places = (np.stack(np.unravel_index(flat, size), 1) for flat in (here[apart], other))
-            distances[apart] = _nearest(*places, np.asarray(spacing, dtype=np.float64))
+            at, others = (np.stack(np.unravel_index(flat, size), 1) for flat in (here[apart], other))
+            distances[apart] = _nearest(at, others, np.asarray(spacing, dtype=np.float64))
         found.append(Directed(distances, areas[codes]))
     return found[0], found[1]
 
@@ -78,8 +78,9 @@ def _nearest(here: Int, other: Int, spacing: Float64) -> Float64:
     """Distance of each place (N, dims), in voxels, to the nearest of `other` (M, dims), in mm, (N,).
 
     A tree needs memory for the surface alone, where a distance transform needs it for the volume. It is not balanced:
-    on a lattice, where many coordinates are equal, that is up to ten times as fast. The distance is that of
-    whole voxels times spacing, as of a distance transform, so that what lies at a tolerance falls on the same side.
+    on a lattice, where many coordinates are equal, that is up to ten times as fast. The distance is that of whole
+    voxels times spacing, as of a distance transform, so that what lies at a tolerance falls on the same side; but for
+    several elements that are equally near and that rounding alone tells apart (3 x 0.7 mm and 2.1 mm).
     """
     tree = KDTree(other * spacing, balanced_tree=False, compact_nodes=False)
     apart = (here - other[tree.query(here * spacing)[1]]) * spacing
@@ -124,7 +125,7 @@ def corners(dims: int) -> list[Point]:
 
 @lru_cache(maxsize=64)
 def element_areas(spacing: tuple[float, ...]) -> Float64:
-    """Area in mm^2 of the surface element of each neighbourhood, (256,); for two numbers of spacing length in mm, (16,).
+    """Area of the surface element of each neighbourhood, (256,) in mm^2; of two numbers of spacing length, (16,) in mm.
 
     The area of a triangle is the length of its normal, whose components grow with the spacing of the two other axes.
     """
