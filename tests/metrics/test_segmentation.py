@@ -19,7 +19,6 @@ from fabrica.errors import UsageError
 from fabrica.metrics.segmentation import (
     ClassScores,
     Labels,
-    Mask,
     compare,
     dice,
     hd95,
@@ -27,6 +26,7 @@ from fabrica.metrics.segmentation import (
     surface_dice,
     volume_error,
 )
+from fabrica.metrics.surfaces import Mask
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*namespace is deprecated:DeprecationWarning"),  # of surface_distance
