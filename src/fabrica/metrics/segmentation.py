@@ -1,6 +1,6 @@
 """How well a label map agrees with the true one, class by class: overlap, surfaces, volume.
 
-What counts, where a class is not on both sides (the rule of this house; no two libraries agree):
+What counts, where a class is not on both sides (the rule of this house; libraries do not agree):
 
 - In neither: the class is *absent* in this case. It has no score (NaN), is counted as absent, and is never taken for
   perfect.
@@ -11,15 +11,15 @@ What counts, where a class is not on both sides (the rule of this house; no two 
 - Absent in all cases: shown as never present, and in no mean.
 
 Where others differ: MONAI's Dice is NaN wherever the truth is empty and its Hausdorff distance wherever either side is,
-and NaN leave its means, so that false alarms, and for distances missed organs, raise the score (its surface Dice is 0
-for both, as here). medpy refuses empty masks; its hd95 pools the distances of both directions before it takes the
-percentile, so that the longer surface has the larger say, where here the larger of two percentiles stands. The Dice of
-torchmetrics leaves out absent classes and counts false alarms and missed organs as 0, as here, but its function
-averages over classes by default ("macro") with the background among them, which is nearly always near 1, and the object
-pools all classes ("micro"), so that large organs outweigh small ones. Of nnU-Net a false alarm is 0, an absent class
-NaN, as here. Distances of MONAI, medpy and torchmetrics run between the voxels of the rim, each counted once; here, as
-in DeepMind's surface-distance (Nikolov et al. 2018, arXiv 1809.04430), between elements of the surface, weighted by
-their area, so that oblique surfaces and voxels that are no cubes count as they should.
+and NaN leave its means, so that false alarms, and for distances missed organs, cost nothing (its surface Dice is 0 for
+both, as here). medpy takes two empty masks for perfect and measures no distance of an empty one; its hd95 pools the
+distances of both directions before it takes the percentile, so that the longer surface has the larger say, where here
+the larger of two percentiles stands. The Dice of torchmetrics leaves out absent classes and counts false alarms and
+missed organs as 0, as here, but averages the classes of each case by default ("macro"), the background among them,
+which is nearly always near 1. nnU-Net has 0 for a false alarm and NaN for an absent class, as here. Distances of MONAI,
+medpy and torchmetrics run between the voxels of the rim, each counted once; here, as in DeepMind's surface-distance
+(Nikolov et al. 2018, arXiv 1809.04430), between elements of the surface, weighted by their area, so that oblique
+surfaces and voxels that are no cubes count as they should.
 """
 
 from __future__ import annotations
