@@ -273,3 +273,5 @@ def test_bad_input_is_one_clear_line() -> None:
         compare(SQUARE, SQUARE, (0, 1), (1.0, 1.0))
     with pytest.raises(UsageError, match="ignore is uint8"):
         compare(SQUARE, SQUARE, (1,), (1.0, 1.0), ignore=SQUARE)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="tolerance holds none for class 2"):
+        compare(SQUARE, SQUARE, (1, 2), (1.0, 1.0), {1: 2.0})

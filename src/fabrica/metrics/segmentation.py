@@ -145,7 +145,9 @@ def compare(
     """
     wanted = list(dict.fromkeys(int(number) for number in classes))
     _check_labels(made, truth, wanted, spacing, ignore)
-    tolerances = {number: tolerance[number] if isinstance(tolerance, Mapping) else tolerance for number in wanted}
+    tolerances = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(wanted, tolerance)
+    if without := [number for number in wanted if number not in tolerances]:
+        raise UsageError(f"tolerance holds none for class {without[0]}; expected mm for each class, or one number")
     top = max(wanted, default=0)
     boxes = [find_objects(labels, max_label=top) if top else [] for labels in (made, truth)]
     diagonal = _diagonal(made.shape, spacing)
