@@ -137,6 +137,25 @@ def interval(scores: Float64, seed: int = 0) -> Interval:
     return Interval(float(values.mean()), low, high)
 
 
+def interval_over_columns(scores: Float64, seed: int = 0) -> Interval:
+    """The mean over columns (K classes, regions) of their means over patients (P, K), so that what few patients have
+    counts as much as what all have; with the percentile bootstrap over patients. NaN are left out, in a resample also
+    columns that none of the drawn patients has."""
+    there = np.isfinite(scores)
+    kept = there.any(1)
+    values, there = np.where(there, scores, 0.0)[kept], there[kept].astype(np.float64)
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    times = np.stack([np.bincount(each, minlength=len(values)) for each in drawn]).astype(np.float64)
+    sums, counts = times @ values, times @ there
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    low, high = np.quantile(np.nanmean(means, axis=1), [0.025, 0.975])
+    found = there.sum(0) > 0
+    mean = (values.sum(0)[found] / there.sum(0)[found]).mean()
+    return Interval(float(mean), float(low), float(high))
+
+
 def difference(one: Float64, two: Float64, seed: int = 0) -> Difference:
     """Paired comparison of two models' scores (P,) over the same patients in the same order.
 

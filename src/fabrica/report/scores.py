@@ -31,7 +31,7 @@ BESIDE = {  # what scores stand beside
 class ScoreRow:
     """One score. `real` is the same score of real images put in the place of the synthetic ones, at the same N.
 
-    better     "lower", "higher" or "near real".
+    better     "lower", "higher", "near real" or "near 0".
     percent    shares that a person reads as per cent; value, low, high and real stay 0 to 1.
     baselines  the same score of what should be worse, by the keys of BESIDE.
     group      the heading that rows stand under; "" where there is one table.

@@ -1,0 +1,1 @@
+"""Judging models that segment: label maps beside the true ones, class by class."""
