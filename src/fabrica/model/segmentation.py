@@ -33,12 +33,15 @@ class SegmentationModel(TranslationModel):
     use = "segments images; use it with: fabrica apply {folder} IN -o OUT"
     method: Segment
 
-    def way(self, direction: str = "a2b") -> Way:
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What the numbers in its label maps are called, without the background."""
         plan = self.found.plan
-        labels = {
-            number: name or f"label {number}" for number, name in zip(plan.numbers, plan.names, strict=True) if number
-        }
-        return replace(super().way(direction), labels=labels)
+        named = zip(plan.numbers, plan.names, strict=True)
+        return {number: name or f"label {number}" for number, name in named if number}
+
+    def way(self, direction: str = "a2b") -> Way:
+        return replace(super().way(direction), labels=self.label_names)
 
 
 class Segmentation(Translation):

@@ -1,0 +1,230 @@
+"""Judge a model that segments: each label map beside the true one, class by class and patient by patient.
+
+What counts where a class is absent, missed or made up is the rule of `fabrica.metrics.segmentation`, which the page
+repeats. The worst cases are shown first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fabrica import __version__
+from fabrica.data.masks import as_labels
+from fabrica.errors import UsageError
+from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
+from fabrica.evaluation.segmentation.cases import ScoredCase, scored
+from fabrica.evaluation.segmentation.panels import HOW, colour, overlays
+from fabrica.evaluation.subject import alarms, opened
+from fabrica.evaluation.translation.cases import HeldOutCases, open_cases
+from fabrica.image import Image
+from fabrica.metrics.segmentation import TOLERANCE
+from fabrica.model.segmentation import SegmentationModel
+from fabrica.progress import Progress
+from fabrica.recipe.folder import ALARMS, read_log
+from fabrica.report.charts import png_uri, shown, training_charts
+from fabrica.report.pictures import Exhibit, Picture
+from fabrica.report.report import filled, keep, repeated
+from fabrica.report.scores import Report, as_json, finite, numbers
+
+TEMPLATE = "segmentation.html.jinja"
+OPTIONS: tuple[str, ...] = ()
+WORST, OTHERS = 4, (0.5, 1.0)  # cases shown: the worst, then the middle one and the best
+FEWEST = 6  # patients: of fewer, intervals mean little
+AROUND = 25.0  # mm around what is labelled that pictures of volumes show
+
+
+def evaluate(
+    model: SegmentationModel | Path | str,
+    against: str | Path | None = None,
+    out: str | Path = "report",
+    *,
+    n: int | None = None,
+    split: str = "test",
+    extractor: str = "radiomic",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Segment held-out images and score the label maps; write report.html, scores.json and scores.csv (case by class).
+
+    n   at most so many test images, drawn at random; None: all of them. extractor: of no use here.
+    Raises UsageError for a model that does not segment, and for test images without label maps.
+    """
+    tell = progress or (lambda what, done, total: None)
+    found = opened(model)
+    if not isinstance(found, SegmentationModel):
+        raise UsageError(f"{getattr(found, 'folder', found)} is no model that segments")
+    held_out = open_cases(found, str(against) if against else found.data.source, split, n, seed)
+    if not held_out.paired:
+        raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
+    Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
+    names = found.label_names
+    cases = _scored(found, held_out, list(names), tell)
+    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed)
+    return _written(trial, Path(out), _exhibits(trial, tell))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What was judged: the model on these cases, with the names of the label numbers, and what came of it."""
+
+    model: SegmentationModel
+    held_out: HeldOutCases
+    names: dict[int, str]
+    cases: Sequence[ScoredCase]
+    found: Accuracy
+    asked: int | None
+    seed: int
+
+
+def _scored(model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress) -> list[ScoredCase]:
+    results, cases = [], held_out.cases["a2b"]
+    for done, case in enumerate(cases.read(), start=1):
+        truth = as_labels(case.images["b"])
+        made = model.apply(case.images["a"], auxiliary=case.auxiliary).result
+        results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes)))
+        tell("segmenting", done, len(cases))
+    return results
+
+
+def _unnamed(truth: Image, classes: list[int]) -> Any:
+    """Voxels of labels that the model never learned: nothing is said of them. None where there are none."""
+    other = ~np.isin(truth.data[0], [0, *classes])
+    return other if other.any() else None
+
+
+def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
+    """The worst cases, the middle one and the best, each with the contours of both."""
+    ranked = trial.found.cases
+    places = list(range(min(WORST, len(ranked)))) + [round(share * (len(ranked) - 1)) for share in OTHERS]
+    order = {case.id: k for k, case in enumerate(trial.cases)}
+    exhibits = []
+    for done, rank in enumerate(dict.fromkeys(places), start=1):
+        case = ranked[rank]
+        (read,) = trial.held_out.cases["a2b"].read([order[case.id]])
+        image, truth = read.images["a"], as_labels(read.images["b"])
+        made = trial.model.apply(image, auxiliary=read.auxiliary).result
+        margin = AROUND if len(image.size) == 3 else None
+        drawn = overlays(image, truth, made, list(trial.names), margin=margin)
+        plain = overlays(image, truth, None, [], margin=None) if len(image.size) == 2 else []
+        pictures = [
+            Picture(png_uri(pixels), name or "image", k + 1) for k, (name, pixels) in enumerate([*plain, *drawn])
+        ]
+        title = "Worst" if rank == 0 else f"Number {rank + 1} of {len(ranked)}, the worst first"
+        exhibits.append(Exhibit(title, case.id, _facts_of(case, trial.names), pictures, ()))
+        tell("drawing", done, len(dict.fromkeys(places)))
+    return exhibits
+
+
+def _facts_of(case: ScoredCase, names: dict[int, str]) -> list[tuple[str, str]]:
+    found = []
+    for number, name in names.items():
+        scores = case.scores[number]
+        if scores.absent:
+            found.append((name, "absent"))
+            continue
+        said = " (missed)" * scores.missed + " (false alarm)" * scores.false_alarm
+        found.append((name, f"Dice {shown(scores.dice)}, HD95 {shown(scores.hd95)} mm{said}"))
+    return found
+
+
+def _written(trial: Trial, out: Path, exhibits: list[Exhibit]) -> Report:
+    scores, warned = rows(trial.found, f"{TOLERANCE:g} mm", _unit(trial)), _warnings(trial)
+    told = _verdict(trial)
+    everything = {**_facts(trial), **numbers(scores), "verdict": told, "warnings": warned}
+    report = Report(finite(everything), tuple(scores), tuple(warned), out / "report.html", told, "segmented")
+    keep(report, lambda: _page(trial, report, exhibits), scores_csv=table(trial.cases, trial.names))
+    return report
+
+
+def _unit(trial: Trial) -> str:
+    spacing = trial.model.found.plan.spacing
+    return "mm" if spacing else "pixels"
+
+
+def _warnings(trial: Trial) -> list[str]:
+    notes = [*alarms(trial.model.folder / ALARMS), *trial.held_out.notes]
+    patients = len(trial.found.patients)
+    if patients < FEWEST:
+        few = "1 patient is" if patients == 1 else f"{patients} patients are"
+        notes.append(f"{few} too few: intervals mean little")
+    notes += [f"{one.name}: {one.said}" for one in trial.found.classes if one.missed or one.never]
+    return [note[0].upper() + note[1:].rstrip(".") + "." for note in dict.fromkeys(notes) if note]
+
+
+def _verdict(trial: Trial) -> str:
+    dice, near = trial.found.overall["dice"], trial.found.overall["surface_dice"]
+    count, patients = len(trial.cases), len(trial.found.patients)
+    if not np.isfinite(dice.mean):
+        return f"None of the classes is present in any of the {count} test images: nothing was judged."
+    said = (
+        f"Mean Dice {shown(dice.mean)} [{shown(dice.low)}, {shown(dice.high)}] on {count} test images of "
+        f"{patients} patients; {shown(100 * near.mean)} % of the surfaces lie within {TOLERANCE:g} {_unit(trial)}."
+    )
+    missed = sum(one.missed for one in trial.found.classes)
+    alarms_ = sum(one.false_alarms for one in trial.found.classes)
+    if missed or alarms_:
+        said += f" A class was missed {missed} times and made up {alarms_} times."
+    worst = min((one for one in trial.found.classes if not one.never), key=lambda one: one.scores["dice"].mean)
+    if len(trial.found.classes) > 1:
+        said += f" The hardest is {worst.name}, Dice {shown(worst.scores['dice'].mean)}."
+    return said
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    found = trial.found
+    return {
+        "fabrica": __version__,
+        "subject": trial.model.name,
+        "model_hash": trial.model.hash,
+        "against": trial.held_out.config.source,
+        "split": trial.held_out.split,
+        "n_images": len(trial.cases),
+        "n_patients": len(found.patients),
+        "seed": trial.seed,
+        "tolerance": TOLERANCE,
+        "classes": [asdict(one) for one in found.classes],
+        "overall": {metric: asdict(value) for metric, value in found.overall.items()},
+        "patients": [asdict(one) for one in found.patients],
+    }
+
+
+def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
+    model, plan = trial.model, trial.model.found.plan
+    size = " × ".join(str(side) for side in plan.size)
+    facts = [
+        ("about", model.recipe.about),
+        ("method", f"{model.found.method['name']}, {model.found.method['network']}"),
+        ("trained on", model.data.source),
+        ("patches", size + (f" at {' × '.join(f'{mm:.3g}' for mm in plan.spacing)} mm" if plan.spacing else "")),
+        ("weights", model.hash),
+    ]
+    again = repeated(str(model.folder), trial.held_out.config.source, asked=trial.asked, extractor="", seed=trial.seed)
+    measured = [
+        (
+            "test images",
+            f"{len(trial.cases)} of {len(trial.found.patients)} patients, the {trial.held_out.split} split",
+        ),
+        ("means", "of a class over patients, over all classes over these; intervals: 95 %, bootstrap over patients"),
+        *again,
+    ]
+    return filled(
+        TEMPLATE,
+        title=model.name,
+        subject=f"A model that segments {', '.join(trial.names.values())}, on held-out images of "
+        f"{trial.held_out.config.source}",
+        report=report,
+        how=HOW,
+        legend=[(name, colour(number)) for number, name in trial.names.items()],
+        exhibits=exhibits,
+        patients=trial.found.patients,
+        charts=training_charts(read_log(model.folder / "log.csv"), None),
+        facts=[(name, value) for name, value in facts if value],
+        measured=measured,
+        numbers=as_json(report),
+        shown=shown,
+    )
