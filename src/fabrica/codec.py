@@ -110,7 +110,8 @@ class Codec:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
         if self.kind == "label":
             index = np.argmax(values, axis=0, keepdims=True)
-            return np.array(self.numbers or range(self.classes), dtype=np.float32)[index]
+            found: Float32 = np.array(self.numbers or range(self.classes), dtype=np.float32)[index]
+            return found
         if limits is None:
             limits = (self.low, self.high) if self.kind == "window" else self.default_limits
         if limits is None:

@@ -119,11 +119,11 @@ class Cases:
         """The part of case k that begins at `first` (D, H, W) and is of this size; all of it without."""
         scale = np.float32(self.meta.reach / SCALE)
         mapped = self._mapped(IMAGES, "<i2", k, self.meta.channels)
-        return np.asarray(mapped[:, *_part(first, size)], dtype=np.float32) * scale
+        return np.asarray(mapped[(slice(None), *_part(first, size))], dtype=np.float32) * scale
 
     def label(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> Uint8:
         """Of the label map."""
-        return np.array(self._mapped(LABELS, "u1", k, 1)[0, *_part(first, size)])
+        return np.array(self._mapped(LABELS, "u1", k, 1)[0][_part(first, size)])
 
     def read(self, indices: Sequence[int] | Int64) -> Float32:
         """One case (1, C, *S), whole; pictures without their depth."""

@@ -96,7 +96,7 @@ class Patches:
 
 def one_hot(labels: Uint8, classes: int) -> Float32:
     """Class numbers (*S) as (K, *S): 1 and -1, 0 where they are UNKNOWN."""
-    signs = (np.arange(classes).reshape(-1, *[1] * labels.ndim) == labels).astype(np.float32) * 2 - 1
+    signs: Float32 = (np.arange(classes).reshape(-1, *[1] * labels.ndim) == labels).astype(np.float32) * 2 - 1
     signs[:, labels == UNKNOWN] = 0
     return signs
 
@@ -114,7 +114,8 @@ def _middle(cases: Cases, k: int, wanted: Sequence[int], draw: np.random.Generat
     # as far inside as it goes; an image that is smaller than the patch lies in its middle
     low = [min(side, n) / 2 - 0.5 for side, n in zip(sides, size, strict=True)]
     high = [n - 1 - edge for n, edge in zip(size, low, strict=True)]
-    return np.clip(np.rint(around), low, high)
+    found: Float64 = np.clip(np.rint(around), low, high)
+    return found
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def looked(image: Image, labels: Image) -> Look:
     if len(image.size) == 2:
         return Look(image.size, image.spacing if image.measured else (), present, values)
     axes = [axis - 1 for axis in turn(image.affine, "RAS")[0]]
-    size, spacing = (tuple(values[axis] for axis in axes) for values in (image.size, image.spacing))
-    return Look(size, spacing if image.measured else (), present, values)
+    spacing = tuple(image.spacing[axis] for axis in axes)
+    return Look(tuple(image.size[axis] for axis in axes), spacing if image.measured else (), present, values)
 
 
 def window(looks: Sequence[Look]) -> tuple[float, float] | None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fabrica.data.augment import AS_THEY_ARE
+from fabrica.data.augment import AS_THEY_ARE, Int64
+from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.image import Float32
 from fabrica.inference.translation import Way
 from fabrica.io.contact_sheet import Uint8
 from fabrica.methods.segment import Segment
 from fabrica.model.task import SHOWN
-from fabrica.model.translation import Translation, TranslationModel
+from fabrica.model.translation import TranslationModel
 from fabrica.recipe import card
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
@@ -44,13 +45,15 @@ class SegmentationModel(TranslationModel):
         return replace(super().way(direction), labels=self.label_names)
 
 
-class Segmentation(Translation):
+class Segmentation:
     """What is asked of a method that segments while it trains, and of its model."""
 
     model = SegmentationModel
     verb = "segments"
     evaluation = "fabrica.evaluation.segmentation.evaluate"
+    next = "apply {folder} IN -o OUT"
     compares = False
+    diverse = False
 
     def card(self, recipe: Recipe, found: Found, method: Segment) -> card.CardPart:
         return card.segmentation(recipe, found)
@@ -73,8 +76,21 @@ class Segmentation(Translation):
     def paired(self, heldout: Patches) -> bool:
         return True
 
-    def concluded(self, found: Found, opened: Callable[[], TranslationModel], data: Patches, heldout: Patches) -> Found:
-        """What is found, as it is: held-out cases are judged whole by `fabrica evaluate`."""
+    def judged(self, heldout: Patches) -> Dataset:
+        raise NotImplementedError("label maps are judged by their loss alone")
+
+    def maker(
+        self, recipe: Recipe, heldout: Patches, chosen: Int64, device: torch.device
+    ) -> Callable[[Segment], Float32]:
+        raise NotImplementedError("label maps are judged by their loss alone")
+
+    def before_keeping(self, method: Segment, data: Patches, feed: object) -> None:
+        """Nothing."""
+
+    def concluded(
+        self, found: Found, opened: Callable[[], SegmentationModel], data: Patches, heldout: Patches
+    ) -> Found:
+        """As it is: held-out cases are judged whole by `fabrica evaluate`."""
         return found
 
 

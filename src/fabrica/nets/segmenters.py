@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,13 @@ from fabrica.errors import UsageError, unknown
 from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS
 from fabrica.nets.framing import cropped_to, padded_to
 
-NORMS = {"batch": BATCH_NORMS, "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}}
-TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMS: dict[str, dict[int, Any]] = {
+    "batch": {**BATCH_NORMS},
+    "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
+}
+LAYERS: dict[int, Any] = {**CONVOLUTIONS}  # whose sides differ from axis to axis
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+POOLS: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 SLOPE = 0.01
 Steps = Sequence[Sequence[int]]
 
@@ -94,7 +100,7 @@ class _Residual(nn.Module):
         )
         past: list[nn.Module] = []
         if max(stride) > 1:
-            past.append((nn.AvgPool2d if dims == 2 else nn.AvgPool3d)(tuple(stride)))
+            past.append(POOLS[dims](tuple(stride)))
         if before != after:
             past += [CONVOLUTIONS[dims](before, after, 1, bias=False), NORMS[norm][dims](after, affine=True)]
         self.past = nn.Sequential(*past)
@@ -107,7 +113,7 @@ def _normed(before: int, after: int, kernel: Sequence[int], stride: Sequence[int
     dims = len(kernel)
     padding = tuple(side // 2 for side in kernel)
     return [
-        CONVOLUTIONS[dims](before, after, tuple(kernel), stride=tuple(stride), padding=padding, bias=False),
+        LAYERS[dims](before, after, tuple(kernel), stride=tuple(stride), padding=padding, bias=False),
         NORMS[norm][dims](after, affine=True),
         nn.LeakyReLU(SLOPE, inplace=True),
     ]

@@ -126,9 +126,8 @@ class Found:
 
     def data(self, asked: DataConfig) -> DataConfig:
         """The data section of the recipe with what it left open decided."""
-        plan = self.plan
-        planned = {"size": plan.size, "batch": plan.batch, "spacing": plan.spacing} if plan.size else {}
-        return replace(asked, classes=self.classes, categories=self.categories, scale=self.scale, **planned)
+        plan, found = self.plan, replace(asked, classes=self.classes, categories=self.categories, scale=self.scale)
+        return replace(found, size=plan.size, batch=plan.batch, spacing=plan.spacing) if plan.size else found
 
     def held_out(self, direction: str) -> HeldOutError:
         """How good a translator's results of this direction are."""

@@ -216,5 +216,5 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     one = fingerprint(train, val, codec)  # type: ignore[arg-type]
     found = replace(found, modality="SEG", spacing=list(plan.spacing), size=plan.size, fingerprint_a=one)
     sets = {"training images": train, "held-out images": val}
-    patches = [Patches(cases, plan, data.context) for cases in (train, val)]
-    return Opened(*patches, sets, list(train.meta.notes), found)  # type: ignore[arg-type]
+    patches, held_out = (Patches(cases, plan, data.context) for cases in (train, val))
+    return Opened(patches, held_out, sets, list(train.meta.notes), found)  # type: ignore[arg-type]

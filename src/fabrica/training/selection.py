@@ -62,9 +62,9 @@ def judge(
 
 
 @torch.no_grad()
-def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, batch: int, device: torch.device) -> float:
+def _loss(averaged: Method, recipe: Recipe, heldout: Conditioned | Pairs, at_once: int, device: torch.device) -> float:
     count = min(len(heldout), MOST)
-    size = min(batch, count)
+    size = min(at_once, count)
     total, cut = 0.0, Changes(recipe.data.crop)
     for k in range(count // size):
         batch = {key: v.to(device) for key, v in batch_at(heldout, k, size, seed=0, changes=cut).items()}
