@@ -107,7 +107,7 @@ def test_shipped_recipes_are_complete(name: str, monkeypatch: pytest.MonkeyPatch
     assert recipe.about and recipe.cost and recipe.score
     first = recipe_text(name).splitlines()[0]
     assert first.startswith("# fabrica ") and f"fabrica train {name} " in first
-    assert (recipe.task in ("translate", "restore")) == bool(recipe.data.a) == bool(recipe.data.b)
+    assert (recipe.task in ("translate", "restore", "segment")) == bool(recipe.data.a) == bool(recipe.data.b)
     assert (recipe.task == "restore") == recipe.data.restores
     monkeypatch.setattr("fabrica.nets.denoisers.DiffusionModelUNet", without_memory)
     if "teacher" in recipe.uses:  # of which a student takes its network

@@ -1,4 +1,4 @@
-"""`fabrica apply`: images translated or restored."""
+"""`fabrica apply`: images translated, restored or segmented."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fabrica.errors import FabricaError, UsageError
 
 
 def apply(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model that translates or restores.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model that translates, restores or segments.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="Image, DICOM series, folder of them, or manifest.")],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for the results; of one input, a file is possible, too.")
@@ -47,6 +47,12 @@ def apply(
             "that go both ways.",
         ),
     ] = False,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror", help="To segment: the mean over mirrored images, a little better, 2 to 8 times slower."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also translate what would be refused as unlike the training images.")
     ] = False,
@@ -57,7 +63,7 @@ def apply(
     ] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Translate or restore images, scanner files in and out. What is unlike the training images is refused."""
+    """Translate, restore or segment images, scanner files in and out. What is unlike the training images is refused."""
     from fabrica.inference.files import apply as apply_model
     from fabrica.inference.refusal import cautions
     from fabrica.model.loading import load
@@ -73,6 +79,7 @@ def apply(
             direction=direction,
             uncertainty=uncertainty,
             round_trip=round_trip,
+            mirror=mirror,
             force=force,
             as_=as_ or "",
             overlap=overlap,

@@ -48,6 +48,7 @@ def apply(
     direction: str = "a2b",
     uncertainty: bool = False,
     round_trip: bool = False,
+    mirror: bool = False,
     force: bool = False,
     as_: str = "",
     overlap: float = 0.5,
@@ -62,8 +63,8 @@ def apply(
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
     as_          one of `fabrica.io.SUFFIXES`; "": as the source.
-    direction, uncertainty, round_trip, overlap   see `fabrica.inference.translator.apply`. Maps are NIfTI, floats on
-                 the source's grid.
+    direction, uncertainty, round_trip, mirror, overlap   see `fabrica.inference.translator.apply`. Maps are NIfTI,
+                 floats on the source's grid.
 
     One image that is refused is a UsageError; of several the others are made, and `Outcome.refused` says why.
     Raises ReadError for what cannot be read, UsageError for an output folder that holds results already.
@@ -72,7 +73,7 @@ def apply(
     translator.check_auxiliary(way, auxiliary or {})
     inputs, unreadable = _inputs(Path(source))
     place = _Place.of(Path(out), as_, len(inputs))
-    choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip}
+    choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip, "mirror": mirror}
     choices |= {"overlap": overlap, "auxiliary": _auxiliary(auxiliary or {}, Path(source), len(inputs))}
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):

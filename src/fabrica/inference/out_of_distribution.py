@@ -132,7 +132,7 @@ def uncertainty_in_body(answers: Iterable[tuple[Float32, Float32]], target: Code
     """The mean uncertainty in the body, in network values, of (result, uncertainty) pairs, each (C, *S) in them."""
     total, count = 0.0, 0
     for made, spread in answers:
-        inside = made[0] > -1 if target.kind == "label" else body(made, threshold(target))
+        inside = made[0] <= 0 if target.kind == "label" else body(made, threshold(target))  # no background
         total, count = total + float(spread[0][inside].sum()), count + int(inside.sum())
     return total / max(count, 1)
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import find_objects, label
 
 from fabrica.codec import ABSENT, Codec, Limits
 from fabrica.data.sides import on_grid
 from fabrica.data.standardise import at_spacing, inner_size, neighbours
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen, faced, planes_of, resample, turn, upright
-from fabrica.image import Float32, Image, name
+from fabrica.image import Array, Float32, Image, name
 from fabrica.inference.tiling import PLANES, Net, whole, windowed
 from fabrica.progress import Count
 from fabrica.recipe.found import Fingerprint, HeldOutError
@@ -50,7 +51,8 @@ class Way:
     model      the model's name; direction: "a2b", or "b2a".
     held_out   how good its results were found to be on held-out images.
     back       the network of the other direction, where the model goes both ways.
-    labels     of results that are label maps: what their numbers are called.
+    labels     of results that are label maps: what their numbers are called; mirror: the axes along which its images
+               may be mirrored; largest: the numbers of which only the largest connected piece is given.
     """
 
     net: Net
@@ -68,6 +70,8 @@ class Way:
     held_out: HeldOutError = field(default_factory=HeldOutError)
     back: Net | None = None
     labels: Mapping[int, str] = field(default_factory=dict)
+    mirror: Sequence[int] = ()
+    largest: Sequence[int] = ()
 
     @property
     def name(self) -> str:
@@ -147,7 +151,10 @@ class _Results:
         self.allowed = min(low, float(image.data.min())), max(high, float(image.data.max()))
         codecs = [way.target, *way.maps]
         self.channels = [1 if codec.kind == "label" else way.data.channels for codec in codecs]
-        kinds = [_whole_numbers(codec) if codec.kind == "label" else np.float32 for codec in codecs]
+        kinds = [
+            _whole_numbers(way.target) if way.target.kind == "label" else np.float32,
+            *[np.float32] * len(way.maps),
+        ]
         self.arrays = [np.empty((n, *image.size), dtype=kind) for n, kind in zip(self.channels, kinds, strict=True)]
         self.views = [turned(array, image, way) for array in self.arrays]
         ranges = [self.limits or codec.span for codec in way.maps]
@@ -169,6 +176,8 @@ class _Results:
 
     def images(self) -> list[Image]:
         origin = _origin(self.image, self.way)
+        if self.way.largest:
+            self.arrays[0] = largest_only(self.arrays[0], self.way.largest)
         made = self.image.with_data(self.arrays[0], unit=self.way.target.unit, origin=origin)
         plain = {key: value for key, value in origin.items() if key not in ("range", "window", "step")}
         maps = zip(self.arrays[1:], self.way.maps, strict=True)
@@ -315,8 +324,9 @@ def _origin(image: Image, way: Way) -> dict[str, object]:
     return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}
 
 
-def with_uncertainty(net: Net, reach: float = 1.0) -> Net:
-    """The network, and after its result the standard deviation of its answers to slightly changed images.
+def with_uncertainty(net: Net, reach: float = 1.0, labels: bool = False) -> Net:
+    """The network, and after its result the standard deviation of its answers to slightly changed images; of labels,
+    one channel: 1 less the mean probability of the class that it gives.
 
     Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little
     noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing. A channel that is
@@ -333,10 +343,41 @@ def with_uncertainty(net: Net, reach: float = 1.0) -> Net:
         noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
         noise *= (windows > ABSENT).any(axis=tuple(range(2, windows.ndim)), keepdims=True)
         answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -reach, reach)))
+        if labels:
+            given = np.take_along_axis(np.mean(answers, axis=0), plain.argmax(1)[:, None], axis=1)
+            return np.concatenate([plain, (1 - given) / 2], axis=1)
         spread: Float32 = np.std(np.stack(answers), axis=0)
         return np.concatenate([plain, spread], axis=1)
 
     return doubting
+
+
+def with_mirrors(net: Net, axes: Sequence[int]) -> Net:
+    """The mean of the network's answers to the image and to it mirrored along every combination of these axes."""
+
+    def mirrored(windows: Float32) -> Float32:
+        total = net(windows)
+        for count in range(1, len(axes) + 1):
+            for some in itertools.combinations([axis + 2 for axis in axes], count):
+                total = total + np.flip(net(np.flip(windows, some)), some)
+        mean: Float32 = total / np.float32(2 ** len(axes))
+        return mean
+
+    return mirrored
+
+
+def largest_only(labels: Array, numbers: Sequence[int]) -> Array:
+    """A label map (1, *S) in which, of each of these labels, only the largest connected piece is left."""
+    for number in numbers:
+        whole = labels[0] == number
+        if not whole.any():
+            continue
+        part = find_objects(whole.view(np.uint8))[0]
+        pieces, count = label(whole[part])
+        if count > 1:
+            keep = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+            labels[0][part][whole[part] & (pieces != keep)] = 0
+    return labels
 
 
 def _moved(values: Float32, axis: int, by: int) -> Float32:

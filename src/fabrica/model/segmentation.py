@@ -6,21 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fabrica.data.augment import AS_THEY_ARE, Int64
+from fabrica.data.cases import Uint8
 from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
+from fabrica.data.standardise import neighbours
 from fabrica.image import Float32
-from fabrica.inference.translation import Way
-from fabrica.io.contact_sheet import Uint8
+from fabrica.inference.tiling import whole
+from fabrica.inference.translation import Way, largest_only, with_uncertainty
 from fabrica.methods.segment import Segment
+from fabrica.metrics.paired import interval
 from fabrica.model.task import SHOWN
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe import card
-from fabrica.recipe.found import Found
+from fabrica.recipe.found import Found, HeldOutError
 from fabrica.recipe.schema import Recipe
 
+JUDGED = 32  # held-out images that say how good a segmenter is
+DOUBTED = 8  # of these, that say how uncertain it usually is
+Bools = npt.NDArray[np.bool_]
 COLOURS = np.array(  # of classes 1, 2, ...: Okabe and Ito's, which the colour-blind tell apart
     [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
     dtype=np.uint8,
@@ -42,7 +49,8 @@ class SegmentationModel(TranslationModel):
         return {number: name or f"label {number}" for number, name in named if number}
 
     def way(self, direction: str = "a2b") -> Way:
-        return replace(super().way(direction), labels=self.label_names)
+        plan, largest = self.found.plan, self.found.largest
+        return replace(super().way(direction), labels=self.label_names, mirror=plan.mirror, largest=largest)
 
 
 class Segmentation:
@@ -90,8 +98,55 @@ class Segmentation:
     def concluded(
         self, found: Found, opened: Callable[[], SegmentationModel], data: Patches, heldout: Patches
     ) -> Found:
-        """As it is: held-out cases are judged whole by `fabrica evaluate`."""
-        return found
+        """How well held-out images are segmented, of which labels the largest piece alone is better, and how uncertain
+        the model is at most."""
+        way = opened().way()
+        plain, largest, doubts = [], [], []
+        for k in np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int)):
+            made, doubt = _answered(way, heldout, int(k))
+            truth = heldout.a.label(int(k))
+            numbers = range(1, len(found.plan.numbers))
+            plain.append([_dice(made == n, truth == n) for n in numbers])
+            cleaned = largest_only(made[None].copy(), numbers)[0]
+            largest.append([_dice(cleaned == n, truth == n) for n in numbers])
+            doubts += [float(doubt[made > 0].mean())] if doubt is not None and (made > 0).any() else []
+        means = [np.nanmean(np.array(each), axis=0) for each in (plain, largest)]
+        chosen = [n for n, one, other in zip(found.plan.numbers[1:], *means, strict=True) if other > one + 1e-4]
+        best = np.where([n in chosen for n in found.plan.numbers[1:]], np.array(largest), np.array(plain))
+        each = np.nanmean(best, axis=1)
+        each = each[np.isfinite(each)]
+        at = interval(each) if len(each) > 1 else None
+        error = HeldOutError(
+            "dice",
+            error=float(f"{each.mean():.5g}") if len(each) else 0.0,
+            images=len(plain),
+            cases=len(each),
+            low=float(f"{at.low:.4g}") if at else None,
+            high=float(f"{at.high:.4g}") if at else None,
+        )
+        seen = replace(found.fingerprint_a, uncertainty=round(max(doubts, default=0.0), 5))
+        return replace(found, largest=chosen, held_out_b=error, fingerprint_a=seen)
+
+
+def _answered(way: Way, heldout: Patches, k: int) -> tuple[Uint8, Float32 | None]:
+    """Class numbers (D, H, W) of a whole held-out case at the plan's spacing; of the first ones the uncertainty."""
+    net = with_uncertainty(way.net, labels=True) if k < DOUBTED else way.net
+    image, window = heldout.a.image(k), heldout.plan.size
+    if len(window) == 3:
+        answers = whole(net, image, window)
+    else:
+        depth = image.shape[1]
+        near = [np.concatenate([image[:, n] for n in neighbours(z, heldout.context, depth)]) for z in range(depth)]
+        answers = np.stack([whole(net, values, window) for values in near], axis=1)
+    classes = len(heldout.plan.numbers)
+    made = answers[:classes].argmax(0).astype(np.uint8)
+    return made, answers[classes] if len(answers) > classes else None
+
+
+def _dice(made: Bools, truth: Bools) -> float:
+    """NaN where neither shows anything."""
+    total = int(made.sum() + truth.sum())
+    return 2 * int((made & truth).sum()) / total if total else float("nan")
 
 
 def _overlaid(image: Float32, truth: Float32, made: Float32) -> Uint8:

@@ -18,6 +18,7 @@ from fabrica.recipe.plan import Plan
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 
 VERSION = 1
+LATER = ("plan", "largest")  # what earlier models do not have
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class HeldOutError:
     model.
 
     measure    "mae": mean absolute error inside the body, in `unit` ("%": of the range of values); "frd": Fréchet
-               distance of radiomic features between sets, where there are no pairs; "": not measured.
+               distance of radiomic features between sets, where there are no pairs; "dice": mean Dice of the classes of
+               label maps, `low` and `high` its interval; "": not measured.
     error      of the results; nothing: of the source as it is, None where its values mean something else; mean: of the
                mean training image, None for sets.
     images, cases   how many were judged: images of the network's size, and volumes or pictures that these are of.
@@ -79,7 +81,8 @@ class Found:
     codec, codec_b, codec_mask, codecs_auxiliary   of images or side a, side b, masks, what is beside a.
     modality, spacing   of the images that are made: see `OutputConfig`.
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
-    plan          of a segmenter: patches, levels of the network, labels.
+    plan          of a segmenter: patches, levels of the network, labels; largest: the labels of which only the largest
+                  connected piece is given, since that was better on held-out images.
     fingerprint_a, fingerprint_b   what the training images of each side have in common.
     held_out_a, held_out_b   how good results on each side are.
     """
@@ -99,6 +102,7 @@ class Found:
     spacing: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
+    largest: list[int] = field(default_factory=list)
     fingerprint_a: Fingerprint = field(default_factory=Fingerprint)
     fingerprint_b: Fingerprint = field(default_factory=Fingerprint)
     held_out_a: HeldOutError = field(default_factory=HeldOutError)
@@ -181,7 +185,7 @@ def load_found(path: Path) -> Found:
         found = raw.get("version", "no version")
         raise FabricaError(f"{path} has version {found}, and this Fabrica reads {VERSION}; update Fabrica")
     known = [each.name for each in fields(Found)]
-    if missing := [name for name in known if name not in raw and name != "plan"]:  # earlier models have none
+    if missing := [name for name in known if name not in raw and name not in LATER]:  # earlier models have none
         raise FabricaError(f"{path} is damaged: it has no {missing[0]}; {advice}")
     for name in raw:
         if name not in known:

@@ -12,6 +12,9 @@ def worth(known: HeldOutError) -> str:
     if not known.measure:
         few = f"{known.images} images without pairs are too few to measure a held-out error"
         return few if known.images else ""
+    if known.measure == "dice":
+        spread = "" if known.low is None or known.high is None else f" [{known.low:.3f}, {known.high:.3f}]"
+        return f"held-out Dice {known.error:.3f}{spread} ({known.cases} image{'s' * (known.cases != 1)} or volumes)"
     what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
     beside = [
         f"{_figure(value, known.unit)} {name}"
