@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ from torch import nn
 
 from fabrica.errors import UsageError
 from fabrica.methods import build
+from fabrica.recipe.found import Found
 from fabrica.recipe.load import load_recipe, recipe_names
+from fabrica.recipe.plan import Plan
+from fabrica.recipe.schema import CodecConfig
 
 MINIMAL = "name: x\nmethod: {name: diffusion}\ndata: {source: here, size: 32}\n"
 
@@ -112,7 +116,13 @@ def test_shipped_recipes_are_complete(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fabrica.nets.denoisers.DiffusionModelUNet", without_memory)
     if "teacher" in recipe.uses:  # of which a student takes its network
         recipe.method["student"] = load_recipe(Path(recipe.uses["teacher"]).name).method
-    build(recipe)
+    found = Found.asked(recipe)
+    if recipe.task == "segment":  # planned from images
+        with pytest.raises(UsageError, match="planned from training images"):
+            build(recipe)
+        plan = Plan(size=[16, 16], levels=[[1, 1], [2, 2]], kernels=[[3, 3]] * 2, numbers=[0, 1], names=["", ""])
+        found = replace(found, plan=plan, codec_b=CodecConfig("label", classes=2))
+    build(recipe, found)
 
 
 def without_memory(**sizes: Any) -> nn.Module:

@@ -65,6 +65,8 @@ class Segment(Translator):
     def built(
         cls, config: Any, recipe: Recipe, found: Found, space: Compressor | None, teacher: Teacher | None
     ) -> Method:
+        if not found.plan.size:
+            raise UsageError("segment is planned from training images; train it with fabrica train, or give a plan")
         data = found.data(recipe.data)
         a, b = side_shape(data, found, "a"), side_shape(data, found, "b")
         return cls(config, (a[0] + len(data.auxiliary) * data.channels, *a[1:]), b, found.plan)
