@@ -8,6 +8,7 @@ import pytest
 from fabrica.data.planning import Look, looked, planned, window
 from fabrica.errors import UsageError
 from fabrica.image import Image
+from fabrica.recipe.plan import table
 
 GIB = 2.0**30
 
@@ -88,3 +89,11 @@ def test_a_window_is_where_the_labelled_values_lie() -> None:
     assert found is not None and found[0] == pytest.approx(100 - 25.8, abs=5) and found[1] == pytest.approx(126, abs=5)
     plain = looked(Image(values, affine, "arbitrary"), Image(labels, affine, "label"))
     assert window([plain]) is None and window([look, plain]) is None
+
+
+def test_the_plan_is_a_short_table_with_reasons() -> None:
+    plan = planned(of((20, 300, 300), (6.0, 0.7, 0.7), labels=(0, 4)), names={4: "liver"}, memory=8 * GIB)
+    lines = table(plan).splitlines()
+    assert len(lines) == 8 and all(len(line) < 160 for line in lines)
+    assert any("4 liver" in line for line in lines) and any("in the plane alone" in line for line in lines)
+    assert all(reason in table(plan) for reason in plan.reasons.values())

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fabrica.cli.bars import named_bars, training_bar
+from fabrica.cli.options import say
 from fabrica.errors import UsageError
 
 
@@ -51,7 +52,7 @@ def train(
     from fabrica.training.loop import train as train_recipe
 
     with named_bars() as progress, training_bar() as (report, warn):
-        train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn)
+        train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn, say=say)
     from fabrica.methods import named
     from fabrica.model.tasks import TASKS
     from fabrica.recipe.found import found_in

@@ -3,7 +3,9 @@ not say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,26 @@ class Plan:
     mirror: list[int] = field(default_factory=list)
     turned: list[int] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+
+
+def table(plan: Plan) -> str:
+    """The plan as a person reads it: what, how much, and why."""
+    turned = "in the plane alone" if len(plan.turned) < len(plan.size) else "about every axis"
+    coarsest = [prod(along) for along in zip(*plan.levels, strict=True)]
+    named = (f"{number} {name}".strip() for number, name in zip(plan.numbers, plan.names, strict=True) if number)
+    rows = [
+        ("images", f"{len(plan.size)}-D", plan.reasons.get("dimensions", "as asked")),
+        ("spacing", f"{_times(plan.spacing)} mm" if plan.spacing else "-", plan.reasons.get("spacing", "as asked")),
+        ("patch", _times(plan.size), plan.reasons.get("patch", "as asked")),
+        ("batch", str(plan.batch), plan.reasons.get("batch", "as asked")),
+        ("levels", str(len(plan.levels)), f"down to 1/{_times(coarsest)} of the resolution"),
+        ("labels", ", ".join(named), "in the label maps"),
+        ("turned", turned, "at random, in training"),
+        ("mirrored", "yes" if plan.mirror else "no", plan.reasons.get("mirror", "")),
+    ]
+    wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    return "\n".join(f"{name:{wide[0]}}  {value:{wide[1]}}  {why}".rstrip() for name, value, why in rows)
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

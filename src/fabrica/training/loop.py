@@ -30,6 +30,7 @@ from fabrica.progress import Progress, Warn
 from fabrica.recipe.folder import ALARMS, FOUND, RECIPE
 from fabrica.recipe.held_out import useless
 from fabrica.recipe.load import load_recipe
+from fabrica.recipe.plan import table
 from fabrica.recipe.schema import Recipe, TrainConfig
 from fabrica.training import ema
 from fabrica.training.batches import prefetch
@@ -83,6 +84,7 @@ def train(
     report: Report | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    say: Warn | None = None,
 ) -> Path:
     """Train a recipe into a model folder and return the folder.
 
@@ -93,6 +95,8 @@ def train(
     progress  called with (what, done, total) while the data are prepared.
     warn      called with one sentence when a GAN collapses or stops learning, or the held-out images lack a class;
               None: `warnings.warn`. What went wrong stands in alarms.txt beside the weights, too.
+
+    say       called with the plan of a segmenter as a table, before it trains; it stands in found.yaml, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
 
@@ -115,6 +119,8 @@ def train(
     warn = warn or warnings.warn
     goes_on = resume and has_kept(folder)
     run = open_run(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
+    if run.found.plan.size and say and run.is_first and not goes_on:
+        say(table(run.found.plan))
     if goes_on:
         restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, open_log(run) if run.is_first else None, report, warn)
