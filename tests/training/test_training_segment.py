@@ -152,3 +152,18 @@ def test_masks_without_anything_are_one_line(tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", 6, labels=(0, 0))
     with pytest.raises(UsageError, match="empty"):
         train(load_recipe("segment", [*TINY, f"data.source={data}", "train.steps=2"]), tmp_path / "run")
+
+
+def test_images_without_label_maps_are_learned_from(tmp_path: Path) -> None:
+    data = volumes(tmp_path / "data", 12)
+    for k in (1, 2, 4, 5, 7):
+        (data / "labelsTr" / f"case{k:02d}.nii.gz").unlink()
+    asked = [*TINY, *SMALL, f"data.source={data}", "train.steps=2", "data.size=[24,24,24]"]
+    semi = ["method.adversarial=0.01", "method.critic=patch", "method.unlabelled=0.1"]
+    said: list[str] = []
+    run = train(load_recipe("segment", [*asked, *semi]), tmp_path / "run", warn=said.append)
+    assert "real_accuracy" in (run / "log.csv").read_text().splitlines()[0]
+    assert any("training images have no label map: the critic" in note for note in said)
+    whole = volumes(tmp_path / "whole", 6)
+    with pytest.raises(UsageError, match="every training image has a label map"):
+        train(load_recipe("segment", [*asked, *semi, f"data.source={whole}"]), tmp_path / "other")

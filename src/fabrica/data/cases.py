@@ -25,7 +25,7 @@ from fabrica.data.augment import Int64
 from fabrica.data.cache import once
 from fabrica.data.dataset import SCALE, marks_of
 from fabrica.data.manifest_cache import cache_home
-from fabrica.data.sample import Sample
+from fabrica.data.sample import UNLABELLED, Sample
 from fabrica.data.sources import Source, open_source
 from fabrica.data.standardise import at_spacing, inner_size
 from fabrica.errors import FabricaError, UsageError
@@ -146,13 +146,13 @@ def _part(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 def build_cases(
     config: DataConfig, codec: Codec, plan: Plan, split: str, *, labelled: bool = True, progress: Count | None = None
 ) -> Cases:
-    """The images of one split and, where `labelled`, their label maps (sides a and b), built once and kept in the
-    cache.
+    """The images of one split with their label maps (sides a and b), or, not `labelled`, those that have none; built
+    once and kept in the cache.
 
     Images are encoded by the codec, turned as networks see them (see `fabrica.data.standardise`) and brought to the
     plan's spacing, label maps by whose share of a voxel is largest. Raises as `fabrica.data.cache.build_cache`.
     """
-    images = open_source(config, split, "a")
+    images = open_source(config, split, "a" if labelled else UNLABELLED)
     labels = open_source(config, split, "b") if labelled else None
     home = cache_home() / "datasets" / _key(images, labels, codec, plan, config)
     return once(home, lambda folder: _write(images, labels, codec, plan, config, folder, progress), Cases)
@@ -213,7 +213,7 @@ def _write(
         sizes,
         config.channels,
         labels is not None,
-        modalities.most_common(1)[0][0],
+        modalities.most_common(1)[0][0] if modalities else "",
         plan.spacing,
         [min(extents), max(extents)] if extents else [],
         list(dict.fromkeys([*images.notes, *(labels.notes if labels else ())])),

@@ -12,6 +12,9 @@ PHANTOM = "phantom:"
 AUXILIARY = "auxiliary:"  # before the name of a contrast beside a: a side like "a" and "b"
 
 
+UNLABELLED = "unlabelled"  # a side, too: images of a that have no pair
+
+
 ALL = "all"  # a split: every image, whatever its split
 
 

@@ -20,7 +20,7 @@ from fabrica.data.masks import as_labels
 from fabrica.data.metadata import ABOUT, about
 from fabrica.data.mixtures import mixtures
 from fabrica.data.phantom_source import check_phantom, phantom_code
-from fabrica.data.sample import ALL, AUXILIARY, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, Sample
+from fabrica.data.sample import ALL, AUXILIARY, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, UNLABELLED, Sample
 from fabrica.data.sides import on_grid
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
@@ -76,6 +76,8 @@ class Source:
         if self.side.startswith(AUXILIARY):
             return self.side.removeprefix(AUXILIARY)
         a = self.config.b if self.config.restores else self.config.a
+        if self.side == UNLABELLED:
+            return a
         return {"a": a, "b": self.config.b}.get(self.side, "")
 
     def _row(self, manifest: Manifest, k: int) -> Sample:
@@ -140,8 +142,9 @@ class Source:
 
 
 def open_source(config: DataConfig, split: str, side: str = "") -> Source:
-    """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or
-    of BESIDE and a contrast's name; of MASK, the label maps beside them. Split ALL: see `every_picture`.
+    """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or of BESIDE and
+    a contrast's name; of MASK, the label maps beside them; of UNLABELLED, those of a that have no pair. Split ALL: see
+    `every_picture`.
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
@@ -232,6 +235,10 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             f"no image of {config.a!r} in split {split} of {config.source} has a partner among {config.b!r}: give both "
             "the same id, or name the other's path in a column `pair`"
         )
+    if side == UNLABELLED:
+        of_pairs = {(row.path, row.frame) for row, _ in pairs}
+        rows = [row for row in found["a"] if (row.path, row.frame) not in of_pairs]
+        return Source(config, split, Manifest(rows, whole.root), len(rows), side)
     every, used = ({(row.path, row.frame) for row in rows} for rows in (found["a"], [a for a, _ in pairs]))
     alone = len(every - used)
     notes = [f"{alone} of {len(every)} images of {config.a!r} have no pair in {config.b!r}: left out"] * (alone > 0)

@@ -216,5 +216,16 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     one = fingerprint(train, val, codec)  # type: ignore[arg-type]
     found = replace(found, modality="SEG", spacing=list(plan.spacing), size=plan.size, fingerprint_a=one)
     sets = {"training images": train, "held-out images": val}
-    patches, held_out = (Patches(cases, plan, data.context) for cases in (train, val))
-    return Opened(patches, held_out, sets, list(train.meta.notes), found)  # type: ignore[arg-type]
+    unlabelled, notes = None, list(train.meta.notes)
+    if found.method.get("unlabelled"):
+        told = part(progress, "caching unlabelled images")
+        unlabelled = build_cases(data, codec, plan, "train", labelled=False, progress=told)
+        if not len(unlabelled):
+            raise UsageError(
+                "method.unlabelled is set, and every training image has a label map; leave it out, or add images "
+                "without"
+            )
+        sets["unlabelled images"] = unlabelled
+        notes = [f"{len(unlabelled)} training images have no label map: the critic alone says what is learned of them"]
+    patches, held_out = Patches(train, plan, data.context, unlabelled), Patches(val, plan, data.context)
+    return Opened(patches, held_out, sets, notes, found)  # type: ignore[arg-type]
