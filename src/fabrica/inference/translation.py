@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fabrica.codec import ABSENT, Codec, Limits
-from fabrica.data.sides import on_grid
 from fabrica.data.standardise import inner_size, neighbours
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen, faced, resample, turn, upright
 from fabrica.image import Float32, Image, name
 from fabrica.inference.tiling import Net, whole, windowed
+from fabrica.io.grids import on_grid
 from fabrica.progress import Count
 from fabrica.recipe.found import Fingerprint, HeldOutError
 from fabrica.recipe.schema import DataConfig
