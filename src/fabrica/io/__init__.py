@@ -25,8 +25,10 @@ __all__ = [
     "format_of",
     "frames",
     "kind_of",
+    "mask_labels",
     "npz_labels",
     "read",
+    "read_mask",
     "suffix_of",
     "to_display",
     "write",
@@ -220,6 +222,28 @@ def zip_pictures(path: Path) -> list[str]:
     from fabrica.io.archive import zip_frames
 
     return zip_frames(path)
+
+
+def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budget: int = DEFAULT_BUDGET) -> Image:
+    """Any file of masks, or a folder of one file an organ, as one label map. See `fabrica.io.masks.read_mask`.
+
+    >>> import fabrica
+    >>> from fabrica.phantoms.head.head import head
+    >>> written = fabrica.write(head(seed=0, size=64, slices=4).tissue, "tissue.nii.gz")
+    >>> mask = fabrica.io.read_mask("tissue.nii.gz")
+    >>> mask.data.shape, mask.unit
+    ((1, 4, 64, 64), 'label')
+    """
+    from fabrica.io import masks
+
+    return masks.read_mask(path, frame, grid, budget)
+
+
+def mask_labels(path: str | Path) -> dict[int, str]:
+    """What the labels of a mask are called, without its voxels. See `fabrica.io.masks.mask_labels`."""
+    from fabrica.io import masks
+
+    return masks.mask_labels(path)
 
 
 def npz_labels(path: str | Path, budget: int = DEFAULT_BUDGET) -> dict[str, Any]:

@@ -119,23 +119,23 @@ class _Seats:
         """(slices, rows, columns) of the voxels at start + w * along_w + h * along_h, and which lie within the image,
         each to be broadcast to (H, W): planes that are parallel have one slice, and those turned alike one column for
         all their rows."""
-        depth = _along(self.normal @ start, self.normal @ along_w, self.normal @ along_h, w, h)
+        depth = _along(self.normal, start, along_w, along_h, w, h)
         low, high = self.ends
         inside = (depth > low - self.slack) & (depth < high + self.slack)
         k = self.order[np.searchsorted(self.between, depth, side="right")]
         seats: list[npt.NDArray[np.int64]] = []
         for row, n in zip(self.plane, self.size[::-1], strict=True):
-            at = _along(row @ start, row @ along_w, row @ along_h, w, h) - (self.first @ row)[k]
+            at = _along(row, start, along_w, along_h, w, h) - (self.first @ row)[k]
             inside = inside & (at > -0.5 - SAME) & (at < n - 0.5 + SAME)
             # a hair up, so that places half-way between two voxels go one way, whatever their rounding
             seats.append(np.clip(np.floor(at + (0.5 + 1e-6)).astype(np.int64), 0, n - 1))
         return (k, seats[1], seats[0]), inside
 
 
-def _along(at: float, by_w: float, by_h: float, w: Float64, h: Float64) -> Float64:
-    """at + w * by_w + h * by_h, without the axes along which it does not change."""
-    found = np.array([[at]])
-    for step, index in ((by_w, w), (by_h, h)):
+def _along(axis: Float64, start: Float64, along_w: Float64, along_h: Float64, w: Float64, h: Float64) -> Float64:
+    """axis @ (start + w * along_w + h * along_h), without the axes along which it does not change."""
+    found = np.array([[axis @ start]])
+    for step, index in ((float(axis @ along_w), w), (float(axis @ along_h), h)):
         if abs(step) * index.size > 1e-9:
             found = found + step * index
     return found
