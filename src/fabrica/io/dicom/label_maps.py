@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from fabrica.image import Array, Image
 from fabrica.io import budget as memory
 from fabrica.io.dicom.file import OpenDicom, opened
 from fabrica.io.dicom.frames import EMPTY, Frame
-from fabrica.io.dicom.geometry import stack
 from fabrica.io.dicom.header import Header
 from fabrica.io.dicom.kinds import LABEL_MAP
+from fabrica.io.dicom.laid import laid_on
 from fabrica.io.dicom.pixels import check_budget, decode_frames
 from fabrica.io.dicom.read import check_image
 from fabrica.io.dicom.references import check_drawn_on
@@ -34,51 +34,48 @@ _NEXT = re.compile(r",(?=(?:segment|roi|plane|time)=)")  # a comma may belong to
 
 
 def read_label_map(header: Header, frame: str, budget: int, grid: Image | None = None) -> Image:
-    """The segments of a SEG as Image (1, D, H, W), or (1, H, W) of one plane, unit "label", on their own grid.
+    """The segments of a SEG as Image (1, D, H, W), or (1, H, W) of one plane, unit "label".
 
     frame  "segment=2,segment=5": these alone; "plane=1" where frames lie in several planes. "": all.
-    grid   the image that it is to be laid on: it must be the one that the file says it was drawn on.
+    grid   the image that it is to be laid on, which must be the one that the file says it was drawn on. Where its
+           planes are slices of that, the result has all of these, and is empty on those that the file leaves out; else
+           it lies on its own grid, as it does without one.
 
     A voxel belongs to a FRACTIONAL segment from half of its whole (MaximumFractionalValue) on.
-    Raises ReadError for segments that overlap, naming both, and for files that contradict themselves.
+    Raises ReadError for segments that overlap, naming both, and for files that contradict themselves; UsageError for
+    uneven planes that are no slices of the grid, since nothing tells then which planes are left out.
     """
     path = header.path
     found = arrange([header])
     if found.refused:
         raise ReadError(f"{path}: {found.refused[0][1]}")
     wanted = asked(frame)
-    is_map = header.get("SOPClassUID") == LABEL_MAP
     volumes = _chosen(header, found.volumes, wanted, frame)
     planes = _planes(volumes)
-    size = (len(planes), *planes[0].size)
+    lies = laid_on(planes, grid, path)
+    size = (len(lies.seats) if lies.depth is None else lies.depth, *planes[0].size)
     memory.check(4 * int(np.prod(size)), budget, " x ".join(map(str, size)) + " voxels", path)
-    numbers = [] if is_map else [_number(header, volume) for volume in volumes]
-    labels = np.zeros(size, np.uint8 if max(numbers, default=0) < 256 else np.uint16)
     notes = [note for plane in planes for note in plane.notes]
     with opened(path, budget, notes) as file:
         check_image(file)
         check_budget(file, 1, budget)
         if grid is not None:
             check_drawn_on(file.dataset, grid, path)
-        if is_map:
-            labels = _of_map(file, planes, labels, budget)
-        else:
-            _add_segments(file, header, dict(zip(numbers, volumes, strict=True)), labels, budget)
+        labels, numbers = _filled(file, header, volumes, lies.seats, size, budget)
         dataset = file.dataset
         patient = str(dataset.get("PatientID") or "").strip()
     names = names_of(header)
     if chosen := {int(number) for number in wanted.get("segment", ()) if number.isdecimal()}:
         names = {number: name for number, name in names.items() if number in chosen}
         labels[~np.isin(labels, list(chosen))] = 0
-    lies = stack([plane.place for plane in planes])
-    notes += [*left_out(planes), *lies.notes, *_undrawn(names, numbers)]
+    notes += [*(left_out(planes) if lies.depth is None else ()), *lies.notes, *_undrawn(names, numbers)]
     origin: dict[str, Any] = {"path": str(path), "format": "dicom", "modality": "SEG", "patient": patient, "step": 1.0}
     origin |= {"range": (0.0, float(labels.max(initial=0))), "labels": names, "notes": tuple(dict.fromkeys(notes))}
     origin |= {"dicom": (dataset,), "grid": lies.affine, "shape": size}
     if lies.positions is not None:
         origin["positions"] = lies.positions
     data = labels[None].astype(np.float32)
-    return Image(data if len(planes) > 1 else data[:, 0], lies.affine, "label", origin)
+    return Image(data if size[0] > 1 else data[:, 0], lies.affine, "label", origin)
 
 
 def asked(frame: str) -> dict[str, list[str]]:
@@ -129,22 +126,25 @@ def _number(header: Header, volume: Volume) -> int:
     return int(shown)
 
 
-def _add_segments(
-    file: OpenDicom, header: Header, volumes: Mapping[int, Volume], labels: npt.NDArray[Any], budget: int
-) -> None:
-    """Put the frames of segments into labels (D, H, W)."""
-    seats = {
-        plane.number: (k, number)
-        for number, volume in volumes.items()
-        for k, plane in enumerate(volume.frames)
-        if plane.number != EMPTY
+def _filled(
+    file: OpenDicom, header: Header, volumes: Sequence[Volume], seats: Sequence[int], size: Sequence[int], budget: int
+) -> tuple[npt.NDArray[Any], list[int]]:
+    """Labels (D, H, W), the planes of the volumes at their seats, and the numbers of the segments that were drawn."""
+    if header.get("SOPClassUID") == LABEL_MAP:
+        return _of_map(file, dict(_frames(volumes[0], seats)), np.zeros(size, np.uint8), budget), []
+    numbers = [_number(header, volume) for volume in volumes]
+    labels = np.zeros(size, np.uint8 if max(numbers) < 256 else np.uint16)
+    seat_of = {
+        frame: (k, number)
+        for number, volume in zip(numbers, volumes, strict=True)
+        for frame, k in _frames(volume, seats)
     }
     whole = _whole(file.dataset)
-    wanted = sorted(seats)
+    wanted = sorted(seat_of)
     for frame, (raw, _) in zip(wanted, decode_frames(file, wanted, budget), strict=True):
-        k, number = seats[frame]
-        inside = raw > 0 if whole == 1 else 2 * raw.astype(np.int32) >= whole
+        k, number = seat_of[frame]
         _check_shape(file, raw, labels)
+        inside = raw > 0 if whole == 1 else 2 * raw.astype(np.int32) >= whole
         taken = labels[k][inside]
         if taken.any():
             names = {n: label_of(header, str(n)) for n in (int(taken.max()), number)}
@@ -154,12 +154,19 @@ def _add_segments(
                 f"wanted as the frame, such as segment={number}"
             )
         labels[k][inside] = number
+    return labels, numbers
 
 
-def _of_map(file: OpenDicom, planes: Sequence[Frame], labels: npt.NDArray[Any], budget: int) -> npt.NDArray[Any]:
+def _frames(volume: Volume, seats: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(frame, seat) of the planes that are in the file."""
+    for plane, seat in zip(volume.frames, seats, strict=True):
+        if plane.number != EMPTY:
+            yield plane.number, seat
+
+
+def _of_map(file: OpenDicom, seats: Mapping[int, int], labels: npt.NDArray[Any], budget: int) -> npt.NDArray[Any]:
     """labels (D, H, W), wider where it must be, filled with the frames of a label map: 0 for the background, whatever
     that is stored as."""
-    seats = {plane.number: k for k, plane in enumerate(planes) if plane.number != EMPTY}
     background = file.dataset.get("PixelPaddingValue")
     wanted = sorted(seats)
     for frame, (raw, _) in zip(wanted, decode_frames(file, wanted, budget), strict=True):

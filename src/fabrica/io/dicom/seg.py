@@ -307,7 +307,12 @@ def _is_known(item: Dataset) -> bool:
 
 def _place(dataset: Dataset, shared: Series, planes: Sequence[_Plane]) -> None:
     """The frame of reference, of what has a place or whose source has one; and the UID of how frames are indexed."""
-    if "ImagePositionPatient" not in planes[0].said and not _frame_of_reference(shared):
+    placed = "ImagePositionPatient" in planes[0].said
+    if not placed:  # PS3.3 C.7.6.1: of what has no orientation in mm
+        dataset.PatientOrientation = (shared.sources[0] if shared.sources else Dataset()).get(
+            "PatientOrientation"
+        ) or ""
+    if not placed and not _frame_of_reference(shared):
         for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
             if keyword in dataset:
                 delattr(dataset, keyword)
