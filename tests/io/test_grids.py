@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fabrica.errors import UsageError
-from fabrica.geometry import faced
+from fabrica.geometry import faced, places
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.grids import on_grid
 
@@ -126,3 +126,96 @@ def test_pictures_of_one_plane_are_turned_alike_whatever_their_formats(formats: 
     for image, grid in ((one, other), (other, one)):
         np.testing.assert_array_equal(faced(on_grid(image, grid)).data, faced(grid).data)
     assert not np.array_equal(faced(one).data, faced(other).data)
+
+
+# --- labels, voxel by voxel
+
+
+def lying(size: tuple[int, ...], seed: int, uneven: bool, empty: bool = False) -> Image:
+    """Labels, oblique and at random places near one another; a volume of uneven slices, or even ones."""
+    rng = np.random.default_rng(seed)
+    axes, _ = np.linalg.qr(np.eye(3) + 0.5 * rng.normal(size=(3, 3)))
+    affine = np.eye(4)
+    affine[:3, :3] = axes * rng.uniform(0.8, 2.5, 3)
+    centre = affine[:3, :3] @ (np.array([*size[::-1], 1][:3]) - 1) / 2
+    affine[:3, 3] = rng.normal(size=3) - centre
+    data = rng.integers(0, 5, (1, *size)).astype(np.float32)
+    origin: dict[str, object] = {"format": "nifti", "path": f"{seed}.nii"}
+    if uneven and len(size) == 3:
+        depths = np.cumsum(rng.uniform(0.5, 1.5, size[0]))
+        origin["positions"] = affine[:3, 3] + (depths - depths[0])[:, None] * affine[:3, 2]
+    return Image(np.zeros_like(data) if empty else data, affine, "label", origin)
+
+
+def centres(image: Image) -> Float64:
+    """(D, H, W, 3): where the voxels of an image lie."""
+    first = places(image)
+    h, w = (np.arange(n) for n in image.size[-2:])
+    plane = w[None, :, None] * image.affine[:3, 0] + h[:, None, None] * image.affine[:3, 1]
+    found: Float64 = first[:, None, None] + plane
+    return found
+
+
+def nearest(mask: Image, grid: Image) -> tuple[Float64, Float64]:
+    """Voxel by voxel the label of the nearest pixel of the nearest slice, 0 outside; and how far, in voxels, each is
+    from where the mask ends."""
+    columns, rows = mask.affine[:3, 0], mask.affine[:3, 1]
+    normal = np.cross(columns, rows) / np.linalg.norm(np.cross(columns, rows))
+    first, values = places(mask), mask.data.reshape(-1, *mask.size[-2:])
+    depths = first @ normal
+    steps = np.abs(np.diff(depths)) if len(depths) > 1 else np.array([abs(mask.affine[:3, 2] @ normal)])
+    low, high = (depths[0], -steps[0]), (depths[-1], steps[-1])
+    ends = sorted([low, high] if depths[-1] >= depths[0] else [(low[0], -low[1]), (high[0], -high[1])])
+    begin, end = (at + step / 2 for at, step in ends)
+    found, edge = [], []
+    for point in centres(grid).reshape(-1, 3):
+        k = int(np.abs(depths - point @ normal).argmin())
+        (w, h), *_ = np.linalg.lstsq(np.stack([columns, rows], axis=1), point - first[k], rcond=None)
+        within = [point @ normal - begin, end - point @ normal]
+        within += [w + 0.5, mask.size[-1] - 0.5 - w, h + 0.5, mask.size[-2] - 0.5 - h]
+        inside = min(within) >= 0
+        found.append(values[k, int(np.floor(h + 0.5)), int(np.floor(w + 0.5))] if inside else 0)
+        edge.append(min(map(abs, within)))
+    return np.array(found), np.array(edge)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_each_voxel_takes_the_nearest_of_its_nearest_slice(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [(7, 9, 8), (12, 11, 10), (10, 12), (1, 9, 9)]
+    mask = lying(sizes[int(rng.integers(0, 4))], seed, bool(rng.integers(0, 2)))
+    grid = lying(sizes[int(rng.integers(0, 4))], seed + 100, bool(rng.integers(0, 2)), empty=True)
+    expected, edge = nearest(mask, grid)
+    if not expected.any():
+        with pytest.raises(UsageError, match="lie apart"):
+            on_grid(mask, grid, labels=True)
+        return
+    found = on_grid(mask, grid, labels=True)
+    assert found.size == grid.size and found.origin["resampled"]
+    assert ("positions" in found.origin) == ("positions" in grid.origin)
+    sure = edge > 3e-3
+    assert np.array_equal(found.data.ravel()[sure], expected[sure]) and sure.mean() > 0.95
+
+
+def test_a_slice_and_its_volume_share_labels() -> None:
+    volume = lying((6, 7, 8), 3, uneven=True)
+    for k in range(6):
+        affine = volume.affine.copy()
+        affine[:3, 3] = places(volume)[k]
+        origin = {"format": "nifti"}
+        plane = Image(volume.data[:, k], affine, "label", origin)
+        np.testing.assert_array_equal(on_grid(volume, plane.with_data(plane.data * 0), labels=True).data, plane.data)
+        back = on_grid(plane, volume, labels=True)
+        np.testing.assert_array_equal(back.data[:, k], plane.data)
+        assert not back.data[:, [j for j in range(6) if abs(j - k) > 1]].any()
+
+
+def test_labels_of_another_place_are_no_pair_and_even_ones_of_uneven_slices_are_moved() -> None:
+    mask = lying((6, 7, 8), 3, uneven=True)
+    even = Image(np.zeros_like(mask.data), mask.affine, "label", {"format": "nifti"})
+    assert on_grid(mask, mask.with_data(mask.data * 0), labels=True) is mask
+    assert on_grid(mask, even, labels=True).origin["resampled"]
+    far = mask.affine.copy()
+    far[:3, 3] += 500
+    with pytest.raises(UsageError, match="lie apart"):
+        on_grid(mask, Image(mask.data, far, "label", {"format": "nifti"}), labels=True)
