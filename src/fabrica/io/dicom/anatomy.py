@@ -53,12 +53,12 @@ class Meaning:
 
 def meaning(name: str) -> Meaning:
     """The codes of a name such as "liver", "kidney_left" or "Lung tumour"; of names that are not known, tissue."""
-    words = [_PLURALS.get(word, word) for word in re.findall(r"[a-z]+", _apart(name))]
+    words = [_PLURALS.get(word, word) for word in re.findall(r"[^\W_]+", _apart(name)) if word.isalpha()]
     sides = {_SIDES[word] for word in words if word in _SIDES}
     side = _code(sides.pop()) if len(sides) == 1 else None
     words = [word for word in words if word not in _SIDES]
     findings = [word for word in words if _singular(word) in _FINDINGS]
-    rest = _singular(" ".join(word for word in words if word not in findings))
+    rest = _singular(" ".join(word for word in words if word not in findings and word != "and"))
     if findings and (not rest or rest in _ORGANS):
         abnormal = _code("MorphologicallyAbnormalStructure")
         organ = _code(_ORGANS[rest]) if rest else None

@@ -217,7 +217,7 @@ def _common(image: Image, first: tuple[Dataset, int] | None, uneven: bool) -> di
         "PixelSpacing": said["PixelSpacing"] or _numbers(spacing),
         "SliceThickness": (said["SliceThickness"] or [number(step or 1.0)])[0],
     }
-    if not uneven and step and len(image.size) == 3:
+    if not uneven and step:  # of one slice, too, for which highdicom would write 1 mm
         found["SpacingBetweenSlices"] = number(step)
     return found
 
@@ -264,12 +264,14 @@ def _frame_of_reference(shared: Series) -> str:
 
 def _refer(dataset: Dataset, planes: Sequence[_Plane], sources: Sequence[Dataset]) -> None:
     """Put what the slices were made of in the place of what stood for it."""
+    done = set()
     for item in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in item.get("DerivationImageSequence") or []:
-            for reference in derivation.SourceImageSequence:  # shared by the frames of one slice
-                stood = str(reference.ReferencedSOPInstanceUID)
-                if stood.startswith(_STANDS):
-                    _point(reference, planes[int(stood.removeprefix(_STANDS)) - 1])
+            for reference in derivation.SourceImageSequence:
+                if id(reference) not in done:  # shared by the frames of one slice
+                    done.add(id(reference))
+                    number = str(reference.ReferencedSOPInstanceUID).removeprefix(_STANDS)
+                    _point(reference, planes[int(number) - 1])
         if not _is_known(item):
             del item.DerivationImageSequence
     by_series: dict[str, list[Dataset]] = {}
