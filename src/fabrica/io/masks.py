@@ -107,11 +107,18 @@ def _drawn(path: Path, frame: str, grid: Image | None, budget: int) -> Image | N
 
 
 def _of_folder(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
-    """The one SEG or RTSTRUCT in a folder of DICOM files, else the image that these are."""
-    from fabrica.io.dicom.read import is_dicom
+    """The one SEG or RTSTRUCT among the DICOM files of a folder, else the image that these are."""
+    from fabrica.io.dicom.header import read_header
+    from fabrica.io.dicom.kinds import kind_of
+    from fabrica.io.dicom.mark import is_dicom
 
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    if len(files) == 1 and is_dicom(files[0]) and (found := _drawn(files[0], frame, grid, budget)):
+    kinds = ("segmentation", "structures")
+    drawn = [file for file in files if is_dicom(file) and kind_of(read_header(file, budget)) in kinds]
+    if len(drawn) > 1:
+        names = ", ".join(file.name for file in drawn[:4]) + (", ..." if len(drawn) > 4 else "")
+        raise ReadError(f"{path}: {len(drawn)} segmentations or structure sets, expected one; name the file: {names}")
+    if drawn and (found := _drawn(drawn[0], frame, grid, budget)):
         return found
     return labelled(io.read(path, frame, budget))
 

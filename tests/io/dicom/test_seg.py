@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica import io as fio
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io import read_mask
 from tests.io.dicom import series as make
@@ -171,6 +171,11 @@ def test_a_label_map_of_a_dicom_image_is_a_segmentation_unless_asked_otherwise(t
         assert pydicom.dcmread(path).SOPClassUID.name == "Segmentation Storage"
         assert np.array_equal(read_mask(path, grid=image).data[0], labels)
     assert np.array_equal(read_mask(tmp_path / "home", grid=image).data[0], labels)
+    shutil.copy(tmp_path / "a.dcm", tmp_path / "series" / "seg.dcm")  # beside the images it was drawn on
+    assert np.array_equal(read_mask(tmp_path / "series", grid=image).data[0], labels)
+    shutil.copy(tmp_path / "a.dcm", tmp_path / "series" / "again.dcm")
+    with pytest.raises(ReadError, match=r"2 segmentations or structure sets, expected one; .*again.dcm, seg.dcm"):
+        read_mask(tmp_path / "series")
     fio.write(result, tmp_path / "a.nii.gz")
     found = fio.read(tmp_path / "a.nii.gz")
     assert np.dtype(found.origin["stored"]["dtype"]) == np.uint8 and np.array_equal(found.data[0], labels)

@@ -180,7 +180,7 @@ def _planes(shared: Series) -> list[_Plane]:
         spacing = {"PixelSpacing": [number(mm) for mm in image.spacing]} if known and image.measured else {}
         return [_Plane(spacing, first)]
     where = places(image if shared.same_geometry else replace(image, origin={}))
-    common = _common(image, first, uneven="positions" in image.origin)
+    common = _common(image, first, uneven=shared.same_geometry and "positions" in image.origin)
     return [
         _Plane({"ImagePositionPatient": _position(source) or _numbers(LPS_TO_RAS @ place), **common}, source)
         for source, place in zip(origins, where, strict=True)
