@@ -49,6 +49,16 @@ def as_seen(data: Float32, affine: Float64, order: str) -> Float32:
     return turned[tuple(slice(None, None, -1 if axis in flipped else None) for axis in range(4))]
 
 
+def places(image: Image) -> Float64:
+    """(D, 3) RAS+ in mm: where the first voxel of each slice lies, by origin["positions"] where slices are uneven; of a
+    2-D image one row."""
+    own = image.origin.get("positions")
+    depth = image.data.shape[1] if image.data.ndim == 4 else 1
+    if own is not None and len(own) == depth:
+        return np.asarray(own, np.float64)
+    return np.asarray(image.affine[:3, 3] + np.arange(depth)[:, None] * image.affine[:3, 2], np.float64)
+
+
 def turn(affine: Float64, order: str) -> tuple[tuple[int, int, int], list[int]]:
     """Which axes of (C, D, H, W) become D, H, W, and which of the new ones are reversed then."""
     directions = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)

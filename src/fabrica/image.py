@@ -37,6 +37,9 @@ class Image:
             "positions" (float64 (D, 3), RAS+ mm: where the first voxel of each slice lies, only of a volume whose
             slices are uneven, which no affine can say), "tells" (what tells this volume of a series apart: "echo=2"),
             "segment" (what a segment of a DICOM SEG is called: "liver"),
+            "labels" (of a label map: number -> name, {1: "liver", 2: "spleen"}, without the background 0; numbers that
+            nobody named are not in it, and some that are may have no voxel),
+            "frames" (of a volume in one multi-frame DICOM file: the number of each slice's frame in it, from 1),
             "stored" (of VOLUMES: number type, slope and intercept in the file, and which axis of it had one voxel),
             "nan" (how many voxels were not finite and were replaced), "synthetic" and "translated" (True: made by a
             model, the latter of a patient). Absent: none.

@@ -56,7 +56,14 @@ def apply(
     force: Annotated[
         bool, typer.Option("--force", help="Also translate what would be refused as unlike the training images.")
     ] = False,
-    as_: Annotated[str | None, typer.Option("--as", help=f"File format: {KINDS}. [default: that of IN]")] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help=f"File format: {KINDS}; of label maps also seg (what dicom means then) and seg-labelmap. "
+            "[default: that of IN]",
+        ),
+    ] = None,
     overlap: Annotated[
         float,
         typer.Option(help="Share by which neighbouring windows of a large image overlap: 0 to below 1."),

@@ -21,9 +21,9 @@ from fabrica.data.metadata import ABOUT, about
 from fabrica.data.mixtures import mixtures
 from fabrica.data.phantom_source import check_phantom, phantom_code
 from fabrica.data.sample import ALL, AUXILIARY, FIRST_SEED, MASK, NO_PICTURES, PHANTOM, UNLABELLED, Sample
-from fabrica.data.sides import on_grid
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
+from fabrica.io.grids import on_grid
 from fabrica.phantoms import mri
 from fabrica.physics import kspace, radiography, tomography
 from fabrica.recipe.schema import DataConfig

@@ -62,7 +62,7 @@ def apply(
                  for one image only.
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
-    as_          one of `fabrica.io.SUFFIXES`; "": as the source.
+    as_          one of `fabrica.io.SUFFIXES`, of label maps also of `fabrica.io.SEGMENTATIONS`; "": as the source.
     direction, uncertainty, round_trip, mirror, overlap   see `fabrica.inference.translator.apply`. Maps are NIfTI,
                  floats on the source's grid.
 
@@ -72,7 +72,7 @@ def apply(
     way = model.way(direction)  # what the model cannot do is refused before files are opened
     translator.check_auxiliary(way, auxiliary or {})
     inputs, unreadable = _inputs(Path(source))
-    place = _Place.of(Path(out), as_, len(inputs))
+    place = _Place.of(Path(out), as_, len(inputs), way.target.kind == "label")
     choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip, "mirror": mirror}
     choices |= {"overlap": overlap, "auxiliary": _auxiliary(auxiliary or {}, Path(source), len(inputs))}
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
@@ -164,26 +164,27 @@ def _name(path: Path, frame: str, home: Path) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where results go: a folder, each under its name; or one file."""
+    """Where results go: a folder, each under its name; or one file. labels: they are label maps."""
 
     folder: Path
     file: str = ""
     kind: str = ""
+    labels: bool = False
 
     @staticmethod
-    def of(out: Path, as_: str, count: int) -> _Place:
+    def of(out: Path, as_: str, count: int, labels: bool = False) -> _Place:
         if as_:
-            io.suffix_of(as_)
+            io.suffix_of(as_, labels=labels)
         known = kind if (kind := io.kind_of(out)) in io.SUFFIXES else ""
         if known and not out.is_dir():
             if count > 1:
                 raise UsageError(f"{count} images cannot go to one file {out}; give a folder")
-            if as_ and as_ != known:
+            if as_ and as_ != known and not (known == "dicom" and as_ in io.SEGMENTATIONS):
                 raise UsageError(f"{out} and --as {as_} say different things; leave one out")
-            return _Place(out.parent, out.name, known)
+            return _Place(out.parent, out.name, as_ or known, labels)
         if _holds_results(out):
             raise UsageError(f"{out} already holds results; choose another folder")
-        return _Place(out, "", as_)
+        return _Place(out, "", as_, labels)
 
     def name(self, each: Input) -> str:
         return stem(self.file) if self.file else each.name
@@ -191,7 +192,7 @@ class _Place:
     def suffix(self, each: Input, image: Image) -> str:
         """The ending of the result's file, "" for a folder of DICOM slices; UsageError where some lie there."""
         kind = self.kind or _kind(image, each.path)
-        suffix = io.suffix_of(kind, len(image.size))
+        suffix = io.suffix_of(kind, len(image.size), self.labels)
         target = self.folder / (self.file or each.name + suffix)
         if not suffix and target.is_dir() and any(target.iterdir()):
             raise UsageError(f"{target} already holds files; choose another folder, so that no two series mix")

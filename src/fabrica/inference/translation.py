@@ -16,12 +16,12 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from fabrica.codec import ABSENT, Codec, Limits
-from fabrica.data.sides import on_grid
 from fabrica.data.standardise import at_spacing, inner_size, neighbours
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen, faced, planes_of, resample, turn, upright
 from fabrica.image import Array, Float32, Image, name
 from fabrica.inference.tiling import PLANES, Net, whole, windowed
+from fabrica.io.grids import on_grid
 from fabrica.progress import Count
 from fabrica.recipe.found import Fingerprint, HeldOutError
 from fabrica.recipe.schema import DataConfig

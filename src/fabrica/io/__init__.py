@@ -18,6 +18,7 @@ from fabrica.io.uneven import evenly
 
 __all__ = [
     "DEFAULT_BUDGET",
+    "SEGMENTATIONS",
     "SUFFIXES",
     "UNREAD",
     "VOLUME_SUFFIXES",
@@ -25,8 +26,10 @@ __all__ = [
     "format_of",
     "frames",
     "kind_of",
+    "mask_labels",
     "npz_labels",
     "read",
+    "read_mask",
     "suffix_of",
     "to_display",
     "write",
@@ -43,6 +46,9 @@ SUFFIXES = {  # of what is written
     "nrrd": ".nrrd",
     "mgh": ".mgz",
 }
+SEGMENTATIONS = ("seg", "seg-labelmap")
+"""What is written of label maps alone: DICOM SEG with a frame for each segment, or with one for each slice."""
+
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz")
 """Of the volume formats beside DICOM."""
 
@@ -222,6 +228,28 @@ def zip_pictures(path: Path) -> list[str]:
     return zip_frames(path)
 
 
+def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budget: int = DEFAULT_BUDGET) -> Image:
+    """Any file of masks, or a folder of one file an organ, as one label map. See `fabrica.io.masks.read_mask`.
+
+    >>> import fabrica
+    >>> from fabrica.phantoms.head.head import head
+    >>> written = fabrica.write(head(seed=0, size=64, slices=4).tissue, "tissue.nii.gz")
+    >>> mask = fabrica.io.read_mask("tissue.nii.gz")
+    >>> mask.data.shape, mask.unit
+    ((1, 4, 64, 64), 'label')
+    """
+    from fabrica.io import masks
+
+    return masks.read_mask(path, frame, grid, budget)
+
+
+def mask_labels(path: str | Path) -> dict[int, str]:
+    """What the labels of a mask are called, without its voxels. See `fabrica.io.masks.mask_labels`."""
+    from fabrica.io import masks
+
+    return masks.mask_labels(path)
+
+
 def npz_labels(path: str | Path, budget: int = DEFAULT_BUDGET) -> dict[str, Any]:
     """The label arrays of an .npz: {"train_labels": (N, 1) array, ...}. See `fabrica.io.archive.npz_labels`."""
     from fabrica.io import archive
@@ -248,7 +276,9 @@ def write(
                 its source's becomes a new object of that modality in the source's study; else it is a copy with
                 new pixels.
     as_         "dicom", "nifti", "metaimage", "nrrd", "mgh", "png", "tiff", "jpeg" or "npz", instead of the suffix; a
-                volume's path without a suffix is a folder of DICOM slices.
+                volume's path without a suffix is a folder of DICOM slices. A label map as DICOM is one segmentation
+                (SEG): "seg", a frame for each segment, which is what "dicom" means then, or "seg-labelmap", a frame
+                for each slice, which fewer programs read.
     bits, clip  for pictures: see `fabrica.io.raster.write_raster`.
     provenance  software, version, model, model_hash, seed, description, and for DICOM uid_seed.
     Raises UsageError where the format cannot hold the image, FabricaError where the disk refuses.
@@ -263,7 +293,7 @@ def write(
     """
     path = Path(path)
     kind = _output_format(image, path, as_)
-    if kind != "dicom":  # which alone can say where each slice lies
+    if kind not in ("dicom", *SEGMENTATIONS):  # which alone can say where each slice lies
         image = evenly(image)
     if kind not in ("png", "tiff", "jpeg") and (bits is not None or clip):
         raise UsageError(f"{path}: bits and clip are for PNG, TIFF and JPEG, found {kind}")
@@ -276,9 +306,10 @@ def write(
     synthetic = synthetic or (is_synthetic(image) and not of_a_patient)
     translated = not synthetic and (translated or bool(image.origin.get("translated")))
     found = marks(image, synthetic or translated or is_synthetic(image), provenance, translated)
-    if kind == "dicom":
+    if kind in ("dicom", *SEGMENTATIONS):
         from fabrica.io.dicom.write import write_dicom
 
+        provenance["kind"] = "" if kind == "dicom" else kind
         files: list[Path] = write_dicom(image, path, synthetic=synthetic, translated=translated, **provenance)
         return files
     if kind in VOLUMES:
@@ -383,11 +414,14 @@ def kind_of(path: Path) -> str:
     return _FORMATS.get(_suffix(path), "")
 
 
-def suffix_of(as_: str, dims: int = 2) -> str:
-    """The ending of files of this kind, "" for volumes as DICOM: folders of slices. UsageError for an unknown kind."""
-    if as_ not in SUFFIXES:
-        raise UsageError(f"--as {as_}{did_you_mean(as_, SUFFIXES)}")
-    return "" if as_ == "dicom" and dims == 3 else SUFFIXES[as_]
+def suffix_of(as_: str, dims: int = 2, labels: bool = False) -> str:
+    """The ending of files of this kind, "" for volumes as DICOM: folders of slices; `labels`: of label maps, which are
+    one file. UsageError for an unknown kind."""
+    known = {**SUFFIXES, **dict.fromkeys(SEGMENTATIONS, ".dcm")} if labels else SUFFIXES
+    if as_ not in known:
+        more = "; seg is for label maps" if as_ in SEGMENTATIONS else ""
+        raise UsageError(f"--as {as_}{did_you_mean(as_, known)}{more}")
+    return "" if as_ == "dicom" and dims == 3 and not labels else known[as_]
 
 
 def _complaint(path: Path, head: bytes) -> str:
@@ -419,8 +453,9 @@ def _suffix(path: Path) -> str:
 
 def _output_format(image: Image, path: Path, as_: str) -> str:
     if as_:
-        if as_ not in _FORMATS.values():
-            raise UsageError(f"as_={as_!r}; expected one of {', '.join(dict.fromkeys(_FORMATS.values()))}")
+        known = dict.fromkeys((*_FORMATS.values(), *SEGMENTATIONS))
+        if as_ not in known:
+            raise UsageError(f"as_={as_!r}; expected one of {', '.join(known)}")
         return as_
     suffix = _suffix(path)
     if suffix == "" and len(image.size) == 3:

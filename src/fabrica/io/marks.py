@@ -1,7 +1,8 @@
 """What Fabrica writes beside the pixels of formats without a medical header: that they are synthetic, and where.
 
 PNG keeps the marks as tEXt chunks, TIFF as ImageDescription, JPEG as a comment, NIfTI as a header extension; all
-as lines "Keyword=value" in plain ASCII. Nothing in them comes from a patient's header but geometry and unit.
+as lines "Keyword=value" in plain ASCII. Nothing in them comes from a patient's header but geometry, unit, and what the
+labels of a label map are called.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fabrica.errors import UsageError
 from fabrica.image import UNITS, Image
 
 PLACE = "Fabrica"
-"""The keyword of geometry, unit and window, as JSON."""
+"""The keyword of geometry, unit, window and the names of labels, as JSON."""
 
 _KEYWORDS = {
     "software": "Software",
@@ -70,7 +71,7 @@ def from_text(text: str) -> dict[str, str]:
 
 
 def origin_from(found: Mapping[str, str]) -> dict[str, Any]:
-    """The keys of Image.origin that marks give back: synthetic, translated, model, seed, window, modality."""
+    """The keys of Image.origin that marks give back: synthetic, translated, model, seed, window, modality, labels."""
     origin: dict[str, Any] = {}
     if found.get("SyntheticData") == "YES":
         origin["synthetic"] = True
@@ -85,6 +86,9 @@ def origin_from(found: Mapping[str, str]) -> dict[str, Any]:
         origin["window"] = (float(window[0]), float(window[1]))
     if isinstance(place.get("modality"), str):
         origin["modality"] = place["modality"]
+    named = place.get("labels")
+    if isinstance(named, dict) and all(k.isdecimal() and isinstance(v, str) for k, v in named.items()):
+        origin["labels"] = {int(k): v for k, v in named.items()}
     return origin
 
 
@@ -114,6 +118,8 @@ def _place(image: Image) -> dict[str, Any]:
         place["window"] = [float(v) for v in image.origin["window"]]
     if isinstance(image.origin.get("modality"), str):
         place["modality"] = image.origin["modality"]
+    if image.unit == "label" and image.origin.get("labels"):
+        place["labels"] = {str(number): name for number, name in image.origin["labels"].items()}
     return place
 
 

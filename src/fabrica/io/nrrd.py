@@ -1,4 +1,7 @@
-"""NRRD: .nrrd, and .nhdr with its voxels in a file of its own (https://teem.sourceforge.net/nrrd/format.html)."""
+"""NRRD: .nrrd, and .nhdr with its voxels in a file of its own (https://teem.sourceforge.net/nrrd/format.html).
+
+Label maps have the names of their labels as 3D Slicer writes them (.seg.nrrd): Segment0_Name and so on.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ _SPATIAL = ("domain", "space")
 _COMPONENTS = re.compile(
     r"vector|covariant-vector|normal|point|scalar|stub|\d-(vector|color|gradient|normal)|[A-Za-z]+-color|quaternion|"
     r"[23]D-.*matrix", re.IGNORECASE)  # fmt: skip
+_SEGMENT = re.compile(r"Segment\d+_Name")
 _ALIASES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip", "centerings": "centers"}
 
 
@@ -55,12 +59,24 @@ def read_nrrd(path: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> Imag
     """A .nrrd or .nhdr -> Image (C, D, H, W), or (C, H, W) of one slice or two dimensions.
 
     Axes of a vector or colour kind are channels, wherever they stand; those of a list, of time or without a direction
-    in space are volumes, an image each, that `frame` names. What `fabrica.io.volumes.read_volume` says holds.
+    in space are volumes, an image each, that `frame` names. What `fabrica.io.volumes.read_volume` says holds. Segments
+    of 3D Slicer make a label map with names; of those that overlap each layer is a volume.
     Raises ReadError for damage, for voxels outside the header's folder or in several files, for complex ones, and for
     more than `budget` bytes.
     """
     with decoding(path, "NRRD"):
-        return read_volume(_described(path), frame, budget)
+        found = _described(path)
+        image = read_volume(found, frame, budget)
+        layer = int(frame.rpartition("=")[2]) - 1 if found.grid.volumes > 1 else 0
+        labels = _segments(found.text, layer)
+        return image.with_data(image.data, origin={**image.origin, "labels": labels}) if labels else image
+
+
+def nrrd_labels(path: Path) -> dict[int, str]:
+    """What the header says that labels are called."""
+    with decoding(path, "NRRD"), path.open("rb") as file:
+        _, pairs, _ = _fields(file, path)
+        return _segments(pairs)
 
 
 def nrrd_frames(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
@@ -125,7 +141,34 @@ def _described(path: Path) -> Described:
         raise ReadError(f"{path}: sizes: {fields['sizes']}; expected each to be at least 1")
     where = _where(fields, path, begin, grid)
     affine = _affine(fields, axes, notes)
-    return Described(path, "nrrd", grid, where, affine, Storage(dtype), pairs, {}, tuple(dict.fromkeys(notes)))
+    unit = "label" if any(_SEGMENT.fullmatch(key) for key in pairs) else ""
+    return Described(path, "nrrd", grid, where, affine, Storage(dtype), pairs, {}, tuple(dict.fromkeys(notes)), unit)
+
+
+def _segments(pairs: Mapping[str, str], layer: int = 0) -> dict[int, str]:
+    """Label -> name of the segments of 3D Slicer in one of their layers."""
+    found = {}
+    for key in pairs:
+        number = _SEGMENT.fullmatch(key)
+        value = pairs.get(f"{key.removesuffix('Name')}LabelValue", "")
+        of = pairs.get(f"{key.removesuffix('Name')}Layer", "0")
+        if number and value.isdecimal() and int(value) and of == str(layer):
+            found[int(value)] = pairs[key]
+    return dict(sorted(found.items()))
+
+
+def _named(image: Image) -> list[str]:
+    """Label -> name as 3D Slicer reads it from a .seg.nrrd."""
+    lines = []
+    for k, (value, name) in enumerate(image.origin.get("labels", {}).items() if image.unit == "label" else ()):
+        said = {"ID": f"Segment_{value}", "Name": name, "LabelValue": str(value), "Layer": "0"}
+        lines += [f"Segment{k}_{key}:={_escaped(text)}" for key, text in said.items()]
+    return lines
+
+
+def _escaped(text: str) -> str:
+    """A value after ":=", on its one line."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _fields(file: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, str], int]:
@@ -311,9 +354,10 @@ def _header(image: Image, data: Float32, affine: Float64, storage: Storage, mark
         "endian: little",
         "encoding: gzip",
         f"space origin: {_words(lps[:dims, 3])}",
-        *(f"{key}:={value}".replace("\\", "\\\\") for key, value in marks.items()),
+        *(f"{key}:={_escaped(value)}" for key, value in marks.items()),
+        *_named(image),
     ]
-    return "".join(f"{line}\n" for line in lines).encode("ascii")
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _words(numbers: Float64) -> str:

@@ -133,13 +133,19 @@ def make_finite(data: Float32, notes: list[str]) -> int:
 
 
 def storage_of(image: Image, scaled: bool = False, integers: Sequence[str] = ()) -> Storage:
-    """How to store the image: as its source was where its values fit, so that they stay within half a stored step;
-    labels as integers; everything else as float32.
+    """How to store the image: labels as the smallest integers that hold them, unsigned where none is below 0, and never
+    rescaled; others as their source was where their values fit, so that they stay within half a stored step; everything
+    else as float32.
 
     scaled    the format has a slope and an intercept.
     integers  number types that it has, the smaller first; (): any of numpy's.
     """
     low, high = float(image.data.min()), float(image.data.max())
+    whole = image.unit == "label" and low.is_integer() and low >= -(2**31) and high < 2**31
+    if whole and _on_steps(image.data, 1.0, 0.0):
+        smallest = np.result_type(np.min_scalar_type(int(high)), np.min_scalar_type(int(low)))
+        if dtype := _least(smallest, integers):
+            return Storage(dtype)
     source = image.origin.get("stored")
     if source is not None and np.dtype(source["dtype"]).kind in "iu":
         slope, inter = source["slope"], source["inter"]
@@ -151,11 +157,6 @@ def storage_of(image: Image, scaled: bool = False, integers: Sequence[str] = ())
             # A copy rescaled to [0, 1], say, must not be rounded to the source's whole numbers.
             if fits and (ends[1] - ends[0] >= 255 or _on_steps(image.data, slope, inter)):
                 return Storage(dtype, slope, inter)
-    whole = image.unit == "label" and low.is_integer() and low >= -(2**31) and high < 2**31
-    if whole and _on_steps(image.data, 1.0, 0.0):
-        smallest = np.result_type(np.min_scalar_type(int(high)), np.min_scalar_type(int(low)))
-        if dtype := _least(smallest, integers):
-            return Storage(dtype)
     return Storage(np.dtype(np.float32))
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from fabrica import io
 from fabrica.data.body import Mask, body, threshold
 from fabrica.data.sample import AUXILIARY, PHANTOM, Sample
-from fabrica.data.sides import on_grid
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import UsageError
 from fabrica.image import Image
+from fabrica.io.grids import on_grid
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe.schema import DataConfig
 

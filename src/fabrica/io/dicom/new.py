@@ -34,7 +34,7 @@ def new(shared: Series, k: int, stored: Stored) -> Dataset:
     dataset = Dataset()
     dataset.SOPClassUID = class_uid
     dataset.SOPInstanceUID = maker.uid("instance", shared.content, str(k))
-    _set_patient_and_study(dataset, shared, sources)
+    set_patient_and_study(dataset, shared, sources)
     dataset.Modality = "CR" if class_uid == ComputedRadiographyImageStorage else modality
     dataset.SeriesInstanceUID = shared.series_uid
     dataset.SeriesNumber, dataset.InstanceNumber = 1, k + 1
@@ -48,7 +48,7 @@ def new(shared: Series, k: int, stored: Stored) -> Dataset:
     if not dataset.get("BodyPartExamined"):  # PS3.3 C.7.3.1: required of a body part that may be paired
         dataset.Laterality = ""
     _set_modality(dataset, class_uid)
-    if class_uid in (CTImageStorage, MRImageStorage) or image.data.ndim == 4 or _lies_in_patient(image):
+    if class_uid in (CTImageStorage, MRImageStorage) or image.data.ndim == 4 or lies_in_patient(image):
         set_plane(dataset, shared, k)
         _keep_place(dataset, shared, sources)
     else:
@@ -59,7 +59,7 @@ def new(shared: Series, k: int, stored: Stored) -> Dataset:
     return dataset
 
 
-def _set_patient_and_study(dataset: Dataset, shared: Series, sources: tuple[Dataset, ...]) -> None:
+def set_patient_and_study(dataset: Dataset, shared: Series, sources: tuple[Dataset, ...]) -> None:
     """Type 1 and 2 attributes of patient and study: invented, empty, or those of the source."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
     empty = "PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName"
@@ -73,6 +73,7 @@ def _set_patient_and_study(dataset: Dataset, shared: Series, sources: tuple[Data
     dataset.PatientName, dataset.PatientID = "", str(shared.image.origin.get("patient", ""))[:64]
     if sources:
         dataset.update(copy_elements(sources[0], OF_PATIENT_AND_STUDY))
+        dataset.StudyInstanceUID = dataset.StudyInstanceUID or shared.study_uid  # some de-identification leaves none
 
 
 def _keep_place(dataset: Dataset, shared: Series, sources: tuple[Dataset, ...]) -> None:
@@ -105,7 +106,7 @@ def _set_modality(dataset: Dataset, class_uid: UID) -> None:
         dataset.PatientOrientation = ""
 
 
-def _lies_in_patient(image: Image) -> bool:
+def lies_in_patient(image: Image) -> bool:
     """Whether the affine says more than the size of a pixel."""
     return not np.allclose(image.affine, np.diag([*np.linalg.norm(image.affine[:3, :3], axis=0), 1.0]), atol=1e-6)
 

@@ -61,7 +61,7 @@ class Series:
 def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: bool, translated: bool) -> Series:
     """Gather what is shared, with UIDs that repeat where the maker is reproducible."""
     content = digest_of(image.data)
-    if translated:  # a model may give two patients the same pixels, an empty slice say
+    if translated or image.unit == "label":  # two patients may have the same pixels, an empty slice or mask say
         content = digest(content.encode(), *(str(source.get("SOPInstanceUID")).encode() for source in sources))
     whose = maker.uid_seed or content  # a uid_seed may join several series in one patient and study
     study = maker.uid("study", whose)

@@ -21,9 +21,10 @@ from fabrica.io.dicom.file import OpenDicom, guarded, opened
 from fabrica.io.dicom.frames import EMPTY, GUESSED, Frame, frames_of
 from fabrica.io.dicom.geometry import stack
 from fabrica.io.dicom.header import Header, read_header
-from fabrica.io.dicom.kinds import is_colour
+from fabrica.io.dicom.kinds import LABEL_MAP, is_colour, unit_of
 from fabrica.io.dicom.mark import is_dicom
 from fabrica.io.dicom.pixels import check_budget, decode_frames
+from fabrica.io.dicom.segments import names_of
 from fabrica.io.dicom.values import Physical, physical, unit_and_factor
 from fabrica.io.dicom.volumes import Arranged, Volume, arrange, series_name
 from fabrica.io.packed import Packed, as_path, members
@@ -347,6 +348,10 @@ def _origin(
         origin["tells"] = volume.tells
     if volume.label:
         origin["segment"] = volume.label
+    if labels := _labels(volume):
+        origin["labels"] = labels
+    if volume.header.frames > 1 and all(f.path == frames[0].path and f.number != EMPTY and not f.tile for f in frames):
+        origin["frames"] = tuple(frame.number + 1 for frame in frames)
     step = min(value.step for value in values)
     if step > 0:
         origin["step"] = step
@@ -354,6 +359,15 @@ def _origin(
     if window is not None:
         origin["window"] = window
     return origin
+
+
+def _labels(volume: Volume) -> dict[int, str]:
+    """What the values of a segmentation are called; a segment alone has the value 1."""
+    if volume.kind != "segmentation" or unit_of(volume.header) != "label":
+        return {}
+    if volume.header.get("SOPClassUID") == LABEL_MAP:
+        return names_of(volume.header)
+    return {1: volume.label} if volume.label else {}
 
 
 def _text(value: Any) -> str:

@@ -38,9 +38,7 @@ def segments_of(header: Header, frames: Sequence[Frame]) -> dict[str, list[Frame
         return {"": list(frames)}
     parts: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        shows = frame.text("ReferencedSegmentNumber")
-        if not shows and len(listed) < 2:
-            shows = "".join(listed) or "1"
+        shows = segment_of(header, frame)
         if listed and shows not in listed:
             raise ReadError(
                 f"{header.path}: frame {frame.number + 1} shows segment {shows or '(not said)'}, expected one that "
@@ -51,9 +49,25 @@ def segments_of(header: Header, frames: Sequence[Frame]) -> dict[str, list[Frame
     return dict(sorted(parts.items(), key=lambda part: (number(part[0]) or 0.0, part[0])))
 
 
+def segment_of(header: Header, frame: Frame) -> str:
+    """The number of the segment that a frame shows, which need not stand where there is one; "" where none can be
+    told."""
+    only = header.segments[0].get("SegmentNumber", "") if len(header.segments) == 1 else ""
+    return frame.text("ReferencedSegmentNumber") or only or ("" if header.segments else "1")
+
+
 def label_of(header: Header, segment: str) -> str:
     """What a segment is called in words, "" where the file does not say."""
     return next((s.get("SegmentLabel", "") for s in header.segments if s.get("SegmentNumber") == segment), "")
+
+
+def names_of(header: Header) -> dict[int, str]:
+    """Segment number -> what the segment is called, in the order of numbers, without the background."""
+    background = header.get("PixelPaddingValue") if header.get("SOPClassUID") == LABEL_MAP else ""
+    said = ((segment.get("SegmentNumber", ""), segment.get("SegmentLabel", "")) for segment in header.segments)
+    return dict(
+        sorted((int(n), name) for n, name in said if name and n.isdecimal() and int(n) and n != (background or "0"))
+    )
 
 
 def not_drawn(header: Header, shown: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def write_dicom(
     seed: int | None = None,
     description: str = "",
     uid_seed: str = "",
+    kind: str = "",
 ) -> list[Path]:
     """Write an image (C, H, W) as one file, or a volume (1, D, H, W) as a folder of 0001.dcm, 0002.dcm ...
 
@@ -46,14 +47,19 @@ def write_dicom(
     `uid_seed`, `model_hash` or `seed` is given; the same `uid_seed` puts several images into one synthetic
     patient and study.
 
+    A label map becomes one segmentation (see `fabrica.io.dicom.seg`), of the `kind` "seg" or "seg-labelmap": the file
+    `path`, or 0001.dcm in it where it has no suffix.
+
     Values are kept to half a step of the source's rescale where they fit it, else of a 16-bit one.
     Returns the files written, in order. Raises UsageError for what DICOM cannot hold, before anything is written,
     FabricaError where the disk refuses; each file is whole or not there. One slice is in memory at a time.
     """
     path = Path(path)
     maker = Maker(software, version, model, model_hash, seed, description, uid_seed)
-    slices = _slices(image)
     sources = () if synthetic else tuple(image.origin.get("dicom", ()))
+    if kind or image.unit == "label":
+        return [_write_segmentation(image, path, kind or "seg", maker, sources, synthetic, translated)]
+    slices = _slices(image)
     with warnings.catch_warnings():  # pydicom warns of every irregular value in the source's header
         warnings.simplefilter("ignore")
         copied = copyable(image, sources)
@@ -66,6 +72,26 @@ def write_dicom(
             return [_save(first, path)]
         _make_folder(path)
         return [_save(dataset, path / f"{k + 1:04d}.dcm") for k, dataset in enumerate(chain([first], datasets))]
+
+
+def _write_segmentation(
+    image: Image,
+    path: Path,
+    kind: str,
+    maker: Maker,
+    sources: tuple[Dataset, ...],
+    synthetic: bool,
+    translated: bool,
+) -> Path:
+    from fabrica.io.dicom.seg import segmentation
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = segmentation(image, kind, maker, sources, synthetic, translated)
+        if not path.suffix:
+            _make_folder(path)
+            path = path / "0001.dcm"
+        return _save(dataset, path)
 
 
 def _slices(image: Image) -> list[Float32]:

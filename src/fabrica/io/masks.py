@@ -1,0 +1,230 @@
+"""Label maps from whatever holds masks: volumes, pictures, DICOM SEG and RTSTRUCT, folders of one file an organ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import fabrica.io as io
+from fabrica.errors import ReadError, UsageError
+from fabrica.image import Float32, Image, name
+from fabrica.io.budget import DEFAULT_BUDGET
+from fabrica.io.grids import on_grid
+
+MOST_LABELS = 65535
+WHOLE = 1e-3  # how far from a whole number a label may be stored
+HALF = 0.5  # of a probability: what belongs
+SHARED = 1e-3  # of the smaller of two organs: so many voxels may both have
+WHITE = (255, 65535)  # of black and white
+_STEMS = (*io.VOLUME_SUFFIXES, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budget: int = DEFAULT_BUDGET) -> Image:
+    """Any file of masks as one label map: Image (1, *S), unit "label", whole numbers with 0 for the background; what
+    they are called stands in origin["labels"], where that is known.
+
+    frame  as of `fabrica.io.read`; of a DICOM SEG "segment=2,segment=5" (these alone), of an RTSTRUCT "roi=Liver".
+    grid   an image of the same patient: the mask is laid on its voxels, the nearest in mm. An RTSTRUCT needs one. What
+           says that it was drawn on another series is refused.
+
+    Numbers are those of the file, whatever they skip: of a SEG those of its segments, of an RTSTRUCT and of a folder of
+    one file an organ 1 to n, by ROINumber and by name. Black and white (0 and 255) is 0 and 1. Values from 0 to 1 are
+    the probability of one class, which is there from 0.5 on; of a fractional segment likewise.
+    Raises ReadError, in one line, for values that are no labels, for masks that overlap, and for what `read` refuses;
+    UsageError for masks that cannot be laid on the grid.
+    """
+    path = Path(path)
+    mask = _read(path, frame, grid, budget)
+    return mask if grid is None else on_grid(mask, grid, labels=True)
+
+
+def mask_labels(path: str | Path) -> dict[int, str]:
+    """Label -> name of what `read_mask` would read, by headers and names of files alone; {} where they do not say."""
+    path = Path(path)
+    if path.is_dir():
+        return {k: organ(file) for k, file in enumerate(_organs(path), start=1)}
+    kind = io.format_of(path)
+    if kind == "nrrd":
+        from fabrica.io.nrrd import nrrd_labels
+
+        return nrrd_labels(path)
+    if kind != "dicom":
+        return {}
+    from fabrica.io.dicom.header import read_header
+    from fabrica.io.dicom.kinds import kind_of
+    from fabrica.io.dicom.segments import names_of
+
+    header = read_header(path)
+    if kind_of(header) == "structures":
+        from fabrica.io.dicom.structures import region_names
+
+        return region_names(path)
+    return names_of(header)
+
+
+def organ(path: Path) -> str:
+    """What a file of one organ says by its name that it holds: "liver" of liver.nii.gz."""
+    lower = path.name.lower()
+    return next((path.name[: -len(suffix)] for suffix in (".nii.gz", *_STEMS) if lower.endswith(suffix)), path.stem)
+
+
+def _read(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
+    if path.is_dir():
+        if organs := _organs(path):
+            if frame:
+                raise ReadError(f"{path}: a folder of one file an organ, found frame {frame!r}; leave the frame out")
+            return _merged(path, organs, budget)
+        return _of_folder(path, frame, grid, budget)
+    if io.format_of(path) == "dicom" and (found := _drawn(path, frame, grid, budget)):
+        return found
+    return labelled(io.read(path, frame, budget))
+
+
+def _drawn(path: Path, frame: str, grid: Image | None, budget: int) -> Image | None:
+    """A SEG or RTSTRUCT; None for other DICOM files."""
+    from fabrica.io.dicom.header import read_header
+    from fabrica.io.dicom.kinds import SEGMENTATIONS, kind_of
+
+    header = read_header(path, budget)
+    if header.get("SOPClassUID") in SEGMENTATIONS:
+        from fabrica.io.dicom.label_maps import read_label_map
+
+        return read_label_map(header, frame, budget, grid)
+    if kind_of(header) != "structures":
+        return None
+    if grid is None:
+        raise UsageError(
+            f"{path}: contours (RTSTRUCT), which have no voxels; give the image that they lie on as the grid"
+        )
+    from fabrica.io.dicom.structures import read_structures
+
+    return read_structures(path, frame, budget, grid)
+
+
+def _of_folder(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
+    """The one SEG or RTSTRUCT among the DICOM files of a folder, else the image that these are."""
+    from fabrica.io.dicom.header import read_header
+    from fabrica.io.dicom.kinds import kind_of
+    from fabrica.io.dicom.mark import is_dicom
+
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    kinds = ("segmentation", "structures")
+    drawn = [file for file in files if is_dicom(file) and kind_of(read_header(file, budget)) in kinds]
+    if len(drawn) > 1:
+        names = ", ".join(file.name for file in drawn[:4]) + (", ..." if len(drawn) > 4 else "")
+        raise ReadError(f"{path}: {len(drawn)} segmentations or structure sets, expected one; name the file: {names}")
+    if drawn and (found := _drawn(drawn[0], frame, grid, budget)):
+        return found
+    return labelled(io.read(path, frame, budget))
+
+
+def labelled(image: Image) -> Image:
+    """An image that was read as one label map (1, *S). Raises ReadError for values that are no labels."""
+    what = f"mask {name(image)}"
+    if image.channels != 1:
+        raise ReadError(
+            f"{what} has {image.channels} channels; expected one of whole numbers: number its colours or classes"
+        )
+    values, notes = image.data, list(image.origin.get("notes", ()))
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < -WHOLE or high > MOST_LABELS + WHOLE:
+        raise ReadError(f"{what} has values from {low:g} to {high:g}; expected labels from 0 to {MOST_LABELS}")
+    part = _fraction(values)
+    if part is None:
+        values = np.rint(values)
+    elif high <= 1 + WHOLE:
+        values = (values >= HALF).astype(np.float32)
+        notes.append(f"a probability from 0 to 1: what is at least {HALF} belongs")
+    else:
+        raise ReadError(
+            f"{what} has values between whole numbers, such as {part:.6g}; expected labels, or one probability "
+            "from 0 to 1: labels must not be interpolated, resample them to the nearest"
+        )
+    if high in WHITE and np.isin(values, (0, high)).all():
+        values = np.minimum(values, 1)
+    kept = {key: value for key, value in image.origin.items() if key != "window"}
+    origin: dict[str, Any] = {**kept, "range": (0.0, float(values.max(initial=0))), "step": 1.0}
+    if notes:
+        origin["notes"] = tuple(notes)
+    return replace(image.with_data(values), unit="label", origin=origin)
+
+
+def _fraction(values: Float32) -> float | None:
+    """A value that is no whole number, None where there is none; slice by slice, for the sake of memory."""
+    for index in np.ndindex(values.shape[: values.ndim - 2]):
+        off = np.abs(values[index] - np.rint(values[index])) > WHOLE
+        if off.any():
+            return float(values[index][off].flat[0])
+    return None
+
+
+def _organs(folder: Path) -> list[Path]:
+    """The volumes and pictures in a folder, by name; [] where there are none."""
+    found = [file for file in folder.iterdir() if file.name.lower().endswith(_STEMS) and not file.name.startswith(".")]
+    return sorted((file for file in found if file.is_file()), key=organ)
+
+
+def _merged(folder: Path, files: Sequence[Path], budget: int) -> Image:
+    """One label map of files of one organ each, numbered from 1 by name."""
+    if len(files) > MOST_LABELS:
+        raise ReadError(f"{folder}: {len(files)} files; expected one an organ, at most {MOST_LABELS}")
+    first: Image | None = None
+    labels: npt.NDArray[Any] = np.zeros(0, np.uint8)
+    notes: list[str] = []
+    for k, file in enumerate(files, start=1):
+        image = labelled(io.read(file, "", budget))
+        if first is None:
+            first, labels = image, np.zeros(image.data.shape, np.uint8 if len(files) < 256 else np.uint16)
+        if image.size != first.size or not np.allclose(image.affine, first.affine, atol=1e-3):
+            raise ReadError(
+                f"{folder}: {file.name} has other voxels than {files[0].name} ({_shape(image)} and {_shape(first)}, or "
+                "another place); expected masks of one image"
+            )
+        inside = image.data > 0
+        if len(several := np.unique(image.data[inside])) > 1:
+            raise ReadError(
+                f"{folder}: {file.name} has {len(several)} labels; expected one organ a file, or the file itself "
+                "as the mask"
+            )
+        notes += [f"{file.name}: {note}" for note in image.origin.get("notes", ())]
+        _check_overlap(folder, files, k, labels, inside, notes)
+        labels[inside] = k
+    assert first is not None
+    origin = {key: value for key, value in first.origin.items() if key not in ("notes", "labels")}
+    origin |= {"path": str(folder), "range": (0.0, float(labels.max(initial=0)))}
+    origin["labels"] = {k: organ(file) for k, file in enumerate(files, start=1)}
+    if notes:
+        origin["notes"] = tuple(notes)
+    return first.with_data(labels.astype(np.float32), origin=origin)
+
+
+def _check_overlap(
+    folder: Path,
+    files: Sequence[Path],
+    k: int,
+    labels: npt.NDArray[Any],
+    inside: npt.NDArray[np.bool_],
+    notes: list[str],
+) -> None:
+    """Raise ReadError where the organ of file k has voxels of another, but for a few, which a note tells."""
+    shared = np.bincount(labels[inside])
+    for other in range(1, len(shared)):
+        if not shared[other]:
+            continue
+        count, smaller = int(shared[other]), min(int((labels == other).sum()), int(inside.sum()))
+        names = f"{files[other - 1].name} and {files[k - 1].name}"
+        if count > SHARED * smaller:
+            raise ReadError(
+                f"{folder}: {names} overlap in {count} voxels, {count / smaller:.1%} of the smaller, and a voxel of a "
+                "label map has one label; take those apart that are wanted"
+            )
+        notes.append(f"{names} overlap in {count} voxels, which are {files[k - 1].name}'s")
+
+
+def _shape(image: Image) -> str:
+    return " x ".join(str(n) for n in image.size)

@@ -1,0 +1,27 @@
+"""Colours of labels: told apart by people who see fewer colours, too."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from fabrica.io.palette import COLOURS, colour_of
+
+# Machado, Oliveira and Fernandes 2009, severity 1: what is left of linear RGB without one kind of cone
+BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+
+
+def test_the_first_eight_differ_for_every_eye() -> None:
+    linear = (np.array(COLOURS) / 255) ** 2.2
+    for matrix in (np.eye(3), *map(np.array, BLIND.values())):
+        seen = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.2)
+        assert min(np.linalg.norm(a - b) for a, b in combinations(seen[:7], 2)) > 0.1
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+def test_colours_come_again_after_the_last() -> None:
+    assert colour_of(1) == COLOURS[0] == colour_of(len(COLOURS) + 1) and colour_of(len(COLOURS)) == COLOURS[-1]
