@@ -54,7 +54,8 @@ result = apply(image, way, overlap=0.25, batch=1).result
 seconds = time.monotonic() - began
 numbers = np.bincount(result.data[0, ::7, ::7, ::7].astype(int).ravel(), minlength=25)
 print(json.dumps({"gib": (kib("VmHWM") - resident) / 2**20, "seconds": seconds, "network": spent,
-                  "size": list(result.data.shape), "numbers": int((numbers > 0).sum()), "max": float(result.data.max())}))
+                  "size": list(result.data.shape), "numbers": int((numbers > 0).sum()),
+                  "max": float(result.data.max())}))
 """
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fabrica import geometry
 from fabrica.codec import Codec
-from fabrica.data import masks, sides
+from fabrica.data import sides
 from fabrica.data import standardise as standard
 from fabrica.data.augment import Int64
 from fabrica.data.cache import once
@@ -31,6 +31,7 @@ from fabrica.data.standardise import at_spacing, inner_size
 from fabrica.errors import FabricaError, UsageError
 from fabrica.geometry import faced, oriented, resample
 from fabrica.image import Float32, Image, name
+from fabrica.io.masks import labelled
 from fabrica.io.uneven import evenly
 from fabrica.progress import Count
 from fabrica.recipe.plan import Plan
@@ -144,22 +145,22 @@ def _part(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 
 
 def build_cases(
-    config: DataConfig, codec: Codec, plan: Plan, split: str, *, labelled: bool = True, progress: Count | None = None
+    config: DataConfig, codec: Codec, plan: Plan, split: str, *, with_labels: bool = True, progress: Count | None = None
 ) -> Cases:
-    """The images of one split with their label maps (sides a and b), or, not `labelled`, those that have none; built
+    """The images of one split with their label maps (sides a and b), or, not `with_labels`, those that have none; built
     once and kept in the cache.
 
     Images are encoded by the codec, turned as networks see them (see `fabrica.data.standardise`) and brought to the
     plan's spacing, label maps by whose share of a voxel is largest. Raises as `fabrica.data.cache.build_cache`.
     """
-    images = open_source(config, split, "a" if labelled else UNLABELLED)
-    labels = open_source(config, split, "b") if labelled else None
+    images = open_source(config, split, "a" if with_labels else UNLABELLED)
+    labels = open_source(config, split, "b") if with_labels else None
     home = cache_home() / "datasets" / _key(images, labels, codec, plan, config)
     return once(home, lambda folder: _write(images, labels, codec, plan, config, folder, progress), Cases)
 
 
 def _key(images: Source, labels: Source | None, codec: Codec, plan: Plan, config: DataConfig) -> str:
-    code = b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, geometry, sides, masks))
+    code = b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, geometry, sides))
     told = {
         "format": FORMAT,
         "code": hashlib.sha256(code + Path(__file__).read_bytes()).hexdigest(),
@@ -228,7 +229,7 @@ def _pairs(images: Source, labels: Source | None) -> Iterator[tuple[Sample, Imag
         yield from ((sample, None) for sample in images.samples())
         return
     for sample, label in zip(images.samples(), labels.samples(), strict=True):
-        yield sample, masks.as_labels(label.image)
+        yield sample, labelled(label.image)
 
 
 def prepared(

@@ -81,7 +81,14 @@ class Source:
         return {"a": a, "b": self.config.b}.get(self.side, "")
 
     def _row(self, manifest: Manifest, k: int) -> Sample:
-        sample = _read(manifest, manifest.rows[k])
+        row = manifest.rows[k]
+        if self.which == MASK and k not in self.absent and _only_mask(manifest.file(row)):
+            grid = _read(manifest, self.grid[k]).image if self.grid else None
+            sample = Sample(
+                row.id, io.read_mask(manifest.file(row), row.frame, grid), row.label, row.text, row.modality
+            )
+            return self._mask(sample, manifest, k) if self.side == MASK else sample
+        sample = _read(manifest, row)
         if self.side == MASK:
             return self._mask(sample, manifest, k)
         if k in self.absent:
@@ -277,6 +284,11 @@ def looks_hounsfield(values: Float32) -> bool:
         return float(((some >= low) & (some <= high)).mean())
 
     return bool(share(-np.inf, BELOW_AIR) < 0.01 and share(BELOW_AIR, -900) > 0.02 and share(-200, 300) > 0.05)
+
+
+def _only_mask(path: Path) -> bool:
+    """Whether a file, or a folder of one file an organ, can be read as a label map alone: DICOM's SEG and RTSTRUCT."""
+    return path.is_dir() or io.format_of(path) == "dicom"
 
 
 def _read(manifest: Manifest, row: Row) -> Sample:

@@ -13,12 +13,12 @@ from fabrica.data.cases import build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.latents import encoded
-from fabrica.data.masks import as_labels
 from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
 from fabrica.data.sample import AUXILIARY, MASK
 from fabrica.data.sources import open_source
 from fabrica.errors import UsageError
+from fabrica.io.masks import labelled
 from fabrica.methods import named
 from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
@@ -190,7 +190,7 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     images, labels = (open_source(data, "train", side) for side in ("a", "b"))
     looks: list[planning.Look] = []
     for sample, label in zip(images.samples(), labels.samples(), strict=True):
-        looks.append(planning.looked(sample.image, as_labels(label.image)))
+        looks.append(planning.looked(sample.image, labelled(label.image)))
         if count:
             count(len(looks), images.count)
     method = found.method
@@ -219,7 +219,7 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     unlabelled, notes = None, list(train.meta.notes)
     if found.method.get("unlabelled"):
         told = part(progress, "caching unlabelled images")
-        unlabelled = build_cases(data, codec, plan, "train", labelled=False, progress=told)
+        unlabelled = build_cases(data, codec, plan, "train", with_labels=False, progress=told)
         if not len(unlabelled):
             raise UsageError(
                 "method.unlabelled is set, and every training image has a label map; leave it out, or add images "

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from fabrica import __version__
-from fabrica.data.masks import as_labels
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
@@ -22,6 +21,7 @@ from fabrica.evaluation.segmentation.panels import HOW, colour, overlays
 from fabrica.evaluation.subject import alarms, opened
 from fabrica.evaluation.translation.cases import HeldOutCases, open_cases
 from fabrica.image import Image
+from fabrica.io.masks import labelled
 from fabrica.metrics.segmentation import TOLERANCE
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.progress import Progress
@@ -84,7 +84,7 @@ class Trial:
 def _scored(model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress) -> list[ScoredCase]:
     results, cases = [], held_out.cases["a2b"]
     for done, case in enumerate(cases.read(), start=1):
-        truth = as_labels(case.images["b"])
+        truth = labelled(case.images["b"])
         made = model.apply(case.images["a"], auxiliary=case.auxiliary).result
         results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes)))
         tell("segmenting", done, len(cases))
@@ -106,7 +106,7 @@ def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
     for done, rank in enumerate(dict.fromkeys(places), start=1):
         case = ranked[rank]
         (read,) = trial.held_out.cases["a2b"].read([order[case.id]])
-        image, truth = read.images["a"], as_labels(read.images["b"])
+        image, truth = read.images["a"], labelled(read.images["b"])
         made = trial.model.apply(image, auxiliary=read.auxiliary).result
         margin = AROUND if len(image.size) == 3 else None
         drawn = overlays(image, truth, made, list(trial.names), margin=margin)
