@@ -19,6 +19,9 @@ from fabrica.data.mask_files import MASKS, in_folder, mask_words
 from fabrica.data.names import are_hashes, is_shown, plain
 from fabrica.data.tables import stem
 
+AGREED = {"consensus", "majority", "maj", "staple", "fused", "fusion", "merged"}
+"""Words for a mask that was made of those of several readers."""
+
 
 class Choice(NamedTuple):
     """The mask of an image: a file, or a folder with its `classes` in their order; how many masks it was chosen of."""
@@ -61,11 +64,13 @@ def _classes(files: Sequence[str], masks: Mapping[str, Sequence[str]]) -> tuple[
 
 
 def first_mask(masks: Iterable[str]) -> str:
-    """Of several masks of one image the one to use: by the order of the words in MASKS, then by name."""
+    """Of several masks of one image the one to use: what readers agreed on, then by the order of the words in MASKS,
+    then by name."""
 
-    def rank(path: str) -> tuple[int, int, str]:
+    def rank(path: str) -> tuple[bool, int, int, str]:
         said = {*mask_words(path), *(plain(folder) for folder in path.split("/")[:-1])}
-        return next((k for k, word in enumerate(MASKS) if word in said), len(MASKS)), len(path), path
+        first = next((k for k, word in enumerate(MASKS) if word in said), len(MASKS))
+        return not said & AGREED, first, len(path), path
 
     return min(masks, key=rank, default="")
 

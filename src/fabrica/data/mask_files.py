@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
+from fabrica.data.bids import bids_masks
 from fabrica.data.channels import CHANNEL
 from fabrica.data.names import READERS, is_contrast, is_shown, plain, words
 from fabrica.data.tables import SUFFIXES, stem
@@ -25,7 +26,8 @@ MASKS = ("mask", "masks", "msk", "segmentation", "segmentations", "seg", "segs",
 PICTURES = {"image", "images", "img", "imgs", "imagestr", "imagests", "imagesval", "orig", "original", "volume",
             "volumes", "vol", "scan", "raw", "input", "target", "data", "imaging", "imagesva", "dicom",
             "dcm"}  # fmt: skip
-FOLDERS = (set(MASKS) - {"anno", "tissue", "contour", "lbl"}) | {"structures", "rois", "instances"}
+FOLDERS = (set(MASKS) - {"anno", "tissue", "contour", "lbl"}) | {"structures", "rois", "instances", "ann", "annot",
+                                                                        "annots"}  # fmt: skip
 WEAK = {"lesions", "gt", "groundtruth"}  # may be a class, or what is to be restored: masks only beside images/
 MOST = 8  # images of one folder that a file called mask is the mask of
 READ = tuple(suffix for suffix in SUFFIXES if suffix not in (".npz", ".zip", ".dcm", ".dicom", ".ima", ".bmp", ".gif"))
@@ -46,7 +48,11 @@ def masks_of(paths: Iterable[str], dicom: Iterable[str] = ()) -> dict[str, list[
     seats = [(path, *_seat(path)) for path in kept]
     if inside or any(_mask_word(path) for path in kept):  # else there are none, whatever DICOM there is
         seats += [seat for path in dicom for seat in _dicom_seats(path)]
-    found = _of_folders(inside, seats) if inside else {}
+    found = bids_masks(files)
+    inside = [path for path in inside if path not in found]
+    kept = [path for path in kept if path not in found]
+    seats = [seat for seat in seats if seat[0] not in found]
+    found |= _of_folders(inside, seats) if inside else {}
     kept += [path for path in inside if path not in found]
     folders: dict[str, list[_Image]] = defaultdict(list)
     for image in (*seats, *((path, *_seat(path)) for path in inside if path not in found)):
@@ -209,9 +215,14 @@ def _mask_word(path: str) -> str:
 
 
 def _is_folder(folder: str) -> bool:
-    name = words(folder)
-    joined = plain(folder)
-    return joined in FOLDERS or name[-2:] == ["ground", "truth"] or (len(name) > 1 and name[-1] in ("mask", "masks"))
+    name = [word for word in words(folder) if word not in ("dir", "folder")]
+    if name[:-1] == ["mask"] and name[-1].isdecimal():  # mask-0, mask-1: of several readers
+        return True
+    return (
+        "".join(name) in FOLDERS
+        or name[-2:] == ["ground", "truth"]
+        or (len(name) > 1 and name[-1] in ("mask", "masks"))
+    )
 
 
 def in_folder(path: str) -> bool:

@@ -165,9 +165,9 @@ def _against_names(rows: Sequence[Row], looks: Mapping[str, MaskLook]) -> list[s
         if absent := sorted(set(named) - held[column] - {0}):
             names = _some(f"{number} ({named[number]})" for number in absent)
             notes.append(f"no mask holds label {names}, though it is named")
-        if unnamed := sorted(held[column] - set(named) - {0}):
-            beside = "" if column else ": a labels.csv beside them with columns number and name would"
-            notes.append(f"masks hold label {_some(map(str, unnamed))}, which nothing names{beside}")
+        if (unnamed := sorted(held[column] - set(named) - {0})) and (column or len(unnamed) > 1):
+            beside = "" if column else ": a labels.csv beside them with columns number and name does"
+            notes.append(f"masks hold labels that nothing names, {_some(map(str, unnamed))}{beside}")
     return notes
 
 

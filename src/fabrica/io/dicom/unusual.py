@@ -119,13 +119,13 @@ def _refers(dataset: Dataset) -> str:
 
 
 def _named(dataset: Dataset) -> tuple[tuple[int, str], ...]:
-    """In the order of their numbers; without a name, or with a number that is none, they are left out."""
-    found = {}
+    """In the order of their numbers; those with a number that is none are left out."""
+    found = []
     for sequence, number, name in (
         ("SegmentSequence", "SegmentNumber", "SegmentLabel"),
         ("StructureSetROISequence", "ROINumber", "ROIName"),
     ):
         for item in dataset.get(sequence) or []:
             with suppress(TypeError, ValueError):
-                found[int(item.get(number))] = str(item.get(name) or "")
-    return tuple(sorted(found.items()))
+                found.append((int(item.get(number)), str(item.get(name) or "").strip()))
+    return tuple(sorted(found, key=lambda each: each[0]))
