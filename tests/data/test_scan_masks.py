@@ -417,6 +417,6 @@ def test_odd_masks_are_said_with_an_example(tmp_path: Path) -> None:
     manifest = scan(tmp_path)
     assert all(row.mask for row in rows_of(manifest).values())
     assert said(manifest, "1 mask of one value, 0, masks/x1.png", "nothing is marked")
-    assert said(manifest, "1 mask of one value, 255, masks/x2.png", "all is marked")
+    assert said(manifest, "1 mask of one value, 1, masks/x2.png", "all is marked")
     assert said(manifest, "masks/x4.png", "different values", "JPEG") and said(manifest, "masks/x5.png", "3 channels")
     assert said(manifest, "labels that nothing names", "1, 3, 7")

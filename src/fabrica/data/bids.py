@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from fabrica.data.tables import stem
 
@@ -30,8 +29,8 @@ def bids_masks(paths: Iterable[str]) -> dict[str, list[str]]:
     masks: dict[str, Entities] = {}
     images: dict[str, list[tuple[str, Entities]]] = defaultdict(list)  # subject -> its images
     for path in paths:
-        match = _NAME.fullmatch(stem(PurePosixPath(path).name))
-        if not match or not match[1].startswith("sub-"):
+        name = path.rpartition("/")[2]
+        if not name.startswith("sub-") or not (match := _NAME.fullmatch(stem(name))):
             continue
         entities = dict(part.split("-", 1) for part in match[1].rstrip("_").split("_"))
         if match[2].lower() in MASKS:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import PurePosixPath
 
 from fabrica.data.dataset_json import Described, nearest
 from fabrica.data.tables import stem
@@ -34,15 +33,15 @@ def channels(paths: Iterable[str], masks: Collection[str], described: Sequence[D
         level = next((k for k, folder in enumerate(folders) if folder.lower() in IMAGES), -1)
         if level >= 0:
             home = "/".join(folders[:level])
-            homes[home].append((path, stem(PurePosixPath(path).name)))
+            homes[home].append((path, stem(path.rpartition("/")[2])))
             published |= {home} if IMAGES[folders[level].lower()] else set()
-    if not homes:
+    if not any(CHANNEL.search(name) for images in homes.values() for _, name in images):
         return {}
     called: dict[str, set[str]] = defaultdict(set)  # data set -> names of its masks
     for mask in masks:
         folders = mask.split("/")[:-1]
         for k in range(len(folders)):
-            called["/".join(folders[:k])].add(stem(PurePosixPath(mask).name))
+            called["/".join(folders[:k])].add(stem(mask.rpartition("/")[2]))
     found: dict[str, int] = {}
     for home, images in homes.items():
         ends = {path: match for path, name in images if (match := CHANNEL.search(name))}

@@ -102,7 +102,7 @@ def _read(root: Path, home: str, files: set[str]) -> Described:
         splits, folds, notes = _folds(root, path)
     labels = said.get("labels", {})
     names = names_of(labels, once=False) if isinstance(labels, (dict, list)) else {}
-    if labels and not names:
+    if labels and not names and isinstance(labels, dict):  # lists of other kinds stand in files of this name, too
         notes = (
             *notes,
             f"{f'{home}/' if home else ''}{NAME} has labels {str(labels)[:60]}; expected numbers with names",

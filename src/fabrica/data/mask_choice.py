@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from fabrica.data.mask_files import MASKS, in_folder, mask_words
@@ -72,7 +71,8 @@ def first_mask(masks: Iterable[str]) -> str:
         first = next((k for k, word in enumerate(MASKS) if word in said), len(MASKS))
         return not said & AGREED, first, len(path), path
 
-    return min(masks, key=rank, default="")
+    several = list(masks)
+    return min(several, key=rank) if len(several) > 1 else "".join(several)
 
 
 def by_image(masks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -85,4 +85,4 @@ def by_image(masks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _name(path: str) -> str:
-    return stem(PurePosixPath(path).name)
+    return stem(path.rpartition("/")[2])

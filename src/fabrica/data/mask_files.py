@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 from fabrica.data.bids import bids_masks
 from fabrica.data.channels import CHANNEL
@@ -201,7 +201,7 @@ def mask_words(path: str) -> list[str]:
 
 
 def _stem(path: str) -> str:
-    return stem(PurePosixPath(path).name)
+    return stem(path.rpartition("/")[2])
 
 
 def _is_mask(name: Iterable[str]) -> bool:
@@ -214,6 +214,7 @@ def _mask_word(path: str) -> str:
     return next((word for word in reversed(name) if word in MASKS), "")
 
 
+@lru_cache(maxsize=4096)  # many files lie in few folders
 def _is_folder(folder: str) -> bool:
     name = [word for word in words(folder) if word not in ("dir", "folder")]
     if name[:-1] == ["mask"] and name[-1].isdecimal():  # mask-0, mask-1: of several readers

@@ -27,6 +27,9 @@ from fabrica.image import Float32
 CHUNK = 8  # masks that a process looks at before it answers
 PIECE = 2**20  # voxels that are looked at in one piece
 HIGHEST = 65535  # a label
+WHITE = (255, 65535)  # of black and white
+WHOLE = 1e-3  # how far from a whole number a label may be stored
+HALF = 0.5  # of a probability: what belongs
 LISTED = 8  # labels that a note lists
 
 
@@ -52,32 +55,37 @@ def look_at(path: Path) -> MaskLook:
         return MaskLook(reason(error, path))
     if image.channels != 1:
         return MaskLook(size=image.size, odd=f"it has {image.channels} channels, expected one of label numbers")
-    values = _values(image.data)
+    values = labels_of(image.data)
     if values is None:
         return MaskLook(size=image.size, odd="its values are no whole numbers from 0")
     if image.origin.get("format") == "raster" and len(values) > CLASSES:
         odd = f"it has {len(values)} different values; a picture of labels has few: if it was stored as JPEG, store PNG"
         return MaskLook(size=image.size, odd=odd)
-    black_and_white = len(values) == 2 and values[0] == 0 and values[1] >= CLASSES  # see `fabrica.data.masks`
-    return MaskLook("", image.size, (0, 1) if black_and_white else values)
+    if values[-1] in WHITE and set(values) <= {0, values[-1]}:
+        values = tuple(min(value, 1) for value in values)
+    return MaskLook("", image.size, values)
 
 
-def _values(data: Float32) -> tuple[int, ...] | None:
-    """The whole numbers that an array holds, sorted; None where there are others."""
+def labels_of(data: Float32, piece: int = PIECE) -> tuple[int, ...] | None:
+    """The labels that an array holds, sorted; of probabilities from 0 to 1 those of what is likely; None where there
+    are other values. `piece` voxels are looked at together, for the sake of memory."""
     found: set[int] = set()
     flat = data.reshape(-1)
-    for begin in range(0, flat.size, PIECE):
-        part = flat[begin : begin + PIECE]
+    low, high = float(flat.min()), float(flat.max())
+    if low >= 0 and high <= 1:
+        return tuple(sorted({int(low >= HALF), int(high >= HALF)}))
+    for begin in range(0, flat.size, piece):
+        part = flat[begin : begin + piece]
         low, high = float(part.min()), float(part.max())
         if low < 0 or high > HIGHEST or not np.isfinite(high):
             return None
         if low == high == int(low):
             found.add(int(low))
             continue
-        whole = part.astype(np.intp)
-        if (whole != part).any():
+        whole = np.rint(part)
+        if (np.abs(whole - part) > WHOLE).any():
             return None
-        found.update(np.flatnonzero(np.bincount(whole)).tolist())
+        found.update(np.flatnonzero(np.bincount(whole.astype(np.intp))).tolist())
     return tuple(sorted(found))
 
 

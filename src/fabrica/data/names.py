@@ -120,7 +120,7 @@ def role(names: Collection[str], tails: Mapping[str, Collection[str]]) -> str:
 
 def domains(names: Collection[str]) -> bool:
     """Whether these are contrasts or modalities, or what is restored and what it becomes: mr and ct, low and high."""
-    short = {_short(name, names) for name in names}
+    short = _short(names)
     if len(short) < 2:
         return False
     if any(
@@ -201,12 +201,11 @@ def _head(stem: str, cut: int) -> str:
     return stem[: ends[cut - 1]]
 
 
-def _short(name: str, names: Collection[str]) -> str:
-    """The word by which a name differs from its siblings, without fillers: CT_images -> ct, low_dose -> lowdose."""
+def _short(names: Collection[str]) -> set[str]:
+    """The words by which names differ from their siblings, without fillers: CT_images -> ct, low_dose -> lowdose."""
     parts = [re.split(r"[^a-z0-9]+", plain(each)) for each in names]
-    own = re.split(r"[^a-z0-9]+", plain(name))
     common = set.intersection(*(set(part) for part in parts)) if len(parts) > 1 else set()
-    return "".join(word for word in own if word not in FILLERS and word not in common)
+    return {"".join(word for word in own if word not in FILLERS and word not in common) for own in parts}
 
 
 def _leads(names: Collection[str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from fabrica.data.channels import CHANNEL
 from fabrica.data.dataset_json import FOLDS, Described, nearest
@@ -63,5 +62,5 @@ def _told(home: Described | None, places: Mapping[str, Place]) -> list[str]:
 
 def _names(path: str) -> tuple[str, ...]:
     """What a list of splits may call an image: by its path, its name, its name without the channel."""
-    name = stem(PurePosixPath(path).name)
+    name = stem(path.rpartition("/")[2])
     return path, name, CHANNEL.sub("", name)
