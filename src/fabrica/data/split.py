@@ -10,6 +10,7 @@ from fabrica.data.manifest import SPLITS, Row
 from fabrica.errors import UsageError
 
 Fractions = tuple[float, float, float]
+FILLED = 3  # patients fill train, val and test
 SMALL = 10  # fewer patients than this are counted out, not left to chance
 
 
@@ -61,12 +62,12 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
     masked = {whose[row.patient] for row in rows if row.mask}
     chosen = fixed | _draw_val(fixed, masked, fractions, seed, notes)
     free = {whose[row.patient] for row in rows} - set(fixed)
-    for part in (free & masked, free - masked):
+    for part in _apart(free, masked):
         chosen |= assign(part, fractions, seed)
     for row in rows:
         row.split = chosen[whose[row.patient]]
-    if len(chosen) < 3:
-        notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least 3 are needed")
+    if len(chosen) < FILLED:
+        notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least {FILLED} are needed")
     return notes
 
 
@@ -98,7 +99,13 @@ def _draw_val(
         return {}
     notes.append("no val split as published: drawn by patient from train")
     shares = (fractions[0] / share, fractions[1] / share, 0.0)
-    return assign(train & masked, shares, seed) | assign(train - masked, shares, seed)
+    return {patient: split for part in _apart(train, masked) for patient, split in assign(part, shares, seed).items()}
+
+
+def _apart(patients: set[str], masked: set[str]) -> list[set[str]]:
+    """Those with masks and those without; all together where neither could fill the splits."""
+    parts = [patients & masked, patients - masked]
+    return parts if max(map(len, parts)) >= FILLED else [patients]
 
 
 def remove_leaks(rows: list[Row]) -> list[str]:
