@@ -61,6 +61,11 @@ def test_numbered_masks_of_one_thing_are_no_classes() -> None:
     assert chosen(masks_of(files)) == {"P1/ct.nii.gz": Choice("P1/masks/nodule_1.nii.gz", (), 2)}
 
 
+def test_an_odd_name_among_classes_is_one_of_them() -> None:
+    files = case("P1", "ct.nii.gz", *(f"masks/{name}.nii.gz" for name in ("liver", "C7", "aorta")))
+    assert chosen(masks_of(files)) == {"P1/ct.nii.gz": Choice("P1/masks", ("C7", "aorta", "liver"))}
+
+
 def test_a_label_map_goes_before_the_folder_of_classes() -> None:
     files = case("P1", "ct.nii.gz", "segmentation.nii.gz", "segmentations/liver.nii.gz", "segmentations/aorta.nii.gz")
     assert chosen(masks_of(files))["P1/ct.nii.gz"].path == "P1/segmentation.nii.gz"
@@ -151,7 +156,7 @@ def test_dicom_has_masks_of_other_formats() -> None:
         "P1/ct_mask.nii.gz": ["P1/ct"],
         "P2/mask.nii.gz": ["P2/liver.nii.gz", "P2"],
         "P3/segmentations/liver.nii.gz": ["P3/dicom"],
-        "P3/segmentations/a1.nii.gz": [],
+        "P3/segmentations/a1.nii.gz": ["P3/dicom"],
         "x_mask.png": ["x.dcm"],
     }
     assert masks_of(["mask.nii.gz"], ["."]) == {"mask.nii.gz": ["."]}

@@ -1,10 +1,10 @@
 """Which mask of several an image is given: the folder of its classes, or the first of those that say the same.
 
 One rule. Masks of one image that lie in a folder of masks of their own are its classes where each is called by a word
-for what it shows (liver, kidney_left, vertebrae_L1): the mask is that folder, and its labels are 1 to n in the order
-of the names. They are not where names are numbers, hashes or one word that is numbered (nodule_1, nodule_2), or say
-who drew them (reader1, annotation-2, consensus): such masks say the same thing again, and one is used, `first_mask`.
-A single label map beside a folder of classes goes before it.
+for what it shows, or most are (liver, kidney_left, vertebrae_L1): the mask is that folder, and its labels are 1 to n
+in the order of the names. They are not where names are numbers, hashes or one word that is numbered (nodule_1,
+nodule_2), or say who drew them (reader1, annotation-2, consensus): such masks say the same thing again, and one is
+used, `first_mask`. A single label map beside a folder of classes goes before it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fabrica.data.mask_files import MASKS, in_folder, mask_words
-from fabrica.data.names import are_hashes, is_shown, plain
+from fabrica.data.names import READERS, are_hashes, is_shown, plain, words
 from fabrica.data.tables import stem
 
 AGREED = {"consensus", "majority", "maj", "staple", "fused", "fusion", "merged"}
@@ -59,7 +59,9 @@ def _classes(files: Sequence[str], masks: Mapping[str, Sequence[str]]) -> tuple[
     if len(files) < 2 or not images or any(masks[path] != images for path in files):
         return ()
     shapes = {re.sub(r"\d+", "#", plain(name)) for name in names}
-    return tuple(names) if len(shapes) > 1 and all(map(is_shown, names)) and not are_hashes(names) else ()
+    said = [name for name in names if is_shown(name)]
+    drawn = any(READERS & set(words(name)) for name in names)
+    return tuple(names) if len(shapes) > 1 and 2 * len(said) >= len(names) and not (drawn or are_hashes(names)) else ()
 
 
 def first_mask(masks: Iterable[str]) -> str:

@@ -173,17 +173,19 @@ def _of_folders(masks: Sequence[str], images: Sequence[_Image]) -> dict[str, lis
             continue
         own = direct[above] or (within[above] if len(cases) > 1 else [])
         if own and not matched[folder] and _is_one_case([words(name) for *_, name in own], words(above)):
-            found |= {path: list(dict.fromkeys(image for image, *_ in own)) for path in paths if _tells(path, folder)}
+            found |= {path: list(dict.fromkeys(image for image, *_ in own)) for path in _telling(paths, folder)}
         left = [path for path in paths if path not in found]
         if matched[folder] >= len(left) or above in pictures or 0 < len(direct[above]) <= MOST:
             found |= {path: [] for path in left}
     return found
 
 
-def _tells(path: str, folder: str) -> bool:
-    """Whether a mask right in a folder of masks says what it shows, or who drew it: not a number or a hash."""
-    name = _stem(path)
-    return path.rpartition("/")[0] == folder and (is_shown(name) or bool(READERS & set(words(name))))
+def _telling(paths: Sequence[str], folder: str) -> list[str]:
+    """The masks right in a folder of masks, where most of them say what they show, or who drew them: they are no
+    numbers or hashes."""
+    here = [path for path in paths if path.rpartition("/")[0] == folder]
+    telling = sum(is_shown(_stem(path)) or bool(READERS & set(words(_stem(path)))) for path in here)
+    return here if 2 * telling >= len(here) else []
 
 
 def _parent(folder: str) -> str:
