@@ -346,7 +346,7 @@ def test_masks_beside_images(names: list[str], mark: str, suffix: str, other: st
         (["COVID/images/1.png", "COVID/lung masks/1.png"], {"COVID/lung masks/1.png": "COVID/images/1.png"}),
         (["CXR_png/M_1_0.png", "ManualMask/leftMask/M_1_0.png"],
          {"ManualMask/leftMask/M_1_0.png": "CXR_png/M_1_0.png"}),
-        (["s1/ct.nii.gz", "s1/segmentations/liver.nii.gz"], {"s1/segmentations/liver.nii.gz": ""}),
+        (["s1/ct.nii.gz", "s1/segmentations/liver.nii.gz"], {"s1/segmentations/liver.nii.gz": "s1/ct.nii.gz"}),
         (["ID/images/h.png", "ID/masks/a.png", "ID/masks/b.png"], {"ID/masks/a.png": "", "ID/masks/b.png": ""}),
         (["p1/p1_frame01.nii.gz", "p1/p1_frame01_gt.nii.gz"], {"p1/p1_frame01_gt.nii.gz": "p1/p1_frame01.nii.gz"}),
         ([*(f"{k}{m}.png" for k in "abcd" for m in ("", "_mask")), "e_mask.png", "sign_label.png"],

@@ -76,6 +76,21 @@ def test_only_train_published_is_no_split() -> None:
     assert {row.split for row in table} == {"train", "val", "test"}
 
 
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 9), st.booleans())
+def test_patients_with_masks_and_without_are_drawn_apart(masked: int, bare: int, seed: int, published: bool) -> None:
+    found = rows(*((f"p{k}", "train" if published else "") for k in range(masked + bare)))
+    for row in found[:masked]:
+        row.mask = "m.png"
+    if published:
+        found += rows(("tested", "test"))
+    split_rows(found, EIGHTY, seed)
+    own = found[: masked + bare]
+    wanted = {"train", "val"} if published else {"train", "val", "test"}
+    for count, part in ((masked, own[:masked]), (bare, own[masked:]), (masked + bare, own)):
+        if count >= 3:
+            assert {row.split for row in part} == wanted
+
+
 def test_all_images_of_a_patient_stay_together() -> None:
     table = rows(*[(f"p{k % 20}", "") for k in range(100)])
     split_rows(table, EIGHTY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,8 @@ def scan(
     except ValueError as error:
         raise UsageError(f"--split {split}; expected three numbers, e.g. 0.8,0.1,0.1") from error
     with helpers(folder) as processes, named_bars() as progress:
-        from fabrica.data.scan import scan as scan_folder  # while the helpers start
+        from fabrica.data.mask_account import masks_found  # while the helpers start
+        from fabrica.data.scan import scan as scan_folder
 
         manifest = scan_folder(
             folder,
@@ -83,6 +85,7 @@ def scan(
                 "images": counts,
                 "patients": patients,
                 "files": manifest.files,
+                "masks": asdict(masks_found(manifest.rows)),
                 "rejected": manifest.rejected,
                 "notes": manifest.notes,
             }

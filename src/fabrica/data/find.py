@@ -23,7 +23,8 @@ from fabrica.io.packed import members, without_images
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 CONTAINERS = (".npz", ".zip", *io.VOLUME_SUFFIXES)  # a volume file may hold several images
 TEXTS = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py", ".parquet", ".xlsx",
-         ".log", ".bvec", ".bval", ".ini", ".rtf", ".doc", ".docx", ".ds_store", "dicomdir")  # fmt: skip
+         ".log", ".ctbl", ".label", ".lut", ".bvec", ".bval", ".ini", ".rtf", ".doc", ".docx", ".ds_store",
+         "dicomdir")  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 DICOM = (".dcm", ".dicom", ".ima")
 HIDDEN = "hidden"  # what `FolderContents.unread` counts files under whose name begins with a dot

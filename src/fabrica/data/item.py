@@ -12,6 +12,8 @@ class Item:
 
     path, frame  by which `fabrica.io.read` finds it.
     study        stands for the patient where DICOM headers name none.
+    segments     number and name of what a SEG or RTSTRUCT shows, of the whole file.
+    size         in array order, of images that were decoded.
     The others are those of `fabrica.data.manifest.Row`.
     """
 
@@ -35,3 +37,5 @@ class Item:
     channels: str = ""
     dims: str = ""
     notes: tuple[str, ...] = ()
+    segments: tuple[tuple[int, str], ...] = ()
+    size: tuple[int, ...] = ()

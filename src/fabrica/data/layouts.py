@@ -1,10 +1,12 @@
 """What the folders of a data set mean: splits, domains, classes, patients, and which images are pairs.
 
-Understood as they stand: trainA/trainB/testA/testB, imagesTr/labelsTr, images/ beside masks/, INPUT/TARGET/MASKS,
-train/val/test, one folder a class, one folder a patient under any common name, one folder a domain (mr/001, ct/001;
-also within each patient's folder), one folder a case with the same file names in each (CASE/ct, CASE/mr, CASE/mask;
-BraTS-like CASE/CASE_t1, CASE/CASE_seg), and names of one folder that begin with the patient (00000013_005) or end in
-the contrast (001_t1, 001_t2). Masks are found by `fabrica.data.mask_files`, names are judged by `fabrica.data.names`.
+Understood as they stand: trainA/trainB/testA/testB, imagesTr/labelsTr/imagesTs of MSD and nnU-Net with their
+dataset.json, images/ beside masks/, INPUT/TARGET/MASKS, train/val/test, one folder a class, one folder a patient
+under any common name, one folder a domain (mr/001, ct/001; also within each patient's folder), one folder a case with
+the same file names in each (CASE/ct, CASE/mr, CASE/mask; BraTS-like CASE/CASE_t1, CASE/CASE_seg), and names of one
+folder that begin with the patient (00000013_005) or end in the contrast (001_t1, 001_t2). Masks are found by
+`fabrica.data.mask_files`, channels by `fabrica.data.channels`, names are judged by `fabrica.data.names`, and
+published splits settled by `fabrica.data.published`.
 """
 
 from __future__ import annotations
@@ -16,34 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from fabrica.data import names
-from fabrica.data.mask_files import CHANNEL, by_image, first_mask, masks_of
+from fabrica.data.channels import CHANNEL, IMAGES, channels
+from fabrica.data.dataset_json import Described, nearest
+from fabrica.data.mask_choice import Choice, chosen
+from fabrica.data.mask_files import masks_of
+from fabrica.data.place import Place
+from fabrica.data.published import settle
 from fabrica.data.tables import SPLIT_NAMES, stem
 
-IMAGES = {"images": "", "image": "", "imgs": "", "imagestr": "train", "imagests": "test", "imagesval": "val"}
 DOMAINS = re.compile(r"(train|val|test)([ab])", re.IGNORECASE)
 FACING = ("input", "target")  # domains that are written small, whatever the folder's spelling
 BIDS = re.compile(r"(sub-[A-Za-z0-9]+)(?:_[a-z]+-[A-Za-z0-9]+)*_([A-Za-z0-9]+)")
+TASK = re.compile(r"(task|dataset)\d+_.+", re.IGNORECASE)  # a folder of MSD or nnU-Net, whose names begin anew
+VISITED = re.compile(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}")  # BraTS from 2023 on: the patient, and which of their scans
 DEEPEST = 8  # levels of folders that are looked at
 
 __all__ = ["Layout", "Place", "masks_of", "read_layout"]
-
-
-@dataclass(slots=True)
-class Place:
-    """What the place of one image says.
-
-    case     the path without suffix and without the folders that only sort: the same for an image and its pair.
-    guessed  the patient was told from the beginning of the file's name, not by a folder.
-    """
-
-    case: str = ""
-    split: str = ""
-    domain: str = ""
-    patient: str = ""
-    label: str = ""
-    mask: str = ""
-    pair: str = ""
-    guessed: bool = False
 
 
 @dataclass
@@ -67,13 +57,19 @@ class _Part:
 
 
 def read_layout(
-    paths: Iterable[str], masks: Mapping[str, Sequence[str]] | None = None, folders: Collection[str] = ()
+    paths: Iterable[str],
+    masks: Mapping[str, Sequence[str]] | None = None,
+    folders: Collection[str] = (),
+    described: Sequence[Described] = (),
 ) -> Layout:
     """The meaning of these relative POSIX paths of images: files, and `folders` that hold one series or several.
 
-    masks  mask -> its images, see `masks_of`.
+    masks      mask -> its images, see `masks_of`.
+    described  what the dataset.json around them say.
     """
-    parts = [_part(path, path in folders) for path in dict.fromkeys(paths)]
+    paths = list(dict.fromkeys(paths))
+    numbers = channels(paths, masks or {}, described)
+    parts = [_part(path, path in folders, numbers.get(path), nearest(described, path)) for path in paths]
     layout = Layout({part.path: part.place for part in parts})
     roles = _roles(parts)
     _from_folders(parts, roles, layout)
@@ -82,14 +78,15 @@ def read_layout(
         part.place.case = _case(part, roles)
     _pairs(layout.places)
     _masks(layout, masks or {})
+    layout.notes += settle(layout.places, described)
     return layout
 
 
-def _part(path: str, folder: bool) -> _Part:
+def _part(path: str, folder: bool, channel: int | None, described: Described | None) -> _Part:
     folders = list(PurePosixPath(path).parts)
     name = "" if folder or not folders else folders.pop()
     place, kept = Place(), list[str]()
-    apart = ""  # train/1.png and test/1.png are two patients; trainA/1.png and trainB/1.png may be one
+    apart = task = ""  # train/1.png and test/1.png are two patients; trainA/1.png and trainB/1.png may be one
     for each in folders:
         lower = each.lower()
         if match := DOMAINS.fullmatch(each):
@@ -99,14 +96,19 @@ def _part(path: str, folder: bool) -> _Part:
             place.split = apart = said
         elif lower in IMAGES:
             place.split = place.split or IMAGES[lower]
+            if described and len(described.channels) == 1:
+                place.domain = described.channels.get(0, "")
+        elif TASK.fullmatch(each):
+            task = each
+        elif match := VISITED.fullmatch(each):
+            kept += [match[1], each]  # scans of one patient stay together
         else:
             kept.append(each)
-        if lower.startswith("images") and lower in IMAGES and (channel := CHANNEL.search(stem(name))):
-            place.domain = channel[1] if IMAGES[lower] else place.domain
     bare = stem(name)
-    if place.domain.isdigit():  # the channels of an nnU-Net case show one patient
+    if channel is not None:  # the channels of a case show one patient
+        place.domain = (described.channels.get(channel, "") if described else "") or f"{channel:04}"
         bare = CHANNEL.sub("", bare)
-    return _Part(path, tuple(kept), bare, apart, place)
+    return _Part(path, tuple(kept), bare, "/".join(filter(None, (task, apart))), place)
 
 
 def _split(folder: str) -> str:
@@ -300,24 +302,22 @@ def _pairs(places: Mapping[str, Place]) -> None:
 
 
 def _masks(layout: Layout, masks: Mapping[str, Sequence[str]]) -> None:
-    several = 0
-    example = ""
-    for image, own in by_image(masks).items():
-        if image in layout.places:
-            layout.places[image].mask = first_mask(own)
-            several += len(own) > 1
-            example = example or (first_mask(own) if len(own) > 1 else "")
-    with_mask = sum(bool(place.mask) for place in layout.places.values())
-    if with_mask:
-        layout.notes.append(
-            f"{with_mask} of {len(layout.places)} images have a mask: column `mask`, not images themselves"
-        )
+    several = [
+        choice for image, choice in chosen(masks).items() if _given(layout.places.get(image), choice) and choice.of > 1
+    ]
     if several:
         layout.notes.append(
-            f"{several} images have several masks; used is the first, as {example}: join them to use all"
+            f"{len(several)} images have several masks; used is the first, as {several[0].path}: join them to use all"
         )
     if alone := sorted(mask for mask, images in masks.items() if not images):
         layout.notes.append(f"{len(alone)} masks belong to no image by their names and are set apart: {_some(alone)}")
+
+
+def _given(place: Place | None, choice: Choice) -> bool:
+    """Give the image its mask; whether there is such an image."""
+    if place is not None:
+        place.mask, place.classes = choice.path, choice.classes
+    return place is not None
 
 
 def _some(names_: Sequence[str]) -> str:

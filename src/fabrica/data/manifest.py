@@ -35,7 +35,9 @@ class Row:
     age       of the patient, in years.
     sex       M, F or O, as in DICOM.
     view      how the patient stood to the detector: PA, AP, LATERAL, ...
-    mask      a label map on the same grid.
+    mask      a label map on the same grid: a file, a SEG or RTSTRUCT, or a folder of one mask a class.
+    mask_labels  what its numbers are called, "1=anterior|2=posterior" (see `fabrica.data.label_names`); "" when not
+              known.
     pair      another image of the same patient on the same grid.
     sha256    of the file; of the decoded pixels where one file holds many images.
     kind      "" for an image of the patient as it was taken; else what it is instead: "localizer", "derived", "screen",
@@ -62,6 +64,7 @@ class Row:
     sex: str = ""
     view: str = ""
     mask: str = ""
+    mask_labels: str = ""
     pair: str = ""
     sha256: str = ""
     kind: str = ""

@@ -47,6 +47,10 @@ SIDES = tuple(  # what is translated or restored, and what it becomes
         (r"before|pre(contrast)?|noncontrast|unenhanced|nc", r"after|post(contrast)?|contrast|enhanced|ce"),
     )
 )
+READERS = {"reader", "readers", "rater", "annotator", "annotation", "annot", "observer", "expert", "doctor",
+           "physician", "radiologist", "human", "manual", "consensus", "majority", "staple", "vote", "version",
+           "instance", "inst", "rd", "obs"}  # fmt: skip
+"""Words that say who drew a mask, or which of several of one thing it is."""
 _STRONG = "|".join(sorted((word for word in PATIENTS if len(word) > 2), key=len, reverse=True))
 PATIENT = re.compile(rf"(?<![a-z])(?:{_STRONG})(?:[-_ .]\(?[a-z]{{0,3}})?\d+\)?", re.IGNORECASE)
 YEAR = range(1980, 2036)
@@ -89,7 +93,7 @@ def role(names: Collection[str], tails: Mapping[str, Collection[str]]) -> str:
                     return found
     if all(re.fullmatch(r"\d+x", plain(name)) for name in names):
         return "part"  # magnifications
-    if _hashed(names):
+    if are_hashes(names):
         return "patient"
     numbers = {name: tuple(re.findall(r"\d+", leads[name])) for name in names}
     if _enumerated(names) and len(names) <= 15:
@@ -116,7 +120,7 @@ def role(names: Collection[str], tails: Mapping[str, Collection[str]]) -> str:
 
 def domains(names: Collection[str]) -> bool:
     """Whether these are contrasts or modalities, or what is restored and what it becomes: mr and ct, low and high."""
-    short = {_short(name, names) for name in names}
+    short = _short(names)
     if len(short) < 2:
         return False
     if any(
@@ -171,18 +175,37 @@ def numbered(stems: Collection[str]) -> bool:
     return len(stems) > 1 and all(re.match(r"(?:slices?|sl|z|frames?)[-_ .]*\d+$", plain(stem)) for stem in stems)
 
 
+def are_hashes(names: Collection[str]) -> bool:
+    """Whether most names are hashes or unique identifiers."""
+    found = 0
+    for name in names:
+        bare = name.replace("-", "").replace("_", "").lower()
+        turns = len(re.findall(r"[a-z]+|\d+", bare))
+        found += bool(
+            (re.fullmatch(r"[0-9a-f]{8,}", bare) and (bare.isdecimal() or turns > 2))
+            or (re.fullmatch(r"[a-z0-9]{6,}", bare) and turns > 4)
+            or re.fullmatch(r"\d+(\.\d+){4,}", name)
+        )
+    return found >= 0.8 * len(names)
+
+
+def is_shown(name: str) -> bool:
+    """Whether the name of a mask says what it shows (liver, kidney_left), and not who drew it."""
+    said = words(name)
+    return any(word.isalpha() and len(word) > 1 for word in said) and not READERS & set(said)
+
+
 def _head(stem: str, cut: int) -> str:
     """The name up to its number `cut`, without what separates it from the rest."""
     ends = [match.end() for match in re.finditer(r"\d+", stem)]
     return stem[: ends[cut - 1]]
 
 
-def _short(name: str, names: Collection[str]) -> str:
-    """The word by which a name differs from its siblings, without fillers: CT_images -> ct, low_dose -> lowdose."""
+def _short(names: Collection[str]) -> set[str]:
+    """The words by which names differ from their siblings, without fillers: CT_images -> ct, low_dose -> lowdose."""
     parts = [re.split(r"[^a-z0-9]+", plain(each)) for each in names]
-    own = re.split(r"[^a-z0-9]+", plain(name))
     common = set.intersection(*(set(part) for part in parts)) if len(parts) > 1 else set()
-    return "".join(word for word in own if word not in FILLERS and word not in common)
+    return {"".join(word for word in own if word not in FILLERS and word not in common) for own in parts}
 
 
 def _leads(names: Collection[str]) -> dict[str, str]:
@@ -207,20 +230,6 @@ def _lead(names: Collection[str], which: str) -> str:
         return ""
     word = common[-1] if which == "last" else common[0]
     return word if word.isalpha() else ""
-
-
-def _hashed(names: Collection[str]) -> bool:
-    """Whether most names are hashes or unique identifiers."""
-    found = 0
-    for name in names:
-        bare = name.replace("-", "").replace("_", "").lower()
-        turns = len(re.findall(r"[a-z]+|\d+", bare))
-        found += bool(
-            (re.fullmatch(r"[0-9a-f]{8,}", bare) and (bare.isdecimal() or turns > 2))
-            or (re.fullmatch(r"[a-z0-9]{6,}", bare) and turns > 4)
-            or re.fullmatch(r"\d+(\.\d+){4,}", name)
-        )
-    return found >= 0.8 * len(names)
 
 
 def _enumerated(names: Collection[str]) -> bool:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fabrica.data import layouts
+from fabrica.data.dataset_json import Described, nearest
 from fabrica.data.item import Item
+from fabrica.data.label_names import column
 from fabrica.data.manifest import Manifest, Row, printable
 from fabrica.data.mask_files import called_mask
 from fabrica.data.metadata import ABOUT, about
 from fabrica.data.tables import Table, find_table, read_table, stem
 from fabrica.errors import UsageError
+from fabrica.io import VOLUME_SUFFIXES
 
 PRINTED = ("id", "patient", "domain", "label")  # may come from names of files, which need not be UTF-8
 TABLE = "a table with columns file and patient (--labels)"
@@ -25,10 +28,12 @@ STAND_IN = re.compile(
 )
 
 
-def _table(labels: Path | None, root: Path, items: list[Item]) -> tuple[Table | None, list[str]]:
+def _table(
+    labels: Path | None, root: Path, items: list[Item], passed: Collection[str]
+) -> tuple[Table | None, list[str]]:
     """The table that was named, or the one found near the images, and notes on those that were passed over."""
     named = [(_name(item, root), item.patient) for item in items]
-    return (read_table(labels, root, named), []) if labels else find_table(root, named)
+    return (read_table(labels, root, named), []) if labels else find_table(root, named, passed)
 
 
 def _name(item: Item, root: Path) -> str:
@@ -37,18 +42,26 @@ def _name(item: Item, root: Path) -> str:
 
 
 def fill(
-    manifest: Manifest, items: list[Item], masks: Mapping[str, Sequence[str]], labels: Path | None, regex: str | None
+    manifest: Manifest,
+    items: list[Item],
+    masks: Mapping[str, Sequence[str]],
+    labels: Path | None,
+    regex: str | None,
+    described: Sequence[Described] = (),
+    passed: Collection[str] = (),
 ) -> None:
     """Make the rows; whatever several sources could say is taken from the most deliberate one.
 
-    masks   mask -> its images, see `fabrica.data.mask_files`.
-    labels  the table that the user named.
+    masks      mask -> its images, see `fabrica.data.mask_files`.
+    labels     the table that the user named.
+    described  what the dataset.json among the files say.
+    passed     relative paths of tables that say what labels are called, and nothing of images.
     """
     root = manifest.root
-    table, passed_over = _table(labels, root, items)
+    table, passed_over = _table(labels, root, items, passed)
     paths = [_placed(item, root) for item in items]
     series = {path for path, item in zip(paths, items, strict=True) if item.is_series}
-    layout = layouts.read_layout(paths, masks, series)
+    layout = layouts.read_layout(paths, masks, series, described)
     classes = _classes(items, paths, layout.places)
     patient_of = _patient_finder(regex)
     nameless = known = studies = told_by_place = 0
@@ -62,17 +75,19 @@ def fill(
         used_files.add(said.get("file", ""))
         told = about(said)
         asked = said if table and table.asked else {}
+        channel, kind = _channel(nearest(described, where), item, place.domain)
         row = Row(
             id="/".join(filter(None, (stem(path), item.frame))),
             path=path,
             frame=item.frame,
             split=said.get("split") or item.split or place.split,
-            modality=item.modality or said.get("modality", ""),
-            domain=said.get("domain") or place.domain or _zip_domain(item),
+            modality=item.modality or said.get("modality", "") or kind,
+            domain=said.get("domain") or channel or place.domain or _zip_domain(item),
             label=said.get("label") or item.label or classes.get(where, ""),
             text=said.get("text", ""),
             **{name: told[name] or item.about.get(name, "") for name in ABOUT},
             mask=place.mask,
+            mask_labels=column({(k,): name for k, name in enumerate(place.classes, start=1)}),
             pair=place.pair,
             sha256=item.sha256,
             kind=item.kind,
@@ -92,7 +107,8 @@ def fill(
             row.patient = item.study
             studies += 1
         elif not row.patient:
-            row.patient = place.patient or (row.id if item.frame else place.case)
+            alone = item.frame and not path.lower().endswith(VOLUME_SUFFIXES)  # volumes of one file show one patient
+            row.patient = place.patient or (row.id if alone else place.case)
             nameless += not place.patient
             told_by_place += 1
         for name in PRINTED:
@@ -126,6 +142,19 @@ def _placed(item: Item, root: Path) -> str:
     if item.path.suffix.lower() == ".zip":
         return (PurePosixPath(path.as_posix()).parent / item.frame).as_posix()
     return path.as_posix()
+
+
+def _channel(described: Described | None, item: Item, domain: str) -> tuple[str, str]:
+    """The name of the channel that an image is, where its dataset.json says so of the volumes of one file, and DICOM's
+    letters for what that channel, or the one that is its domain, shows."""
+    if described is None:
+        return "", ""
+    volume = re.fullmatch(r"volume=(\d+)", item.frame)
+    if volume and len(described.channels) > 1:
+        number = int(volume[1]) - 1
+        return described.channels.get(number, ""), described.modality(number)
+    number = next((number for number, name in described.channels.items() if name == domain), -1)
+    return "", described.modality(number)
 
 
 def _zip_domain(item: Item) -> str:

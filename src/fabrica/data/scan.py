@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -14,11 +14,17 @@ import numpy as np
 from fabrica import io
 from fabrica.data import mimic
 from fabrica.data.account import sentences, tally, unread_sentences
+from fabrica.data.dataset_json import FOLDS, Described, read_described
+from fabrica.data.dataset_json import NAME as DATASET
+from fabrica.data.drawn import give_drawn
 from fabrica.data.find import FolderContents, add, claim_voxels, find, reason, walk
 from fabrica.data.helpers import shared
 from fabrica.data.item import Item
+from fabrica.data.label_names import is_called_so
 from fabrica.data.manifest import Manifest
+from fabrica.data.mask_account import masks_sentence, name_labels, tables_of_labels
 from fabrica.data.mask_files import masks_of
+from fabrica.data.mask_look import drop_unfit, look_at_masks, said_of
 from fabrica.data.metadata import about
 from fabrica.data.mixtures import mixtures
 from fabrica.data.rows import fill
@@ -99,9 +105,13 @@ def scan(
     unread: Counter[str] = Counter()
     total = sum(len(names) for _, _, names in os.walk(folder)) if progress else 0
     tell = (lambda done: progress(min(done, total), total)) if progress else None
-    found, others = find(walk(folder, unread) if folder.is_dir() else [folder], verify, helpers, tell)
+    files = walk(folder, unread) if folder.is_dir() else [folder]
+    texts: list[str] = []
+    found, others = find(_keeping_texts(files, root, texts), verify, helpers, tell)
     found.unread.update(unread)
-    masks = masks_of(_relative(path, root) for path in others)
+    described = read_described(root, [path for path in texts if path.endswith((DATASET, FOLDS))])
+    dicom = [_relative(item.path, root) for item in found.items if not item.kind and not item.frame]
+    masks = masks_of((_relative(path, root) for path in others), dicom) | _listed_masks(described, others, root)
     add(found, [path for path in others if _relative(path, root) not in masks])
     if verify:
         found.items, damaged = _verified(found.items, helpers, progress)
@@ -109,19 +119,64 @@ def scan(
     if not found.items:
         raise FabricaError(_nothing(folder, found, root))
     claim_voxels(found)
-    manifest = Manifest([], root, [], sorted((_relative(path, root), reason) for path, reason in found.rejected))
-    fill(manifest, found.items, masks, labels, patient_regex)
+    manifest = Manifest([], root)
+    tables = tables_of_labels(root, described, texts) if masks or any(item.refers for item in found.items) else {}
+    fill(manifest, found.items, masks, labels, patient_regex, described, tables)
+    manifest.notes += [note for each in described for note in each.notes]
+    manifest.notes += give_drawn(manifest.rows, found.items, ("", *include))
+    name_labels(manifest.rows, tables)
+    if verify:
+        manifest.notes += _look_at_masks(manifest, found, masks, helpers, progress)
     ordinary = [row for row in manifest.rows if not row.kind or row.kind in include]
     for row in manifest.rows:
         row.split = row.split if not row.kind or row.kind in include else ""
+    manifest.rejected = sorted((_relative(path, root), reason) for path, reason in found.rejected)
     manifest.notes += split_rows(ordinary, fractions, seed)
     manifest.notes += remove_leaks(ordinary)
+    manifest.notes += masks_sentence(ordinary)
     manifest.notes += mixtures(manifest.rows)
     manifest.notes += sentences(manifest.rows, found, include)
     manifest.files = tally(manifest.rows, found, masks)
     if not verify:
         manifest.notes.append("not verified: damaged files and copies were not looked for")
     return manifest
+
+
+def _keeping_texts(files: Iterable[Path], root: Path, texts: list[str]) -> Iterator[Path]:
+    """These files; the relative paths of those that may say what channels and labels are called go to `texts`, too."""
+    for path in files:
+        if path.name in (DATASET, FOLDS) or is_called_so(path.name):
+            texts.append(_relative(path, root))
+        yield path
+
+
+def _listed_masks(described: Sequence[Described], files: Sequence[Path], root: Path) -> dict[str, list[str]]:
+    """Mask -> its images, of the pairs that a dataset.json lists, where both are there."""
+    pairs = [pair for each in described for pair in each.masks.items()]
+    here = {_relative(path, root) for path in files} if pairs else set()
+    found: dict[str, list[str]] = defaultdict(list)
+    for image, mask in pairs:
+        if {image, mask} <= here:
+            found[mask].append(image)
+    return found
+
+
+def _look_at_masks(
+    manifest: Manifest,
+    found: FolderContents,
+    masks: dict[str, list[str]],
+    helpers: Executor | None,
+    progress: Count | None,
+) -> list[str]:
+    """Take masks away that cannot be used, in place, and say what is odd about the others."""
+    total, rows = len({row.mask for row in manifest.rows if row.mask}), manifest.rows
+    tell = (lambda done: progress(done, total)) if progress and total else None
+    looks = look_at_masks(manifest.root, rows, helpers, tell)
+    sizes = [item.size for item in found.items]
+    for mask, why in drop_unfit(rows, sizes, looks):
+        found.rejected.append((manifest.root / mask, why))
+        masks.pop(mask, None)
+    return said_of(rows, sizes, looks)
 
 
 def _is_mimic(
@@ -180,6 +235,7 @@ def _inspect(item: Item) -> tuple[Item, str]:
     item.modality = item.modality or str(image.origin.get("modality", ""))
     item.about = about(image.origin.get("about", {}))
     item.unit, item.channels, item.dims = image.unit, str(image.channels), str(len(image.size))
+    item.size = image.size
     item.notes = tuple(image.origin.get("notes", ()))
     if item.frame or len(io.files_of(item.path)) > 1:  # headers of voxels that lie elsewhere are often all the same
         digest = hashlib.sha256(repr(image.data.shape).encode())

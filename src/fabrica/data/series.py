@@ -269,6 +269,7 @@ def _item(header: Header, path: Path, frame: str, kind: str, looks: list[Look], 
     item.series, item.series_number = header.get("SeriesInstanceUID"), header.get("SeriesNumber")
     item.description, item.image_type = header.get("SeriesDescription"), header.get("ImageType")
     item.refers = next((seen.refers for seen in looks if seen.refers), "")
+    item.segments = next((seen.segments for seen in looks if seen.segments), ())
     item.channels = "3" if is_colour(header) else "1"
     item.unit = unit_of(header)
     notes = [note for seen in looks for note in seen.notes]

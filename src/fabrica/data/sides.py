@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from fabrica.data.channels import CHANNEL
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.tables import stem
 from fabrica.errors import UsageError, did_you_mean
@@ -40,12 +41,15 @@ def matched(a: Sequence[Row], b: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Each row of a with its own of b, in the order of a; rows that have none are left out.
 
     They belong together when one names the other in its `pair` column, else when ids are the same, else when patient
-    and file name are, else when they are the only ones of their patient.
+    and file name are (but for the number of a channel, as nnU-Net has it at the end), else when they are the only ones
+    of their patient in one folder, or at all.
     """
     by_path, pointing = _unique(b, lambda row: row.path), _unique(b, lambda row: row.pair or None)
     keys: tuple[Callable[[Row], Hashable], ...] = (
         lambda row: row.id,
         lambda row: (row.patient, stem(PurePosixPath(row.path).name), row.frame) if row.patient else None,
+        lambda row: (row.patient, CHANNEL.sub("", stem(PurePosixPath(row.path).name))) if row.patient else None,
+        lambda row: (row.patient, PurePosixPath(row.path).parent) if row.patient else None,
         lambda row: row.patient or None,
     )
     tables = [(key, _unique(a, key), _unique(b, key)) for key in keys]

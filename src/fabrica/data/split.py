@@ -10,6 +10,7 @@ from fabrica.data.manifest import SPLITS, Row
 from fabrica.errors import UsageError
 
 Fractions = tuple[float, float, float]
+FILLED = 3  # patients fill train, val and test
 SMALL = 10  # fewer patients than this are counted out, not left to chance
 
 
@@ -40,7 +41,8 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
 
     Rows may come with a published split. It is kept, except: a published split that only says "train" is none;
     a patient in two published splits goes to train as a whole, so that what is held out stays a part of what was
-    published; where val is not published, it is drawn by patient from the published train.
+    published; where val is not published, it is drawn by patient from the published train. Patients with masks and
+    patients without are drawn apart, so that each split has both where there are enough.
     """
     notes: list[str] = []
     whose = _together(rows)
@@ -57,13 +59,15 @@ def split_rows(rows: list[Row], fractions: Fractions, seed: int = 0) -> list[str
             "to train; if they are different people, name them apart: --patient REGEX"
         )
     fixed = {patient: "train" if len(splits) > 1 else next(iter(splits)) for patient, splits in published.items()}
-    chosen = fixed | _draw_val(fixed, fractions, seed, notes)
+    masked = {whose[row.patient] for row in rows if row.mask}
+    chosen = fixed | _draw_val(fixed, masked, fractions, seed, notes)
     free = {whose[row.patient] for row in rows} - set(fixed)
-    chosen |= assign(free, fractions, seed)
+    for part in _apart(free, masked):
+        chosen |= assign(part, fractions, seed)
     for row in rows:
         row.split = chosen[whose[row.patient]]
-    if len(chosen) < 3:
-        notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least 3 are needed")
+    if len(chosen) < FILLED:
+        notes.append(f"{len(chosen)} patients cannot fill train, val and test; at least {FILLED} are needed")
     return notes
 
 
@@ -85,14 +89,23 @@ def _together(rows: Iterable[Row]) -> dict[str, str]:
     return {patient: first(patient) for patient in whose}
 
 
-def _draw_val(fixed: dict[str, str], fractions: Fractions, seed: int, notes: list[str]) -> dict[str, str]:
+def _draw_val(
+    fixed: dict[str, str], masked: set[str], fractions: Fractions, seed: int, notes: list[str]
+) -> dict[str, str]:
     """The patients of the published train, shared out again between train and val if nobody published a val."""
-    train = [patient for patient, split in fixed.items() if split == "train"]
+    train = {patient for patient, split in fixed.items() if split == "train"}
     share = fractions[0] + fractions[1]
     if not train or "val" in fixed.values() or 0 in fractions[:2]:
         return {}
     notes.append("no val split as published: drawn by patient from train")
-    return assign(train, (fractions[0] / share, fractions[1] / share, 0.0), seed)
+    shares = (fractions[0] / share, fractions[1] / share, 0.0)
+    return {patient: split for part in _apart(train, masked) for patient, split in assign(part, shares, seed).items()}
+
+
+def _apart(patients: set[str], masked: set[str]) -> list[set[str]]:
+    """Those with masks and those without; all together where neither could fill the splits."""
+    parts = [patients & masked, patients - masked]
+    return parts if max(map(len, parts)) >= FILLED else [patients]
 
 
 def remove_leaks(rows: list[Row]) -> list[str]:

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -108,19 +108,23 @@ def tables_near(folder: Path) -> list[Path]:
     ]
 
 
-def find_table(folder: Path, names: Sequence[Named]) -> tuple[Table | None, list[str]]:
+def find_table(folder: Path, names: Sequence[Named], passed: Collection[str] = ()) -> tuple[Table | None, list[str]]:
     """The table in `folder` or its parent that knows most of these images (at least half), if there is one, and notes
     on those that were passed over though they name the same files, or lie in the folder and look like labels.
 
     Manifests are passed over: they are what a scan makes, not what it starts from. So is a table of the parent that
     names no folder, where another folder holds files of the same names.
+
+    passed  file names of tables in the folder that speak of other things.
     """
     best: tuple[int, Table] | None = None
     notes: list[str] = []
     own: list[tuple[Path, Sheet, int]] = []
     for path in tables_near(folder):
+        if path.parent == folder and path.name in passed:
+            continue
         try:
-            sheet = _read(path)
+            sheet = read_sheet(path)
         except (UsageError, OSError):
             continue  # some other kind of table; nobody asked for it
         if set(sheet.header) >= MANIFEST:
@@ -154,7 +158,7 @@ def read_table(path: Path, folder: Path, names: Sequence[Named]) -> Table:
     row with more or fewer fields than the header."""
     if not path.is_file():
         raise UsageError(f"no table of labels at {path}")
-    sheet = _read(path)
+    sheet = read_sheet(path)
     if sheet.bad:
         raise UsageError(f"{path} {sheet.bad[0]}; put quotes around values that hold a {sheet.separator}")
     found = _best_table(path, sheet, folder, names)
@@ -300,9 +304,9 @@ class Sheet:
         return bool(set(FILES) & set(self.header)) and bool(facts & set(self.header))
 
 
-def _read(path: Path) -> Sheet:
+def read_sheet(path: Path) -> Sheet:
     """A CSV by the separator that makes its header known: comma, semicolon, tab or bar. Raises UsageError."""
-    text = _decoded(path)
+    text = decoded(path)
     if declared := re.match(r"sep=(.)\r?\n", text):  # how Excel is told the separator
         text = text[declared.end() :]
     best: tuple[tuple[int, int], Sheet] | None = None
@@ -350,7 +354,7 @@ def _sheet(path: Path, text: str, separator: str) -> Sheet:
     return sheet
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
     """The text of a table: UTF-8 or UTF-16 with or without a mark, else Windows' Western letters."""
     try:
         data = path.read_bytes()

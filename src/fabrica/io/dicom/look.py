@@ -34,6 +34,7 @@ class Look:
     padded   pixels that are padding.
     notes    what else reading it will note.
     refers   SeriesInstanceUID of the images that a segmentation or structure set was drawn on.
+    segments number and name of each segment or region of such an object, in the order of their numbers.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Look:
     padded: int = 0
     notes: tuple[str, ...] = ()
     refers: str = ""
+    segments: tuple[tuple[int, str], ...] = ()
 
 
 def look(path: Path, verify: bool = True) -> Look:
@@ -66,9 +68,9 @@ def look(path: Path, verify: bool = True) -> Look:
                 found.digest = digest.hexdigest()
         kind = kind_of(header)
         if kind in ("segmentation", "structures"):
-            from fabrica.io.dicom.unusual import refers
+            from fabrica.io.dicom.unusual import drawn_on
 
-            found.refers = refers(path)
+            found.refers, found.segments = drawn_on(path)
         if verify and header.frames:
             _verify(found, header, data if len(data) == size else b"")
     except ReadError as error:

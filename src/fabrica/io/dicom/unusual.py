@@ -3,6 +3,7 @@ that have to be decoded, what other objects refer to."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,33 @@ def check_unit(path: Path) -> None:
         unit_and_factor(file.dataset, path)
 
 
-def refers(path: Path) -> str:
-    """The series that a SEG or RTSTRUCT was drawn on."""
+def drawn_on(path: Path) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """The series that a SEG or RTSTRUCT was drawn on, and the numbers and names of its segments or regions."""
     with opened(path, DEFAULT_BUDGET, header_only=True) as file:
-        pending = [file.dataset]
-        while pending:
-            holder = pending.pop(0)
-            for keyword in ("ReferencedSeriesSequence", "RTReferencedSeriesSequence"):
-                for item in holder.get(keyword) or []:
-                    if item.get("SeriesInstanceUID"):
-                        return str(item.SeriesInstanceUID)
-            for keyword in ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence"):
-                pending += holder.get(keyword) or []
+        return _refers(file.dataset), _named(file.dataset)
+
+
+def _refers(dataset: Dataset) -> str:
+    pending = [dataset]
+    while pending:
+        holder = pending.pop(0)
+        for keyword in ("ReferencedSeriesSequence", "RTReferencedSeriesSequence"):
+            for item in holder.get(keyword) or []:
+                if item.get("SeriesInstanceUID"):
+                    return str(item.SeriesInstanceUID)
+        for keyword in ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence"):
+            pending += holder.get(keyword) or []
     return ""
+
+
+def _named(dataset: Dataset) -> tuple[tuple[int, str], ...]:
+    """In the order of their numbers; those with a number that is none are left out."""
+    found = []
+    for sequence, number, name in (
+        ("SegmentSequence", "SegmentNumber", "SegmentLabel"),
+        ("StructureSetROISequence", "ROINumber", "ROIName"),
+    ):
+        for item in dataset.get(sequence) or []:
+            with suppress(TypeError, ValueError):
+                found.append((int(item.get(number)), str(item.get(name) or "").strip()))
+    return tuple(sorted(found, key=lambda each: each[0]))
