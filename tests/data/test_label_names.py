@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabrica.data.label_names import column, is_called_so, labels_in, names_in, names_of, regions_in
+from fabrica.data.label_names import (
+    column,
+    is_called_so,
+    labels_in,
+    names_in,
+    names_of,
+    regions_in,
+    renumbered,
+    together,
+)
 from fabrica.errors import UsageError
+from fabrica.image import Image
 
 NAMES = {(1,): "liver", (3,): "left kidney"}
 numbers = st.lists(st.integers(1, 999), min_size=1, max_size=4, unique=True).map(lambda found: tuple(sorted(found)))
@@ -115,3 +126,17 @@ def test_what_json_says_in_each_form() -> None:
     assert names_of({"1": "kidney", "2": "kidney"}, once=False) == {(1,): "kidney", (2,): "kidney"}
     for other in (None, 3, "liver", [], {}, {"a": "b"}, {"1": ""}, {"liver": True}, {"liver": []}, [["liver"]]):
         assert names_of(json.loads(json.dumps(other))) == {}
+
+
+def test_maps_that_number_what_they_show_for_themselves_come_together_by_name() -> None:
+    each = [{1: "liver", 2: "spleen"}, {1: "spleen"}, {}]
+    names = together(each)
+    assert names == {1: "liver", 2: "spleen"}
+    values = np.array([[[0, 1, 0]]], dtype=np.float32)
+    assert renumbered(Image(values, unit="label"), each[1], names).data.tolist() == [[[0, 2, 0]]]
+    assert renumbered(Image(values, unit="label"), each[0], names).data.tolist() == [[[0, 1, 0]]]
+    swapped = renumbered(
+        Image(np.array([[[1, 2, 3]]], dtype=np.float32), unit="label"), {1: "b", 2: "a"}, {1: "a", 2: "b"}
+    )
+    assert swapped.data.tolist() == [[[2, 1, 3]]]
+    assert together([{3: "liver"}, {7: "spleen"}]) == {3: "liver", 7: "spleen"}  # as they are, where they agree

@@ -87,6 +87,8 @@ def test_label_maps_take_the_largest_share() -> None:
     assert classes_at(labels, (4, 4), [0, 9])[0, 0] == UNKNOWN
     signs = one_hot(np.array([[0, 1, UNKNOWN]], dtype=np.uint8), 2)
     assert signs.tolist() == [[[1, -1, 0]], [[-1, 1, 0]]]
+    signs = one_hot(np.array([[0, 1]], dtype=np.uint8), 3, undrawn=[2])  # the background may be class 2
+    assert signs.tolist() == [[[0, -1]], [[-1, 1]], [[0, -1]]]
 
 
 @pytest.mark.parametrize("changes", [AS_THEY_ARE, AUGMENT])

@@ -97,3 +97,8 @@ def test_the_plan_is_a_short_table_with_reasons() -> None:
     assert len(lines) == 8 and all(len(line) < 160 for line in lines)
     assert any("4 liver" in line for line in lines) and any("in the plane alone" in line for line in lines)
     assert all(reason in table(plan) for reason in plan.reasons.values())
+
+
+def test_an_ignored_label_is_no_class() -> None:
+    plan = planned(of((30, 30, 30), (1.0,) * 3, labels=(0, 1, 4)), names={1: "liver", 4: "ignore"})
+    assert plan.numbers == [0, 1] and plan.names == ["", "liver"]

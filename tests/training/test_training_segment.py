@@ -167,3 +167,24 @@ def test_images_without_label_maps_are_learned_from(tmp_path: Path) -> None:
     whole = volumes(tmp_path / "whole", 6)
     with pytest.raises(UsageError, match="every training image has a label map"):
         train(load_recipe("segment", [*asked, *semi, f"data.source={whole}"]), tmp_path / "other")
+
+
+def test_a_folder_of_one_file_an_organ_may_lack_some(tmp_path: Path) -> None:
+    """As TotalSegmentator has them: numbers are each case's own, names are not; what has no file was not drawn."""
+    flat = volumes(tmp_path / "flat", 8)
+    for k, path in enumerate(sorted((flat / "imagesTr").iterdir())):
+        case = tmp_path / "data" / f"s{k:04d}"
+        (case / "segmentations").mkdir(parents=True)
+        path.rename(case / "ct.nii.gz")
+        labels = nib.load(flat / "labelsTr" / path.name)
+        for name, number in (("liver", 2), ("spleen", 5)):
+            if not (name == "liver" and k % 2):
+                organ = nib.Nifti1Image((np.asarray(labels.dataobj) == number).astype(np.uint8), labels.affine)
+                organ.to_filename(case / "segmentations" / f"{name}.nii.gz")
+    said: list[str] = []
+    asked = [*TINY, *SMALL, f"data.source={tmp_path / 'data'}", "train.steps=2"]
+    run = train(load_recipe("segment", asked), tmp_path / "run", warn=said.append)
+    plan = found_in(run)[1].plan
+    assert plan.names == ["", "liver", "spleen"] and plan.numbers == [0, 1, 2]
+    result = load(run).apply(io.read(tmp_path / "data" / "s0000" / "ct.nii.gz")).result
+    assert result.origin["labels"] == {1: "liver", 2: "spleen"}

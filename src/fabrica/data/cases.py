@@ -24,6 +24,7 @@ from fabrica.data import standardise as standard
 from fabrica.data.augment import Int64
 from fabrica.data.cache import once
 from fabrica.data.dataset import SCALE, marks_of
+from fabrica.data.label_names import renumbered
 from fabrica.data.manifest_cache import cache_home
 from fabrica.data.sample import UNLABELLED, Sample
 from fabrica.data.sources import Source, open_source
@@ -53,6 +54,7 @@ class Meta:
     channels  of the images; labelled: whether they have label maps.
     modality, spacing, extent, notes, cut   as `fabrica.data.dataset.Meta` has them.
     reach     the network value that the largest stored number stands for.
+    undrawn   of each case the classes that nobody drew in it: what is background there may be one of them.
     marks     two sums of each case's stored values with random signs, see `Dataset.marks`.
     """
 
@@ -66,6 +68,7 @@ class Meta:
     notes: list[str]
     reach: float
     marks: list[list[int]]
+    undrawn: list[list[int]]
     cut: float = 0.0
 
 
@@ -168,7 +171,7 @@ def _key(images: Source, labels: Source | None, codec: Codec, plan: Plan, config
         "labels": labels.fingerprint() if labels else "",
         "split": images.split,
         "codec": asdict(codec),
-        "plan": [plan.spacing, plan.size if not plan.spacing else len(plan.size), plan.numbers],
+        "plan": [plan.spacing, plan.size if not plan.spacing else len(plan.size), plan.numbers, plan.names],
         "fit": config.fit,
         "channels": config.channels,
     }
@@ -188,10 +191,11 @@ def _write(
     sizes: list[list[int]] = []
     marks: list[list[int]] = []
     places: list[npt.NDArray[np.int32]] = []
+    undrawn: list[list[int]] = []
     modalities: Counter[str] = Counter()
     extents = array("d")
     with (folder / IMAGES).open("wb") as image_file, (folder / LABELS).open("wb") as label_file:
-        for k, (sample, label) in enumerate(_pairs(images, labels)):
+        for k, (sample, label, lacking) in enumerate(_pairs(images, labels, plan)):
             values, classes = prepared(sample.image, label, codec, plan, config)
             whole = np.rint(values * np.float32(SCALE / codec.reach))
             image_file.write(whole.astype("<i2").tobytes())
@@ -201,6 +205,7 @@ def _write(
                 places.append(_places(k, classes))
                 known.append(classes[None] * np.float32(SCALE / UNKNOWN))
             ids.append(sample.id)
+            undrawn.append(lacking)
             sizes.append(list(values.shape[1:]))
             marks.append(list(marks_of(np.concatenate([each.ravel() for each in known]))))
             modalities[sample.modality] += 1
@@ -220,16 +225,22 @@ def _write(
         list(dict.fromkeys([*images.notes, *(labels.notes if labels else ())])),
         codec.reach,
         marks,
+        undrawn,
     )
     (folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
 
 
-def _pairs(images: Source, labels: Source | None) -> Iterator[tuple[Sample, Image | None]]:
+def _pairs(images: Source, labels: Source | None, plan: Plan) -> Iterator[tuple[Sample, Image | None, list[int]]]:
+    """Each image, its label map in the plan's numbers, and the classes that were not drawn."""
     if labels is None:
-        yield from ((sample, None) for sample in images.samples())
+        yield from ((sample, None, []) for sample in images.samples())
         return
-    for sample, label in zip(images.samples(), labels.samples(), strict=True):
-        yield sample, labelled(label.image)
+    names = {number: name for number, name in zip(plan.numbers, plan.names, strict=True) if name}
+    for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
+        own = labels.names(k)
+        lacking = set(names.values()) - set(own.values()) if labels.organs(k) else set()
+        undrawn = [c for c, name in enumerate(plan.names) if name in lacking]
+        yield sample, renumbered(labelled(label.image), own, names), undrawn
 
 
 def prepared(

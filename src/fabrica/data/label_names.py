@@ -16,6 +16,7 @@ from typing import Any
 from fabrica.data.names import words
 from fabrica.data.tables import decoded, read_sheet
 from fabrica.errors import UsageError
+from fabrica.image import Image
 
 Names = dict[tuple[int, ...], str]
 """Numbers of labels -> what they are called together. Most names have one number; a region such as a whole tumour has
@@ -38,6 +39,29 @@ _ITK_SNAP = re.compile(r'(\d+)\s+\d+\s+\d+\s+\d+\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"')
 _COLOURS = re.compile(r"(\d+)\s+(\S.*?)\s+\d+\s+\d+\s+\d+(?:\s+\d+)?")
 _NUMBER_FIRST = re.compile(r"(\d+)\s*[:=,;\s]\s*([^\s,;][^,;\t]*)")
 _NAME_FIRST = re.compile(r"([^\s,;][^,;\t]*?)\s*[:=,;\t]\s*(\d+)")
+
+
+def together(each: Iterable[Mapping[int, str]]) -> dict[int, str]:
+    """What the numbers of several label maps are called. Where one number has two names, as where each map numbers what
+    it shows for itself, names are numbered anew, in their order: `renumbered` brings a map to these."""
+    every, found = [dict(names) for names in each], dict[int, str]()
+    for names in every:
+        for number, name in names.items():
+            if found.setdefault(number, name) != name:
+                return dict(enumerate(sorted({name for names in every for name in names.values()}), start=1))
+    return dict(sorted(found.items()))
+
+
+def renumbered(labels: Image, own: Mapping[int, str], names: Mapping[int, str]) -> Image:
+    """A label map whose numbers are called `own` with those that `names` give the same names."""
+    known = {name: number for number, name in names.items()}
+    moved = {number: known[name] for number, name in own.items() if known.get(name, number) != number}
+    if not moved:
+        return labels
+    values = labels.data.copy()
+    for number, other in moved.items():
+        values[labels.data == number] = other
+    return labels.with_data(values)
 
 
 def column(names: Mapping[tuple[int, ...], str]) -> str:

@@ -65,7 +65,13 @@ class Patches:
         drawn = [self._draw(self.a, int(k), seed, int(at), changes) for k, at in zip(chosen, positions, strict=True)]
         found: dict[str, npt.NDArray[np.generic]] = {
             "a": np.stack([values for values, _ in drawn]),
-            "b": np.stack([one_hot(labels, len(self.plan.numbers)) for _, labels in drawn if labels is not None]),
+            "b": np.stack(
+                [
+                    one_hot(labels, len(self.plan.numbers), self.a.meta.undrawn[int(k)])
+                    for k, (_, labels) in zip(chosen, drawn, strict=True)
+                    if labels is not None
+                ]
+            ),
             "index": chosen,
         }
         if self.unlabelled is not None:
@@ -94,10 +100,13 @@ class Patches:
         return changed_values(values, draw, thick), labels
 
 
-def one_hot(labels: Uint8, classes: int) -> Float32:
-    """Class numbers (*S) as (K, *S): 1 and -1, 0 where they are UNKNOWN."""
+def one_hot(labels: Uint8, classes: int, undrawn: Sequence[int] = ()) -> Float32:
+    """Class numbers (*S) as (K, *S): 1 and -1, 0 where they are UNKNOWN; in the background also of that and of what was
+    not drawn: it may be any of these."""
     signs: Float32 = (np.arange(classes).reshape(-1, *[1] * labels.ndim) == labels).astype(np.float32) * 2 - 1
     signs[:, labels == UNKNOWN] = 0
+    for k in (0, *undrawn) if len(undrawn) else ():
+        signs[k, labels == 0] = 0
     return signs
 
 

@@ -26,6 +26,7 @@ MOST_VOXELS = {2: 320 * 320, 3: 96**3}  # of a patch on a processor: beyond it a
 BATCH = {2: 12, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
 MOST_BATCH = 4
 SAMPLED = 1000  # values of what is labelled in an image
+IGNORED = {"ignore", "ignored", "void", "unlabelled", "unlabeled", "unknown"}  # labels of what nobody has said
 SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
 
 
@@ -75,13 +76,15 @@ def planned(
 ) -> Plan:
     """The plan for training images of which these are looks; what is given stands, the rest is decided.
 
-    names    of label numbers. dims: 2 for slices, 3 for volumes; 0: as the images are.
-    width    channels of the network at full resolution. memory: bytes that training may take; 0: a share of what is
-             free.
+    names    of label numbers; one that is called "ignore" is no class: what it marks teaches nothing.
+    dims     2 for slices, 3 for volumes; 0: as the images are.
+    width    channels of the network at full resolution.
+    memory   bytes that training may take; 0: a share of what is free.
 
     Raises UsageError where no label map shows anything but background, and for values that do not fit together.
     """
-    numbers = sorted({0, *(n for look in looks for n in look.labels)})
+    ignored = {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
+    numbers = sorted({0, *(n for look in looks for n in look.labels)} - ignored)
     if len(numbers) < 2:
         raise UsageError(
             f"the label maps of all {len(looks)} training images are empty: there is nothing to learn; see whether "

@@ -14,6 +14,7 @@ import numpy as np
 from fabrica import io
 from fabrica.data import degradations, degrade, sides
 from fabrica.data.degrade import degraded
+from fabrica.data.label_names import labels_in
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.manifest_cache import hashed, load_manifest
 from fabrica.data.masks import as_labels
@@ -109,6 +110,14 @@ class Source:
         origin = {**labels.origin, "format": grid.origin.get("format", "")}
         return replace(sample, image=labels.with_data(labels.data, affine=grid.affine, origin=origin))
 
+    def names(self, k: int) -> dict[int, str]:
+        """What the numbers of label map k are called, as far as the manifest says."""
+        return labels_in(self.manifest.rows[k].mask_labels) if self.manifest else {}
+
+    def organs(self, k: int) -> bool:
+        """Whether label map k is a folder of one file an organ: what has no file there was not drawn."""
+        return self.manifest is not None and self.manifest.file(self.manifest.rows[k]).is_dir()
+
     def fingerprint(self) -> str:
         """Changes when any image would."""
         worse = f"{self.config.degrade} {_physics_code()}" if self.side == "a" and self.config.restores else ""
@@ -121,7 +130,8 @@ class Source:
         stamps: dict[str, list[int]] = {}
         for row in (*self.manifest.rows, *self.grid):
             if row.path not in stamps:
-                stats = [file.stat() for file in io.files_of(self.manifest.file(row))]
+                path = self.manifest.file(row)
+                stats = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() else io.files_of(path))]
                 stamps[row.path] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
             digest.update(json.dumps([*astuple(row), *stamps[row.path]]).encode())
         return digest.hexdigest()

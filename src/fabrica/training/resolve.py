@@ -12,6 +12,7 @@ from fabrica.data.cache import build_cache, build_masks
 from fabrica.data.cases import build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
+from fabrica.data.label_names import renumbered, together
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
@@ -188,15 +189,16 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     """The plan of a segmenter, and its codecs, from all training images and their label maps."""
     data, count = found.data(recipe.data), part(progress, "looking at training images")
     images, labels = (open_source(data, "train", side) for side in ("a", "b"))
+    names = together(labels.names(k) for k in range(labels.count))
     looks: list[planning.Look] = []
-    for sample, label in zip(images.samples(), labels.samples(), strict=True):
-        looks.append(planning.looked(sample.image, labelled(label.image)))
+    for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
+        looks.append(planning.looked(sample.image, renumbered(labelled(label.image), labels.names(k), names)))
         if count:
             count(len(looks), images.count)
     method = found.method
     width = int(method.get("width", 0)) or 16
     asked = recipe.data
-    plan = planning.planned(looks, names={}, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width)
+    plan = planning.planned(looks, names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width)
     codec = found.codec
     if codec.kind == "auto" and (window := planning.window(looks)):
         codec = CodecConfig("window", *window, "HU")
