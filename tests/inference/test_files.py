@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -15,11 +16,14 @@ from PIL import Image as Picture
 from fabrica import io
 from fabrica.codec import Codec
 from fabrica.errors import UsageError
-from fabrica.image import Image
+from fabrica.image import Float32, Image
 from fabrica.inference.files import apply
+from fabrica.inference.translation import Way
+from fabrica.inference.translator import Deployed
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint
+from fabrica.recipe.schema import DataConfig
 from tests.real import DATA
 
 Made = Callable[..., Model]
@@ -193,3 +197,43 @@ def test_nothing_to_translate_is_said_in_one_line(unchanged: Made, tmp_path: Pat
     with pytest.raises(UsageError, match=words) as caught:
         apply(unchanged(), tmp_path / source, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+SEG, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+
+
+def tissues(windows: Float32) -> Float32:
+    """Air, soft tissue and bone of windows (B, 1, *W) in HU of -1024 to 3071, as one-hot channels (B, 3, *W)."""
+    hu = (windows[:, :1] + 1) / 2 * 4095 - 1024
+    classes = np.where(hu > 300, 2, np.where(hu > -300, 1, 0))
+    return np.concatenate([np.where(classes == k, 1.0, -1.0) for k in range(3)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("as_", "out", "output", "kind"),
+    [
+        ("", "out", "series.dcm", SEG),
+        ("dicom", "out", "series.dcm", SEG),
+        ("seg", "out", "series.dcm", SEG),
+        ("seg-labelmap", "out", "series.dcm", LABEL_MAP),
+        ("seg-labelmap", "made.dcm", "made.dcm", LABEL_MAP),
+        ("", "made.dcm", "made.dcm", SEG),
+        ("nifti", "out", "series.nii.gz", ""),
+    ],
+)
+def test_a_label_map_of_a_dicom_series_is_a_segmentation(
+    ct: Path, tmp_path: Path, as_: str, out: str, output: str, kind: str
+) -> None:
+    hu, labels = Codec("window", -1024.0, 3071.0, "HU"), Codec("label", unit="label", classes=3)
+    data = DataConfig(a="CT", b="mask", paired=True, size=[32, 32], fit="exact")
+    way = Way(tissues, hu, labels, data, Fingerprint("CT"), "SEG", model="tissues")
+    (outcome,) = apply(Deployed("tissues", "0" * 12, {"a2b": way}), ct, tmp_path / out, as_=as_)
+    image, folder = io.read(ct), tmp_path / out if out == "out" else tmp_path
+    assert outcome.output == output
+    found = io.read_mask(folder / output, grid=image)
+    assert np.array_equal(found.data, np.where(image.data > 300, 2, np.where(image.data > -300, 1, 0)))
+    if kind:
+        dataset = pydicom.dcmread(folder / output)
+        assert dataset.SOPClassUID == kind and dataset.SegmentSequence[-1].SegmentAlgorithmName == "tissues"
+    with pytest.raises(UsageError, match="seg is for label maps"):
+        apply(Deployed("ct", "0" * 12, {"a2b": replace(way, target=hu)}), ct, tmp_path / "other", as_="seg")

@@ -56,11 +56,11 @@ def mask_labels(path: str | Path) -> dict[int, str]:
     if kind != "dicom":
         return {}
     from fabrica.io.dicom.header import read_header
-    from fabrica.io.dicom.kinds import kind_of
+    from fabrica.io.dicom.kinds import STRUCTURES
     from fabrica.io.dicom.segments import names_of
 
     header = read_header(path)
-    if kind_of(header) == "structures":
+    if header.get("SOPClassUID") == STRUCTURES:
         from fabrica.io.dicom.structures import region_names
 
         return region_names(path)
@@ -88,14 +88,14 @@ def _read(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
 def _drawn(path: Path, frame: str, grid: Image | None, budget: int) -> Image | None:
     """A SEG or RTSTRUCT; None for other DICOM files."""
     from fabrica.io.dicom.header import read_header
-    from fabrica.io.dicom.kinds import SEGMENTATIONS, kind_of
+    from fabrica.io.dicom.kinds import SEGMENTATIONS, STRUCTURES
 
     header = read_header(path, budget)
     if header.get("SOPClassUID") in SEGMENTATIONS:
         from fabrica.io.dicom.label_maps import read_label_map
 
         return read_label_map(header, frame, budget, grid)
-    if kind_of(header) != "structures":
+    if header.get("SOPClassUID") != STRUCTURES:
         return None
     if grid is None:
         raise UsageError(
@@ -109,12 +109,12 @@ def _drawn(path: Path, frame: str, grid: Image | None, budget: int) -> Image | N
 def _of_folder(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
     """The one SEG or RTSTRUCT among the DICOM files of a folder, else the image that these are."""
     from fabrica.io.dicom.header import read_header
-    from fabrica.io.dicom.kinds import kind_of
+    from fabrica.io.dicom.kinds import SEGMENTATIONS, STRUCTURES
     from fabrica.io.dicom.mark import is_dicom
 
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    kinds = ("segmentation", "structures")
-    drawn = [file for file in files if is_dicom(file) and kind_of(read_header(file, budget)) in kinds]
+    headers = {file: read_header(file, budget) for file in files if is_dicom(file)}
+    drawn = [file for file, header in headers.items() if header.get("SOPClassUID") in (*SEGMENTATIONS, STRUCTURES)]
     if len(drawn) > 1:
         names = ", ".join(file.name for file in drawn[:4]) + (", ..." if len(drawn) > 4 else "")
         raise ReadError(f"{path}: {len(drawn)} segmentations or structure sets, expected one; name the file: {names}")

@@ -27,12 +27,13 @@ KINDS = {
 """Why rows of this kind are set apart unless they are asked for."""
 
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", LABEL_MAP)
 PET = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1")
 SUV_UNITS = ("BQML", "CNTS", "GML")  # Units of PET of which SUV can be had
 _CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.2": "dose",
-    "1.2.840.10008.5.1.4.1.1.481.3": "structures",
+    STRUCTURES: "structures",
     **dict.fromkeys(SEGMENTATIONS, "segmentation"),
     "1.2.840.10008.5.1.4.1.1.66.5": "segmentation",  # surface
     "1.2.840.10008.5.1.4.1.1.66": "raw",
