@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from fabrica.cli.importing import importing
 
 if TYPE_CHECKING:  # what distributes the tests imports this file too, and needs nothing that takes seconds to import
     from fabrica.codec import Codec
     from fabrica.data.sample import Sample
     from fabrica.model.model import Model
     from fabrica.recipe.found import Fingerprint
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What all tests import is set aside from the garbage collector, which would look through it all the time."""
+    with importing():
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fabrica.cli.bars import named_bars
+from fabrica.cli.importing import importing
 from fabrica.cli.options import KINDS, Json, note, one_line, print_json
 from fabrica.errors import FabricaError, UsageError
 
@@ -71,12 +72,13 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Translate, restore or segment images, scanner files in and out. What is unlike the training images is refused."""
-    from fabrica.inference.files import apply as apply_model
-    from fabrica.inference.refusal import cautions
-    from fabrica.model.loading import load
-
     others = _auxiliary(auxiliary or [])
-    loaded = load(model, warn=note)
+    with importing():
+        from fabrica.inference.files import apply as apply_model
+        from fabrica.inference.refusal import cautions
+        from fabrica.model.loading import load
+
+        loaded = load(model, warn=note)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,

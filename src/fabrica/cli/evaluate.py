@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fabrica.cli.bars import named_bars
+from fabrica.cli.importing import importing
 from fabrica.cli.options import LAST_SEED, note, print_json
 from fabrica.errors import UsageError
 
@@ -89,9 +90,6 @@ def evaluate(
     What it synthesises: distances, diversity, memorisation. What it translates: the error in the body beside baselines,
     distances between sets, uncertainty, pictures.
     """
-    from fabrica.evaluation import evaluate as judge
-    from fabrica.report.scores import scores_table
-
     try:
         steps_curve = None if curve is None else [int(part) for part in curve.split(",") if part]
         strengths = None if guidances is None else [float(part) for part in guidances.split(",") if part]
@@ -99,10 +97,16 @@ def evaluate(
         raise UsageError(
             f"--curve {curve}, --guidances {guidances}; expected whole numbers, e.g. 2,5,10, and numbers, e.g. 1,2.5"
         ) from error
+    with importing():
+        from fabrica.evaluation import evaluate as judge
+        from fabrica.evaluation.subject import opened
+        from fabrica.report.scores import scores_table
+
+        subject = opened(model, note)
     with named_bars() as progress:
         choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
         choices["guidances"] = strengths
-        report = judge(model, against, out, versus=versus, progress=progress, warn=note, **choices)
+        report = judge(subject, against, out, versus=versus, progress=progress, warn=note, **choices)
     if as_json:
         print_json(report.scores)
         return

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fabrica.cli.importing import importing
 from fabrica.cli.options import note
 
 
@@ -16,11 +17,12 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
 ) -> None:
     """Write a model in another format."""
-    from fabrica.export import export as export_model
-    from fabrica.export import writer
-    from fabrica.model.loading import load
+    with importing():
+        from fabrica.export import export as export_model
+        from fabrica.export import writer
+        from fabrica.model.loading import load
 
-    writer(to)  # refused before the model is loaded
-    loaded = load(model, warn=note)
+        writer(to)  # imported, or refused before the model is loaded
+        loaded = load(model, warn=note)
     export_model(loaded, to, out)
     print(f"{out}: model {loaded.name} {loaded.hash} as {to}")

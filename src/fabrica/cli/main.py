@@ -1,5 +1,5 @@
-"""The command line: one verb a file, collected here. Heavy packages are imported inside the verbs, so that
-`fabrica --help` answers at once.
+"""The command line: one verb a file, collected here. Heavy packages are imported inside the verbs (`importing`),
+so that `fabrica --help` answers at once.
 
 Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line, no traceback unless --debug.
 """

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fabrica.cli.bars import named_bars
+from fabrica.cli.importing import importing
 from fabrica.cli.options import KINDS, LAST_SEED, note
 from fabrica.errors import UsageError
 
@@ -160,9 +161,10 @@ def sample(
 
     Each image depends on its seed alone, not on how many are made.
     """
-    from fabrica.io import read, suffix_of
-    from fabrica.model.loading import load
-    from fabrica.model.samples import write_samples
+    with importing():
+        from fabrica.io import read, suffix_of
+        from fabrica.model.loading import load
+        from fabrica.model.samples import write_samples
 
     conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
     conditions |= {"mask": read(mask)} if mask else {}
@@ -188,7 +190,8 @@ def sample(
     suffix_of(as_)  # refused before an hour of sampling, not after
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the images with -o")
-    loaded = load(model, warn=note)
+    with importing():
+        loaded = load(model, warn=note)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
@@ -211,7 +214,8 @@ def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, cho
     first, last = ends
     if not all(0 <= end <= LAST_SEED for end in ends):
         raise UsageError(f"--interpolate {first} {last}; expected two seeds from 0 to {LAST_SEED}")
-    loaded = load(model, warn=note)
+    with importing():
+        loaded = load(model, warn=note)
     with named_bars() as progress:
         images = loaded.interpolate(first, last, frames, progress=progress, **choices)
     out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fabrica.cli.bars import named_bars, training_bar
+from fabrica.cli.importing import importing
 from fabrica.cli.options import say
 from fabrica.errors import UsageError
 
@@ -49,11 +50,14 @@ def train(
 
     chosen = load_recipe(out / "recipe.yaml" if resume and out else names[0], changes)
     folder = out or Path("runs") / chosen.name
-    from fabrica.training.loop import train as train_recipe
+    with importing():
+        from fabrica.methods import named
+        from fabrica.training.loop import train as train_recipe
+
+        named(chosen.method)  # what its networks take is imported with it
 
     with named_bars() as progress, training_bar() as (report, warn):
         train_recipe(chosen, folder, resume=resume, report=report, progress=progress, warn=warn, say=say)
-    from fabrica.methods import named
     from fabrica.model.tasks import TASKS
     from fabrica.recipe.found import found_in
     from fabrica.recipe.held_out import worth

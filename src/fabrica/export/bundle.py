@@ -16,8 +16,9 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from torch import Tensor, nn
 
-from fabrica.bundle import METADATA, SECTION, Output, Section, found
+from fabrica.bundle import METADATA, found
 from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
+from fabrica.bundle.opening import SECTION, Output, Section
 from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme

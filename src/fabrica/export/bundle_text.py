@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fabrica import __version__
-from fabrica.bundle import Section
+from fabrica.bundle.opening import Section
 from fabrica.image import Float64
 from fabrica.nets.patches import patterns
 from fabrica.recipe.card import COMPRESSED, SYNTHETIC

@@ -11,10 +11,8 @@ from pathlib import Path
 from fabrica import bundle
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
-from fabrica.methods import autoencoder as method
 from fabrica.model.compression import CompressionModel
 from fabrica.model.loading import load_autoencoder
-from fabrica.nets import autoencoder, slabs
 from fabrica.nets.device import default_device
 from fabrica.recipe.folder import AUTOENCODER, CARD, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS
 from fabrica.recipe.found import Found
@@ -54,6 +52,9 @@ def open_space(recipe: Recipe, found: Found, folder: Path) -> tuple[CompressionM
 
 def latents_key(space: CompressionModel) -> str:
     """What changes when the latents of an image do: weights, precision, code."""
+    from fabrica.methods import autoencoder as method  # not above: MONAI, which it takes, takes seconds to import
+    from fabrica.nets import autoencoder, slabs
+
     code = [Path(str(module.__file__)).read_bytes() for module in (method, autoencoder, slabs)]
     return f"{space.hash} {space.recipe.train.precision} {hashlib.sha256(b''.join(code)).hexdigest()}"
 
