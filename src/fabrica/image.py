@@ -12,6 +12,8 @@ Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+MOST_LABELS = 65535
+"""The largest number of a label."""
 UNITS = ("HU", "SUV", "Gy", "arbitrary", "label")
 VOLUMES = ("nifti", "metaimage", "nrrd", "mgh")
 """The formats beside DICOM that keep volumes with their place in a patient."""

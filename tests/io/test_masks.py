@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError
 from fabrica.image import Image
 from fabrica.io import mask_labels, read_mask
+from fabrica.phantoms.head.head import head
 from tests.real import DATA
 
 Array = np.ndarray[Any, Any]
@@ -132,6 +134,25 @@ def test_on_a_finer_grid(tmp_path: Path) -> None:
     assert found.origin["labels"] == NAMES and found.unit == "label"
 
 
+def test_what_lies_on_an_image_is_written_beside_it(tmp_path: Path) -> None:
+    """A NIfTI drawn on a DICOM series becomes a segmentation of that patient and series."""
+    scan = head(3, 32, 5, contrasts=["CT"]).images["CT"]
+    fio.write(scan, tmp_path / "ct", as_="dicom")
+    ct = fio.read(tmp_path / "ct")
+    mask = scan.with_data((scan.data > 100).astype(np.float32), unit="label", origin={"labels": {1: "bone"}})
+    fio.write(mask, tmp_path / "mask.nii.gz")
+    found = read_mask(tmp_path / "mask.nii.gz", grid=ct)
+    [path] = fio.write(found, tmp_path / "seg.dcm")
+    again = read_mask(path, grid=ct)
+    assert np.array_equal(again.data, mask.data) and again.origin["labels"] == {1: "bone"}
+    [path] = fio.write(again, tmp_path / "again.dcm")
+    dataset, source = pydicom.dcmread(path), ct.origin["dicom"][0]
+    assert dataset.PatientID == source.PatientID
+    assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
+    [path] = fio.write(read_mask(path), tmp_path / "alone.dcm")  # which still says what it was drawn on
+    assert np.array_equal(read_mask(path, grid=ct).data, mask.data)
+
+
 # ---------------------------------------------------------------- what is no label map
 
 
@@ -156,12 +177,40 @@ def test_a_probability_is_there_from_a_half_on(tmp_path: Path) -> None:
     data[0, 0, 0] = 0.5
     found = read_mask(saved(data, tmp_path / "a.nii"))
     assert np.array_equal(found.data[0], data >= 0.5)
-    assert any("at least 0.5 belongs" in note for note in found.origin["notes"])
+    assert any("at least half belongs" in note for note in found.origin["notes"])
 
 
 def test_labels_that_a_scale_has_rounded_are_whole(tmp_path: Path) -> None:
     data = (np.random.default_rng(0).choice([0, 1, 5], (3, 4, 5)) + 2e-4).astype(np.float32)
     assert np.array_equal(read_mask(saved(data, tmp_path / "a.nii")).data[0], np.rint(data))
+
+
+def test_soft_edges_of_a_picture_are_greys_and_many_labels_of_a_volume_are_labels(tmp_path: Path) -> None:
+    greys = np.linspace(0, 255, 99).round().reshape(1, 9, 11).astype(np.float32)
+    fio.write(Image(greys, origin={"range": (0, 255)}), tmp_path / "a.png")
+    found = read_mask(tmp_path / "a.png")
+    assert np.array_equal(found.data, greys >= 127.5) and any("at least half" in note for note in found.origin["notes"])
+    numbers = np.resize(np.append(np.arange(0, 250, 5), 255), (4, 5, 6)).astype(np.uint8)  # as of FreeSurfer's aseg
+    assert np.array_equal(read_mask(saved(numbers, tmp_path / "a.nii")).data[0], numbers)
+
+
+def test_a_jpeg_is_black_and_white_or_nothing(tmp_path: Path) -> None:
+    h, w = np.ogrid[:48, :48]
+    box = ((h - 22) ** 2 + (w - 25) ** 2 < 130)[None] * np.float32(255)
+    fio.write(Image(box, origin={"range": (0, 255)}), tmp_path / "a.jpg")
+    assert len(np.unique(fio.read(tmp_path / "a.jpg").data)) > 2
+    assert np.array_equal(read_mask(tmp_path / "a.jpg").data, box / 255)
+    fio.write(Image(box / 85, origin={"range": (0, 255)}), tmp_path / "b.jpg")  # labels 0 and 3: black
+    assert not read_mask(tmp_path / "b.jpg").data.any()
+    fio.write(Image(np.linspace(0, 255, 2304).reshape(1, 48, 48).astype(np.float32)), tmp_path / "c.jpg", clip=True)
+    with pytest.raises(ReadError, match="is a JPEG, which does not keep labels"):
+        read_mask(tmp_path / "c.jpg")
+
+
+def test_an_image_is_no_mask(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4000, (10, 20, 30)).astype(np.int16)
+    with pytest.raises(ReadError, match="different values; expected labels, at most 1024: is it an image"):
+        read_mask(saved(values, tmp_path / "mr.nii"))
 
 
 def test_colours_are_refused(tmp_path: Path) -> None:

@@ -12,16 +12,19 @@ import numpy.typing as npt
 
 import fabrica.io as io
 from fabrica.errors import ReadError, UsageError
-from fabrica.image import Float32, Image, name
+from fabrica.image import MOST_LABELS, Float32, Image, name
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.grids import on_grid
 
-MOST_LABELS = 65535
 WHOLE = 1e-3  # how far from a whole number a label may be stored
 HALF = 0.5  # of a probability: what belongs
 SHARED = 1e-3  # of the smaller of two organs: so many voxels may both have
 WHITE = (255, 65535)  # of black and white
-_STEMS = (*io.VOLUME_SUFFIXES, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SHADES = 32  # as many different values of a picture that has white are greys, not labels
+MOST = 1024  # different values: more are an image
+CLEAR = 0.99  # of a JPEG's pixels are nearly black or white
+_ENDINGS = (*io.VOLUME_SUFFIXES, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_OF_PLACE = ("format", "patient", "dicom", "grid", "shape", "frames", "positions", "stored", "nifti")
 
 
 def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budget: int = DEFAULT_BUDGET) -> Image:
@@ -29,18 +32,18 @@ def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budg
     they are called stands in origin["labels"], where that is known.
 
     frame  as of `fabrica.io.read`; of a DICOM SEG "segment=2,segment=5" (these alone), of an RTSTRUCT "roi=Liver".
-    grid   an image of the same patient: the mask is laid on its voxels, the nearest in mm. An RTSTRUCT needs one. What
-           says that it was drawn on another series is refused.
+    grid   an image of the same patient: the mask is laid on its voxels, the nearest in mm, and may be written as
+           DICOM beside it. An RTSTRUCT needs one. What says that it was drawn on another series is refused.
 
     Numbers are those of the file, whatever they skip: of a SEG those of its segments, of an RTSTRUCT and of a folder of
     one file an organ 1 to n, by ROINumber and by name. Black and white (0 and 255) is 0 and 1. Values from 0 to 1 are
-    the probability of one class, which is there from 0.5 on; of a fractional segment likewise.
+    the probability of one class, which is there from 0.5 on; fractional segments and shades of grey likewise.
     Raises ReadError, in one line, for values that are no labels, for masks that overlap, and for what `read` refuses;
     UsageError for masks that cannot be laid on the grid.
     """
     path = Path(path)
     mask = _read(path, frame, grid, budget)
-    return mask if grid is None else on_grid(mask, grid, labels=True)
+    return mask if grid is None else _laid(mask, grid)
 
 
 def mask_labels(path: str | Path) -> dict[int, str]:
@@ -70,7 +73,7 @@ def mask_labels(path: str | Path) -> dict[int, str]:
 def organ(path: Path) -> str:
     """What a file of one organ says by its name that it holds: "liver" of liver.nii.gz."""
     lower = path.name.lower()
-    return next((path.name[: -len(suffix)] for suffix in (".nii.gz", *_STEMS) if lower.endswith(suffix)), path.stem)
+    return next((path.name[: -len(suffix)] for suffix in _ENDINGS if lower.endswith(suffix)), path.stem)
 
 
 def _read(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
@@ -80,9 +83,11 @@ def _read(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
                 raise ReadError(f"{path}: a folder of one file an organ, found frame {frame!r}; leave the frame out")
             return _merged(path, organs, budget)
         return _of_folder(path, frame, grid, budget)
-    if io.format_of(path) == "dicom" and (found := _drawn(path, frame, grid, budget)):
+    kind = io.format_of(path)
+    if kind == "dicom" and (found := _drawn(path, frame, grid, budget)):
         return found
-    return labelled(io.read(path, frame, budget))
+    image = io.read(path, frame, budget)
+    return _black_and_white(image) if kind == "jpeg" else labelled(image)
 
 
 def _drawn(path: Path, frame: str, grid: Image | None, budget: int) -> Image | None:
@@ -123,6 +128,14 @@ def _of_folder(path: Path, frame: str, grid: Image | None, budget: int) -> Image
     return labelled(io.read(path, frame, budget))
 
 
+def _laid(mask: Image, grid: Image) -> Image:
+    """The mask on the voxels of an image, and with its place in the patient and in its files, so that it may be written
+    as what lies there."""
+    found = on_grid(mask, grid, labels=True)
+    kept = {key: value for key, value in found.origin.items() if key not in _OF_PLACE}
+    return replace(found, origin={**kept, **{key: grid.origin[key] for key in _OF_PLACE if key in grid.origin}})
+
+
 def labelled(image: Image) -> Image:
     """An image that was read as one label map (1, *S). Raises ReadError for values that are no labels."""
     what = f"mask {name(image)}"
@@ -134,19 +147,23 @@ def labelled(image: Image) -> Image:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < -WHOLE or high > MOST_LABELS + WHOLE:
         raise ReadError(f"{what} has values from {low:g} to {high:g}; expected labels from 0 to {MOST_LABELS}")
-    part = _fraction(values)
-    if part is None:
-        values = np.rint(values)
-    elif high <= 1 + WHOLE:
-        values = (values >= HALF).astype(np.float32)
-        notes.append(f"a probability from 0 to 1: what is at least {HALF} belongs")
-    else:
+    count, part = _counted(values)
+    if part is not None and high > 1 + WHOLE:
         raise ReadError(
             f"{what} has values between whole numbers, such as {part:.6g}; expected labels, or one probability "
             "from 0 to 1: labels must not be interpolated, resample them to the nearest"
         )
-    if high in WHITE and np.isin(values, (0, high)).all():
-        values = np.minimum(values, 1)
+    white = high in WHITE
+    # FreeSurfer's volumes have some 45 labels up to 255
+    soft = part is not None or (white and count >= SHADES and image.origin.get("format") == "raster")
+    if soft or (white and count == 2):
+        values = (values >= HALF * (high if white else 1.0)).astype(np.float32)
+    elif count > MOST:
+        raise ReadError(f"{what} has {count:,} different values; expected labels, at most {MOST}: is it an image?")
+    else:
+        values = np.rint(values)
+    if soft:
+        notes.append("shades between nothing and one label: what is at least half belongs")
     kept = {key: value for key, value in image.origin.items() if key != "window"}
     origin: dict[str, Any] = {**kept, "range": (0.0, float(values.max(initial=0))), "step": 1.0}
     if notes:
@@ -154,18 +171,36 @@ def labelled(image: Image) -> Image:
     return replace(image.with_data(values), unit="label", origin=origin)
 
 
-def _fraction(values: Float32) -> float | None:
-    """A value that is no whole number, None where there is none; slice by slice, for the sake of memory."""
+def _counted(values: Float32) -> tuple[int, float | None]:
+    """How many different whole numbers there are, with 0, and a value that is none; slice by slice, for the sake of
+    memory."""
+    seen = np.zeros(MOST_LABELS + 2, np.bool_)
+    seen[0] = True
     for index in np.ndindex(values.shape[: values.ndim - 2]):
-        off = np.abs(values[index] - np.rint(values[index])) > WHOLE
+        rounded = np.rint(values[index])
+        off = np.abs(values[index] - rounded) > WHOLE
         if off.any():
-            return float(values[index][off].flat[0])
-    return None
+            return 0, float(values[index][off].flat[0])
+        seen[rounded.astype(np.int32)] = True
+    return int(seen.sum()), None
+
+
+def _black_and_white(image: Image) -> Image:
+    """A JPEG, whose values are not quite what was stored: black and white alone can be told. Raises ReadError."""
+    if image.channels == 1 and ((image.data < 64) | (image.data > 191)).mean() > CLEAR:
+        note = "black and white of a JPEG: what is at least half belongs"
+        origin = {**image.origin, "notes": (*image.origin.get("notes", ()), note)}
+        return labelled(image.with_data((image.data >= 128).astype(np.float32), origin=origin))
+    raise ReadError(
+        f"mask {name(image)} is a JPEG, which does not keep labels; expected black and white, or PNG: export it again"
+    )
 
 
 def _organs(folder: Path) -> list[Path]:
     """The volumes and pictures in a folder, by name; [] where there are none."""
-    found = [file for file in folder.iterdir() if file.name.lower().endswith(_STEMS) and not file.name.startswith(".")]
+    found = [
+        file for file in folder.iterdir() if file.name.lower().endswith(_ENDINGS) and not file.name.startswith(".")
+    ]
     return sorted((file for file in found if file.is_file()), key=organ)
 
 
@@ -177,7 +212,7 @@ def _merged(folder: Path, files: Sequence[Path], budget: int) -> Image:
     labels: npt.NDArray[Any] = np.zeros(0, np.uint8)
     notes: list[str] = []
     for k, file in enumerate(files, start=1):
-        image = labelled(io.read(file, "", budget))
+        image = _read(file, "", None, budget)
         if first is None:
             first, labels = image, np.zeros(image.data.shape, np.uint8 if len(files) < 256 else np.uint16)
         if image.size != first.size or not np.allclose(image.affine, first.affine, atol=1e-3):

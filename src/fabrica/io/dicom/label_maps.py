@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from fabrica.errors import ReadError, did_you_mean
-from fabrica.image import Array, Image
+from fabrica.image import MOST_LABELS, Array, Image
 from fabrica.io import budget as memory
 from fabrica.io.dicom.file import OpenDicom, opened
 from fabrica.io.dicom.frames import EMPTY, Frame
@@ -29,7 +29,6 @@ from fabrica.io.dicom.references import check_drawn_on
 from fabrica.io.dicom.segments import label_of, left_out, names_of, segment_of
 from fabrica.io.dicom.volumes import Volume, arrange
 
-MOST_LABELS = 65535
 _NEXT = re.compile(r",(?=(?:segment|roi|plane|time)=)")  # a comma may belong to a name
 
 

@@ -6,6 +6,7 @@ sources themselves say is put into the finished object.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from pydicom.uid import CTImageStorage
 
 from fabrica.errors import UsageError
 from fabrica.geometry import places
-from fabrica.image import Image
+from fabrica.image import MOST_LABELS, Image
 from fabrica.io.dicom.anatomy import Code, meaning
 from fabrica.io.dicom.file import as_text, attribute
 from fabrica.io.dicom.geometry import LPS_TO_RAS, numbers, orientation_of
+from fabrica.io.dicom.kinds import SEGMENTATIONS
 from fabrica.io.dicom.new import lies_in_patient, set_patient_and_study
 from fabrica.io.dicom.objects import Series, record, series
 from fabrica.io.dicom.provenance import Maker, code
@@ -30,7 +32,6 @@ from fabrica.io.dicom.stored import number
 from fabrica.io.palette import colour_of
 
 KINDS = {"seg": "BINARY", "seg-labelmap": "LABELMAP"}
-MOST_LABELS = 65535
 MOST_UNNAMED = 1000  # segments that a numbering without gaps may add
 _STANDS = "2.25."  # before the number of a slice, for what it was made of
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -87,6 +88,7 @@ def segmentation(
     _refer(dataset, planes, sources)
     _place(dataset, shared, planes)
     record(dataset, shared, sources)
+    dataset.BurnedInAnnotation = "NO"  # whatever the images have: a mask shows none of it
     return dataset
 
 
@@ -270,8 +272,8 @@ def _refer(dataset: Dataset, planes: Sequence[_Plane], sources: Sequence[Dataset
             for reference in derivation.SourceImageSequence:
                 if id(reference) not in done:  # shared by the frames of one slice
                     done.add(id(reference))
-                    number = str(reference.ReferencedSOPInstanceUID).removeprefix(_STANDS)
-                    _point(reference, planes[int(number) - 1])
+                    stood = str(reference.ReferencedSOPInstanceUID).removeprefix(_STANDS)
+                    _point(reference, planes[int(stood) - 1])
         if not _is_known(item):
             del item.DerivationImageSequence
     by_series: dict[str, list[Dataset]] = {}
@@ -282,13 +284,19 @@ def _refer(dataset: Dataset, planes: Sequence[_Plane], sources: Sequence[Dataset
             reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
             by_series.setdefault(str(source.SeriesInstanceUID), []).append(reference)
     del dataset.ReferencedSeriesSequence, dataset.SourceImageSequence
-    items = []
+    # of another segmentation the images that it was drawn on itself
+    items = [copy.deepcopy(i) for s in sources[:1] if _is_drawn(s) for i in s.get("ReferencedSeriesSequence") or []]
+    by_series = {} if items else by_series
     for uid, references in by_series.items():
         item = Dataset()
         item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, DicomSequence(references)
         items.append(item)
     if items:
         dataset.ReferencedSeriesSequence = DicomSequence(items)
+
+
+def _is_drawn(source: Dataset) -> bool:
+    return source.get("SOPClassUID") in SEGMENTATIONS
 
 
 def _point(reference: Dataset, plane: _Plane) -> None:
@@ -301,26 +309,23 @@ def _point(reference: Dataset, plane: _Plane) -> None:
 
 def _is_known(item: Dataset) -> bool:
     """Whether a frame's sources have a name."""
-    several = item.get("DerivationImageSequence") or []
-    return all(
-        ref.ReferencedSOPInstanceUID and ref.ReferencedSOPClassUID for d in several for ref in d.SourceImageSequence
-    )
+    references = [ref for found in item.get("DerivationImageSequence") or [] for ref in found.SourceImageSequence]
+    return all(ref.ReferencedSOPInstanceUID and ref.ReferencedSOPClassUID for ref in references)
 
 
 def _place(dataset: Dataset, shared: Series, planes: Sequence[_Plane]) -> None:
     """The frame of reference, of what has a place or whose source has one; and the UID of how frames are indexed."""
     placed = "ImagePositionPatient" in planes[0].said
+    first = shared.sources[0] if shared.sources else Dataset()
     if not placed:  # PS3.3 C.7.6.1: of what has no orientation in mm
-        dataset.PatientOrientation = (shared.sources[0] if shared.sources else Dataset()).get(
-            "PatientOrientation"
-        ) or ""
+        dataset.PatientOrientation = first.get("PatientOrientation") or ""
     if not placed and not _frame_of_reference(shared):
         for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
             if keyword in dataset:
                 delattr(dataset, keyword)
     else:
-        source = shared.sources[0] if shared.same_geometry and shared.sources else Dataset()
-        dataset.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
+        kept = first.get("PositionReferenceIndicator") if shared.same_geometry else ""
+        dataset.PositionReferenceIndicator = kept or ""
     uid = shared.maker.uid("dimensions", shared.content)
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid

@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset
 
 from fabrica.errors import ReadError, UsageError, did_you_mean
 from fabrica.geometry import places
-from fabrica.image import Float64, Image, name
+from fabrica.image import MOST_LABELS, Float64, Image, name
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom.contours import filled
 from fabrica.io.dicom.file import opened
 from fabrica.io.dicom.geometry import LPS_TO_RAS
-from fabrica.io.dicom.label_maps import MOST_LABELS, asked
+from fabrica.io.dicom.label_maps import asked
 from fabrica.io.dicom.references import check_drawn_on
 
 OFF = 0.1  # of the distance between slices: how far a contour may be off one, as coordinates that are rounded are
@@ -56,7 +56,7 @@ def read_structures(path: Path, frame: str, budget: int, grid: Image) -> Image:
     kept = {number: name for number, (_, name) in called.items() if number in chosen and name}
     origin: dict[str, Any] = {"path": str(path), "format": "dicom", "modality": "RTSTRUCT", "patient": patient}
     origin |= {"step": 1.0, "range": (0.0, float(labels.max(initial=0))), "labels": kept}
-    origin |= {"dicom": (dataset,), "notes": tuple(dict.fromkeys(notes))}
+    origin["notes"] = tuple(dict.fromkeys(notes))
     if "positions" in grid.origin:
         origin["positions"] = grid.origin["positions"]
     data = labels[None].astype(np.float32)
