@@ -325,6 +325,19 @@ def test_what_a_segmentation_cannot_hold_is_refused_before_anything_is_written(
         assert read_mask(*fio.write(image, tmp_path / "a.dcm", as_="seg-labelmap")).data.max() == 5000
 
 
+@pytest.mark.parametrize("size", [(1, 8), (3, 3), (1, 9), (5, 5)])
+def test_small_slices_that_end_within_a_byte(tmp_path: Path, size: tuple[int, int]) -> None:
+    labels = labels_of((3, *size), [1, 2])
+    image = Image(labels[None].astype(np.float32), np.diag([-1.0, -1.0, 2.0, 1.0]), "label", {"format": "nifti"})
+    for kind in KINDS:
+        [path] = fio.write(image, tmp_path / f"{kind}.dcm", as_=kind)
+        assert np.array_equal(read_mask(path, grid=image).data, image.data)
+    tiny = image.with_data(image.data[..., :1, :1])
+    with pytest.raises(UsageError, match=r"slices of 1 pixels; .* use seg-labelmap"):
+        fio.write(tiny, tmp_path / "tiny.dcm")
+    assert np.array_equal(read_mask(*fio.write(tiny, tmp_path / "t.dcm", as_="seg-labelmap")).data, tiny.data)
+
+
 def test_formats_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"as_='sge'; expected one of .*seg, seg-labelmap"):
         fio.write(Image(np.zeros((1, 6, 8), np.float32), unit="label"), tmp_path / "a.dcm", as_="sge")

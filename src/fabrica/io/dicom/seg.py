@@ -51,6 +51,10 @@ def segmentation(
 
     labels = _labels(image)
     shared = series(image, maker, sources, synthetic, translated)
+    if kind == "seg" and labels[0].size < 8:  # highdicom packs bits of frames that fill no byte amiss
+        raise UsageError(
+            f"slices of {labels[0].size} pixels; this kind of segmentation has 8 or more: use seg-labelmap"
+        )
     planes = _planes(shared)
     listed = _listed(image, labels, kind)
     empty = not labels.any()
