@@ -28,19 +28,17 @@ def blobs(count: int = 40, *shape: int) -> Float32:
         Changes(flip=True, jitter=3),
         Changes(turn=15.0),
         Changes(bend=2.0),
-        Changes(crop=24, flip=True, jitter=2, turn=15.0, bend=1.0),
+        Changes(crop=16, flip=True, jitter=2, turn=15.0, bend=1.0),
     ],
 )
-@pytest.mark.parametrize("shape", [(48, 40), (24, 32, 28)])
+@pytest.mark.parametrize("shape", [(48, 40), (18, 26, 20)])
 def test_two_sides_move_alike_and_every_position_in_its_own_way(changes: Changes, shape: tuple[int, ...]) -> None:
-    images = blobs(6, *shape)
-    if changes.crop > min(shape):
-        pytest.skip("the crop does not fit")
-    here = AT[:6]
+    images = blobs(5, *shape)
+    here = AT[:5]
     a, b = changed(images.copy(), 3, here, changes), changed(-images, 3, here, changes)
     np.testing.assert_allclose(a, -b, atol=1e-6)
-    np.testing.assert_array_equal(changed(images[2:4].copy(), 3, here[2:4], changes), a[2:4])
-    same = np.repeat(images[:1], 6, axis=0)
+    np.testing.assert_array_equal(changed(images[2:3].copy(), 3, here[2:3], changes), a[2:3])
+    same = np.repeat(images[:1], 5, axis=0)
     assert len({image.tobytes() for image in changed(same, 3, here, changes)}) >= 4
     assert np.abs(a).max() <= 1 and a.shape[1] == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,14 @@ HOSTILE = '<script>alert("x")</script>'
 Labelled = list[tuple[Image, str]]
 
 
-@lru_cache
+@cache
+def phantom(seed: int) -> tuple[Image, str]:
+    drawn = chest(seed, SIZE)
+    return drawn.image, "normal" if drawn.label == "normal" else "abnormal"
+
+
 def phantoms(first: int, count: int) -> Labelled:
-    drawn = [chest(first + k, SIZE) for k in range(count)]
-    return [(c.image, "normal" if c.label == "normal" else "abnormal") for c in drawn]
+    return [phantom(first + k) for k in range(count)]
 
 
 def noise(count: int) -> Labelled:
@@ -149,7 +153,7 @@ def test_planted_copies_are_found(real: Path, tmp_path: Path) -> None:
 
 def test_val_stands_in_for_a_missing_test_split(tmp_path: Path) -> None:
     manifest = store(tmp_path / "real", "p", {"train": phantoms(0, 32), "val": phantoms(1000, 20)}, labelled=False)
-    store(tmp_path / "fake", "f", {"test": phantoms(5100, 20)})
+    store(tmp_path / "fake", "f", {"test": phantoms(5000, 20)})
     report = evaluate(tmp_path / "fake", manifest, tmp_path / "report")
     assert report.scores["split"] == "val"
     assert any("no test images, so its val images are used" in warning for warning in report.warnings)
@@ -158,7 +162,7 @@ def test_val_stands_in_for_a_missing_test_split(tmp_path: Path) -> None:
 
 def test_without_training_images_two_halves_stand_in(tmp_path: Path) -> None:
     manifest = store(tmp_path / "real", "p", {"test": phantoms(0, 32), "train": phantoms(1000, 3)}, labelled=False)
-    store(tmp_path / "fake", "f", {"test": phantoms(5100, 20)})
+    store(tmp_path / "fake", "f", {"test": phantoms(5000, 20)})
     report = evaluate(tmp_path / "fake", manifest, tmp_path / "report", n=18)
     assert report.scores["n_synthetic"] == 18
     assert any("two halves of 16" in warning for warning in report.warnings)
@@ -349,7 +353,7 @@ def test_a_manifest_of_copies_is_judged_whole_too(real: Path, tmp_path: Path) ->
 
 def test_images_that_a_folder_does_not_list_are_said(real: Path, tmp_path: Path) -> None:
     store(tmp_path / "listed", "l", {"test": phantoms(5000, 16)})
-    io.write(phantoms(5100, 1)[0][0], tmp_path / "listed" / "more.png", bits=16)
+    io.write(phantoms(5020, 1)[0][0], tmp_path / "listed" / "more.png", bits=16)
     report = evaluate(tmp_path / "listed", real, tmp_path / "report")
     assert report.scores["n_synthetic"] == 16
     assert any("1 images in" in warning and "the first is more.png" in warning for warning in report.warnings)

@@ -327,12 +327,12 @@ def test_spectral_norm_bounds_the_largest_singular_value_of_every_weight() -> No
     ("gan", "steps", "batch", "lr", "classes", "config"),
     [
         (DCGAN, 160, 16, 1e-3, 0, {}),
-        (WGANGP, 80, 30, 2e-3, 0, {}),
+        (WGANGP, 50, 30, 3e-3, 0, {}),
         pytest.param(  # as in the paper
             ModernGAN, 160, 16, 2e-3, 0, {"norm": "none", "penalty": 0.3, "lazy": 1}, marks=pytest.mark.slow
         ),
-        (ModernGAN, 100, 16, 1e-3, 2, {}),
-        (MLPGAN, 100, 16, 5e-4, 0, {}),
+        (ModernGAN, 60, 8, 2e-3, 2, {}),
+        (MLPGAN, 60, 16, 5e-4, 0, {}),
     ],
 )
 def test_two_kinds_of_image_are_learned_and_neither_is_forgotten(

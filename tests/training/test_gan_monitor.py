@@ -94,7 +94,7 @@ def test_a_healthy_run_raises_no_alarm(method: str, overrides: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("method", "overrides", "trouble"),
     [
-        ("mlp-gan", ["train.lr_of.critic=0.05"], "the critic runs away"),  # 250 times the usual rate
+        ("mlp-gan", ["train.lr_of.critic=0.05", "data.count=64"], "the critic runs away"),  # 250 times the usual rate
         pytest.param("mlp-gan", ["train.lr_of.critic=0"], "mode collapse", marks=pytest.mark.slow),
     ],
 )

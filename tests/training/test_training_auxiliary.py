@@ -107,12 +107,19 @@ def test_an_empty_channel_stays_empty_when_doubt_is_measured(patient: dict[str, 
     assert all(bool((given[:, 1] == -1).all()) and float(given[:, 2].std()) > 0.01 for given in seen)
 
 
-def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(tmp_path: Path) -> None:
-    folder = trained(tmp_path)
-    recipe, found = found_in(folder)
+@pytest.fixture(scope="module")
+def run(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny `nafnet-multi`, far enough from its start that all channels count."""
+    tiny = [f"data.source={heads}", "data.size=32", "data.crop=32", "data.batch=4", "method.size=tiny"]
+    steps = ["train.steps=6", "train.minutes=0", "train.lr=0.005", "train.warmup=0", "train.ema=0", "train.keep=last"]
+    return train(load_recipe("nafnet-multi", [*tiny, *steps]), tmp_path_factory.mktemp("multi") / "run")
+
+
+def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(run: Path) -> None:
+    recipe, found = found_in(run)
     assert recipe.data.auxiliary == ["T2", "FLAIR"] and [c.high for c in found.codecs_auxiliary] == [4095.0, 4095.0]
-    assert "T2 (window codec [0.0, 4095.0]" in (folder / "README.md").read_text(encoding="utf-8")
-    model = fabrica.load(folder, device="cpu")
+    assert "T2 (window codec [0.0, 4095.0]" in (run / "README.md").read_text(encoding="utf-8")
+    model = fabrica.load(run, device="cpu")
     drawn = head(1, 32, contrasts=["T1", "T2", "FLAIR"]).images
     both = model.apply(drawn["T1"], auxiliary={name: drawn[name] for name in ("FLAIR", "T2")}).result.data
     swapped = model.apply(drawn["T1"], auxiliary={"T2": drawn["FLAIR"], "FLAIR": drawn["T2"]}).result.data
@@ -122,29 +129,21 @@ def test_a_model_saved_and_loaded_sees_them_in_the_order_of_training(tmp_path: P
     assert float(np.abs(both - none).max()) > 1 and float(np.abs(both - swapped).max()) > 1
 
 
-def trained(folder: Path) -> Path:
-    """A tiny `nafnet-multi`, far enough from its start that all channels count."""
-    tiny = ["data.size=32", "data.crop=32", "data.batch=4", "data.count=8", "method.size=tiny", "train.minutes=0"]
-    steps = ["train.steps=6", "train.lr=0.005", "train.warmup=0", "train.ema=0", "train.keep=last"]
-    return train(load_recipe("nafnet-multi", [*tiny, *steps]), folder / "run")
-
-
-def test_the_command_line_from_nifti_to_nifti(patient: dict[str, Image], tmp_path: Path) -> None:
-    folder = trained(tmp_path)
+def test_the_command_line_from_nifti_to_nifti(patient: dict[str, Image], run: Path, tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.nii.gz" for name in patient}
     for name, path in files.items():
         io.write(patient[name], path)
     io.write(patient["T2"], tmp_path / "T2", as_="dicom")
     told = ["--force", "--auxiliary", f"FLAIR={files['FLAIR']}"]
 
-    def run(out: str, *words: str) -> Image:
-        app(["apply", str(folder), str(files["T1"]), "-o", str(tmp_path / out), *words], standalone_mode=False)
+    def applied(out: str, *words: str) -> Image:
+        app(["apply", str(run), str(files["T1"]), "-o", str(tmp_path / out), *words], standalone_mode=False)
         return io.read(tmp_path / out)
 
-    with_both = run("both.nii.gz", *told, "--beside", f"T2={files['T2']}")
-    from_series = run("series.nii.gz", *told, "--auxiliary", f"T2={tmp_path / 'T2'}")
-    alone = run("alone.nii.gz", "--force")
-    model, read = fabrica.load(folder, device="cpu"), {name: io.read(path) for name, path in files.items()}
+    with_both = applied("both.nii.gz", *told, "--beside", f"T2={files['T2']}")
+    from_series = applied("series.nii.gz", *told, "--auxiliary", f"T2={tmp_path / 'T2'}")
+    alone = applied("alone.nii.gz", "--force")
+    model, read = fabrica.load(run, device="cpu"), {name: io.read(path) for name, path in files.items()}
     wanted = model.apply(read["T1"], auxiliary={name: read[name] for name in ("T2", "FLAIR")}).result
     np.testing.assert_allclose(with_both.data, wanted.data, atol=1)
     assert np.allclose(with_both.affine, read["T1"].affine, atol=1e-4)
@@ -228,7 +227,7 @@ def test_a_recipe_that_cannot_run_is_one_line_and_leaves_nothing(
 ) -> None:
     name = "srgan-xray" if "data.auxiliary=[T2]" in overrides else "nafnet-multi"
     with pytest.raises(UsageError) as refused:
-        train(load_recipe(name, overrides), tmp_path / "run")
+        train(load_recipe(name, ["data.count=4", "data.size=32", "data.crop=32", *overrides]), tmp_path / "run")
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
 

@@ -63,8 +63,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(name: str, table: Path, *overrides: str) -> Recipe:
     """A shipped recipe with its smallest network, on the table unless it restores heads."""
     recipe = load_recipe(name)
-    own = [] if recipe.data.source == "phantom:head" else [f"data.source={table}"]
+    own = [] if on_heads(recipe) else [f"data.source={table}"]
     return load_recipe(name, [*TINY, *NETWORKS[recipe.method["name"]], *own, *overrides])
+
+
+def on_heads(recipe: Recipe) -> bool:
+    return recipe.data.source == "phantom:head"
 
 
 def noisy(table: Path, *overrides: str) -> Recipe:
@@ -74,8 +78,9 @@ def noisy(table: Path, *overrides: str) -> Recipe:
 
 
 @pytest.mark.parametrize("name", RESTORERS)
-def test_every_recipe_of_restoration_takes_two_steps(name: str, table: Path, tmp_path: Path) -> None:
-    folder = train(tiny(name, table), tmp_path / "run")
+def test_every_recipe_of_restoration_takes_two_steps(name: str, table: Path, heads: Path, tmp_path: Path) -> None:
+    own = [f"data.source={heads}"] if on_heads(load_recipe(name)) else []
+    folder = train(tiny(name, table, *own), tmp_path / "run")
     rows = read_log(folder / "log.csv")
     assert rows[-1]["step"] == 2 and np.isfinite([row["loss"] for row in rows]).all()
     assert (folder / "samples.png").stat().st_size > 0

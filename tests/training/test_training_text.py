@@ -84,14 +84,13 @@ def test_what_a_model_is_not_told_is_refused(run: Path) -> None:
         model.sample_array(1, conditions=ASKED, rescale=2.0)
 
 
-def test_a_run_goes_on_with_its_own_words(tmp_path: Path) -> None:
-    whole = train(tiny(), tmp_path / "whole")
+def test_a_run_goes_on_with_its_own_words(run: Path, tmp_path: Path) -> None:
     half = train(tiny("train.steps=2"), tmp_path / "half")
     (half / "recipe.yaml").write_text(
         (half / "recipe.yaml").read_text().replace("  steps: 2\n  minutes", "  steps: 4\n  minutes")
     )
     train(None, half, resume=True)
-    assert (half / "vocabulary.json").read_bytes() == (whole / "vocabulary.json").read_bytes()
+    assert (half / "vocabulary.json").read_bytes() == (run / "vocabulary.json").read_bytes()
 
 
 def test_a_folder_without_its_words_is_no_model(run: Path, tmp_path: Path) -> None:

@@ -39,19 +39,24 @@ def opened(run: Path) -> Subject:
 SURE = ("pacemaker", "view", "cardiomegaly")
 
 
+@pytest.fixture(scope="module")
+def reader() -> PhantomClassifier:
+    """One that has hardly learned, and is sure of itself."""
+    found = classifier(32, count=48, exam=16, epochs=2)
+    return replace(found, accuracy={name: float(name in SURE) for name in found.accuracy})
+
+
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> PhantomClassifier:
-    """A reader that has hardly learned, is sure of itself, and is asked little."""
-    found = classifier(32, count=96, exam=32, epochs=2)
-    found = replace(found, accuracy={name: float(name in SURE) for name in found.accuracy})
-    monkeypatch.setattr(prompted, "classifier", lambda size, tell: found)
+def hasty(reader: PhantomClassifier, monkeypatch: pytest.MonkeyPatch) -> PhantomClassifier:
+    """The reader, asked little."""
+    monkeypatch.setattr(prompted, "classifier", lambda size, tell: reader)
     monkeypatch.setattr(prompted, "ASKED", 48)
-    return found
+    return reader
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return train(load_recipe("ddpm-chest", TINY), tmp_path / "run")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(load_recipe("ddpm-chest", TINY), tmp_path_factory.mktemp("told") / "run")
 
 
 def test_the_report_says_how_far_a_model_obeys(hasty: PhantomClassifier, run: Path, tmp_path: Path) -> None:
