@@ -42,8 +42,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def phantoms_drawn_once() -> Iterator[None]:
     """Data sets of phantoms, and what the report of a model that reads text draws, and nothing else, take from memory
-    what was drawn before with the same arguments: to draw them is most of a training of two steps. That they are the same each time, the tests of phantoms show, which draw
-    for themselves. Their voxels cannot be written, so no test changes another's."""
+    what was drawn before with the same arguments: to draw them is most of a training of two steps. That they are the
+    same each time, the tests of phantoms show, which draw for themselves. Their voxels cannot be written, so no test
+    changes another's."""
     from fabrica.data.sources import Source
     from fabrica.evaluation.synthesis import phantom_findings
     from fabrica.phantoms.chest.chest import Chest, chest

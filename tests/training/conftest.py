@@ -1,4 +1,4 @@
-"""A few heads as files: a source of phantoms holds out 64 or more, and to draw them takes longer than to train on them."""
+"""A few heads as files: a source of phantoms holds out 64 or more, and to draw them takes longer than to train."""
 
 from __future__ import annotations
 

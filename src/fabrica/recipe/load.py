@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -31,9 +31,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
             raise UsageError(f"override {override!r} is not key=value, e.g. train.steps=1000")
     try:
         # to_container(resolve=False) keeps "${...}" as text, so that it can be refused, not evaluated
-        merged = OmegaConf.unsafe_merge(
-            OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides))
-        )  # without copies
+        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
         raw = OmegaConf.to_container(merged, resolve=False)
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
         raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
@@ -51,7 +49,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
     """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
-    raw = _beyond_defaults(cls, _check_keys(cls, raw, where), _defaults(cls))
+    raw = _check_keys(cls, raw, where)
     try:
         return OmegaConf.to_object(OmegaConf.merge(_schema(cls), raw))  # type: ignore[no-any-return, arg-type]  # a class is hashable
     except OmegaConfBaseException as error:
@@ -65,32 +63,8 @@ def _schema(cls: type) -> Any:
     return OmegaConf.structured(cls)
 
 
-def _beyond_defaults(cls: type, raw: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The values that are not the defaults: omegaconf takes a tenth of a millisecond to merge one, and what a run has
-    saved holds hundreds."""
-    kept: dict[str, Any] = {}
-    for key, value in raw.items():
-        if is_dataclass(_hints(cls)[key]) and key in defaults:
-            if beyond := _beyond_defaults(_hints(cls)[key], value, vars(defaults[key])):
-                kept[key] = beyond
-        elif repr(value) != repr(defaults.get(key, MISSING)):  # by repr: 1, 1.0 and True are equal
-            kept[key] = value
-    return kept
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-@cache
-def _defaults(cls: type) -> dict[str, Any]:
-    made = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
-    return {key: value for key, value in made.items() if value is not MISSING}
-
-
 def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
-    hints = _hints(cls)
+    hints = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     clean: dict[str, Any] = {}
     for key, value in raw.items():
