@@ -34,23 +34,37 @@ from fabrica.training.loop import train
 
 SIZE, N = 32, 20
 HOSTILE = '<script>alert("x")</script>'
-TINY = (f"data.size={SIZE}", "data.count=24", "data.batch=4", "train.steps=2", "train.minutes=0",
+TINY = (f"data.size={SIZE}", "data.batch=4", "train.keep=last", "train.steps=2", "train.minutes=0",
         "train.validate_every=2", "train.log_every=1")  # fmt: skip
 HU = 4095 / 2  # HU a network unit, of the codec [-1024, 3071]
 
 
 @pytest.fixture(scope="module")
-def one_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pix2pix from T1 to CT, hardly trained."""
-    method = ("method.network=residual", "method.width=8", "method.levels=2", "method.adversarial=0")
-    return train(load_recipe("pix2pix-head", [*TINY, *method]), tmp_path_factory.mktemp("pix2pix") / "run")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Slices of heads, T1 and CT of each: 24 to train, 4 held out, and N to test."""
+    folder, rows = tmp_path_factory.mktemp("slices"), []
+    for k in range(24 + 4 + N):
+        split = "train" if k < 24 else "val" if k < 28 else "test"
+        for domain, image in head(k, SIZE, contrasts=["T1", "CT"]).images.items():
+            io.write(image, folder / f"{k}-{domain}.npz")
+            modality = "CT" if domain == "CT" else "MR"
+            rows.append(Row(f"{k}-{domain}", f"p{k}", f"{k}-{domain}.npz", "", split, modality, domain))
+    Manifest(rows, folder).save(folder / "manifest.csv")
+    return f"data.source={folder / 'manifest.csv'}"
 
 
 @pytest.fixture(scope="module")
-def both_ways(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_way(slices: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pix2pix from T1 to CT, hardly trained."""
+    method = ("method.network=residual", "method.width=8", "method.levels=2", "method.adversarial=0")
+    return train(load_recipe("pix2pix-head", [*TINY, slices, *method]), tmp_path_factory.mktemp("pix2pix") / "run")
+
+
+@pytest.fixture(scope="module")
+def both_ways(slices: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CycleGAN between T1 and CT, hardly trained."""
     method = ("method.width=8", "method.critic_width=8")
-    return train(load_recipe("cyclegan-head", [*TINY, *method]), tmp_path_factory.mktemp("cyclegan") / "run")
+    return train(load_recipe("cyclegan-head", [*TINY, slices, *method]), tmp_path_factory.mktemp("cyclegan") / "run")
 
 
 def answering(run: Path, answer: Callable[[Float32], Float32]) -> Model:
