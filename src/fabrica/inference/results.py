@@ -57,7 +57,9 @@ def write_result(
         "model_hash": model.hash,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    io.write(found.result, target, as_=kind, translated=True, description=f"{way.name}, translated", **made_by)
+    drawn = way.target.kind == "label"  # what was seen in the patient, and no synthetic image of one
+    said = f"{way.name}, {'segmented' if drawn else 'translated'}"
+    io.write(found.result, target, as_=kind, translated=not drawn, description=said, **made_by)
     outcome.output = target.name
     if found.uncertainty is not None:
         doubted, half = _mean_uncertainty(found.result, found.uncertainty, way.target)
