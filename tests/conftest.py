@@ -77,6 +77,15 @@ def phantoms_drawn_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def few_held_out() -> Iterator[None]:
+    """Sources of phantoms hold out 16, and not 64, which take longer to draw and to judge than a training of two
+    steps. For modules in which nothing depends on how many they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fabrica.data.sources.HELD_OUT", 16)
+        yield
+
+
 @pytest.fixture
 def unchanged() -> Callable[..., Model]:
     """(codec, codec_b, seen, **data) -> a model like any other but for its network, which gives back what it gets."""

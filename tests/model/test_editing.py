@@ -24,6 +24,8 @@ from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 COSINE = diffusion.Schedule("cosine", 1000)
 SMALL = [
     *("data.size=16", "data.count=16", "data.batch=8", "method.channels=[8,16]", "method.attention=[false,false]"),

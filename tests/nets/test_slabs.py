@@ -122,10 +122,13 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PEAKS = """
-import ctypes, torch
+import ctypes
 from pathlib import Path
-from fabrica.methods.autoencoder import Autoencoder
-from fabrica.nets import slabs
+from fabrica.cli.importing import importing
+with importing():
+    import torch
+    from fabrica.methods.autoencoder import Autoencoder
+    from fabrica.nets import slabs
 
 def kept(what):
     return 1024 * int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0])

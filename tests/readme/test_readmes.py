@@ -18,6 +18,8 @@ from fabrica.phantoms.head.head import head
 from fabrica.recipe.load import load_recipe
 from tests.command import call
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 HOME = Path(__file__).parents[2]
 ENGLISH, CHINESE = HOME / "README.md", HOME / "README.zh.md"
 

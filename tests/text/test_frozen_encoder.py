@@ -21,6 +21,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.text.frozen_encoder import FrozenEncoder, keep_frozen_encoder, open_frozen_encoder
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'fabrica-imaging[text]'"
 )
@@ -203,10 +205,12 @@ def refused(*arguments, **more):
     raise SystemExit("the network was asked")
 
 socket.socket.connect = socket.getaddrinfo = refused
-import torch
-from fabrica.model import loading
-from fabrica.training import run
-from fabrica.text.frozen_encoder import open_frozen_encoder
+from fabrica.cli.importing import importing
+with importing():
+    import torch
+    from fabrica.methods import diffusion
+    from fabrica.training import run
+    from fabrica.text.frozen_encoder import open_frozen_encoder
 for folder in sys.argv[1:]:
     open_frozen_encoder(folder, 64, torch.device("cpu")).features(["The lung."])
 assert "transformers" in sys.modules and "torchvision" not in sys.modules, "torchvision was imported"

@@ -19,6 +19,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
 from tests.shipped import shipped
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 TINY = [
     "method.channels=[8,16]",
     "method.norm_groups=8",
@@ -106,11 +108,11 @@ def test_a_resumed_run_is_bit_exact(tmp_path: Path) -> None:
 
 
 def test_a_report_says_what_is_left(run: Path, tmp_path: Path) -> None:
-    report = fabrica.evaluate(run, out=tmp_path, n=20)
+    report = fabrica.evaluate(run, out=tmp_path, n=16)
     scores = json.loads((tmp_path / "scores.json").read_text())
     for key in ("ms_ssim", "psnr", "ssim", "power_kept", "frechet", "kid_x1000"):
         assert np.isfinite(scores[key]["value"]) and np.isfinite(scores[key]["real"]), key
-    assert scores["n_images"] == 20 and scores["compression"] == pytest.approx(32 * 32 / (3 * 8 * 8))
+    assert scores["n_images"] == 16 and scores["compression"] == pytest.approx(32 * 32 / (3 * 8 * 8))
     assert scores["ms_ssim"]["real"] < scores["ms_ssim"]["value"] <= 1
     assert 0 < scores["ms_ssim"]["baselines"]["shrunk"] < 1
     page = report.page.read_text()

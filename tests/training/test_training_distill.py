@@ -22,6 +22,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
 from tests.shipped import shipped
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 SMALL = ["data.source=phantom:chest", "data.size=16", "data.count=64", "data.batch=16", "train.minutes=0"]
 NET = ["method.channels=[16,32]", "method.attention=[false,false]", "method.head_channels=16", "method.norm_groups=8"]
 LOOP = ["train.warmup=2", "train.log_every=1", "train.lr=2e-3", "train.ema=0.9"]

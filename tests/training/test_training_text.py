@@ -18,6 +18,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
 from fabrica.training.run import open_run
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 TINY = [
     *("data.size=16", "data.count=24", "data.batch=8", "data.condition=[text,age,sex,view]", "text.tokens=320"),
     *("text.context=24", "text.layers=1", "method.channels=[8,16]", "method.attention=[false,true]"),

@@ -55,6 +55,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "set.csv"
 
 
+@pytest.fixture(scope="module")
+def few(table: Path) -> Path:
+    """The same with little held out: one image of side a, two of b."""
+    rows = [row for row in Manifest.load(table).rows if row.split == "train" or row.id in ("50a", "50b", "51b")]
+    Manifest(rows, table.parent).save(table.parent / "few.csv")
+    return table.parent / "few.csv"
+
+
 def tiny(name: str, table: Path, *overrides: str) -> Recipe:
     """A shipped recipe with its smallest networks, on the table where it has no data of its own."""
     recipe = load_recipe(name, TINY)
@@ -101,11 +109,9 @@ def test_recipes_with_phantoms_find_both_sides(name: str, tmp_path: Path) -> Non
         pytest.param("strong-head", ["method.registration=1"], marks=pytest.mark.slow),
     ],
 )
-def test_a_resumed_run_is_bit_exact_for_both_sides(
-    name: str, overrides: list[str], table: Path, tmp_path: Path
-) -> None:
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    overrides = [*overrides, "train.decay=constant"]
+def test_a_resumed_run_is_bit_exact_for_both_sides(name: str, overrides: list[str], few: Path, tmp_path: Path) -> None:
+    table, straight, stopped = few, tmp_path / "straight", tmp_path / "stopped"
+    overrides = [*overrides, "train.decay=constant", "train.keep=last"]
     train(tiny(name, table, *overrides, "train.steps=5"), straight)
     train(tiny(name, table, *overrides, "train.steps=3"), stopped)
     train(load_recipe(stopped / "recipe.yaml", ["train.steps=5"]), stopped, resume=True)
@@ -176,11 +182,8 @@ def test_one_image_is_too_few_where_batch_norm_has_one_voxel(table: Path, tmp_pa
         train(tiny("strong-head", table, *overrides), tmp_path / "run")
 
 
-def test_few_images_without_pairs_are_translated_by_the_last_weights(table: Path, tmp_path: Path) -> None:
-    manifest = Manifest.load(table)
-    few = [row for row in manifest.rows if row.split == "train" or row.id in ("50a", "50b", "51b")]
-    Manifest(few, table.parent).save(tmp_path / "few.csv")
-    folder = train(tiny("cyclegan-xray", tmp_path / "few.csv", "train.keep=last"), tmp_path / "run")
+def test_few_images_without_pairs_are_translated_by_the_last_weights(few: Path, tmp_path: Path) -> None:
+    folder = train(tiny("cyclegan-xray", few, "train.keep=last"), tmp_path / "run")
     known = fabrica.load(folder, device="cpu").found.held_out_b
     assert worth(known) == "1 images without pairs are too few to measure a held-out error" and not useless(known)
     assert worth(known) in (folder / "README.md").read_text()

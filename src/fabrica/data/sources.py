@@ -31,6 +31,7 @@ from fabrica.recipe.schema import DataConfig
 
 PHYSICS = (degrade, degradations, kspace, mri, radiography, tomography)  # the code that makes images worse
 TELLS_UNIT = ("dicom", "phantom", "synthetic", "raster")  # formats that say so where values are HU
+HELD_OUT = 64  # phantoms in each split other than train, or more
 LOOKED = 2**20  # values looked at for a unit
 BELOW_AIR = -1150.0  # HU: air is -1000, and noise
 
@@ -168,7 +169,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
     degrade.check(config.degrade)
     if config.source.startswith(PHANTOM):
         check_phantom(config)
-        count = config.count if split == "train" else max(64, config.count // 10)
+        count = config.count if split == "train" else max(HELD_OUT, config.count // 10)
         return Source(config, split, None, count, side)
     if "split" in config.where:
         raise UsageError("data.where cannot choose the split; each use of the data has its own")

@@ -20,6 +20,8 @@ from fabrica.model.synthesis import SynthesisModel
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_held_out")
+
 TINY = [
     *("data.size=32", "data.count=16", "data.batch=8", "data.condition=[text]", "text.tokens=320", "text.layers=1"),
     *("text.context=64", "method.channels=[8,16]", "method.attention=[false,true]", "method.head_channels=8"),
