@@ -12,7 +12,7 @@ from fabrica.cli.importing import importing
 from fabrica.cli.options import LAST_SEED, note, print_json
 from fabrica.errors import UsageError
 
-WHAT, MEASURES, OUTPUT = "What to judge", "What to measure", "Output"
+WHAT, MEASURES, UTILITY, OUTPUT = "What to judge", "What to measure", "What synthetic images are worth", "Output"
 
 
 def evaluate(
@@ -77,6 +77,22 @@ def evaluate(
             help="Number that fixes the noise of images and the choice of those that are compared.",
         ),
     ] = 0,
+    utility: Annotated[
+        bool,
+        typer.Option(
+            "--utility",
+            rich_help_panel=UTILITY,
+            help="Models of masks or classes: train small segmenters or classifiers on real, on synthetic and on mixed "
+            "images, and examine them on real images of other patients.",
+        ),
+    ] = False,
+    repeats: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=UTILITY, help="Networks for each mix, from seeds of their own. [default: 3]"),
+    ] = None,
+    train_steps: Annotated[
+        int | None, typer.Option(rich_help_panel=UTILITY, help="Steps for which each network learns. [default: 600]")
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("-o", "--out", rich_help_panel=OUTPUT, help="Folder for report.html and scores.json."),
@@ -106,6 +122,7 @@ def evaluate(
     with named_bars() as progress:
         choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
         choices["guidances"] = strengths
+        choices |= {"utility": utility, "repeats": repeats, "train_steps": train_steps}
         report = judge(subject, against, out, versus=versus, progress=progress, warn=note, **choices)
     if as_json:
         print_json(report.scores)

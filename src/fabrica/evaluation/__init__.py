@@ -32,6 +32,9 @@ def evaluate(
     seed: int = 0,
     steps_curve: Sequence[int] | None = None,
     guidances: Sequence[float] | None = None,
+    utility: bool = False,
+    repeats: int | None = None,
+    train_steps: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Report:
@@ -45,6 +48,8 @@ def evaluate(
     extractor  what distances between sets are measured on: see `fabrica.metrics.extractors.extractor`.
     steps_curve  of diffusion: also measure at these numbers of sampler steps.
     guidances  of diffusion told by text on chest phantoms: strengths of guidance at which to measure how far it obeys.
+    utility    measure instead what the images are worth to a segmenter or a classifier that learns from them, by
+               `repeats` networks for each mix of `train_steps` steps: see `fabrica.evaluation.utility.evaluate`.
     progress   called with (what, done, total).
     warn       called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
@@ -66,6 +71,23 @@ def evaluate(
     from fabrica.model.tasks import TASKS, task_of
 
     model = opened(model, warn)
+    if utility:
+        if versus is not None or steps_curve or guidances or n is not None:
+            raise UsageError("utility (--utility) trains segmenters or classifiers; leave out versus, n, curves")
+        from fabrica.evaluation.utility import evaluate as worth
+
+        return worth.evaluate(
+            model,
+            against,
+            out,
+            split=split,
+            seed=seed,
+            repeats=worth.REPEATS if repeats is None else repeats,
+            steps=worth.STEPS if train_steps is None else train_steps,
+            progress=progress,
+        )
+    if repeats is not None or train_steps is not None:
+        raise UsageError("repeats and train_steps are of utility (--utility); add it, or leave them out")
     task = task_of(model.method) if isinstance(model, Model) else TASKS["synthesis"]  # images that are there already
     own: dict[str, Any] = {"versus": versus, "steps_curve": steps_curve, "guidances": guidances}
     evaluation = import_module(task.evaluation)

@@ -143,5 +143,6 @@ def room(shape: Sequence[int]) -> int:
     return max(64, MOST_BYTES // (4 * int(np.prod(shape))))
 
 
-def cached(config: DataConfig, codec: Codec, split: str, tell: Progress) -> Dataset:
-    return build_cache(config, codec, split, progress=lambda done, total: tell(f"caching {split} images", done, total))
+def cached(config: DataConfig, codec: Codec, split: str, tell: Progress, side: str = "") -> Dataset:
+    what = f"caching {split} images" + (f" of {side}" if side else "")
+    return build_cache(config, codec, split, progress=lambda done, total: tell(what, done, total), side=side)

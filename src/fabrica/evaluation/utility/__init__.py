@@ -1,0 +1,1 @@
+"""What synthetic images are worth: whether what learns from them does better on real ones."""

@@ -1,0 +1,367 @@
+"""What are synthetic images worth to who has real ones? The same small network learns from real images alone, from
+synthetic ones alone, and from both in several mixes, and is examined on real images of other patients.
+
+A segmenter where the model draws images of masks, a classifier where it draws classes. Each learns for the same number
+of steps, from several seeds. The fair baseline is real images with classic augmentation: synthetic ones have to add to
+that. Intervals come from resampling patients and seeds, of differences the same patients on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fabrica import __version__
+from fabrica.errors import UsageError
+from fabrica.evaluation.segmentation.panels import overlays
+from fabrica.evaluation.subject import alarms, opened
+from fabrica.evaluation.utility.downstream import answered, auc, learned, mean_dice
+from fabrica.evaluation.utility.examples import Answers, Examples, Lesson, lesson
+from fabrica.image import Float32, Float64, Image
+from fabrica.metrics.paired import Interval, by_patient
+from fabrica.model.model import Model
+from fabrica.progress import Progress
+from fabrica.recipe.folder import ALARMS
+from fabrica.report.charts import Chart, Line, level, line_chart, png_uri, shown
+from fabrica.report.pictures import Exhibit, Picture
+from fabrica.report.report import filled, keep, repeated
+from fabrica.report.scores import Report, ScoreRow, as_json, finite, numbers
+
+TEMPLATE = "utility.html.jinja"
+MIXES = (0.5, 1.0, 2.0)  # synthetic images for each real one
+REPEATS, STEPS = 3, 600
+RESAMPLES = 1000
+SHOWN, EXAMINED = 4, 3
+BASELINE = "augmented"
+FEWEST = 6  # patients: of fewer, intervals mean little
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one network learns from. ratio: synthetic images for each real one; None: no real ones at all."""
+
+    key: str
+    name: str
+    ratio: float | None
+    augment: bool = True
+
+
+ARMS = (
+    Arm("real", "real, not augmented", 0.0, augment=False),
+    Arm(BASELINE, "real, augmented", 0.0),
+    Arm("synthetic", "synthetic alone", None),
+    *(Arm(f"mix_{ratio:g}", f"real + {ratio:g} synthetic each", ratio) for ratio in MIXES),
+)
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """What came of an arm: its score on real test images, each seed's, and how much more than the baseline's."""
+
+    key: str
+    name: str
+    ratio: float | None
+    images: int
+    score: Interval
+    seeds: tuple[float, ...]
+    gain: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One evaluation: what was to be learned, what was made for it, and what came of it."""
+
+    model: Model
+    lesson: Lesson
+    made: Examples
+    arms: Sequence[ArmScore]
+    answers: dict[str, Answers]  # by arm, of the first seed
+    repeats: int
+    steps: int
+    seed: int
+
+
+def evaluate(
+    model: Model | Path | str,
+    against: str | Path | None = None,
+    out: str | Path = "report",
+    *,
+    split: str = "test",
+    seed: int = 0,
+    repeats: int = REPEATS,
+    steps: int = STEPS,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure what a model's images are worth to a segmenter or a classifier; write out/report.html and
+    out/scores.json.
+
+    model     one that draws images of masks or of classes.
+    against   a manifest, folder or phantom source of real images; None: what the model was trained on.
+    repeats   networks for each mix, from seeds of their own, at least 2.
+    steps     for which each learns.
+
+    Raises UsageError for a model that is told neither masks nor classes, and for fewer repeats or steps.
+    """
+    tell = progress or (lambda what, done, total: None)
+    found = opened(model)
+    if not isinstance(found, Model):
+        raise UsageError(f"{found} is no model; utility needs one that draws images of masks or of classes")
+    if repeats < 2 or steps < 1:
+        raise UsageError(f"{repeats} repeats of {steps} steps; expected at least 2, for an interval, and 1")
+    told = lesson(found, str(against) if against else None, split, seed, tell)
+    Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
+    made = told.make(round(max(MIXES) * len(told.train)), seed, tell)
+    outcomes: dict[str, list[Answers]] = {arm.key: [] for arm in ARMS}
+    kind = "segmenters" if told.voxels else "classifiers"
+    for done, (arm, k) in enumerate([(arm, k) for arm in ARMS for k in range(repeats)], start=1):
+        network = learned(_given(arm, told, made), told, arm.augment, steps, seed + k)
+        outcomes[arm.key].append(answered(network, told.test.images))
+        tell(f"training {kind}", done, len(ARMS) * repeats)
+    arms = scored(told, outcomes, {arm.key: len(_given(arm, told, made)) for arm in ARMS}, seed)
+    first = {key: answers[0] for key, answers in outcomes.items()}
+    return _written(Trial(found, told, made, arms, first, repeats, steps, seed), Path(out))
+
+
+def _given(arm: Arm, told: Lesson, made: Examples) -> Examples:
+    """What an arm learns from: of several mixes the larger holds the smaller."""
+    if arm.ratio is None:
+        return made.some(range(min(len(made), len(told.train))))  # as many as there are real ones
+    return told.train.with_more(made.some(range(round(arm.ratio * len(told.train))))) if arm.ratio else told.train
+
+
+def scored(told: Lesson, outcomes: dict[str, list[Answers]], images: dict[str, int], seed: int) -> list[ArmScore]:
+    """The score of each arm, and its gain over the baseline, with 95 % intervals: patients are resampled, the same ones
+    for all arms, and of each arm its seeds."""
+    groups, score = _examination(told, outcomes)
+    rng = np.random.default_rng(seed)
+    count = len(next(iter(outcomes.values())))
+    everybody = np.concatenate(groups)
+    plain = {key: [score(key, k, everybody) for k in range(count)] for key in outcomes}
+    drawn: dict[str, list[float]] = {key: [] for key in outcomes}
+    for _ in range(RESAMPLES):
+        chosen = np.concatenate([groups[k] for k in rng.integers(0, len(groups), len(groups))])
+        for key in outcomes:
+            seeds = rng.integers(0, count, count)
+            each = {int(k): score(key, int(k), chosen) for k in np.unique(seeds)}
+            drawn[key].append(float(np.mean([each[int(k)] for k in seeds])))
+    found = []
+    for arm in ARMS:
+        own, base = np.array(drawn[arm.key]), np.array(drawn[BASELINE])
+        mean, other = float(np.mean(plain[arm.key])), float(np.mean(plain[BASELINE]))
+        gain = None if arm.key == BASELINE else _interval(mean - other, own - base)
+        found.append(
+            ArmScore(
+                arm.key,
+                arm.name,
+                arm.ratio,
+                images[arm.key],
+                _interval(mean, own),
+                tuple(plain[arm.key]),
+                gain,
+            )
+        )
+    return found
+
+
+def _examination(
+    told: Lesson, outcomes: dict[str, list[Answers]]
+) -> tuple[list[Any], Callable[[str, int, Any], float]]:
+    """Test images by patient, and the score of an arm's network on some of them: the mean Dice over patients, or the
+    area under the ROC curve."""
+    patients = list(told.test.patients)
+    if told.voxels:
+        means = {
+            key: [by_patient(mean_dice(made, told.test.answers, len(told.names)), patients) for made in each]
+            for key, each in outcomes.items()
+        }
+        return [np.array([k]) for k in range(len(set(patients)))], lambda key, k, chosen: float(
+            np.nanmean(means[key][k][chosen])
+        )
+    _, of = np.unique(np.asarray(patients), return_inverse=True)
+    groups = [np.flatnonzero(of == k) for k in range(of.max() + 1)]
+    truth = told.test.answers
+    return groups, lambda key, k, chosen: auc(outcomes[key][k][chosen], truth[chosen])
+
+
+def _interval(mean: float, drawn: Float64) -> Interval:
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Interval(mean, float(low), float(high))
+
+
+def _written(trial: Trial, out: Path) -> Report:
+    measure = "Dice" if trial.lesson.voxels else "AUC"
+    rows = []
+    for arm in trial.arms:
+        seeds = ", ".join(shown(value) for value in arm.seeds)
+        said = f"Learned from {arm.images} images; by seed {seeds}"
+        one = arm.score
+        rows.append(
+            ScoreRow(arm.key, arm.name, one.mean, one.low, one.high, "higher", said, group=f"{measure} on real images")
+        )
+    for arm in trial.arms:
+        if arm.gain:
+            said = "Less the score of real images with classic augmentation, the same patients"
+            name, gain = arm.name, arm.gain
+            key = f"gain_{arm.key}"
+            group = "Gain over real images, augmented"
+            rows.append(ScoreRow(key, name, gain.mean, gain.low, gain.high, "higher", said, group=group))
+    told, warned = _verdict(trial, measure), _warnings(trial)
+    everything = {**_facts(trial, measure), **numbers(rows), "verdict": told, "warnings": warned}
+    report = Report(finite(everything), tuple(rows), tuple(warned), out / "report.html", told, "measured")
+    keep(report, lambda: _page(trial, report, measure))
+    return report
+
+
+def _verdict(trial: Trial, measure: str) -> str:
+    by = {arm.key: arm for arm in trial.arms}
+    base, alone = by[BASELINE], by["synthetic"]
+    mixes = [by[f"mix_{ratio:g}"] for ratio in MIXES]
+    best = max(mixes, key=lambda arm: arm.score.mean)
+    assert best.gain is not None and alone.gain is not None  # only the baseline has none
+    sure = best.gain.low > 0
+    worse = all(arm.gain is not None and arm.gain.high < 0 for arm in mixes)
+    judged = (
+        "synthetic images help" if sure else "synthetic images do harm" if worse else "no gain beyond chance was found"
+    )
+    return (
+        f"{measure} on {len(trial.lesson.test)} real test images: {shown(base.score.mean)} "
+        f"[{shown(base.score.low)}, {shown(base.score.high)}] learned from {len(trial.lesson.train)} real images with "
+        f"classic augmentation, {shown(best.score.mean)} with {best.ratio:g} synthetic for each (gain "
+        f"{_signed(best.gain)}): {judged}. As many synthetic images alone reach {shown(alone.score.mean)}."
+    )
+
+
+def _signed(gain: Interval) -> str:
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _warnings(trial: Trial) -> list[str]:
+    notes = [*alarms(trial.model.folder / ALARMS), *trial.lesson.notes]
+    patients = len(set(trial.lesson.test.patients))
+    if patients < FEWEST:
+        notes.append(f"{patients} test patients are too few: intervals mean little")
+    notes.append("the best of several mixes is a little flattered: it was chosen by the same test images")
+    return [note[0].upper() + note[1:].rstrip(".") + "." for note in dict.fromkeys(notes) if note]
+
+
+def _facts(trial: Trial, measure: str) -> dict[str, Any]:
+    told = trial.lesson
+    return {
+        "fabrica": __version__,
+        "subject": trial.model.name,
+        "model_hash": trial.model.hash,
+        "against": told.source,
+        "split": told.split,
+        "measure": measure,
+        "classes": list(told.names),
+        "n_real": len(told.train),
+        "n_test": len(told.test),
+        "n_patients": len(set(told.test.patients)),
+        "repeats": trial.repeats,
+        "steps": trial.steps,
+        "seed": trial.seed,
+        "arms": [asdict(arm) for arm in trial.arms],
+    }
+
+
+def _page(trial: Trial, report: Report, measure: str) -> str:
+    told = trial.lesson
+    task = "segmenters" if told.voxels else "classifiers"
+    size = " × ".join(str(side) for side in told.train.images.shape[2:])
+    words = ["--utility", "--repeats", str(trial.repeats), "--train-steps", str(trial.steps)]
+    again = repeated(
+        str(trial.model.folder), told.source, asked=None, extractor="radiomic", seed=trial.seed, more=words
+    )
+    measured = [
+        ("test images", f"{len(told.test)} of {len(set(told.test.patients))} patients, the {told.split} split"),
+        ("each learned", f"{trial.steps} steps, from {trial.repeats} seeds"),
+        ("intervals", "95 %, bootstrap over patients and seeds; of gains with the same patients on both sides"),
+        *again,
+    ]
+    facts = [("about", trial.model.recipe.about), ("images", size), ("classes", ", ".join(told.names))]
+    return filled(
+        TEMPLATE,
+        title=trial.model.name,
+        subject=f"What its images are worth to {task} of {told.source}",
+        report=report,
+        curve=_curve(trial, measure),
+        exhibits=_exhibits(trial),
+        facts=[(name, value) for name, value in (*facts, ("weights", trial.model.hash)) if value],
+        measured=measured,
+        measure=measure,
+        numbers=as_json(report),
+    )
+
+
+def _curve(trial: Trial, measure: str) -> Chart:
+    by = {arm.key: arm for arm in trial.arms}
+    line = [by[BASELINE], *(by[f"mix_{ratio:g}"] for ratio in MIXES)]
+    x = [float(arm.ratio or 0) for arm in line]
+    scores = [arm.score for arm in line]
+    lines = [
+        Line("real and synthetic", x, [s.mean for s in scores], [s.low for s in scores], [s.high for s in scores]),
+        level("real, not augmented", x, by["real"].score.mean),
+    ]
+    said = "; ".join(f"{arm.name} {shown(arm.score.mean)}" for arm in trial.arms)
+    svg = line_chart(
+        "utility", lines, x="synthetic images for each real one", y=f"{measure} on real images", alt=said, ticks=x
+    )
+    caption = (
+        f"How well real images of other patients are read. The band is the 95 % interval; the dashed line is of real "
+        f"images without augmentation; synthetic images alone reach {shown(by['synthetic'].score.mean)}."
+    )
+    return Chart(svg, caption)
+
+
+def _exhibits(trial: Trial) -> list[Exhibit]:
+    """Some of the images that were learned from, real ones and made ones; of a segmenter also some answers."""
+    told, found = trial.lesson, []
+    for title, examples in (("Real, to learn from", told.train), ("Synthetic, to learn from", trial.made)):
+        places = np.unique(np.linspace(0, len(examples) - 1, SHOWN).astype(int))
+        pictures = []
+        for column, k in enumerate(places, start=1):
+            caption = "" if told.voxels else str(told.names[int(examples.answers[k])])
+            pictures.append(_picture(told, examples.images[k], _map(told, examples.answers, k), None, caption, column))
+        found.append(Exhibit(title, "", (), pictures, ()))
+    if not told.voxels:
+        return found
+    best = max((f"mix_{ratio:g}" for ratio in MIXES), key=lambda key: _score_of(trial, key))
+    base = mean_dice(trial.answers[BASELINE], told.test.answers, len(told.names))
+    order = [k for k in np.argsort(base) if np.isfinite(base[k])]
+    for k in dict.fromkeys(order[round(share * (len(order) - 1))] for share in (0.0, 0.5, 1.0)):
+        pictures = []
+        for column, key in enumerate((BASELINE, best, "synthetic"), start=1):
+            name = next(arm.name for arm in ARMS if arm.key == key)
+            made = trial.answers[key][k]
+            score = float(mean_dice(made[None], told.test.answers[k : k + 1], len(told.names))[0])
+            caption = f"{name}: Dice {shown(score)}"
+            pictures.append(_picture(told, told.test.images[k], told.test.answers[k], made, caption, column))
+        found.append(Exhibit("Test image: dashed the truth, solid what was made", "", (), pictures, ()))
+    return found
+
+
+def _score_of(trial: Trial, key: str) -> float:
+    return next(arm.score.mean for arm in trial.arms if arm.key == key)
+
+
+def _map(told: Lesson, answers: Answers, k: int) -> Answers | None:
+    found: Answers | None = answers[k] if told.voxels else None
+    return found
+
+
+def _picture(
+    told: Lesson, values: Float32, truth: Answers | None, made: Answers | None, caption: str, column: int
+) -> Picture:
+    """An image (C, *S) with contours; of a volume its axial plane."""
+    spacing = tuple(told.spacing) or (1.0,) * (values.ndim - 1)
+    affine = np.diag([*reversed(spacing), *[1.0] * (4 - len(spacing))])
+    image = Image(values, affine)
+    none = np.zeros(values.shape[1:], dtype=np.uint8)
+    maps = [Image((none if each is None else each)[None].astype(np.float32), affine, "label") for each in (truth, made)]
+    classes = range(1, len(told.names)) if told.voxels else ()
+    drawn = overlays(image, maps[0], None if made is None else maps[1], classes, window=(-1, 1))
+    return Picture(png_uri(drawn[0][1]), caption, column)
