@@ -86,6 +86,14 @@ def evaluate(
             "images, and examine them on real images of other patients.",
         ),
     ] = False,
+    paint: Annotated[
+        bool,
+        typer.Option(
+            "--paint",
+            rich_help_panel=UTILITY,
+            help="Diffusion told masks: paint lesions of training images into others, rather than draw whole images.",
+        ),
+    ] = False,
     repeats: Annotated[
         int | None,
         typer.Option(rich_help_panel=UTILITY, help="Networks for each mix, from seeds of their own. [default: 3]"),
@@ -122,7 +130,7 @@ def evaluate(
     with named_bars() as progress:
         choices: dict[str, Any] = {"n": n, "extractor": extractor, "seed": seed, "steps_curve": steps_curve}
         choices["guidances"] = strengths
-        choices |= {"utility": utility, "repeats": repeats, "train_steps": train_steps}
+        choices |= {"utility": utility, "paint": paint, "repeats": repeats, "train_steps": train_steps}
         report = judge(subject, against, out, versus=versus, progress=progress, warn=note, **choices)
     if as_json:
         print_json(report.scores)

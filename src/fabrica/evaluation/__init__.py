@@ -33,6 +33,7 @@ def evaluate(
     steps_curve: Sequence[int] | None = None,
     guidances: Sequence[float] | None = None,
     utility: bool = False,
+    paint: bool = False,
     repeats: int | None = None,
     train_steps: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -82,12 +83,13 @@ def evaluate(
             out,
             split=split,
             seed=seed,
+            paint=paint,
             repeats=worth.REPEATS if repeats is None else repeats,
             steps=worth.STEPS if train_steps is None else train_steps,
             progress=progress,
         )
-    if repeats is not None or train_steps is not None:
-        raise UsageError("repeats and train_steps are of utility (--utility); add it, or leave them out")
+    if paint or repeats is not None or train_steps is not None:
+        raise UsageError("paint, repeats and train_steps are of utility (--utility); add it, or leave them out")
     task = task_of(model.method) if isinstance(model, Model) else TASKS["synthesis"]  # images that are there already
     own: dict[str, Any] = {"versus": versus, "steps_curve": steps_curve, "guidances": guidances}
     evaluation = import_module(task.evaluation)

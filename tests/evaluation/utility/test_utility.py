@@ -21,7 +21,8 @@ from tests.evaluation.utility.test_downstream import lesson as balls
 
 pytestmark = pytest.mark.usefixtures("few_held_out")
 TINY = "data.size=32 data.count=24 data.batch=4 train.steps=2 train.minutes=0 train.warmup=0"
-NET = "method.channels=[8,16] method.attention=[false,false] method.norm_groups=8 method.head_channels=8 method.mask_width=8 sample.steps=2"
+NET = "method.channels=[8,16] method.attention=[false,false] method.norm_groups=8 sample.steps=2 "
+NET += "method.head_channels=8 method.mask_width=8"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,9 @@ def of_classes(few_held_out: None, tmp_path_factory: pytest.TempPathFactory) -> 
     return fabrica.train(
         load_recipe("ddpm-chest", changes), tmp_path_factory.mktemp("classes") / "m", warn=lambda note: None
     )
+
+
+KEYS = [arm.key for arm in ARMS]
 
 
 def outcomes(told: Lesson, wrong: Callable[[str], float], repeats: int = 3) -> dict[str, list[Answers]]:
@@ -55,7 +59,7 @@ def test_a_gain_that_is_there_is_found_and_its_interval_holds_it() -> None:
     rates = {"mix_1": 0.01, "synthetic": 0.3}
     by = {
         arm.key: arm
-        for arm in scored(told, outcomes(told, lambda key: rates.get(key, 0.05)), {a.key: 24 for a in ARMS}, 0)
+        for arm in scored(told, outcomes(told, lambda key: rates.get(key, 0.05)), dict.fromkeys(KEYS, 24), 0)["Dice"]
     }
     assert by[BASELINE].gain is None
     gain, harm, none = (by[key].gain for key in ("mix_1", "synthetic", "mix_2"))
@@ -73,7 +77,7 @@ def test_images_of_one_patient_are_no_independent_cases() -> None:
     one = replace(told, test=replace(told.test, patients=["a"] * 8 + ["b"] * 8))
     answers = outcomes(told, lambda key: 0.1)
     wide, narrow = (
-        next(arm for arm in scored(each, answers, {a.key: 24 for a in ARMS}, 0) if arm.key == "real")
+        next(arm for arm in scored(each, answers, dict.fromkeys(KEYS, 24), 0)["Dice"] if arm.key == "real")
         for each in (one, told)
     )
     assert len(set(one.test.patients)) == 2
@@ -85,11 +89,12 @@ def test_a_report_has_every_arm(kind: str, request: pytest.FixtureRequest, tmp_p
     folder: Path = request.getfixturevalue(kind)
     report = evaluate(folder, out=tmp_path, utility=True, repeats=2, train_steps=1)
     scores = json.loads((tmp_path / "scores.json").read_text())
+    arms = scores["arms"][scores["measure"]]
     size = 24 if kind == "of_masks" else 48
     assert scores["measure"] == ("Dice" if kind == "of_masks" else "AUC")
-    assert [arm["key"] for arm in scores["arms"]] == [arm.key for arm in ARMS]
-    assert [arm["images"] for arm in scores["arms"]] == [round(n * size) for n in (1, 1, 1, 1.5, 2, 3)]
-    assert all(len(arm["seeds"]) == 2 and np.isfinite(arm["score"]["mean"]) for arm in scores["arms"])
+    assert [arm["key"] for arm in arms] == [arm.key for arm in ARMS]
+    assert [arm["images"] for arm in arms] == [round(n * size) for n in (1, 1, 1, 1.5, 2, 3)]
+    assert all(len(arm["seeds"]) == 2 and np.isfinite(arm["score"]["mean"]) for arm in arms)
     page = report.page.read_text()
     assert "<svg" in page and page.count("data:image/png") >= 8
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
@@ -109,13 +114,17 @@ def test_images_are_made_of_the_masks_that_they_are_said_to_show(of_masks: Path)
     assert np.array_equal(made.images, again.images)
 
 
-def test_what_is_no_use_is_refused(of_masks: Path, unchanged: Callable[..., Model], tmp_path: Path) -> None:
+def test_what_is_no_use_is_refused(
+    of_masks: Path, of_classes: Path, unchanged: Callable[..., Model], tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="neither masks nor labels"):
         evaluate(unchanged(), "phantom:head", tmp_path, utility=True)
     with pytest.raises(UsageError, match="at least 2"):
         evaluate(of_masks, out=tmp_path, utility=True, repeats=1)
     with pytest.raises(UsageError, match="--utility"):
         evaluate(of_masks, out=tmp_path, repeats=3)
+    with pytest.raises(UsageError, match="cannot paint"):
+        evaluate(of_classes, out=tmp_path, utility=True, paint=True)
     with pytest.raises(UsageError, match="leave out"):
         evaluate(of_masks, out=tmp_path, utility=True, n=5)
     with pytest.raises(UsageError, match="training images are no fair judge"):

@@ -91,6 +91,18 @@ def mean_dice(made: Answers, truth: Answers, classes: int) -> Float64:
     return found
 
 
+def found_lesions(made: Answers, truth: Answers) -> Float64:
+    """(N,): 1 where an answer touches what is labelled, 0 where it misses it; NaN where nothing is."""
+    inside, shown = ((each > 0).reshape(len(each), -1) for each in (made, truth))
+    return np.where(shown.any(1), (inside & shown).any(1), np.nan).astype(np.float64)
+
+
+def false_alarms(made: Answers, truth: Answers) -> Float64:
+    """(N,): 1 where an answer finds something though nothing is labelled, else 0; NaN where something is."""
+    inside, shown = ((each > 0).reshape(len(each), -1) for each in (made, truth))
+    return np.where(shown.any(1), np.nan, inside.any(1)).astype(np.float64)
+
+
 def auc(chances: npt.NDArray[Any], truth: Int64) -> float:
     """The area under the ROC curve, of each class against the others, their mean (Hand and Till 2001 have pairs of
     classes; Fawcett 2006, section 9.1). NaN where fewer than two classes are there."""

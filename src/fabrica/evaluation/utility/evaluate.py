@@ -8,7 +8,7 @@ that. Intervals come from resampling patients and seeds, of differences the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from fabrica import __version__
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.panels import overlays
 from fabrica.evaluation.subject import alarms, opened
-from fabrica.evaluation.utility.downstream import answered, auc, learned, mean_dice
+from fabrica.evaluation.utility.downstream import (
+    Int64,
+    answered,
+    auc,
+    false_alarms,
+    found_lesions,
+    learned,
+    mean_dice,
+)
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson, lesson
 from fabrica.image import Float32, Float64, Image
 from fabrica.metrics.paired import Interval, by_patient
@@ -37,6 +45,7 @@ REPEATS, STEPS = 3, 600
 RESAMPLES = 1000
 SHOWN, EXAMINED = 4, 3
 BASELINE = "augmented"
+FOUND, FALSE_ALARMS = "Images in which it was found", "False alarms in images without"
 FEWEST = 6  # patients: of fewer, intervals mean little
 
 
@@ -78,11 +87,30 @@ class Trial:
     model: Model
     lesson: Lesson
     made: Examples
-    arms: Sequence[ArmScore]
+    scores: Mapping[str, Sequence[ArmScore]]  # by measure
     answers: dict[str, Answers]  # by arm, of the first seed
+    paint: bool
     repeats: int
     steps: int
     seed: int
+
+    @property
+    def measure(self) -> str:
+        """The one that decides."""
+        return next(iter(self.scores))
+
+    @property
+    def arms(self) -> dict[str, ArmScore]:
+        return {arm.key: arm for arm in self.scores[self.measure]}
+
+    @property
+    def mixes(self) -> list[ArmScore]:
+        return [self.arms[f"mix_{ratio:g}"] for ratio in MIXES]
+
+    @property
+    def best(self) -> ArmScore:
+        """Of the mixes."""
+        return max(self.mixes, key=lambda arm: arm.score.mean)
 
 
 def evaluate(
@@ -92,6 +120,7 @@ def evaluate(
     *,
     split: str = "test",
     seed: int = 0,
+    paint: bool = False,
     repeats: int = REPEATS,
     steps: int = STEPS,
     progress: Progress | None = None,
@@ -101,6 +130,7 @@ def evaluate(
 
     model     one that draws images of masks or of classes.
     against   a manifest, folder or phantom source of real images; None: what the model was trained on.
+    paint     lesions are painted into training images, rather than whole images drawn: of diffusion that is told masks.
     repeats   networks for each mix, from seeds of their own, at least 2.
     steps     for which each learns.
 
@@ -112,7 +142,7 @@ def evaluate(
         raise UsageError(f"{found} is no model; utility needs one that draws images of masks or of classes")
     if repeats < 2 or steps < 1:
         raise UsageError(f"{repeats} repeats of {steps} steps; expected at least 2, for an interval, and 1")
-    told = lesson(found, str(against) if against else None, split, seed, tell)
+    told = lesson(found, str(against) if against else None, split, seed, tell, paint)
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     made = told.make(round(max(MIXES) * len(told.train)), seed, tell)
     outcomes: dict[str, list[Answers]] = {arm.key: [] for arm in ARMS}
@@ -121,9 +151,9 @@ def evaluate(
         network = learned(_given(arm, told, made), told, arm.augment, steps, seed + k)
         outcomes[arm.key].append(answered(network, told.test.images))
         tell(f"training {kind}", done, len(ARMS) * repeats)
-    arms = scored(told, outcomes, {arm.key: len(_given(arm, told, made)) for arm in ARMS}, seed)
+    scores = scored(told, outcomes, {arm.key: len(_given(arm, told, made)) for arm in ARMS}, seed)
     first = {key: answers[0] for key, answers in outcomes.items()}
-    return _written(Trial(found, told, made, arms, first, repeats, steps, seed), Path(out))
+    return _written(Trial(found, told, made, scores, first, paint, repeats, steps, seed), Path(out))
 
 
 def _given(arm: Arm, told: Lesson, made: Examples) -> Examples:
@@ -133,105 +163,118 @@ def _given(arm: Arm, told: Lesson, made: Examples) -> Examples:
     return told.train.with_more(made.some(range(round(arm.ratio * len(told.train))))) if arm.ratio else told.train
 
 
-def scored(told: Lesson, outcomes: dict[str, list[Answers]], images: dict[str, int], seed: int) -> list[ArmScore]:
-    """The score of each arm, and its gain over the baseline, with 95 % intervals: patients are resampled, the same ones
-    for all arms, and of each arm its seeds."""
-    groups, score = _examination(told, outcomes)
+Score = Callable[[str, int, Int64], float]
+"""(arm, which of its networks, patients by number) -> a score of its answers to their images."""
+
+
+def scored(
+    told: Lesson, outcomes: Mapping[str, Sequence[Answers]], images: Mapping[str, int], seed: int
+) -> dict[str, list[ArmScore]]:
+    """By measure, the score of each arm and its gain over the baseline, with 95 % intervals: patients are resampled,
+    the same ones for all arms, and of each arm its networks.
+
+    outcomes   arm -> what each of its networks says of the test images; images: how many it learned from.
+    """
+    patients, repeats = len(set(told.test.patients)), len(outcomes[BASELINE])
+    return {
+        name: _resampled(score, patients, repeats, images, seed) for name, score in _measures(told, outcomes).items()
+    }
+
+
+def _resampled(score: Score, patients: int, repeats: int, images: Mapping[str, int], seed: int) -> list[ArmScore]:
     rng = np.random.default_rng(seed)
-    count = len(next(iter(outcomes.values())))
-    everybody = np.concatenate(groups)
-    plain = {key: [score(key, k, everybody) for k in range(count)] for key in outcomes}
-    drawn: dict[str, list[float]] = {key: [] for key in outcomes}
+    plain = {key: [score(key, k, np.arange(patients)) for k in range(repeats)] for key in images}
+    drawn: dict[str, list[float]] = {key: [] for key in images}
     for _ in range(RESAMPLES):
-        chosen = np.concatenate([groups[k] for k in rng.integers(0, len(groups), len(groups))])
-        for key in outcomes:
-            seeds = rng.integers(0, count, count)
-            each = {int(k): score(key, int(k), chosen) for k in np.unique(seeds)}
-            drawn[key].append(float(np.mean([each[int(k)] for k in seeds])))
+        chosen = rng.integers(0, patients, patients)
+        for key in images:
+            seeds, times = np.unique(rng.integers(0, repeats, repeats), return_counts=True)
+            each = [score(key, int(k), chosen) for k in seeds]
+            drawn[key].append(float(np.average(each, weights=times)))
     found = []
     for arm in ARMS:
-        own, base = np.array(drawn[arm.key]), np.array(drawn[BASELINE])
-        mean, other = float(np.mean(plain[arm.key])), float(np.mean(plain[BASELINE]))
-        gain = None if arm.key == BASELINE else _interval(mean - other, own - base)
+        own, mean = np.array(drawn[arm.key]), float(np.mean(plain[arm.key]))
+        more = _interval(mean - float(np.mean(plain[BASELINE])), own - np.array(drawn[BASELINE]))
+        gain = None if arm.key == BASELINE else more
         found.append(
-            ArmScore(
-                arm.key,
-                arm.name,
-                arm.ratio,
-                images[arm.key],
-                _interval(mean, own),
-                tuple(plain[arm.key]),
-                gain,
-            )
+            ArmScore(arm.key, arm.name, arm.ratio, images[arm.key], _interval(mean, own), tuple(plain[arm.key]), gain)
         )
     return found
 
 
-def _examination(
-    told: Lesson, outcomes: dict[str, list[Answers]]
-) -> tuple[list[Any], Callable[[str, int, Any], float]]:
-    """Test images by patient, and the score of an arm's network on some of them: the mean Dice over patients, or the
-    area under the ROC curve."""
-    patients = list(told.test.patients)
-    if told.voxels:
-        means = {
-            key: [by_patient(mean_dice(made, told.test.answers, len(told.names)), patients) for made in each]
-            for key, each in outcomes.items()
-        }
-        return [np.array([k]) for k in range(len(set(patients)))], lambda key, k, chosen: float(
-            np.nanmean(means[key][k][chosen])
-        )
-    _, of = np.unique(np.asarray(patients), return_inverse=True)
-    groups = [np.flatnonzero(of == k) for k in range(of.max() + 1)]
-    truth = told.test.answers
-    return groups, lambda key, k, chosen: auc(outcomes[key][k][chosen], truth[chosen])
+def _measures(told: Lesson, outcomes: Mapping[str, Sequence[Answers]]) -> dict[str, Score]:
+    """The one that decides first. Of label maps the mean Dice over patients, and where there is one class also in how
+    many images it was found, and in how many without it; of classes the area under the ROC curve."""
+    truth, names = told.test.answers, list(told.test.patients)
+    if not told.voxels:
+        of = np.unique(np.asarray(names), return_inverse=True)[1]
+        own = [np.flatnonzero(of == k) for k in range(of.max() + 1)]
+
+        def area(key: str, k: int, chosen: Int64) -> float:
+            places = np.concatenate([own[int(patient)] for patient in chosen])
+            return auc(outcomes[key][k][places], truth[places])
+
+        return {"AUC": area}
+
+    def over_patients(measure: Callable[[Answers, Answers], Float64]) -> Score:
+        means = {key: [by_patient(measure(made, truth), names) for made in each] for key, each in outcomes.items()}
+
+        def score(key: str, k: int, chosen: Int64) -> float:
+            values = means[key][k][chosen]
+            there = np.isfinite(values)
+            return float(values[there].mean()) if there.any() else float("nan")
+
+        return score
+
+    found = {"Dice": over_patients(lambda made, truth: mean_dice(made, truth, len(told.names)))}
+    if len(told.names) == 2:
+        found |= {FOUND: over_patients(found_lesions), FALSE_ALARMS: over_patients(false_alarms)}
+    return found
 
 
 def _interval(mean: float, drawn: Float64) -> Interval:
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):  # what is asked is in no image
+        return Interval(mean, float("nan"), float("nan"))
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(mean, float(low), float(high))
 
 
 def _written(trial: Trial, out: Path) -> Report:
-    measure = "Dice" if trial.lesson.voxels else "AUC"
     rows = []
-    for arm in trial.arms:
-        seeds = ", ".join(shown(value) for value in arm.seeds)
-        said = f"Learned from {arm.images} images; by seed {seeds}"
-        one = arm.score
-        rows.append(
-            ScoreRow(arm.key, arm.name, one.mean, one.low, one.high, "higher", said, group=f"{measure} on real images")
-        )
-    for arm in trial.arms:
-        if arm.gain:
+    for measure, arms in trial.scores.items():
+        better = "lower" if measure == FALSE_ALARMS else "higher"
+        for arm in arms:
+            seeds = ", ".join(shown(value) for value in arm.seeds)
+            said = f"Learned from {arm.images} images; by seed {seeds}"
+            key = arm.key if measure == trial.measure else f"{arm.key} {measure}"
+            rows.append(_row(key, arm.name, arm.score, better, said, f"{measure}, on real images"))
+        if measure == trial.measure:
             said = "Less the score of real images with classic augmentation, the same patients"
-            name, gain = arm.name, arm.gain
-            key = f"gain_{arm.key}"
-            group = "Gain over real images, augmented"
-            rows.append(ScoreRow(key, name, gain.mean, gain.low, gain.high, "higher", said, group=group))
-    told, warned = _verdict(trial, measure), _warnings(trial)
-    everything = {**_facts(trial, measure), **numbers(rows), "verdict": told, "warnings": warned}
+            group = "Gain over real images with classic augmentation"
+            rows += [_row(f"gain_{a.key}", a.name, a.gain, better, said, group) for a in arms if a.gain]
+    told, warned = _verdict(trial), _warnings(trial)
+    everything = {**_facts(trial), **numbers(rows), "verdict": told, "warnings": warned}
     report = Report(finite(everything), tuple(rows), tuple(warned), out / "report.html", told, "measured")
-    keep(report, lambda: _page(trial, report, measure))
+    keep(report, lambda: _page(trial, report))
     return report
 
 
-def _verdict(trial: Trial, measure: str) -> str:
-    by = {arm.key: arm for arm in trial.arms}
-    base, alone = by[BASELINE], by["synthetic"]
-    mixes = [by[f"mix_{ratio:g}"] for ratio in MIXES]
-    best = max(mixes, key=lambda arm: arm.score.mean)
-    assert best.gain is not None and alone.gain is not None  # only the baseline has none
-    sure = best.gain.low > 0
-    worse = all(arm.gain is not None and arm.gain.high < 0 for arm in mixes)
-    judged = (
-        "synthetic images help" if sure else "synthetic images do harm" if worse else "no gain beyond chance was found"
-    )
+def _row(key: str, name: str, at: Interval, better: str, said: str, group: str) -> ScoreRow:
+    return ScoreRow(key, name, at.mean, at.low, at.high, better, said, group=group)
+
+
+def _verdict(trial: Trial) -> str:
+    base, alone, best = trial.arms[BASELINE], trial.arms["synthetic"], trial.best
+    assert best.gain is not None  # only the baseline has none
+    harm = all(arm.gain is not None and arm.gain.high < 0 for arm in trial.mixes)
+    judged = "they help" if best.gain.low > 0 else "they do harm" if harm else "no gain beyond chance"
     return (
-        f"{measure} on {len(trial.lesson.test)} real test images: {shown(base.score.mean)} "
-        f"[{shown(base.score.low)}, {shown(base.score.high)}] learned from {len(trial.lesson.train)} real images with "
-        f"classic augmentation, {shown(best.score.mean)} with {best.ratio:g} synthetic for each (gain "
-        f"{_signed(best.gain)}): {judged}. As many synthetic images alone reach {shown(alone.score.mean)}."
+        f"{trial.measure} on {len(trial.lesson.test)} real test images: {shown(base.score.mean)} "
+        f"[{shown(base.score.low)}, {shown(base.score.high)}] learned from {base.images} real images with classic "
+        f"augmentation; with {best.ratio:g} synthetic ones for each, the best of {len(MIXES)} mixes, "
+        f"{shown(best.score.mean)}, a gain of {_signed(best.gain)}: {judged}. Synthetic images alone reach "
+        f"{shown(alone.score.mean)}."
     )
 
 
@@ -248,7 +291,7 @@ def _warnings(trial: Trial) -> list[str]:
     return [note[0].upper() + note[1:].rstrip(".") + "." for note in dict.fromkeys(notes) if note]
 
 
-def _facts(trial: Trial, measure: str) -> dict[str, Any]:
+def _facts(trial: Trial) -> dict[str, Any]:
     told = trial.lesson
     return {
         "fabrica": __version__,
@@ -256,7 +299,8 @@ def _facts(trial: Trial, measure: str) -> dict[str, Any]:
         "model_hash": trial.model.hash,
         "against": told.source,
         "split": told.split,
-        "measure": measure,
+        "measure": trial.measure,
+        "painted": trial.paint,
         "classes": list(told.names),
         "n_real": len(told.train),
         "n_test": len(told.test),
@@ -264,15 +308,22 @@ def _facts(trial: Trial, measure: str) -> dict[str, Any]:
         "repeats": trial.repeats,
         "steps": trial.steps,
         "seed": trial.seed,
-        "arms": [asdict(arm) for arm in trial.arms],
+        "arms": {measure: [asdict(arm) for arm in arms] for measure, arms in trial.scores.items()},
     }
 
 
-def _page(trial: Trial, report: Report, measure: str) -> str:
+def _page(trial: Trial, report: Report) -> str:
     told = trial.lesson
     task = "segmenters" if told.voxels else "classifiers"
     size = " × ".join(str(side) for side in told.train.images.shape[2:])
-    words = ["--utility", "--repeats", str(trial.repeats), "--train-steps", str(trial.steps)]
+    words = [
+        "--utility",
+        *(["--paint"] if trial.paint else []),
+        "--repeats",
+        str(trial.repeats),
+        "--train-steps",
+        str(trial.steps),
+    ]
     again = repeated(
         str(trial.model.folder), told.source, asked=None, extractor="radiomic", seed=trial.seed, more=words
     )
@@ -288,31 +339,30 @@ def _page(trial: Trial, report: Report, measure: str) -> str:
         title=trial.model.name,
         subject=f"What its images are worth to {task} of {told.source}",
         report=report,
-        curve=_curve(trial, measure),
+        curve=_curve(trial),
         exhibits=_exhibits(trial),
         facts=[(name, value) for name, value in (*facts, ("weights", trial.model.hash)) if value],
         measured=measured,
-        measure=measure,
+        measure=trial.measure,
         numbers=as_json(report),
     )
 
 
-def _curve(trial: Trial, measure: str) -> Chart:
-    by = {arm.key: arm for arm in trial.arms}
-    line = [by[BASELINE], *(by[f"mix_{ratio:g}"] for ratio in MIXES)]
+def _curve(trial: Trial) -> Chart:
+    line = [trial.arms[BASELINE], *trial.mixes]
     x = [float(arm.ratio or 0) for arm in line]
     scores = [arm.score for arm in line]
     lines = [
         Line("real and synthetic", x, [s.mean for s in scores], [s.low for s in scores], [s.high for s in scores]),
-        level("real, not augmented", x, by["real"].score.mean),
+        level("real, not augmented", x, trial.arms["real"].score.mean),
     ]
-    said = "; ".join(f"{arm.name} {shown(arm.score.mean)}" for arm in trial.arms)
+    said = "; ".join(f"{arm.name} {shown(arm.score.mean)}" for arm in trial.arms.values())
     svg = line_chart(
-        "utility", lines, x="synthetic images for each real one", y=f"{measure} on real images", alt=said, ticks=x
+        "utility", lines, x="synthetic images for each real one", y=f"{trial.measure} on real images", alt=said, ticks=x
     )
     caption = (
         f"How well real images of other patients are read. The band is the 95 % interval; the dashed line is of real "
-        f"images without augmentation; synthetic images alone reach {shown(by['synthetic'].score.mean)}."
+        f"images without augmentation; synthetic images alone reach {shown(trial.arms['synthetic'].score.mean)}."
     )
     return Chart(svg, caption)
 
@@ -329,23 +379,18 @@ def _exhibits(trial: Trial) -> list[Exhibit]:
         found.append(Exhibit(title, "", (), pictures, ()))
     if not told.voxels:
         return found
-    best = max((f"mix_{ratio:g}" for ratio in MIXES), key=lambda key: _score_of(trial, key))
     base = mean_dice(trial.answers[BASELINE], told.test.answers, len(told.names))
     order = [k for k in np.argsort(base) if np.isfinite(base[k])]
     for k in dict.fromkeys(order[round(share * (len(order) - 1))] for share in (0.0, 0.5, 1.0)):
         pictures = []
-        for column, key in enumerate((BASELINE, best, "synthetic"), start=1):
-            name = next(arm.name for arm in ARMS if arm.key == key)
+        for column, key in enumerate((BASELINE, trial.best.key, "synthetic"), start=1):
+            name = trial.arms[key].name
             made = trial.answers[key][k]
             score = float(mean_dice(made[None], told.test.answers[k : k + 1], len(told.names))[0])
             caption = f"{name}: Dice {shown(score)}"
             pictures.append(_picture(told, told.test.images[k], told.test.answers[k], made, caption, column))
         found.append(Exhibit("Test image: dashed the truth, solid what was made", "", (), pictures, ()))
     return found
-
-
-def _score_of(trial: Trial, key: str) -> float:
-    return next(arm.score.mean for arm in trial.arms if arm.key == key)
 
 
 def _map(told: Lesson, answers: Answers, k: int) -> Answers | None:

@@ -20,6 +20,7 @@ from fabrica.data.sample import MASK, PHANTOM
 from fabrica.errors import UsageError
 from fabrica.evaluation.sets import cached, room, some
 from fabrica.evaluation.translation.cases import has_sides
+from fabrica.evaluation.utility.lesions import painted
 from fabrica.image import Float32, Image
 from fabrica.model.model import Model
 from fabrica.model.synthesis import SynthesisModel
@@ -79,16 +80,24 @@ class Lesson:
     notes: Sequence[str] = ()
 
 
-def lesson(model: Model, against: str | None, split: str, seed: int, tell: Progress) -> Lesson:
+def lesson(model: Model, against: str | None, split: str, seed: int, tell: Progress, paint: bool = False) -> Lesson:
     """What there is to learn of images that `model` makes: the masks that it draws, or the classes.
 
-    Raises UsageError for models that are told neither.
+    paint   lesions are painted into training images (`fabrica.evaluation.utility.lesions`), rather than images drawn.
+
+    Raises UsageError for models that are told neither, and where one is to paint that cannot.
     """
     source = against or model.recipe.data.source
+    told_masks = isinstance(model, SynthesisModel) and MASK in model.data.condition
+    if paint and not (told_masks and model.method.edits):
+        raise UsageError(
+            f"model {model.name} ({model.method_name}) cannot paint lesions into images; that takes diffusion that is "
+            "told masks (data.condition=mask)"
+        )
     if isinstance(model, TranslationModel) and model.codec.kind == "label" and model.codec_b.kind != "label":
         return _of_translator(model, source, split, seed, tell)
     if isinstance(model, SynthesisModel) and MASK in model.data.condition:
-        return _of_masks(model, source, split, seed, tell)
+        return _of_masks(model, source, split, seed, tell, paint)
     if isinstance(model, SynthesisModel) and "label" in model.data.condition:
         return _of_labels(model, source, split, seed, tell)
     raise UsageError(
@@ -134,7 +143,8 @@ def _of_translator(model: TranslationModel, source: str, split: str, seed: int, 
     )
 
 
-def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: Progress) -> Lesson:
+def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: Progress, paint: bool) -> Lesson:
+
     config = replace(model.data, source=source, size=list(model.size))
     used, notes = _split(split, lambda name: _has(config, name), source)
     codec = codec_of(model.found.codec_mask)
@@ -145,8 +155,16 @@ def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: P
 
     train, images, masks = both("train")
 
+    def signs(labels: Answers) -> Float32:
+        """Class numbers (*S) as network values (K, *S)."""
+        classes = np.arange(codec.classes).reshape(-1, *[1] * labels.ndim)
+        return np.where(classes == labels, np.float32(1), np.float32(-1))
+
+    def as_told(values: Float32) -> Image:
+        return Image(codec.decode(values), unit="label")
+
     def drawn(told: Float32, seed: int, tell: Progress) -> Float32:
-        asked = {MASK: [Image(codec.decode(values), unit="label") for values in told]}
+        asked = {MASK: [as_told(values) for values in told]}
         return model.sample_array(len(told), seed=seed, conditions=asked, progress=tell, warn=lambda note: None)
 
     return Lesson(
@@ -154,7 +172,7 @@ def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: P
         both(used)[0],
         _names(codec),
         True,
-        _from_masks(masks, drawn),
+        _painted(model, train, lambda labels: as_told(signs(labels))) if paint else _from_masks(masks, drawn),
         model.codec,
         images.spacing,
         source,
@@ -197,6 +215,18 @@ def _from_masks(
         order = np.concatenate([rng.permutation(len(masks)) for _ in range(-(-n // len(masks)))])[:n]
         told = changed(masks[order], seed, np.arange(n), Changes(turn=TURN, bend=BEND), labels=True)
         return Examples(draw(told, seed, tell), told.argmax(1).astype(np.uint8), [""] * n)
+
+    return make
+
+
+def _painted(
+    model: SynthesisModel, train: Examples, as_told: Callable[[Answers], Image]
+) -> Callable[[int, int, Progress], Examples]:
+    """Lesions of training images painted into others."""
+
+    def make(n: int, seed: int, tell: Progress) -> Examples:
+        images, labels = painted(model, train.images, train.answers, as_told, n, seed, tell)
+        return Examples(images, labels, [""] * n)
 
     return make
 
