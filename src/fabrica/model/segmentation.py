@@ -74,7 +74,7 @@ class Segmentation:
         with torch.no_grad():
             for a, b in zip(batch["a"], batch["b"], strict=True):
                 made = method.translate(torch.from_numpy(a[None]).to(device), "a2b")[0].float().cpu().numpy()
-                tiles.append(_overlaid(a, b.argmax(0), made.argmax(0)))
+                tiles.append(_overlaid(a[: len(a) - heldout.beside], b.argmax(0), made.argmax(0)))
         columns = 2 if len(tiles) > 1 else 1
         rows = [
             np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles) // columns * columns, columns)
@@ -135,8 +135,11 @@ def _answered(way: Way, heldout: Patches, k: int) -> tuple[Uint8, Float32 | None
     if len(window) == 3:
         answers = whole(net, image, window)
     else:
-        depth = image.shape[1]
-        near = [np.concatenate([image[:, n] for n in neighbours(z, heldout.context, depth)]) for z in range(depth)]
+        depth, own = image.shape[1], heldout.a.channels_of(0).stop
+        near = [
+            np.concatenate([*(image[:own, n] for n in neighbours(z, heldout.context, depth)), image[own:, z]])
+            for z in range(depth)
+        ]
         answers = np.stack([whole(net, values, window) for values in near], axis=1)
     classes = len(heldout.plan.numbers)
     made = answers[:classes].argmax(0).astype(np.uint8)

@@ -20,6 +20,7 @@ class Plan:
     numbers   what stands in the label maps, the background 0 first; names: of each, "" where nobody named it.
     mirror    the axes along which training images are mirrored at random: none where a name tells left from right.
     turned    the axes in whose plane they are turned and bent: all, or of thick slices the last two.
+    contrasts of the patient, seen together as channels: the first is side a, the others lie beside it; empty: one.
     reasons   what each was decided by, a sentence each.
     """
 
@@ -32,6 +33,7 @@ class Plan:
     names: list[str] = field(default_factory=list)
     mirror: list[int] = field(default_factory=list)
     turned: list[int] = field(default_factory=list)
+    contrasts: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -42,6 +44,7 @@ def table(plan: Plan) -> str:
     named = (f"{number} {name}".strip() for number, name in zip(plan.numbers, plan.names, strict=True) if number)
     rows = [
         ("images", f"{len(plan.size)}-D", plan.reasons.get("dimensions", "as asked")),
+        ("contrasts", ", ".join(plan.contrasts) or "one", plan.reasons.get("contrasts", "")),
         ("spacing", f"{_times(plan.spacing)} mm" if plan.spacing else "-", plan.reasons.get("spacing", "as asked")),
         ("patch", _times(plan.size), plan.reasons.get("patch", "as asked")),
         ("batch", str(plan.batch), plan.reasons.get("batch", "as asked")),
