@@ -44,7 +44,6 @@ def table(plan: Plan) -> str:
     named = (f"{number} {name}".strip() for number, name in zip(plan.numbers, plan.names, strict=True) if number)
     rows = [
         ("images", f"{len(plan.size)}-D", plan.reasons.get("dimensions", "as asked")),
-        ("contrasts", ", ".join(plan.contrasts) or "one", plan.reasons.get("contrasts", "")),
         ("spacing", f"{_times(plan.spacing)} mm" if plan.spacing else "-", plan.reasons.get("spacing", "as asked")),
         ("patch", _times(plan.size), plan.reasons.get("patch", "as asked")),
         ("batch", str(plan.batch), plan.reasons.get("batch", "as asked")),
@@ -53,6 +52,8 @@ def table(plan: Plan) -> str:
         ("turned", turned, "at random, in training"),
         ("mirrored", "yes" if plan.mirror else "no", plan.reasons.get("mirror", "")),
     ]
+    if plan.contrasts or "contrasts" in plan.reasons:
+        rows.insert(1, ("contrasts", ", ".join(plan.contrasts) or "one", plan.reasons.get("contrasts", "as asked")))
     wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
     return "\n".join(f"{name:{wide[0]}}  {value:{wide[1]}}  {why}".rstrip() for name, value, why in rows)
 

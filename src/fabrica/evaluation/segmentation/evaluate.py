@@ -70,8 +70,8 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What was judged: the model on these cases, with the names of the label numbers, and what came of it. without: of a
-    model that sees several contrasts, the cases that have each one, done without it."""
+    """What was judged: the model on these cases, with the names of the label numbers, and what came of it. without: of
+    a model that sees several contrasts, the cases that have each one, done without it."""
 
     model: SegmentationModel
     held_out: HeldOutCases
@@ -95,7 +95,7 @@ def _scored(
 
         def judged(seen: Mapping[str, Image], case: Case = case, truth: Image = truth) -> ScoredCase:
             (name, image), *rest = seen.items()
-            made = model.apply(image, contrast=name if model.data.auxiliary else "", auxiliary=dict(rest)).result
+            made = model.apply(image, contrast=name, auxiliary=dict(rest)).result
             return scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes))
 
         results.append(judged(seen))
