@@ -134,6 +134,6 @@ def contrast_number(way: Way, contrast: str) -> int:
         return 0
     if contrast not in known:
         raise UsageError(f"model {way.model} sees {', '.join(known)}; found contrast {contrast!r}")
-    if way.target.kind != "label":
+    if not way.labels:
         raise UsageError(f"model {way.model} makes {way.name}, and needs the image itself; leave contrast out")
     return known.index(contrast)
