@@ -124,6 +124,8 @@ def test_one_image_of_another_contrast_is_named(trained: tuple[Path, Path], tmp_
     given = {name: str(home / f"{home.name}_{name}.nii.gz") for name in BRIGHT}
     words = ["apply", str(run), given["t1ce"], "-o", str(tmp_path / "out.nii.gz"), "--contrast", "t1ce"]
     app([*words, "--auxiliary", f"t2={given['t2']}"], standalone_mode=False)
+    (told,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["results"]
+    assert told["contrast"] == "t1ce" and told["auxiliary"] == {"t2": given["t2"]}
     truth = np.asarray(nib.load(home / f"{home.name}_seg.nii.gz").dataobj)
     assert dice(np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj), truth) > 0.6
 

@@ -14,6 +14,7 @@ from fabrica.data.manifest import Row
 from fabrica.data.manifest_cache import load_manifest
 from fabrica.data.sample import PHANTOM
 from fabrica.data.sources import open_source
+from fabrica.errors import UsageError
 from fabrica.recipe.schema import DataConfig
 
 NAMED = 3  # sets of contrasts that are named where they differ
@@ -58,4 +59,7 @@ def of_every_case(rows: Sequence[Row]) -> tuple[list[str], str]:
 def _drawn_on(config: DataConfig, name: str) -> bool:
     """Whether the label map of the first case has the voxels of this contrast."""
     labels = open_source(replace(config, a=name, auxiliary=[]), "train", "b")
-    return not next(labels.samples([0])).image.origin.get("resampled", False)
+    try:
+        return not next(labels.samples([0])).image.origin.get("resampled", False)
+    except UsageError:  # pictures of other sizes, which cannot be laid on one another
+        return False

@@ -85,7 +85,7 @@ def apply(
     choices |= {"overlap": overlap, "contrast": contrast}
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):
-        outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
+        outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path), contrast=contrast))
         others = together.get(each, {})
         outcomes[-1].auxiliary = {name: str(path) for name, path in (auxiliary or {}).items()}
         outcomes[-1].auxiliary |= {name: str(other.path) for name, other in others.items()}
