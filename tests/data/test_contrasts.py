@@ -59,7 +59,7 @@ def test_images_that_share_a_mask_belong_together() -> None:
 
 def test_what_is_named_stands() -> None:
     config = DataConfig("nowhere", "t1", "mask", paired=True)
-    assert contrasts(config) == ([], "as asked")
+    assert contrasts(config) == ([], "")
     assert contrasts(replace(config, auxiliary=["t2"])) == (["t1", "t2"], "as asked")
     assert contrasts(replace(config, source="phantom:head", a="image")) == ([], "")
 

@@ -28,7 +28,7 @@ def contrasts(config: DataConfig) -> tuple[list[str], str]:
     manifest, which is also the order of the others.
     """
     if config.a not in ("", "image"):
-        return ([config.a, *config.auxiliary] if config.auxiliary else []), "as asked"
+        return ([config.a, *config.auxiliary], "as asked") if config.auxiliary else ([], "")
     if config.b != "mask" or config.source.startswith(PHANTOM):
         return [], ""
     names, why = of_every_case(load_manifest(config.source).select(split="train", **config.where).rows)
