@@ -11,10 +11,12 @@ from fabrica.codec import Codec
 from fabrica.data.cache import build_cache
 from fabrica.data.codecs import resolve_codec
 from fabrica.data.embedded import write_phantoms
+from fabrica.data.label_names import labels_in
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.errors import UsageError
 from fabrica.phantoms.chest.chest import chest
+from fabrica.phantoms.head.anatomy import INDEX
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.schema import DataConfig
 
@@ -69,6 +71,27 @@ def test_heads_are_registered_pairs(tmp_path: Path) -> None:
     assert ct.modality == "CT" and Path(ct.pair).name == "T1.nii.gz"
     rescanned = scan(tmp_path)
     assert {(row.patient, row.domain) for row in rescanned.rows} == {(r.patient, r.domain) for r in manifest.rows}
+
+
+def test_masks_may_show_lesions(tmp_path: Path) -> None:
+    manifest = write_phantoms("head", 6, tmp_path / "heads", size=48, masks="lesions")
+    manifest.check()
+    sick = 0
+    for row in manifest.select(domain="T2").rows:
+        drawn = head(int(row.patient.removeprefix("head-")), 48, contrasts=[])
+        labels = io.read(manifest.root / row.mask).data
+        names = ["tumour core", "tumour rim", "oedema"]
+        for number, name in enumerate(names, start=1):
+            assert np.array_equal(labels == number, drawn.tissue.data == INDEX[name])
+        assert labels_in(row.mask_labels) == dict(enumerate(names, start=1))
+        assert (row.label == "tumour") == bool(labels.any())
+        sick += row.label == "tumour"
+    assert 0 < sick < 6
+    assert {row.mask for row in scan(tmp_path / "heads").rows} == {row.mask for row in manifest.rows}
+    chests = write_phantoms("chest", 2, tmp_path / "chests", size=32, masks="lesions")
+    assert [row.mask for row in chests.rows] == ["lesions/chest-0.png", "lesions/chest-1.png"]
+    with pytest.raises(UsageError, match="masks are 'bones'; expected anatomy or lesions"):
+        write_phantoms("head", 1, tmp_path / "no", masks="bones")
 
 
 def test_seeds_share_no_patient(tmp_path: Path) -> None:

@@ -162,3 +162,54 @@ def test_other_channels_are_refused(tmp_path: Path) -> None:
     config = replace(written(tmp_path, [(12, 12, 12)] * 2), channels=3)
     with pytest.raises(UsageError, match="1 channels; expected 3"):
         build_cases(config, CODEC, PLAN, "train")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Patches]:
+    """Three cases of two contrasts: the second is the first on a scale of its own, and the last case has none."""
+    folder = tmp_path_factory.mktemp("several")
+    config = written(folder, [(20, 24, 16), (9, 30, 22), (14, 20, 17), (20, 20, 20)])
+    lines = [line + ("domain" if k == 0 else "A") for k, line in enumerate(_lines(folder, ","))]
+    for k in (0, 1, 3):
+        image = nib.load(folder / f"image{k}.nii.gz")
+        nib.Nifti1Image(np.asarray(image.dataobj) // 2, image.affine).to_filename(folder / f"other{k}.nii.gz")
+        lines.append(f"d{k},p{k},other{k}.nii.gz,,{'val' if k == 3 else 'train'},CT,B")
+    (folder / "m.csv").write_text("\n".join(lines))
+    config = replace(config, a="A", auxiliary=["B"])
+    half = Codec("window", -500, 500, "HU")
+
+    def patches(plan: Plan = PLAN, **choices: int) -> Patches:
+        return Patches(build_cases(config, CODEC, plan, "train", auxiliary=[half]), plan, **choices)
+
+    return patches
+
+
+def _lines(folder: Path, end: str) -> list[str]:
+    return [line + end for line in (folder / "m.csv").read_text().splitlines()]
+
+
+def test_contrasts_move_together_and_change_apart(several: Callable[..., Patches]) -> None:
+    patches = several()
+    assert patches.beside == 1
+    plain = patches.batch(3, np.arange(40), AS_THEY_ARE)
+    there = plain["index"] != 2
+    np.testing.assert_allclose(plain["a"][there][:, 0], plain["a"][there][:, 1], atol=3e-3)
+    batch = patches.batch(3, np.arange(200), AUGMENT)
+    gone = batch["index"] == 2
+    assert gone.any() and (batch["a"][gone][:, 1] == -1).all()  # what is not there stays so, whatever is changed
+    both = batch["a"][~gone]
+    apart = np.array([float(np.abs(one - other).max()) for one, other in both])
+    assert (apart > 0.05).mean() > 0.5 > 0.05 < (apart < 0.01).mean()  # most changed apart, some not at all
+    balls = [(one, other) for one, other in both if one.std() > 0.2 < other.std()]
+    agreed = [float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in balls]
+    assert len(agreed) > 20 and np.median(agreed) > 0.95  # at the same place, turned, scaled and bent alike
+
+
+def test_slices_see_their_neighbours_and_of_what_lies_beside_themselves(several: Callable[..., Patches]) -> None:
+    plan = replace(PLAN, size=[12, 10], spacing=[1.0, 1.0], mirror=[], turned=[0, 1])
+    batch = several(plan, context=1).batch(0, np.arange(30), AS_THEY_ARE)
+    assert batch["a"].shape == (30, 4, 12, 10)
+    there = batch["index"] != 2
+    np.testing.assert_allclose(batch["a"][there][:, 1], batch["a"][there][:, 3], atol=3e-3)
+    assert not np.allclose(batch["a"][there][:, 0], batch["a"][there][:, 3], atol=3e-3)
+    assert (batch["a"][~there][:, 3] == -1).all()

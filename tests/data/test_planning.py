@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,15 @@ def test_the_plan_is_a_short_table_with_reasons() -> None:
     assert len(lines) == 8 and all(len(line) < 160 for line in lines)
     assert any("4 liver" in line for line in lines) and any("in the plane alone" in line for line in lines)
     assert all(reason in table(plan) for reason in plan.reasons.values())
+
+
+def test_several_contrasts_have_a_line_of_their_own() -> None:
+    plan = planned(of((20, 30, 30), (1.0,) * 3, labels=(0, 1)), memory=8 * GIB)
+    assert "contrasts" not in table(plan)
+    named = replace(plan, contrasts=["t1", "t2"])
+    assert any(line.split()[:4] == ["contrasts", "t1,", "t2", "as"] for line in table(named).splitlines())
+    alone = replace(plan, reasons={**plan.reasons, "contrasts": "cases differ"})
+    assert any(line.split() == ["contrasts", "one", "cases", "differ"] for line in table(alone).splitlines())
 
 
 def test_an_ignored_label_is_no_class() -> None:

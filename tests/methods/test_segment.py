@@ -119,3 +119,20 @@ class _Answers(torch.nn.Module):
 def test_what_cannot_be_is_one_line(values: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         method(**values)
+
+
+def test_one_contrast_at_most_is_left_out_each_as_often() -> None:
+    torch.manual_seed(0)
+    config = Segment.Config(width=4, drop=0.4)
+    own = Segment(config, (5, 32, 32), (3, 32, 32), FLAT, [3, 1, 1])  # slices with neighbours, and two beside
+    images = torch.rand(2000, 5, 4, 4) + 0.1
+    made = own._dropped(images, torch.Generator().manual_seed(0))
+    gone = (made == -1).flatten(2).all(2)
+    assert torch.equal(made[~gone], images[~gone])
+    groups = torch.stack([gone[:, :3].all(1), gone[:, 3], gone[:, 4]], 1)
+    assert torch.equal(groups[:, 0], gone[:, :3].any(1)) and int(groups.sum(1).max()) == 1
+    torch.testing.assert_close(groups.float().mean(0), torch.full((3,), 0.4 / 3), atol=0.03, rtol=0)
+    alone = method(drop=0.4)
+    assert torch.equal(alone._dropped(images, torch.Generator()), images)
+    with pytest.raises(UsageError, match=r"method.drop is 1.0; expected a share from 0 to below 1"):
+        method(drop=1.0)

@@ -210,7 +210,10 @@ def test_a_wrong_option_is_told(words: list[str], message: str) -> None:
         ),
         (["data.auxiliary=[T1]"], "expected contrasts other than T1 (data.b)"),
         (["data.auxiliary=[mask]"], "take 'mask' out"),
-        (["data.a=T1", "data.b=CT", "data.degrade=[]"], "data.auxiliary is for restoration; set data.a=degraded"),
+        (
+            ["data.a=T1", "data.b=CT", "data.degrade=[]"],
+            "data.auxiliary is for restoration and segmentation; set data.a=degraded",
+        ),
         (["codecs_auxiliary=[{kind: auto}]"], "codecs_auxiliary holds 1 codecs for 2 contrasts"),
         (["codecs_auxiliary=[{kind: label}, {kind: auto}]"], "codecs_auxiliary: kind is label"),
         (["data.auxiliary=[T2,FLAIRE]"], "no contrast 'FLAIRE'; did you mean FLAIR?"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
 from fabrica.cli.options import KINDS, Json, note, one_line, print_json
 from fabrica.errors import FabricaError, UsageError
+
+if TYPE_CHECKING:
+    from fabrica.inference.results import Outcome
 
 
 def apply(
@@ -30,6 +33,12 @@ def apply(
             help="Another contrast of the patient that the model takes, e.g. T2=t2.nii.gz; may be repeated.",
         ),
     ] = None,
+    contrast: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="To segment: which of the model's contrasts IN is, e.g. T2. [default: its first]"
+        ),
+    ] = "",
     direction: Annotated[
         str, typer.Option(help="a2b: from data.a to data.b of the recipe; b2a: back; or by the sides, e.g. T1-CT.")
     ] = "a2b",
@@ -85,6 +94,7 @@ def apply(
             source,
             out,
             auxiliary=others,
+            contrast=contrast,
             direction=direction,
             uncertainty=uncertainty,
             round_trip=round_trip,
@@ -101,8 +111,7 @@ def apply(
         doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
-    if lacking := [name for name in loaded.recipe.data.auxiliary if name not in others]:
-        note(f"without {' and '.join(lacking)} beside the image (--auxiliary {lacking[0]}=FILE)")
+    _tell_lacking([loaded.data.a, *loaded.data.auxiliary], contrast, outcomes)
     for caution in cautions(loaded.way(direction)):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
@@ -114,6 +123,15 @@ def apply(
         f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
         file=sys.stderr if as_json else sys.stdout,
     )
+
+
+def _tell_lacking(contrasts: list[str], contrast: str, outcomes: list[Outcome]) -> None:
+    """What the model sees beside an image and was not given."""
+    for name in contrasts if len(contrasts) > 1 else ():
+        lacking = sum(not outcome.refused and name not in outcome.auxiliary for outcome in outcomes)
+        if lacking and name != (contrast or contrasts[0]):
+            of = f" of {lacking} of {len(outcomes)} images" if len(outcomes) > 1 else ""
+            note(f"without {name} beside the image{of} (--auxiliary {name}=FILE)")
 
 
 def _auxiliary(given: list[str]) -> dict[str, Path]:

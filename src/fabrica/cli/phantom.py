@@ -19,6 +19,9 @@ def phantom(
     slices: Annotated[
         int | None, typer.Option(help="head: number of slices of each volume. [default: single slices]")
     ] = None,
+    masks: Annotated[
+        str, typer.Option(help="What masks show: anatomy (organs, tissues), or lesions (findings, tumours).")
+    ] = "anatomy",
     seed: Seed = 0,
 ) -> None:
     """Draw physics-based phantoms with masks, labels and report text."""
@@ -26,6 +29,13 @@ def phantom(
 
     with named_bars() as progress:
         write_phantoms(
-            kind, n, out, size=size, seed=seed, slices=slices, progress=lambda d, t: progress("drawing", d, t)
+            kind,
+            n,
+            out,
+            size=size,
+            seed=seed,
+            slices=slices,
+            masks=masks,
+            progress=lambda d, t: progress("drawing", d, t),
         )
     print(f"{out / 'manifest.csv'}: {n} {kind} phantoms")

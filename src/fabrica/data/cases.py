@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabrica import geometry
-from fabrica.codec import Codec
+from fabrica.codec import ABSENT, Codec
 from fabrica.data import sides
 from fabrica.data import standardise as standard
 from fabrica.data.augment import Int64
@@ -26,7 +26,7 @@ from fabrica.data.cache import once
 from fabrica.data.dataset import SCALE, marks_of
 from fabrica.data.label_names import renumbered
 from fabrica.data.manifest_cache import cache_home
-from fabrica.data.sample import UNLABELLED, Sample
+from fabrica.data.sample import AUXILIARY, UNLABELLED, Sample
 from fabrica.data.sources import Source, open_source
 from fabrica.data.standardise import at_spacing, inner_size
 from fabrica.errors import FabricaError, UsageError
@@ -51,11 +51,13 @@ class Meta:
     """What a folder says of its cases.
 
     ids       of the cases; sizes: (D, H, W) of each, D = 1 for pictures.
-    channels  of the images; labelled: whether they have label maps.
+    channels  of the images, all contrasts together; labelled: whether they have label maps.
     modality, spacing, extent, notes, cut   as `fabrica.data.dataset.Meta` has them.
     reach     the network value that the largest stored number stands for.
     undrawn   of each case the classes that nobody drew in it: what is background there may be one of them.
     marks     two sums of each case's stored values with random signs, see `Dataset.marks`.
+    contrasts that each case has in its channels, one after the other, as many of them each; absent: of each case, which
+              ones it has not: they are ABSENT throughout.
     """
 
     ids: list[str]
@@ -69,6 +71,8 @@ class Meta:
     reach: float
     marks: list[list[int]]
     undrawn: list[list[int]]
+    contrasts: int
+    absent: list[list[int]]
     cut: float = 0.0
 
 
@@ -123,16 +127,24 @@ class Cases:
         """The part of case k that begins at `first` (D, H, W) and is of this size; all of it without."""
         scale = np.float32(self.meta.reach / SCALE)
         mapped = self._mapped(IMAGES, "<i2", k, self.meta.channels)
-        return np.asarray(mapped[(slice(None), *_part(first, size))], dtype=np.float32) * scale
+        values = np.asarray(mapped[(slice(None), *_part(first, size))], dtype=np.float32) * scale
+        for contrast in self.meta.absent[k]:
+            values[self.channels_of(contrast)] = ABSENT
+        return values
+
+    def channels_of(self, contrast: int) -> slice:
+        """Which channels of an image show this contrast; 0 is side a."""
+        each = self.meta.channels // self.meta.contrasts
+        return slice(contrast * each, (contrast + 1) * each)
 
     def label(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> Uint8:
         """Of the label map."""
         return np.array(self._mapped(LABELS, "u1", k, 1)[0][_part(first, size)])
 
     def read(self, indices: Sequence[int] | Int64) -> Float32:
-        """One case (1, C, *S), whole; pictures without their depth."""
+        """One case (1, C, *S), whole, side a alone; pictures without their depth."""
         (k,) = indices
-        values = self.image(int(k))
+        values = self.image(int(k))[self.channels_of(0)]
         return values[None, :, 0] if values.shape[1] == 1 else values[None]
 
     def _mapped(self, file: str, kind: str, k: int, channels: int) -> npt.NDArray[Any]:
@@ -147,30 +159,56 @@ def _part(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(k, k + n) for k, n in zip(first, size, strict=True)) or (slice(None),) * 3
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What cases are made of: images and what lies beside them with their codecs, and their label maps."""
+
+    images: Source
+    codec: Codec
+    auxiliary: Sequence[tuple[Source, Codec]]
+    labels: Source | None
+
+    @property
+    def reach(self) -> float:
+        return max(codec.reach for codec in (self.codec, *(codec for _, codec in self.auxiliary)))
+
+
 def build_cases(
-    config: DataConfig, codec: Codec, plan: Plan, split: str, *, with_labels: bool = True, progress: Count | None = None
+    config: DataConfig,
+    codec: Codec,
+    plan: Plan,
+    split: str,
+    *,
+    auxiliary: Sequence[Codec] = (),
+    with_labels: bool = True,
+    progress: Count | None = None,
 ) -> Cases:
     """The images of one split with their label maps (sides a and b), or, not `with_labels`, those that have none; built
     once and kept in the cache.
 
     Images are encoded by the codec, turned as networks see them (see `fabrica.data.standardise`) and brought to the
-    plan's spacing, label maps by whose share of a voxel is largest. Raises as `fabrica.data.cache.build_cache`.
+    plan's spacing, label maps by whose share of a voxel is largest. The contrasts of `config.auxiliary`, each with its
+    codec of `auxiliary`, are laid on the image's voxels and follow as channels; those that are not there are ABSENT.
+    Raises as `fabrica.data.cache.build_cache`.
     """
-    images = open_source(config, split, "a" if with_labels else UNLABELLED)
+    side = "a" if with_labels else UNLABELLED
+    others = [open_source(config, split, AUXILIARY + name, of=side) for name in config.auxiliary]
     labels = open_source(config, split, "b") if with_labels else None
-    home = cache_home() / "datasets" / _key(images, labels, codec, plan, config)
-    return once(home, lambda folder: _write(images, labels, codec, plan, config, folder, progress), Cases)
+    inputs = _Inputs(open_source(config, split, side), codec, list(zip(others, auxiliary, strict=True)), labels)
+    home = cache_home() / "datasets" / _key(inputs, plan, config)
+    return once(home, lambda folder: _write(inputs, plan, config, folder, progress), Cases)
 
 
-def _key(images: Source, labels: Source | None, codec: Codec, plan: Plan, config: DataConfig) -> str:
+def _key(inputs: _Inputs, plan: Plan, config: DataConfig) -> str:
     code = b"".join(Path(str(m.__file__)).read_bytes() for m in (standard, geometry, sides))
     told = {
         "format": FORMAT,
         "code": hashlib.sha256(code + Path(__file__).read_bytes()).hexdigest(),
-        "images": images.fingerprint(),
-        "labels": labels.fingerprint() if labels else "",
-        "split": images.split,
-        "codec": asdict(codec),
+        "images": inputs.images.fingerprint(),
+        "auxiliary": [(source.fingerprint(), asdict(codec)) for source, codec in inputs.auxiliary],
+        "labels": inputs.labels.fingerprint() if inputs.labels else "",
+        "split": inputs.images.split,
+        "codec": asdict(inputs.codec),
         "plan": [plan.spacing, plan.size if not plan.spacing else len(plan.size), plan.numbers, plan.names],
         "fit": config.fit,
         "channels": config.channels,
@@ -178,26 +216,23 @@ def _key(images: Source, labels: Source | None, codec: Codec, plan: Plan, config
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _write(
-    images: Source,
-    labels: Source | None,
-    codec: Codec,
-    plan: Plan,
-    config: DataConfig,
-    folder: Path,
-    progress: Count | None,
-) -> None:
+def _write(inputs: _Inputs, plan: Plan, config: DataConfig, folder: Path, progress: Count | None) -> None:
     ids: list[str] = []
     sizes: list[list[int]] = []
     marks: list[list[int]] = []
     places: list[npt.NDArray[np.int32]] = []
     undrawn: list[list[int]] = []
+    absent: list[list[int]] = []
     modalities: Counter[str] = Counter()
     extents = array("d")
+    images, labels = inputs.images, inputs.labels
+    beside = zip(*(source.samples() for source, _ in inputs.auxiliary), strict=True)
     with (folder / IMAGES).open("wb") as image_file, (folder / LABELS).open("wb") as label_file:
         for k, (sample, label, lacking) in enumerate(_pairs(images, labels, plan)):
-            values, classes = prepared(sample.image, label, codec, plan, config)
-            whole = np.rint(values * np.float32(SCALE / codec.reach))
+            others = next(beside, ())
+            values, classes = prepared(sample.image, label, inputs.codec, plan, config)
+            stored = np.concatenate([values, *_beside(sample.image, others, inputs, values.shape, plan, config)])
+            whole = np.rint(stored * np.float32(SCALE / inputs.reach))
             image_file.write(whole.astype("<i2").tobytes())
             known = [whole]
             if classes is not None:
@@ -206,6 +241,7 @@ def _write(
                 known.append(classes[None] * np.float32(SCALE / UNKNOWN))
             ids.append(sample.id)
             undrawn.append(lacking)
+            absent.append([n for n, other in enumerate(others, start=1) if other.absent])
             sizes.append(list(values.shape[1:]))
             marks.append(list(marks_of(np.concatenate([each.ravel() for each in known]))))
             modalities[sample.modality] += 1
@@ -214,20 +250,39 @@ def _write(
             if progress:
                 progress(k + 1, images.count)
     np.save(folder / PLACED, np.concatenate(places) if places else np.empty((0, 5), dtype=np.int32))
+    sources = [images, *(source for source, _ in inputs.auxiliary), *([labels] if labels else [])]
     meta = Meta(
         ids,
         sizes,
-        config.channels,
+        config.channels * (1 + len(inputs.auxiliary)),
         labels is not None,
         modalities.most_common(1)[0][0] if modalities else "",
         plan.spacing,
         [min(extents), max(extents)] if extents else [],
-        list(dict.fromkeys([*images.notes, *(labels.notes if labels else ())])),
-        codec.reach,
+        list(dict.fromkeys(note for source in sources for note in source.notes)),
+        inputs.reach,
         marks,
         undrawn,
+        1 + len(inputs.auxiliary),
+        absent,
     )
     (folder / META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
+
+
+def _beside(
+    image: Image,
+    others: Sequence[Sample],
+    inputs: _Inputs,
+    shape: Sequence[int],
+    plan: Plan,
+    config: DataConfig,
+) -> Iterator[Float32]:
+    """Network values (C, D, H, W) of the contrasts beside an image, of this shape."""
+    for other, (_, codec) in zip(others, inputs.auxiliary, strict=True):
+        if other.absent:
+            yield np.full(shape, ABSENT, dtype=np.float32)
+        else:  # on the image's voxels, so turned like it, whatever its own file says
+            yield prepared(image.with_data(other.image.data), None, codec, plan, config)[0]
 
 
 def _pairs(images: Source, labels: Source | None, plan: Plan) -> Iterator[tuple[Sample, Image | None, list[int]]]:

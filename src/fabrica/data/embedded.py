@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fabrica import io
+from fabrica.data.label_names import column
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.metadata import about
 from fabrica.data.split import assign
@@ -14,6 +15,7 @@ from fabrica.errors import UsageError
 from fabrica.io.atomic import atomic
 from fabrica.progress import Count
 
+MASKS = ("anatomy", "lesions")
 MOST = 1_000_000  # phantoms a seed, so that folders of two seeds share no patient
 
 
@@ -25,6 +27,7 @@ def write_phantoms(
     size: int = 128,
     seed: int = 0,
     slices: int | None = None,
+    masks: str = "anatomy",
     progress: Count | None = None,
 ) -> Manifest:
     """Draw `count` patients into `folder` and return the manifest, saved there as manifest.csv.
@@ -32,7 +35,9 @@ def write_phantoms(
     kind    "chest": images/ID.png of 16 bits (values 0..4095), masks/ID.png (label map of the organs), lesions/ID.png
             (label map of the findings), the class and the report in the manifest.
             "head": ID/T1.nii.gz and the other contrasts, a row each with the contrast as domain, the label map of
-            the tissues as mask, and as pair the T1 of the same patient (for T1: the T2).
+            the tissues as mask (ID/tissue.nii.gz), and as pair the T1 of the same patient (for T1: the T2).
+    masks   "anatomy", as above; "lesions": the masks are those of the findings, of heads ID/lesions.nii.gz: 1 the core
+            of the tumour, 2 its rim, 3 oedema; empty of the healthy.
     size    pixels a side. slices: for heads, how many slices; None: one.
     seed    patient k is drawn from seed * 1,000,000 + k, so that folders of two seeds share no patient.
 
@@ -44,7 +49,9 @@ def write_phantoms(
         raise UsageError(
             f"{count} phantoms of {size} pixels with seed {seed}; expected 1 to {MOST} of at least 16 and a seed >= 0"
         )
-    folder = Path(folder)
+    if masks not in MASKS:
+        raise UsageError(f"masks are {masks!r}; expected {' or '.join(MASKS)}")
+    folder, lesions = Path(folder), masks == "lesions"
     seeds = range(seed * MOST, seed * MOST + count)
     splits = assign((f"{kind}-{s}" for s in seeds), (0.8, 0.1, 0.1))
     manifest = Manifest([], folder)
@@ -52,9 +59,9 @@ def write_phantoms(
     for done, number in enumerate(seeds, start=1):
         name = f"{kind}-{number}"
         if kind == "chest":
-            rows, known[name] = _chest(number, size, folder, name)
+            rows, known[name] = _chest(number, size, folder, name, lesions)
         else:
-            rows, known[name] = _head(number, size, slices, folder, name)
+            rows, known[name] = _head(number, size, slices, folder, name, lesions)
         for row in rows:
             row.patient, row.split = name, splits[name]
         manifest.rows += rows
@@ -66,7 +73,7 @@ def write_phantoms(
     return manifest
 
 
-def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
+def _chest(seed: int, size: int, folder: Path, name: str, lesions: bool) -> tuple[list[Row], dict[str, Any]]:
     from fabrica.phantoms.chest.chest import chest
 
     drawn = chest(seed, size)
@@ -80,17 +87,20 @@ def _chest(seed: int, size: int, folder: Path, name: str) -> tuple[list[Row], di
         label=drawn.label,
         text=drawn.text,
         **about(drawn.labels),
-        mask=f"masks/{name}.png",
+        mask=f"{'lesions' if lesions else 'masks'}/{name}.png",
     )
     return [row], dict(drawn.labels)
 
 
-def _head(seed: int, size: int, slices: int | None, folder: Path, name: str) -> tuple[list[Row], dict[str, Any]]:
-    from fabrica.phantoms.head.head import head
+def _head(
+    seed: int, size: int, slices: int | None, folder: Path, name: str, lesions: bool
+) -> tuple[list[Row], dict[str, Any]]:
+    from fabrica.phantoms.head.head import LESIONS, head
 
     drawn = head(seed, size, slices)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    io.write(drawn.tissue, folder / name / "tissue.nii.gz")
+    shown, masks = "lesions" if lesions else "tissue", drawn.lesions if lesions else drawn.tissue
+    io.write(masks, folder / name / f"{shown}.nii.gz")
     rows = []
     for contrast, image in drawn.images.items():
         path = f"{name}/{contrast}.nii.gz"
@@ -102,7 +112,8 @@ def _head(seed: int, size: int, slices: int | None, folder: Path, name: str) -> 
                 modality=str(image.origin.get("modality", "")),
                 domain=contrast,
                 label="tumour" if drawn.labels["tumour"] else "healthy",
-                mask=f"{name}/tissue.nii.gz",
+                mask=f"{name}/{shown}.nii.gz",
+                mask_labels=column({(k,): each for k, each in enumerate(LESIONS, start=1)}) if lesions else "",
                 pair=f"{name}/{'T2' if contrast == 'T1' else 'T1'}.nii.gz",
             )
         )

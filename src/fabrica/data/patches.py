@@ -57,8 +57,14 @@ class Patches:
     def notes(self) -> Sequence[str]:
         return tuple(self.a.meta.notes)
 
+    @property
+    def beside(self) -> int:
+        """How many of the last channels of "a" are of contrasts beside it."""
+        return self.a.meta.channels - self.a.meta.channels // self.a.meta.contrasts
+
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[np.generic]]:
-        """ "a" float32 (B, C * (2 context + 1), *P), about [-1, 1]; "b" float32 (B, K, *P): 1 where a voxel is of the
+        """ "a" float32 (B, C * (2 context + 1), *P), about [-1, 1], and C channels more of each contrast beside it; "b"
+        float32 (B, K, *P): 1 where a voxel is of the
         class, -1 where it is not, 0 where nobody has said; "index" int64 (B,) of the case. With unlabelled images also
         "unlabelled", as a."""
         chosen = order(len(self.a), seed, positions)
@@ -97,7 +103,18 @@ class Patches:
                 values = np.flip(values, 1 + axis)
                 labels = None if labels is None else np.flip(labels, axis)
         thick = [axis for axis in range(len(wanted)) if axis not in self.plan.turned]
-        return changed_values(values, draw, thick), labels
+        return self._changed(cases, k, values, draw, thick), labels
+
+    def _changed(
+        self, cases: Cases, k: int, values: Float32, draw: np.random.Generator, thick: Sequence[int]
+    ) -> Float32:
+        """Grey values changed at random, each contrast for itself; those that case k has not stay absent."""
+        each = cases.channels_of(0).stop
+        parts = np.split(values, range(len(values) - self.beside, len(values), each))
+        gone = cases.meta.absent[k]
+        return np.concatenate(
+            [part if n in gone else changed_values(part, draw, thick) for n, part in enumerate(parts)]
+        )
 
 
 def one_hot(labels: Uint8, classes: int, undrawn: Sequence[int] = ()) -> Float32:
@@ -236,11 +253,12 @@ def _padded(part: npt.NDArray[np.generic], first: Int64, size: Int64, of: Sequen
 
 
 def _slices(cases: Cases, k: int, plane: int, first: Int64, size: Int64, context: int) -> tuple[Float32, Uint8 | None]:
-    """A window (H, W) of one slice, and its neighbours as channels."""
+    """A window (H, W) of one slice, and its neighbours as channels; of what lies beside it, the slice alone."""
     depth, *of = cases.size(k)
     start, had = _inside(first, size, of)
-    near = neighbours(plane, context, depth)
-    parts = [cases.image(k, [n, *start], [1, *had])[:, 0] for n in near]
+    own = cases.channels_of(0)
+    near = {n: cases.image(k, [n, *start], [1, *had])[:, 0] for n in {*neighbours(plane, context, depth)}}
+    parts = [near[n][own] for n in neighbours(plane, context, depth)] + [near[plane][own.stop :]]
     values = _padded(np.concatenate(parts), first, size, of, ABSENT)
     if not cases.meta.labelled:
         return values, None

@@ -56,7 +56,7 @@ def looked(image: Image, labels: Image) -> Look:
 def window(looks: Sequence[Look]) -> tuple[float, float] | None:
     """The HU between which nearly all that is labelled lies (0.5 to 99.5 %), all images together; None where images are
     not in HU. What lies beyond looks alike."""
-    values = np.concatenate([look.values for look in looks])
+    values = np.concatenate([look.values for look in looks] or [()])
     if not len(values) or any(look.labels != (0,) and not look.values for look in looks):
         return None
     low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))

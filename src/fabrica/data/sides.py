@@ -40,13 +40,14 @@ def side(manifest: Manifest, which: str, source: str) -> list[Row]:
 def matched(a: Sequence[Row], b: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Each row of a with its own of b, in the order of a; rows that have none are left out.
 
-    They belong together when one names the other in its `pair` column, else when ids are the same, else when patient
-    and file name are (but for the number of a channel, as nnU-Net has it at the end), else when they are the only ones
-    of their patient in one folder, or at all.
+    They belong together when one names the other in its `pair` column, else when ids are the same, else when they alone
+    share a mask, else when patient and file name are the same (but for the number of a channel, as nnU-Net has it at
+    the end), else when they are the only ones of their patient in one folder, or at all.
     """
     by_path, pointing = _unique(b, lambda row: row.path), _unique(b, lambda row: row.pair or None)
     keys: tuple[Callable[[Row], Hashable], ...] = (
         lambda row: row.id,
+        lambda row: (row.mask, row.patient) if row.mask else None,
         lambda row: (row.patient, stem(PurePosixPath(row.path).name), row.frame) if row.patient else None,
         lambda row: (row.patient, CHANNEL.sub("", stem(PurePosixPath(row.path).name))) if row.patient else None,
         lambda row: (row.patient, PurePosixPath(row.path).parent) if row.patient else None,

@@ -43,7 +43,8 @@ class Source:
     side   "a", "b", or "" where nothing is translated. To restore, a is b after `config.degrade`, with noise that
            depends on the split and the image's number alone; BESIDE and a name for a contrast beside a; MASK for what
            images are told.
-    grid   b of pairs: the rows of a, on whose voxels the images are laid; beside a: those of b; of MASK: the images.
+    grid   b of pairs: the rows of a, on whose voxels the images are laid; beside a: those of b to restore, else of a;
+           of MASK: the images.
     absent beside a, and of MASK: which images there are none of.
     notes  what had to be left out.
     """
@@ -159,10 +160,10 @@ class Source:
         return Sample(f"head-{seed}", image, label, "", str(image.origin.get("modality", "")))
 
 
-def open_source(config: DataConfig, split: str, side: str = "") -> Source:
+def open_source(config: DataConfig, split: str, side: str = "", of: str = "a") -> Source:
     """The images of this split that the recipe asks for; of a translation, those of side "a" or "b", or of BESIDE and
     a contrast's name; of MASK, the label maps beside them; of UNLABELLED, those of a that have no pair. Split ALL: see
-    `every_picture`.
+    `every_picture`. of: UNLABELLED for a contrast beside these.
 
     Raises UsageError for sources that do not exist, splits without images, patients in two splits.
     """
@@ -179,7 +180,7 @@ def open_source(config: DataConfig, split: str, side: str = "") -> Source:
         return Source(config, split, chosen, len(chosen.rows))
     chosen = whole.select(split=split, **config.where)
     if side and side != MASK:
-        return _open_side(config, whole, chosen, split, side)
+        return _open_side(config, whole, chosen, split, side, of)
     if not chosen.rows:
         there = ", ".join(f"{s} {len(whole.select(split=s).rows)}" for s in ("train", "val", "test"))
         where = "".join(f", {key} = {value}" for key, value in config.where.items())
@@ -227,7 +228,7 @@ def _open_masks(config: DataConfig, images: Manifest, split: str) -> Source:
     return Source(config, split, Manifest(own, images.root), len(own), MASK, images.rows, notes, absent)
 
 
-def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str, side: str) -> Source:
+def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str, side: str, of: str) -> Source:
     """One side of a translation. Pairs come in the order of a; what has no partner is left out with a note."""
     found = {}
     for each, which in (("a", config.b if config.restores else config.a), ("b", config.b)):
@@ -238,7 +239,7 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             raise UsageError(f"{error}; scan more patients, or split anew") from error
         if which == "mask":
             Manifest(found[each], whole.root).check()  # `load_manifest` has looked for the images only
-    if side.startswith(AUXILIARY):
+    if side.startswith(AUXILIARY) and config.restores:
         return _open_auxiliary(config, whole, found["b"], split, side)
     if config.restores:
         return Source(
@@ -253,10 +254,14 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
             f"no image of {config.a!r} in split {split} of {config.source} has a partner among {config.b!r}: give both "
             "the same id, or name the other's path in a column `pair`"
         )
-    if side == UNLABELLED:
+    if UNLABELLED in (side, of):
         of_pairs = {(row.path, row.frame) for row, _ in pairs}
         rows = [row for row in found["a"] if (row.path, row.frame) not in of_pairs]
-        return Source(config, split, Manifest(rows, whole.root), len(rows), side)
+        if side == UNLABELLED or not rows:
+            return Source(config, split, Manifest(rows, whole.root), len(rows), side)
+        return _open_auxiliary(config, whole, rows, split, side, needed=False)
+    if side.startswith(AUXILIARY):
+        return _open_auxiliary(config, whole, [a for a, _ in pairs], split, side)
     every, used = ({(row.path, row.frame) for row in rows} for rows in (found["a"], [a for a, _ in pairs]))
     alone = len(every - used)
     notes = [f"{alone} of {len(every)} images of {config.a!r} have no pair in {config.b!r}: left out"] * (alone > 0)
@@ -265,21 +270,24 @@ def _open_side(config: DataConfig, whole: Manifest, chosen: Manifest, split: str
     return Source(config, split, Manifest(rows, whole.root), len(rows), side, grid, notes)
 
 
-def _open_auxiliary(config: DataConfig, whole: Manifest, b: list[Row], split: str, side: str) -> Source:
-    """A contrast beside a, in the order of b. Images of b that have none are kept: the network learns to do without."""
-    name = side.removeprefix(AUXILIARY)
+def _open_auxiliary(
+    config: DataConfig, whole: Manifest, of: list[Row], split: str, side: str, needed: bool = True
+) -> Source:
+    """A contrast beside these images (to restore: b, else a), in their order. Images that have none are kept: the
+    network learns to do without. needed: some training image must have one."""
+    name, which = side.removeprefix(AUXILIARY), config.b if config.restores else config.a
     others = [row for row in sides.side(whole, name, config.source) if row.split == split]
-    own = {(row.path, row.frame): other for row, other in sides.matched(b, others)}
-    rows = [own.get((row.path, row.frame), row) for row in b]  # that of b stands in for none: it has the grid
-    absent = frozenset(k for k, row in enumerate(b) if (row.path, row.frame) not in own)
-    if split == "train" and not own:
+    own = {(row.path, row.frame): other for row, other in sides.matched(of, others)}
+    rows = [own.get((row.path, row.frame), row) for row in of]  # the image itself stands in for none: it has the grid
+    absent = frozenset(k for k, row in enumerate(of) if (row.path, row.frame) not in own)
+    if split == "train" and needed and not own:
         raise UsageError(
-            f"no image of {config.b!r} in split train of {config.source} has one of {name!r} beside it: give both the "
+            f"no image of {which!r} in split train of {config.source} has one of {name!r} beside it: give both the "
             "same patient or id, or name the other's path in a column `pair`; or leave it out of data.auxiliary"
         )
-    note = f"{len(absent)} of {len(b)} images of {config.b!r} have no {name!r} beside them: kept, without it"
+    note = f"{len(absent)} of {len(of)} images of {which!r} have no {name!r} beside them: kept, without it"
     notes = [note] * bool(absent)
-    return Source(config, split, Manifest(rows, whole.root), len(rows), side, b, notes, absent)
+    return Source(config, split, Manifest(rows, whole.root), len(rows), side, of, notes, absent)
 
 
 def looks_hounsfield(values: Float32) -> bool:

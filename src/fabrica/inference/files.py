@@ -13,9 +13,11 @@ from typing import Any
 
 from fabrica import io
 from fabrica.data.find import contents
+from fabrica.data.manifest import Row
 from fabrica.data.manifest_cache import load_manifest
+from fabrica.data.sides import matched
 from fabrica.data.tables import stem
-from fabrica.errors import ReadError, UsageError
+from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import VOLUMES, Image
 from fabrica.inference import translator
 from fabrica.inference.preview import preview
@@ -45,6 +47,7 @@ def apply(
     out: str | Path,
     *,
     auxiliary: Mapping[str, str | Path] | None = None,
+    contrast: str = "",
     direction: str = "a2b",
     uncertainty: bool = False,
     round_trip: bool = False,
@@ -59,7 +62,9 @@ def apply(
 
     source       a file, a DICOM series, a folder of any of these, or a manifest.
     auxiliary    contrast -> a file or DICOM series of the same patient, for a model that sees some beside the image;
-                 for one image only.
+                 for one image only. Without it, a folder or a manifest that names this contrast and others of a patient
+                 gives each image those that belong to it, as far as the model sees them.
+    contrast     of models that segment: which of their contrasts the image is, where it is not the first.
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
     as_          one of `fabrica.io.SUFFIXES`, of label maps also of `fabrica.io.SEGMENTATIONS`; "": as the source.
@@ -70,17 +75,23 @@ def apply(
     Raises ReadError for what cannot be read, UsageError for an output folder that holds results already.
     """
     way = model.way(direction)  # what the model cannot do is refused before files are opened
-    translator.check_auxiliary(way, auxiliary or {})
-    inputs, unreadable = _inputs(Path(source))
+    translator.contrast_number(way, contrast)
+    translator.check_auxiliary(way, auxiliary or {}, contrast)
+    together = {} if auxiliary else _together(way, Path(source), contrast)
+    inputs, unreadable = (list(together), []) if together else _inputs(Path(source))
     place = _Place.of(Path(out), as_, len(inputs), way.target.kind == "label")
     choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip, "mirror": mirror}
-    choices |= {"overlap": overlap, "auxiliary": _auxiliary(auxiliary or {}, Path(source), len(inputs))}
+    beside = _auxiliary(auxiliary or {}, Path(source), len(inputs))
+    choices |= {"overlap": overlap, "contrast": contrast}
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):
-        outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path)))
+        outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path), contrast=contrast))
+        others = together.get(each, {})
         outcomes[-1].auxiliary = {name: str(path) for name, path in (auxiliary or {}).items()}
+        outcomes[-1].auxiliary |= {name: str(other.path) for name, other in others.items()}
         try:
-            _translate(model, way, each, place, outcomes[-1], force, choices, progress)
+            read = beside or {name: io.read(other.path, other.frame) for name, other in others.items()}
+            _translate(model, way, each, place, outcomes[-1], force, {**choices, "auxiliary": read}, progress)
         except (ReadError, UsageError) as error:
             if len(inputs) == 1:
                 raise
@@ -103,7 +114,7 @@ def _translate(
     progress: Progress | None,
 ) -> None:
     image = io.read(each.path, each.frame)
-    outcome.overridden = refusals(image, way, choices["auxiliary"])
+    outcome.overridden = refusals(image, way, choices["auxiliary"], choices["contrast"])
     if outcome.overridden and not force:
         why = "; ".join(outcome.overridden)
         raise UsageError(f"{outcome.input} is not for model {model.name}: {why}; --force translates it anyway")
@@ -138,6 +149,33 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
             f"no image in {source}; expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
         )
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found], unreadable
+
+
+def _together(way: Way, source: Path, contrast: str) -> dict[Input, dict[str, Input]]:
+    """Of a folder or a manifest that names the contrasts of its images, those of the model's first one (or `contrast`),
+    each with the others that belong to it; {} where nothing lies beside anything."""
+    image, known = contrast or way.data.a, [way.data.a, *way.data.auxiliary]
+    if len(known) < 2 or way.target.kind != "label":
+        return {}
+    if not (source.is_dir() or source.suffix.lower() in (".csv", ".parquet")):
+        return {}
+    try:
+        manifest = load_manifest(str(source))
+    except FabricaError:  # what cannot be read is told image by image
+        return {}
+    rows = [row for row in manifest.rows if row.split or not row.kind]
+    of = {name: [row for row in rows if row.domain == name] for name in known}
+    if not of[image] or not any(each for name, each in of.items() if name != image):
+        return {}
+
+    def place(row: Row) -> Input:
+        return Input(manifest.file(row), row.frame, row.id.replace("/", "_"))
+
+    found: dict[Input, dict[str, Input]] = {place(row): {} for row in of[image]}
+    for name in known:
+        for row, other in matched(of[image], of[name]) if name != image else ():
+            found[place(row)][name] = place(other)
+    return found
 
 
 def _auxiliary(given: Mapping[str, str | Path], source: Path, count: int) -> dict[str, Image]:

@@ -12,13 +12,13 @@ from fabrica.inference.translation import Way
 from fabrica.recipe.held_out import useless
 
 
-def refusals(image: Image, way: Way, auxiliary: Mapping[str, Image] | None = None) -> list[str]:
+def refusals(image: Image, way: Way, auxiliary: Mapping[str, Image] | None = None, contrast: str = "") -> list[str]:
     """Why this image, and those beside it, should not be translated, a phrase each; [] where nothing speaks against
-    it."""
+    it. contrast: which of several the image is; training is known of side a alone."""
     found = flaws(image)
     if "positions" in image.origin and len(way.data.size) == 3:
         found.append("its slices are uneven, and the model works on volumes")
-    found = found or out_of_distribution(image, way)
+    found = found or (out_of_distribution(image, way) if contrast in ("", way.data.a) else [])
     return found + [
         f"of {name} beside it, {flaw}" for name, other in (auxiliary or {}).items() for flaw in flaws(other)
     ]

@@ -28,7 +28,8 @@ class Outcome:
                  images of the training data, and so a reason not to rely on the result.
     refused      why nothing was made; "" where something was.
     overridden   what would have been a reason, without force.
-    auxiliary    contrast -> the file of what was seen beside the input.
+    auxiliary    contrast -> the file of what was seen beside the input. contrast: which of several the input is, where
+                 it is not the model's first.
     """
 
     input: str
@@ -41,6 +42,7 @@ class Outcome:
     refused: str = ""
     overridden: list[str] = field(default_factory=list)
     auxiliary: dict[str, str] = field(default_factory=dict)
+    contrast: str = ""
 
 
 def write_result(

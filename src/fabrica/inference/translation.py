@@ -85,6 +85,8 @@ def translated(
     way: Way,
     *,
     auxiliary: Sequence[Image | None] = (),
+    own: Image | None = None,
+    contrast: int = 0,
     overlap: float = 0.5,
     batch: int = 4,
     progress: Count | None = None,
@@ -92,13 +94,15 @@ def translated(
     """The result and the maps beside it, each (C2, *S) on the grid of the image; maps hold differences in its unit.
 
     auxiliary   an image for each of `way.auxiliary`, laid on the grid of the image; None where there is none; (): none.
+    contrast    of a way to labels: which of side a (0) and what lies beside it (1, 2 ...) the image is; where it is not
+                side a, that is `own`, or missing.
 
     Raises UsageError for images that this network cannot see: other channels, slices where it sees volumes; and for
     images beside that cannot be laid on the grid.
     """
     flat = len(way.data.size) == 2
     channels = 1 if way.source.kind == "label" else way.data.channels
-    for each in (image, *auxiliary):
+    for each in (image, own, *auxiliary):
         if each and each.channels != channels:
             raise UsageError(f"{name(each)} has {each.channels} channels; this model sees {channels}")
     if len(image.size) == 2 and not flat:
@@ -107,20 +111,20 @@ def translated(
         raise UsageError(
             f"{name(image)} is one slice and this model sees {way.data.context} slices on each side; give the series"
         )
-    limits = way.source.limits(image.data)
-    results = _Results(image, way, limits)
-    if flat:
-        given = auxiliary or [None] * len(way.auxiliary)
-        others = [_laid(other, codec, image, way) for other, codec in zip(given, way.auxiliary, strict=True)]
-        _slice_by_slice(image, way, limits, others, results, overlap, batch, progress)
-    else:
-        _volume(image, way, limits, results, overlap, batch, progress)
+    given = [own, *(auxiliary or [None] * len(way.auxiliary))]
+    given[contrast] = image
+    codecs = (way.source, *way.auxiliary)
+    seen = [_laid(each, codec, image, way) for each, codec in zip(given, codecs, strict=True)]
+    results = _Results(image, way, seen[contrast].limits)
+    along = _slice_by_slice if flat else _volume
+    along(image, way, seen, results, overlap, batch, progress)
     return results.images()
 
 
 @dataclass(frozen=True)
 class _Laid:
-    """A contrast beside the image, on its grid: physical values (C, D, H, W) turned like it, or None for none."""
+    """A contrast on the grid of the image, which is one of them: physical values (C, D, H, W) turned like it, or None
+    for none."""
 
     seen: Float32 | None
     codec: Codec
@@ -135,10 +139,11 @@ class _Laid:
 
 
 def _laid(other: Image | None, codec: Codec, image: Image, way: Way) -> _Laid:
+    channels = 1 if codec.kind == "label" else way.data.channels
     if other is None:
-        return _Laid(None, codec, codec.span, way.data.channels)
-    moved = on_grid(other, image)
-    return _Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), way.data.channels)
+        return _Laid(None, codec, codec.span, channels)
+    moved = other if other is image else on_grid(other, image)
+    return _Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), channels)
 
 
 class _Results:
@@ -216,19 +221,18 @@ def _order(way: Way) -> str:
 def _slice_by_slice(
     image: Image,
     way: Way,
-    limits: Limits,
-    others: Sequence[_Laid],
+    contrasts: Sequence[_Laid],
     results: _Results,
     overlap: float,
     batch: int,
     progress: Count | None,
 ) -> None:
-    seen = turned(image.data, image, way)
-    depth, *plane = seen.shape[1:]
+    depth, *plane = turned(image.data, image, way).shape[1:]
     size = working_size(plane, turned_spacing(image, way)[1:], way)
     window = [min(n, WIDEST) for n in size] if way.local else way.data.size
+    first, *others = contrasts
     for k in range(depth):
-        near = [resample(way.source.scaled(seen[:, n], limits), size) for n in neighbours(k, way.data.context, depth)]
+        near = [first.plane(n, size) for n in neighbours(k, way.data.context, depth)]
         near += [other.plane(k, size) for other in others]
         made = whole(way.net, np.concatenate(near), window, overlap=overlap, batch=batch)
         results.put(slice(k, k + 1), resample(made, plane)[:, None])
@@ -237,13 +241,19 @@ def _slice_by_slice(
 
 
 def _volume(
-    image: Image, way: Way, limits: Limits, results: _Results, overlap: float, batch: int, progress: Count | None
+    image: Image,
+    way: Way,
+    contrasts: Sequence[_Laid],
+    results: _Results,
+    overlap: float,
+    batch: int,
+    progress: Count | None,
 ) -> None:
-    seen = turned(image.data, image, way)
-    size = working_size(seen.shape[1:], turned_spacing(image, way), way)
+    source = turned(image.data, image, way).shape[1:]
+    size = working_size(source, turned_spacing(image, way), way)
     choices = {"overlap": overlap, "batch": batch, "progress": progress}
-    slabs = windowed(way.net, _Encoded(seen, way.source, limits, tuple(size)), way.data.size, **choices)  # type: ignore[arg-type]
-    for planes, values in _on_source(slabs, size[0], seen.shape[1:]):
+    slabs = windowed(way.net, _Encoded(contrasts, source[0], tuple(size)), way.data.size, **choices)  # type: ignore[arg-type]
+    for planes, values in _on_source(slabs, size[0], source):
         results.put(planes, values)
 
 
@@ -270,23 +280,29 @@ def _on_source(slabs: Iterable[Float32], depth: int, size: Sequence[int]) -> Ite
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A volume (C, D, H, W) in network values at another size, computed for the planes that are asked for."""
+    """Volumes of `depth` planes in network values at another size, one after the other as channels, computed for the
+    planes that are asked for."""
 
-    data: Float32
-    codec: Codec
-    limits: Limits
+    contrasts: Sequence[_Laid]
+    depth: int
     size: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.codec.classes if self.codec.kind == "label" else len(self.data), *self.size)
+        each = (one.codec.classes if one.codec.kind == "label" else one.channels for one in self.contrasts)
+        return (sum(each), *self.size)
 
     def __getitem__(self, where: tuple[slice, ...]) -> Float32:
         _, planes = where
-        depth = self.data.shape[1]
-        needed, weights = planes_of(depth, self.size[0], planes)
-        values = self.codec.scaled(self.data[:, needed], self.limits)
-        if depth != self.size[0]:
+        parts = [self._planes(one, planes) for one in self.contrasts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _planes(self, one: _Laid, planes: slice) -> Float32:
+        needed, weights = planes_of(self.depth, self.size[0], planes)
+        if one.seen is None:
+            return np.full((one.channels, len(weights), *self.size[1:]), ABSENT, dtype=np.float32)
+        values = one.codec.scaled(one.seen[:, needed], one.limits)
+        if self.depth != self.size[0]:
             values = np.moveaxis(np.tensordot(values, weights, axes=([1], [1])), -1, 1)
         return resample(values, (values.shape[1], *self.size[1:]))
 

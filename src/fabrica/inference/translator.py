@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from fabrica.data.degrade import scale
 from fabrica.errors import UsageError, did_you_mean
@@ -67,6 +67,7 @@ def apply(
     way: Way,
     *,
     auxiliary: Mapping[str, Image] | None = None,
+    contrast: str = "",
     uncertainty: bool = False,
     round_trip: bool = False,
     mirror: bool = False,
@@ -79,6 +80,8 @@ def apply(
 
     auxiliary    other contrasts of the same patient by name, {"T2": ...}, for a model that sees some beside the image;
                  laid on its grid. Those that are not there it does without.
+    contrast     of models that segment: which of the contrasts that it sees the image is, where it is not the first;
+                 that one may stand in `auxiliary`, or is missing. The result lies on the image's grid.
     uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
                  see `fabrica.inference.translation.with_uncertainty`.
     round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
@@ -87,8 +90,9 @@ def apply(
 
     Whether the image is like those in training is not asked here: see `fabrica.inference.refusal`. Raises UsageError.
     """
-    check_auxiliary(way, auxiliary or {})
-    others = [(auxiliary or {}).get(name) for name in way.data.auxiliary]
+    number = contrast_number(way, contrast)
+    check_auxiliary(way, auxiliary or {}, contrast)
+    own, *others = ((auxiliary or {}).get(name) for name in (way.data.a, *way.data.auxiliary))
     finer = scale(way.data.degrade)
     if finer > 1 and not image.origin.get("degraded"):
         image = enlarged(image, finer)
@@ -104,15 +108,32 @@ def apply(
             raise UsageError(f"model {way.model} goes {way.direction} alone: it has no way back; leave round_trip out")
         net, maps = with_way_back(net, way.back), [*maps, way.source]
     asked = replace(way, net=net, maps=maps)
-    found = iter(translated(image, asked, auxiliary=others, overlap=overlap, batch=batch, progress=progress))
+    choices: dict[str, Any] = {"overlap": overlap, "batch": batch, "progress": progress}
+    found = iter(translated(image, asked, auxiliary=others, own=own, contrast=number, **choices))
     return Applied(next(found), next(found) if uncertainty else None, next(found) if round_trip else None)
 
 
-def check_auxiliary(way: Way, names: Iterable[str]) -> None:
-    """UsageError for a contrast that the model does not see beside the image."""
-    known = way.data.auxiliary
+def check_auxiliary(way: Way, names: Iterable[str], contrast: str = "") -> None:
+    """UsageError for a contrast that the model does not see beside the image, which is `contrast` itself."""
+    image = contrast or way.data.a
+    known = [name for name in (way.data.a, *way.data.auxiliary) if name != image]
+    if not contrast:
+        known = list(way.data.auxiliary)
     for name in names:
-        if not known:
+        if not way.data.auxiliary:
             raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")
         if name not in known:
             raise UsageError(f"model {way.model} sees no {name!r} beside the image{did_you_mean(name, known)}")
+
+
+def contrast_number(way: Way, contrast: str) -> int:
+    """Which of the contrasts that the model sees this is, 0 for side a and for ""; UsageError for one that it does not
+    see, and for models that need side a."""
+    known = [way.data.a, *way.data.auxiliary]
+    if contrast in ("", way.data.a):
+        return 0
+    if contrast not in known:
+        raise UsageError(f"model {way.model} sees {', '.join(known)}; found contrast {contrast!r}")
+    if not way.labels:
+        raise UsageError(f"model {way.model} makes {way.name}, and needs the image itself; leave contrast out")
+    return known.index(contrast)

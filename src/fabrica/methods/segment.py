@@ -4,12 +4,13 @@ Dice and cross-entropy with deep supervision on patches, as nnU-Net learns (Isen
 is one of two: a critic that looks at the image through each mask, at several depths (SegAN: Xue et al. 2018,
 Neuroinformatics 16, eq. 1 and 2), or one of patches of image and mask (Isola et al. 2017). Of images without label maps
 the critic of patches says where an answer looks drawn by hand, and there it is learned from (Hung et al. 2018, BMVC,
-eq. 5).
+eq. 5). Of several contrasts now and then one is left out, so that the network can do without (ModDrop: Neverova et al.
+2016, IEEE TPAMI).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
+from fabrica.codec import ABSENT
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Compressor, Method, Teacher, Translator, Turn, side_shape
 from fabrica.nets.overlap import cross_entropy, probabilities, soft_dice
@@ -49,6 +51,7 @@ class Segment(Translator):
         critic_width: int = 32
         unlabelled: float = 0.0  # weight of what is learned of images without label maps; takes critic=patch
         sure: float = 0.2  # how much an answer must look drawn by hand to be learned from
+        drop: float = 0.2  # the share of training patches of which one of several contrasts is left out
 
     task = "segmentation"
     directions = ("a2b",)
@@ -69,10 +72,13 @@ class Segment(Translator):
             raise UsageError("segment is planned from training images; train it with fabrica train, or give a plan")
         data = found.data(recipe.data)
         a, b = side_shape(data, found, "a"), side_shape(data, found, "b")
-        return cls(config, (a[0] + len(data.auxiliary) * data.channels, *a[1:]), b, found.plan)
+        beside = [data.channels] * len(data.auxiliary)
+        return cls(config, (a[0] + sum(beside), *a[1:]), b, found.plan, [a[0], *beside])
 
-    def __init__(self, config: Config, a: tuple[int, ...], b: tuple[int, ...], plan: Plan) -> None:
-        """a, b: (C, *S) of the patches of images and of label maps."""
+    def __init__(
+        self, config: Config, a: tuple[int, ...], b: tuple[int, ...], plan: Plan, contrasts: Sequence[int] = ()
+    ) -> None:
+        """a, b: (C, *S) of the patches of images and of label maps; contrasts: how many of a's channels show each."""
         super().__init__()
         if config.network not in NETWORKS:
             raise unknown("network", config.network, NETWORKS)
@@ -86,7 +92,9 @@ class Segment(Translator):
             raise UsageError(
                 "method.unlabelled takes a critic of patches: set method.critic=patch and adversarial=0.01"
             )
-        self.config, self.plan = config, plan
+        if not 0 <= config.drop < 1:
+            raise UsageError(f"method.drop is {config.drop}; expected a share from 0 to below 1")
+        self.config, self.plan, self.contrasts = config, plan, list(contrasts)
         self.least_batch = 2 if config.norm == "batch" else 1
         self.network: nn.Module = _network(config, a[0], b[0], plan)
         self.players = {"network": ("network",)}
@@ -101,13 +109,14 @@ class Segment(Translator):
         self.to(memory_format=torch.channels_last if len(a) == 3 else torch.channels_last_3d)  # type: ignore[call-overload]
 
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
-        a, b = batch["a"], batch["b"]
+        a, b = self._dropped(batch["a"], rng), batch["b"]
         answers = self._answers(a)
         made = probabilities(answers[-1])
         images, every = a, made  # that the critic sees answers to: the unlabelled ones last
         if self.config.unlabelled:
-            images = torch.cat([a, batch["unlabelled"]])
-            every = torch.cat([made, probabilities(self._answers(batch["unlabelled"])[-1])])
+            unlabelled = self._dropped(batch["unlabelled"], rng)
+            images = torch.cat([a, unlabelled])
+            every = torch.cat([made, probabilities(self._answers(unlabelled)[-1])])
         if self.config.adversarial:
             yield self._critic_turn(a, b, images, every.detach())
         loss = self._distance(answers, b).mean()
@@ -133,6 +142,16 @@ class Segment(Translator):
         """a (B, C, *S) in [-1, 1] -> probabilities of the classes (B, K, *S), from -1 for 0 to 1 for 1."""
         answer: Tensor = self.network(images)
         return 2 * probabilities(answer.float()) - 1
+
+    def _dropped(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Images (B, C, *S) with one of several contrasts absent in the share `drop` of them, any of them alike."""
+        count = len(self.contrasts)
+        if count < 2 or not self.config.drop:
+            return images
+        which = torch.randint(count, (len(images), 1), generator=rng)
+        gone = (which == torch.arange(count)) & (torch.rand(len(images), 1, generator=rng) < self.config.drop)
+        channels = gone.repeat_interleave(torch.tensor(self.contrasts), dim=1)
+        return images.masked_fill(channels.reshape(*channels.shape, *[1] * (images.ndim - 2)).to(images.device), ABSENT)
 
     def _answers(self, images: Tensor) -> list[Tensor]:
         found = self.network(images)

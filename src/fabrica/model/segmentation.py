@@ -14,7 +14,7 @@ from fabrica.data.cases import Uint8
 from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
-from fabrica.image import Float32
+from fabrica.image import Float32, Float64
 from fabrica.inference.tiling import whole
 from fabrica.inference.translation import Way, largest_only, with_uncertainty
 from fabrica.methods.segment import Segment
@@ -74,7 +74,7 @@ class Segmentation:
         with torch.no_grad():
             for a, b in zip(batch["a"], batch["b"], strict=True):
                 made = method.translate(torch.from_numpy(a[None]).to(device), "a2b")[0].float().cpu().numpy()
-                tiles.append(_overlaid(a, b.argmax(0), made.argmax(0)))
+                tiles.append(_overlaid(a[: len(a) - heldout.beside], b.argmax(0), made.argmax(0)))
         columns = 2 if len(tiles) > 1 else 1
         rows = [
             np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles) // columns * columns, columns)
@@ -110,10 +110,10 @@ class Segmentation:
             cleaned = largest_only(made[None].copy(), numbers)[0]
             largest.append([_dice(cleaned == n, truth == n) for n in numbers])
             doubts += [float(doubt[made > 0].mean())] if doubt is not None and (made > 0).any() else []
-        means = [np.nanmean(np.array(each), axis=0) for each in (plain, largest)]
+        means = [_means(np.array(each), axis=0) for each in (plain, largest)]
         chosen = [n for n, one, other in zip(found.plan.numbers[1:], *means, strict=True) if other > one + 1e-4]
         best = np.where([n in chosen for n in found.plan.numbers[1:]], np.array(largest), np.array(plain))
-        each = np.nanmean(best, axis=1)
+        each = _means(best, axis=1)
         each = each[np.isfinite(each)]
         at = interval(each) if len(each) > 1 else None
         error = HeldOutError(
@@ -135,12 +135,24 @@ def _answered(way: Way, heldout: Patches, k: int) -> tuple[Uint8, Float32 | None
     if len(window) == 3:
         answers = whole(net, image, window)
     else:
-        depth = image.shape[1]
-        near = [np.concatenate([image[:, n] for n in neighbours(z, heldout.context, depth)]) for z in range(depth)]
+        depth, own = image.shape[1], heldout.a.channels_of(0).stop
+        near = [
+            np.concatenate([*(image[:own, n] for n in neighbours(z, heldout.context, depth)), image[own:, z]])
+            for z in range(depth)
+        ]
         answers = np.stack([whole(net, values, window) for values in near], axis=1)
     classes = len(heldout.plan.numbers)
     made = answers[:classes].argmax(0).astype(np.uint8)
     return made, answers[classes] if len(answers) > classes else None
+
+
+def _means(values: Float64, axis: int) -> Float64:
+    """Of what is there along an axis; NaN where nothing is, as of a healthy patient in whom nothing was found."""
+    there = np.isfinite(values)
+    count = there.sum(axis)
+    sums = np.where(there, values, 0.0).sum(axis)
+    means: Float64 = np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)
+    return means
 
 
 def _dice(made: Bools, truth: Bools) -> float:

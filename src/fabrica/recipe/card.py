@@ -9,7 +9,7 @@ from fabrica import __version__
 from fabrica.recipe.folder import AUTOENCODER, TEXT_ENCODER
 from fabrica.recipe.found import Found
 from fabrica.recipe.held_out import useless, worth
-from fabrica.recipe.schema import CodecConfig, Recipe
+from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 
 SYNTHETIC = """\
 Images made by this model are synthetic. They show no patient, may show anatomy that cannot exist, and are not for
@@ -48,22 +48,29 @@ def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Card
             rows["held out" if direction == "a2b" else "held out, b to a"] = said
         if said := useless(found.held_out(direction)):
             warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
-    if data.auxiliary:
-        contrasts = zip(data.auxiliary, found.codecs_auxiliary, strict=True)
-        rows["auxiliary"] = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
-    auxiliary = "".join(f" --auxiliary {name}=FILE" for name in data.auxiliary)
-    return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{auxiliary} --uncertainty"], warning)
+    rows |= _auxiliary_row(data, found)
+    return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{_auxiliary_words(data)} --uncertainty"], warning)
 
 
 def segmentation(recipe: Recipe, found: Found) -> CardPart:
-    plan, data = found.plan, recipe.data
+    plan, data = found.plan, found.data(recipe.data)
     named = zip(plan.numbers, plan.names, strict=True)
     labels = ", ".join(f"{number} {name}".strip() for number, name in named if number)
     size = " x ".join(str(side) for side in plan.size)
     mm = f" at {' x '.join(f'{v:.3g}' for v in plan.spacing)} mm" if plan.spacing else ""
     sides = f"{data.a} ({_values(found.codec)})"
-    rows = {"images": f"patches of {size}{mm}: {sides}", "labels": labels}
-    return CardPart(rows, ["fabrica apply FOLDER IN -o OUT --uncertainty"], SEGMENTED)
+    rows = {"images": f"patches of {size}{mm}: {sides}", "labels": labels, **_auxiliary_row(data, found)}
+    return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{_auxiliary_words(data)} --uncertainty"], SEGMENTED)
+
+
+def _auxiliary_row(data: DataConfig, found: Found) -> dict[str, str]:
+    contrasts = zip(data.auxiliary, found.codecs_auxiliary, strict=True)
+    said = ", ".join(f"{name} ({_values(codec)})" for name, codec in contrasts)
+    return {"auxiliary": said} if said else {}
+
+
+def _auxiliary_words(data: DataConfig) -> str:
+    return "".join(f" --auxiliary {name}=FILE" for name in data.auxiliary)
 
 
 def compression(latent_shape: Sequence[int]) -> CardPart:

@@ -112,13 +112,23 @@ def _check_uses(recipe: Recipe) -> None:
 
 
 def _check_auxiliary(recipe: Recipe) -> None:
-    auxiliary, codecs = recipe.data.auxiliary, recipe.codecs_auxiliary
-    if auxiliary and not recipe.data.restores:
-        raise UsageError("data.auxiliary is for restoration; set data.a=degraded and data.degrade, or leave it empty")
+    data, auxiliary, codecs = recipe.data, recipe.data.auxiliary, recipe.codecs_auxiliary
+    segments = recipe.method.get("name") == "segment"
+    if auxiliary and not (data.restores or segments):
+        raise UsageError(
+            "data.auxiliary is for restoration and segmentation; set data.a=degraded and data.degrade, or leave it "
+            "empty"
+        )
+    if auxiliary and segments and data.a in ("", "image"):
+        raise UsageError(
+            f"data.auxiliary is {auxiliary} and data.a {data.a!r}; name the contrast that these stand beside, e.g. "
+            "data.a=t1, or leave both out: then all are used that every training case has"
+        )
+    side, other = ("a", data.a) if segments else ("b", data.b)
     for name in auxiliary:
-        if name in ("", "mask", "image", DEGRADED, recipe.data.b) or auxiliary.count(name) > 1:
+        if name in ("", "mask", "image", DEGRADED, other) or auxiliary.count(name) > 1:
             raise UsageError(
-                f"data.auxiliary is {auxiliary}; expected contrasts other than {recipe.data.b} (data.b), each once: "
+                f"data.auxiliary is {auxiliary}; expected contrasts other than {other} (data.{side}), each once: "
                 f"take {name!r} out"
             )
     if len(codecs) not in (0, len(auxiliary)):

@@ -131,6 +131,8 @@ class Found:
     def data(self, asked: DataConfig) -> DataConfig:
         """The data section of the recipe with what it left open decided."""
         plan, found = self.plan, replace(asked, classes=self.classes, categories=self.categories, scale=self.scale)
+        if plan.contrasts:
+            found = replace(found, a=plan.contrasts[0], auxiliary=plan.contrasts[1:])
         return replace(found, size=plan.size, batch=plan.batch, spacing=plan.spacing) if plan.size else found
 
     def held_out(self, direction: str) -> HeldOutError:

@@ -20,6 +20,7 @@ class Plan:
     numbers   what stands in the label maps, the background 0 first; names: of each, "" where nobody named it.
     mirror    the axes along which training images are mirrored at random: none where a name tells left from right.
     turned    the axes in whose plane they are turned and bent: all, or of thick slices the last two.
+    contrasts of the patient, seen together as channels: the first is side a, the others lie beside it; empty: one.
     reasons   what each was decided by, a sentence each.
     """
 
@@ -32,6 +33,7 @@ class Plan:
     names: list[str] = field(default_factory=list)
     mirror: list[int] = field(default_factory=list)
     turned: list[int] = field(default_factory=list)
+    contrasts: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -50,6 +52,8 @@ def table(plan: Plan) -> str:
         ("turned", turned, "at random, in training"),
         ("mirrored", "yes" if plan.mirror else "no", plan.reasons.get("mirror", "")),
     ]
+    if plan.contrasts or "contrasts" in plan.reasons:
+        rows.insert(1, ("contrasts", ", ".join(plan.contrasts) or "one", plan.reasons.get("contrasts", "as asked")))
     wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
     return "\n".join(f"{name:{wide[0]}}  {value:{wide[1]}}  {why}".rstrip() for name, value, why in rows)
 

@@ -43,8 +43,10 @@ class DataConfig:
                To restore, a is "degraded": b after the steps of `degrade`.
     paired     each image of a has its own of b: the row in its `pair` column, with the same id, or of the same patient.
     degrade    what makes b worse, step by step: see `fabrica.data.degrade`. E.g. [{name: low-dose, dose: 0.25}].
-    auxiliary  to restore: other contrasts of the same patient that the network sees beside a, in this order, domains of
-               the manifest or contrasts of the phantom. They lie on b's grid, are not degraded, and may be missing.
+    auxiliary  to restore and to segment: other contrasts of the same patient that the network sees beside a, in this
+               order, domains of the manifest or contrasts of the phantom. They are laid on b's grid to restore, on a's
+               to segment, are not degraded, and may be missing. None named, and a "image", to segment: those that every
+               training case has.
     context    neighbouring slices on each side that a network for slices sees of a, as channels (2.5-D).
     count      how many training images a phantom source draws (a tenth of it again for val and for test).
     size       spatial size in array order: [H, W] or [D, H, W]; one number stands for a square or a cube's side.

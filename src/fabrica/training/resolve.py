@@ -11,6 +11,7 @@ from fabrica.data import planning
 from fabrica.data.cache import build_cache, build_masks
 from fabrica.data.cases import build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
+from fabrica.data.contrasts import contrasts
 from fabrica.data.dataset import Dataset
 from fabrica.data.label_names import renumbered, together
 from fabrica.data.latents import encoded
@@ -187,32 +188,48 @@ def _of_output(recipe: Recipe, found: Found, data: Dataset) -> Found:
 
 def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Found:
     """The plan of a segmenter, and its codecs, from all training images and their label maps."""
+    seen, why = contrasts(recipe.data)
+    found = replace(found, plan=replace(found.plan, contrasts=seen))
     data, count = found.data(recipe.data), part(progress, "looking at training images")
-    images, labels = (open_source(data, "train", side) for side in ("a", "b"))
+    labels = open_source(data, "train", "b")
+    sources = {side: open_source(data, "train", side) for side in ("a", *(AUXILIARY + name for name in seen[1:]))}
     names = together(labels.names(k) for k in range(labels.count))
-    looks: list[planning.Look] = []
-    for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
-        looks.append(planning.looked(sample.image, renumbered(labelled(label.image), labels.names(k), names)))
+    looks: dict[str, list[planning.Look]] = {side: [] for side in sources}
+    every = zip(labels.samples(), *(source.samples() for source in sources.values()), strict=True)
+    for k, (label, *samples) in enumerate(every):
+        drawn = renumbered(labelled(label.image), labels.names(k), names)
+        for own, sample in zip(looks.values(), samples, strict=True):
+            own += [] if sample.absent else [planning.looked(sample.image, drawn)]
         if count:
-            count(len(looks), images.count)
-    method = found.method
-    width = int(method.get("width", 0)) or 16
+            count(k + 1, labels.count)
+    width = int(found.method.get("width", 0)) or 16
     asked = recipe.data
-    plan = planning.planned(looks, names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width)
-    codec = found.codec
-    if codec.kind == "auto" and (window := planning.window(looks)):
-        codec = CodecConfig("window", *window, "HU")
-    codec = _resolved(data, codec, "a")
+    plan = planning.planned(
+        looks["a"], names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width
+    )
+    plan = replace(plan, contrasts=seen, reasons={**plan.reasons, **({"contrasts": why} if why else {})})
+    chosen = [found.codec, *(found.codecs_auxiliary or [CodecConfig() for _ in seen[1:]])]
+    codec, *others = (
+        _planned_codec(data, one, side, own) for one, (side, own) in zip(chosen, looks.items(), strict=True)
+    )
     codec_b = codec_config(Codec("label", classes=len(plan.numbers), unit="label", numbers=tuple(plan.numbers)))
-    return replace(found, plan=plan, codec=codec, codec_b=codec_b, scale="two")
+    return replace(found, plan=plan, codec=codec, codec_b=codec_b, codecs_auxiliary=others, scale="two")
+
+
+def _planned_codec(data: DataConfig, chosen: CodecConfig, side: str, looks: Sequence[planning.Look]) -> CodecConfig:
+    """That of one contrast; where its values are in HU, what is labelled says which of them matter."""
+    if chosen.kind == "auto" and (window := planning.window(looks)):
+        chosen = CodecConfig("window", *window, "HU")
+    return _resolved(data, chosen, side)
 
 
 def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> Opened:
     """Patches of images and of their label maps; found are modality and what the images have in common."""
     data, codec, plan = found.data(recipe.data), codec_of(found.codec), found.plan
+    auxiliary = [codec_of(each) for each in found.codecs_auxiliary]
     open_source(data, "val", "a")
     train, val = (
-        build_cases(data, codec, plan, split, progress=part(progress, f"caching {split} images"))
+        build_cases(data, codec, plan, split, auxiliary=auxiliary, progress=part(progress, f"caching {split} images"))
         for split in ("train", "val")
     )
     one = fingerprint(train, val, codec)  # type: ignore[arg-type]
@@ -221,7 +238,7 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     unlabelled, notes = None, list(train.meta.notes)
     if found.method.get("unlabelled"):
         told = part(progress, "caching unlabelled images")
-        unlabelled = build_cases(data, codec, plan, "train", with_labels=False, progress=told)
+        unlabelled = build_cases(data, codec, plan, "train", auxiliary=auxiliary, with_labels=False, progress=told)
         if not len(unlabelled):
             raise UsageError(
                 "method.unlabelled is set, and every training image has a label map; leave it out, or add images "

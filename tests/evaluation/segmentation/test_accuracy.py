@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fabrica.evaluation.segmentation.accuracy import ALL, Accuracy, rows, summary, table
+from fabrica.evaluation.segmentation.accuracy import ALL, AWAY, Accuracy, rows, summary, table, without
 from fabrica.evaluation.segmentation.cases import ScoredCase
 from fabrica.metrics.paired import by_patient, interval
 from fabrica.metrics.segmentation import BETTER, METRICS, ClassScores
@@ -148,3 +148,17 @@ def test_the_table_has_a_line_for_each_case_and_class() -> None:
     first = lines[1]
     assert [first["dice"], first["label"], first["volume"]] == ["0.8", "4", "10"]
     assert all(lines[-1][metric] == "" for metric in METRICS if metric != "volume_error")
+
+
+def test_a_contrast_taken_away_is_judged_on_the_images_that_have_it() -> None:
+    done = [
+        case("a1", "a", both(0.5), MISSED, ABSENT, ABSENT),
+        case("a2", "a", both(0.5), both(0.2), ABSENT, ABSENT),
+        case("b1", "b", both(0.4), MISSED, ABSENT, ABSENT),
+    ]
+    (row,) = without(CASES, {"T2": done}, list(NAMES), seed=3)
+    assert (row.key, row.group, row.better) == ("dice_without_T2", AWAY, "higher")
+    assert row.value == pytest.approx((0.45 + 0.05) / 2)  # classes alike, and of these patients alike
+    lost = (((0.8 - 0.5) + (0.6 - 0.4)) / 2 + ((0.7 - 0.1) + 0) / 2) / 2
+    assert f"Dice of 3 test images, T2 taken away: {lost:.3f} less [" in row.explanation
+    assert without(CASES, {}, list(NAMES)) == []

@@ -24,6 +24,7 @@ from fabrica.metrics.segmentation import BETTER, METRICS, ClassScores
 from fabrica.report.scores import ScoreRow
 
 ALL = "All classes"
+AWAY = "One contrast taken away"
 NAMES = {
     "dice": ("Dice", "Overlap: twice what both have in common over what both hold together; 1 is equal."),
     "iou": ("IoU", "Overlap: what both have in common over what either holds; 1 is equal."),
@@ -159,6 +160,27 @@ def rows(found: Accuracy, tolerance: str = "1 mm", unit: str = "mm") -> list[Sco
             key = f"{metric}_{one.number}"
             rows.append(_row(key, one.name, one.said or explained, one.scores[metric], f"{title} by class", metric))
     return rows
+
+
+def without(
+    cases: Sequence[ScoredCase], others: Mapping[str, Sequence[ScoredCase]], numbers: Sequence[int], seed: int = 0
+) -> list[ScoreRow]:
+    """A row for each contrast: mean Dice of the same test images where the model has to do without it.
+
+    others   contrast -> the same cases, done without it; those that cannot be compared are left out on both sides.
+    """
+    found = []
+    for name, done in others.items():
+        ids = {case.id for case in done}
+        plain = by_patient([case for case in cases if case.id in ids], numbers, "dice")
+        left = by_patient(done, numbers, "dice")
+        at, lost = pairs.interval_over_columns(left, seed), pairs.interval_over_columns(plain - left, seed)
+        explanation = (
+            f"Dice of {len(done)} test images, {name} taken away: {lost.mean:.3f} less "
+            f"[{lost.low:.3f}, {lost.high:.3f}]."
+        )
+        found.append(_row(f"dice_without_{name}", f"Dice without {name}", explanation, at, AWAY, "dice"))
+    return found
 
 
 def _row(key: str, name: str, explanation: str, at: Interval, group: str, metric: str) -> ScoreRow:

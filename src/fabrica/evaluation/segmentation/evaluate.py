@@ -6,7 +6,7 @@ repeats. The worst cases are shown first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import numpy as np
 
 from fabrica import __version__
 from fabrica.errors import UsageError
-from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
+from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table, without
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
 from fabrica.evaluation.segmentation.panels import HOW, colour, overlays
 from fabrica.evaluation.subject import alarms, opened
-from fabrica.evaluation.translation.cases import HeldOutCases, open_cases
+from fabrica.evaluation.translation.cases import Case, HeldOutCases, open_cases
 from fabrica.image import Image
 from fabrica.io.masks import labelled
 from fabrica.metrics.segmentation import TOLERANCE
@@ -63,14 +63,15 @@ def evaluate(
         raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     names = found.label_names
-    cases = _scored(found, held_out, list(names), tell)
-    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed)
+    cases, others = _scored(found, held_out, list(names), tell)
+    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed, others)
     return _written(trial, Path(out), _exhibits(trial, tell))
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What was judged: the model on these cases, with the names of the label numbers, and what came of it."""
+    """What was judged: the model on these cases, with the names of the label numbers, and what came of it. without: of
+    a model that sees several contrasts, the cases that have each one, done without it."""
 
     model: SegmentationModel
     held_out: HeldOutCases
@@ -79,16 +80,29 @@ class Trial:
     found: Accuracy
     asked: int | None
     seed: int
+    without: Mapping[str, Sequence[ScoredCase]]
 
 
-def _scored(model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress) -> list[ScoredCase]:
-    results, cases = [], held_out.cases["a2b"]
+def _scored(
+    model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress
+) -> tuple[list[ScoredCase], dict[str, list[ScoredCase]]]:
+    """All cases; and without each contrast in turn those that have it, and another one to go by."""
+    results, cases = list[ScoredCase](), held_out.cases["a2b"]
+    others: dict[str, list[ScoredCase]] = {}
     for done, case in enumerate(cases.read(), start=1):
         truth = labelled(case.images["b"])
-        made = model.apply(case.images["a"], auxiliary=case.auxiliary).result
-        results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes)))
+        seen = {model.data.a: case.images["a"], **case.auxiliary}
+
+        def judged(seen: Mapping[str, Image], case: Case = case, truth: Image = truth) -> ScoredCase:
+            (name, image), *rest = seen.items()
+            made = model.apply(image, contrast=name, auxiliary=dict(rest)).result
+            return scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes))
+
+        results.append(judged(seen))
+        for name in seen if len(seen) > 1 else ():
+            others.setdefault(name, []).append(judged({other: seen[other] for other in seen if other != name}))
         tell("segmenting", done, len(cases))
-    return results
+    return results, {name: others[name] for name in (model.data.a, *model.data.auxiliary) if name in others}
 
 
 def _unnamed(truth: Image, classes: list[int]) -> Any:
@@ -134,6 +148,7 @@ def _facts_of(case: ScoredCase, names: dict[int, str]) -> list[tuple[str, str]]:
 
 def _written(trial: Trial, out: Path, exhibits: list[Exhibit]) -> Report:
     scores, warned = rows(trial.found, f"{TOLERANCE:g} mm", _unit(trial)), _warnings(trial)
+    scores += without(trial.cases, trial.without, list(trial.names), trial.seed)
     told = _verdict(trial)
     everything = {**_facts(trial), **numbers(scores), "verdict": told, "warnings": warned}
     report = Report(finite(everything), tuple(scores), tuple(warned), out / "report.html", told, "segmented")
@@ -200,6 +215,7 @@ def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
         ("about", model.recipe.about),
         ("method", f"{model.found.method['name']}, {model.found.method['network']}"),
         ("trained on", model.data.source),
+        ("contrasts", ", ".join(plan.contrasts)),
         ("patches", size + (f" at {' × '.join(f'{mm:.3g}' for mm in plan.spacing)} mm" if plan.spacing else "")),
         ("weights", model.hash),
     ]

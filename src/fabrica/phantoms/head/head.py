@@ -20,6 +20,7 @@ from fabrica.phantoms.head.scan import CONTRASTS, SCANNERS, Scene, acquire
 from fabrica.phantoms.head.shapes import waves
 
 LEVELS = (-26.0, 58.0)  # MNI z in mm of the 2-D slices: from the orbits to the convexity
+LESIONS = ("tumour core", "tumour rim", "oedema")
 _COVER = (-78.0, 98.0)  # MNI z in mm of a volume
 _THICKNESS = 5.0  # mm, of a 2-D slice
 
@@ -39,6 +40,15 @@ class Head:
     images: dict[str, Image]
     tissue: Image
     labels: dict[str, Any]
+
+    @property
+    def lesions(self) -> Image:
+        """The label map of the tumour alone: 1, 2, 3 for LESIONS where they are the largest fraction; empty of the
+        healthy."""
+        found = np.zeros_like(self.tissue.data)
+        for number, name in enumerate(LESIONS, start=1):
+            found[self.tissue.data == INDEX[name]] = number
+        return self.tissue.with_data(found, origin={**self.tissue.origin, "range": (0.0, float(len(LESIONS)))})
 
 
 def head(
