@@ -99,6 +99,31 @@ def test_the_plan_is_a_short_table_with_reasons() -> None:
     assert all(reason in table(plan) for reason in plan.reasons.values())
 
 
+BRATS = {"whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+
+
+def test_regions_are_planned_with_the_numbers_that_they_become() -> None:
+    plan = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2, 4)), regions=BRATS, memory=8 * GIB)
+    assert plan.numbers == [0, 1, 2, 4] and plan.channels == [[1, 2, 3], [1, 3], [3]]
+    assert plan.names == ["", "core without enhancing", "whole without core", "enhancing"]
+    assert plan.judged == {2: ("whole", [1, 2, 4]), 1: ("core", [1, 4]), 4: ("enhancing", [4])}
+    assert "whole: 1, 2, 4; core: 1, 4; enhancing: 4" in table(plan)
+
+
+def test_regions_that_no_image_shows_are_left_out_and_said() -> None:
+    looks = of((36, 50, 35), (1.0,) * 3, labels=(0, 2))
+    plan = planned(looks, regions=BRATS, names={2: "edema", 9: "ignore"}, memory=8 * GIB)
+    assert plan.regions == {"whole": [1, 2, 4]} and "without core, enhancing" in table(plan)
+    assert plan.numbers == [0, 1, 2, 4] and plan.names == ["", "whole", "edema", ""]
+    with pytest.raises(UsageError, match="no training image has a label of the regions cyst"):
+        planned(looks, regions={"cyst": [7]})
+    with pytest.raises(UsageError, match="'core', \\[1, 4\\], holds nothing"):
+        planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2)), regions=dict(reversed(BRATS.items())) | {"x": [1]})
+    ignored = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2, 4, 9)), regions=BRATS | {"ignore": [9]},
+                      names={9: "ignore"}, memory=8 * GIB)  # fmt: skip
+    assert ignored.regions == BRATS and 9 not in ignored.numbers
+
+
 def test_an_ignored_label_is_no_class() -> None:
     plan = planned(of((30, 30, 30), (1.0,) * 3, labels=(0, 1, 4)), names={1: "liver", 4: "ignore"})
     assert plan.numbers == [0, 1] and plan.names == ["", "liver"]

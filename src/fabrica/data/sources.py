@@ -115,6 +115,10 @@ class Source:
         """What the numbers of label map k are called, as far as the manifest says."""
         return labels_in(self.manifest.rows[k].mask_labels) if self.manifest else {}
 
+    def columns(self) -> list[str]:
+        """What the manifest says of the numbers of all label maps, as it says it."""
+        return [row.mask_labels for row in self.manifest.rows] if self.manifest else []
+
     def organs(self, k: int) -> bool:
         """Whether label map k is a folder of one file an organ: what has no file there was not drawn."""
         return self.manifest is not None and self.manifest.file(self.manifest.rows[k]).is_dir()

@@ -12,7 +12,7 @@ from fabrica.data.cache import build_cache, build_masks
 from fabrica.data.cases import build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
-from fabrica.data.label_names import renumbered, together
+from fabrica.data.label_names import overlapping, renumbered, together
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
@@ -25,6 +25,7 @@ from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
 from fabrica.recipe.found import Found
+from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.fingerprint import fingerprint
 from fabrica.training.frozen import latents_key
@@ -198,12 +199,16 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     method = found.method
     width = int(method.get("width", 0)) or 16
     asked = recipe.data
-    plan = planning.planned(looks, names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width)
+    regions = asked.regions or overlapping(labels.columns())
+    plan = planning.planned(
+        looks, names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, regions=regions, width=width
+    )
     codec = found.codec
     if codec.kind == "auto" and (window := planning.window(looks)):
         codec = CodecConfig("window", *window, "HU")
     codec = _resolved(data, codec, "a")
-    codec_b = codec_config(Codec("label", classes=len(plan.numbers), unit="label", numbers=tuple(plan.numbers)))
+    numbers, overlap = tuple(laid(plan.regions) or plan.numbers), tuple(map(tuple, plan.regions.values()))
+    codec_b = codec_config(Codec("label", classes=len(numbers), unit="label", numbers=numbers, regions=overlap))
     return replace(found, plan=plan, codec=codec, codec_b=codec_b, scale="two")
 
 

@@ -17,11 +17,12 @@ from fabrica import __version__
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
-from fabrica.evaluation.segmentation.panels import HOW, colour, overlays
+from fabrica.evaluation.segmentation.panels import HOW, overlays
 from fabrica.evaluation.subject import alarms, opened
 from fabrica.evaluation.translation.cases import HeldOutCases, open_cases
 from fabrica.image import Image
 from fabrica.io.masks import labelled
+from fabrica.io.palette import colours, hexed
 from fabrica.metrics.segmentation import TOLERANCE
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.progress import Progress
@@ -62,8 +63,8 @@ def evaluate(
     if not held_out.paired:
         raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
-    names = found.label_names
-    cases = _scored(found, held_out, list(names), tell)
+    names = {number: name for number, (name, _) in found.found.plan.judged.items()}
+    cases = _scored(found, held_out, tell)
     trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed)
     return _written(trial, Path(out), _exhibits(trial, tell))
 
@@ -81,19 +82,20 @@ class Trial:
     seed: int
 
 
-def _scored(model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress) -> list[ScoredCase]:
-    results, cases = [], held_out.cases["a2b"]
+def _scored(model: SegmentationModel, held_out: HeldOutCases, tell: Progress) -> list[ScoredCase]:
+    results, cases, plan = [], held_out.cases["a2b"], model.found.plan
+    classes = {number: own for number, (_, own) in plan.judged.items()}
     for done, case in enumerate(cases.read(), start=1):
         truth = labelled(case.images["b"])
         made = model.apply(case.images["a"], auxiliary=case.auxiliary).result
-        results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes)))
+        results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, plan.numbers)))
         tell("segmenting", done, len(cases))
     return results
 
 
-def _unnamed(truth: Image, classes: list[int]) -> Any:
+def _unnamed(truth: Image, numbers: Sequence[int]) -> Any:
     """Voxels of labels that the model never learned: nothing is said of them. None where there are none."""
-    other = ~np.isin(truth.data[0], [0, *classes])
+    other = ~np.isin(truth.data[0], [0, *numbers])
     return other if other.any() else None
 
 
@@ -109,7 +111,8 @@ def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
         image, truth = read.images["a"], labelled(read.images["b"])
         made = trial.model.apply(image, auxiliary=read.auxiliary).result
         margin = AROUND if len(image.size) == 3 else None
-        drawn = overlays(image, truth, made, list(trial.names), margin=margin)
+        classes = {number: own for number, (_, own) in trial.model.found.plan.judged.items()}
+        drawn = overlays(image, truth, made, classes, colours=colours(trial.names), margin=margin)
         plain = overlays(image, truth, None, [], margin=None) if len(image.size) == 2 else []
         pictures = [
             Picture(png_uri(pixels), name or "image", k + 1) for k, (name, pixels) in enumerate([*plain, *drawn])
@@ -219,7 +222,7 @@ def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
         f"{trial.held_out.config.source}",
         report=report,
         how=HOW,
-        legend=[(name, colour(number)) for number, name in trial.names.items()],
+        legend=[(trial.names[number], hexed(own)) for number, own in colours(trial.names).items()],
         exhibits=exhibits,
         patients=trial.found.patients,
         charts=training_charts(read_log(model.folder / "log.csv"), None),
