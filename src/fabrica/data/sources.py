@@ -134,11 +134,14 @@ class Source:
         digest = hashlib.sha256(told.encode(errors="surrogateescape"))
         stamps: dict[str, list[int]] = {}
         for row in (*self.manifest.rows, *self.grid):
-            if row.path not in stamps:
+            several = row.frame if "|" in row.frame else ""
+            which = f"{row.path} {several}"
+            if which not in stamps:
                 path = self.manifest.file(row)
-                stats = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() else io.files_of(path))]
-                stamps[row.path] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
-            digest.update(json.dumps([*astuple(row), *stamps[row.path]]).encode())
+                files = [path / name for name in several.split("|")] if several else io.files_of(path)
+                stats = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() and not several else files)]
+                stamps[which] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+            digest.update(json.dumps([*astuple(row), *stamps[which]]).encode())
         return digest.hexdigest()
 
     def _first(self) -> int:
@@ -225,7 +228,9 @@ def _open_masks(config: DataConfig, images: Manifest, split: str) -> Source:
             f"data.condition names mask, and no training image of {config.source} has one: name its file in a column "
             "`mask` of the manifest, or leave mask out"
         )
-    own = [row if k in absent else replace(row, path=row.mask, frame="") for k, row in enumerate(images.rows)]
+    own = [
+        row if k in absent else replace(row, path=row.mask, frame=row.mask_frame) for k, row in enumerate(images.rows)
+    ]
     Manifest([row for k, row in enumerate(own) if k not in absent], images.root).check()
     notes = [f"{len(absent)} of {len(own)} images have no mask: kept, without it"] * bool(absent)
     return Source(config, split, Manifest(own, images.root), len(own), MASK, images.rows, notes, absent)
