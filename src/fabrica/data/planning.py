@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from fabrica.data.names import words
 from fabrica.errors import UsageError
 from fabrica.geometry import turn
 from fabrica.image import Image
-from fabrica.recipe.plan import Plan, laid
+from fabrica.recipe.plan import Plan, laid, mistake
 
 ANISOTROPIC = 3.0  # how many times thicker than wide a voxel is, for slices that are not mixed at full resolution
 SMALLEST = 4  # voxels a side at the coarsest level
@@ -86,7 +86,7 @@ def planned(
 
     Raises UsageError where no label map shows anything but background, and for values that do not fit together.
     """
-    ignored = {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
+    ignored = _ignored(names)
     numbers = sorted({0, *(n for look in looks for n in look.labels)} - ignored)
     regions = {name: own for name, own in (regions or {}).items() if not set(own) <= ignored}
     overlap = {name: list(own) for name, own in regions.items() if set(own) & set(numbers) - {0}}
@@ -143,6 +143,53 @@ def _named(number: int, name: str, region: str, regions: Mapping[str, Sequence[i
         if set(regions[other]) & set(regions[region])
     ]
     return f"{region} without {inner[0]}" if inner else region
+
+
+def adopted(
+    plan: Plan,
+    looks: Sequence[Look],
+    *,
+    source: str,
+    names: Mapping[int, str] | None = None,
+    size: Sequence[int] = (),
+    spacing: Sequence[float] = (),
+    batch: int = 0,
+    regions: Mapping[str, Sequence[int]] | None = None,
+) -> Plan:
+    """The plan of another run (`source` says which) for these training images, whose label numbers are called `names`;
+    what is given here stands over it.
+
+    Raises UsageError where images or label maps are not what it is for.
+    """
+    strange = sorted({number for look in looks for number in look.labels} - {*plan.numbers} - _ignored(names))
+    if strange:
+        raise UsageError(
+            f"uses.plan: {source} knows the labels {', '.join(map(str, plan.numbers))}, and training images have "
+            f"{', '.join(map(str, strange))}, too; add them to its numbers and names, or leave uses.plan out"
+        )
+    if len(size or plan.size) == 3 and (flat := sum(len(look.size) == 2 for look in looks)):
+        raise UsageError(f"uses.plan: {source} is of volumes, and {flat} of {len(looks)} training images are pictures")
+    mm = list(spacing or plan.spacing)
+    if mm and any(len(look.spacing) < len(mm) for look in looks):
+        raise UsageError(f"uses.plan: {source} says mm, which not all training images know; set its spacing to []")
+    found = replace(
+        plan,
+        size=list(size or plan.size),
+        spacing=mm,
+        batch=batch or plan.batch,
+        regions={name: list(own) for name, own in (regions or plan.regions).items()},
+        reasons=dict.fromkeys(plan.reasons, f"of {source}"),
+    )
+    if size or spacing:
+        levels, kernels = _levels(found.size, found.spacing)
+        found = replace(found, levels=levels, kernels=kernels)
+    if problem := mistake(found):
+        raise UsageError(f"uses.plan: {source}, with what the recipe asks for, {problem}")
+    return found
+
+
+def _ignored(names: Mapping[int, str] | None) -> set[int]:
+    return {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
 
 
 def _dims(looks: Sequence[Look], reasons: dict[str, str]) -> int:

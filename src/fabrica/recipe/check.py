@@ -113,6 +113,8 @@ def _check_uses(recipe: Recipe) -> None:
         raise UsageError(
             "uses.text reads reports, and data.condition names none; add text to it, or leave uses.text out"
         )
+    if "plan" in recipe.uses and recipe.method.get("name") != "segment":
+        raise UsageError("uses.plan is for segmentation; take the recipe segment, or leave it out")
     changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
     if "autoencoder" in recipe.uses and changes:
         raise UsageError(

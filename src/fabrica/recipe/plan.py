@@ -77,6 +77,29 @@ def laid(regions: Mapping[str, Sequence[int]]) -> list[int]:
     return found
 
 
+def mistake(plan: Plan) -> str:
+    """What does not hold together in a plan that a person may have changed, in words; "" where all does."""
+    dims = len(plan.size)
+    expectations = [
+        (dims in (2, 3) and min(plan.size) >= 1, f"has size {plan.size}; expected [H, W] or [D, H, W]"),
+        (len(plan.spacing) in (0, dims) and min(plan.spacing, default=1) > 0,
+         f"has spacing {plan.spacing}; expected mm above 0, {dims} numbers as in size, or none"),
+        (plan.batch >= 1, f"has batch {plan.batch}; expected at least 1"),
+        (bool(plan.levels) and len(plan.levels) == len(plan.kernels), f"has {len(plan.levels)} levels and "
+         f"{len(plan.kernels)} kernels; expected as many of both"),
+        (all(len(each) == dims and min(each) >= 1 for each in (*plan.levels, *plan.kernels)),
+         f"has levels or kernels of other than {dims} numbers from 1"),
+        (all(side % 2 == 1 for each in plan.kernels for side in each), "has kernels of even sides; expected 1 or 3"),
+        (len(set(plan.numbers)) == len(plan.numbers) == len(plan.names) > 1 and plan.numbers[0] == 0,
+         f"has numbers {plan.numbers} and {len(plan.names)} names; expected 0 and others once, with a name each"),
+        (all({*own} <= {*plan.numbers} - {0} and own for own in plan.regions.values()),
+         f"has regions {plan.regions}; expected numbers of {plan.numbers} but 0"),
+        ({*plan.mirror, *plan.turned} <= {*range(dims)}, f"has mirror {plan.mirror} and turned {plan.turned}; expected "
+         f"axes from 0 to {dims - 1}"),
+    ]  # fmt: skip
+    return next((said for holds, said in expectations if not holds), "")
+
+
 def table(plan: Plan) -> str:
     """The plan as a person reads it: what, how much, and why."""
     turned = "in the plane alone" if len(plan.turned) < len(plan.size) else "about every axis"

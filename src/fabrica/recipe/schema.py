@@ -13,7 +13,7 @@ from fabrica.io.atomic import atomic
 DEGRADED = "degraded"
 
 
-USES = ("autoencoder", "teacher", "text")
+USES = ("autoencoder", "teacher", "text", "plan")
 
 
 CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
@@ -208,7 +208,8 @@ class Recipe:
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
            works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
            `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
-           `fabrica.text.frozen_encoder`; it is copied too.
+           `fabrica.text.frozen_encoder`; it is copied too. plan: to segment, the folder of a run or a YAML file whose
+           plan is taken; what `data` says stands over it.
     """
 
     name: str = ""

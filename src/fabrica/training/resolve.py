@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fabrica.codec import Codec
@@ -24,7 +25,7 @@ from fabrica.methods import named
 from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
-from fabrica.recipe.found import Found
+from fabrica.recipe.found import Found, plan_in
 from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.fingerprint import fingerprint
@@ -190,19 +191,23 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     """The plan of a segmenter, and its codecs, from all training images and their label maps."""
     data, count = found.data(recipe.data), part(progress, "looking at training images")
     images, labels = (open_source(data, "train", side) for side in ("a", "b"))
+    used = plan_in(Path(found.uses["plan"])) if "plan" in found.uses else None
     names = together(labels.names(k) for k in range(labels.count))
+    known = {n: name for n, name in zip(used.numbers, used.names, strict=True) if name} if used else names
     looks: list[planning.Look] = []
     for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
-        looks.append(planning.looked(sample.image, renumbered(labelled(label.image), labels.names(k), names)))
+        looks.append(planning.looked(sample.image, renumbered(labelled(label.image), labels.names(k), known)))
         if count:
             count(len(looks), images.count)
     method = found.method
     width = int(method.get("width", 0)) or 16
     asked = recipe.data
     regions = asked.regions or overlapping(labels.columns())
-    plan = planning.planned(
-        looks, names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, regions=regions, width=width
-    )
+    given: dict[str, Any] = {"size": asked.size, "spacing": asked.spacing, "batch": asked.batch}
+    if used:
+        plan = planning.adopted(used, looks, source=found.uses["plan"], names=names, regions=asked.regions, **given)
+    else:
+        plan = planning.planned(looks, names=names, regions=regions, width=width, **given)
     codec = found.codec
     if codec.kind == "auto" and (window := planning.window(looks)):
         codec = CodecConfig("window", *window, "HU")
