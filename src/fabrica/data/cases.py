@@ -235,12 +235,16 @@ def _pairs(images: Source, labels: Source | None, plan: Plan) -> Iterator[tuple[
     if labels is None:
         yield from ((sample, None, []) for sample in images.samples())
         return
-    names = {number: name for number, name in zip(plan.numbers, plan.names, strict=True) if name}
     for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
-        own = labels.names(k)
-        lacking = set(names.values()) - set(own.values()) if labels.organs(k) else set()
-        undrawn = [c for c, name in enumerate(plan.names) if name in lacking]
-        yield sample, renumbered(labelled(label.image), own, names), undrawn
+        yield sample, *in_numbers(label.image, labels, k, plan)
+
+
+def in_numbers(label: Image, labels: Source, k: int, plan: Plan) -> tuple[Image, list[int]]:
+    """The label map that is number k of a source in the plan's numbers, and the classes that were not drawn in it."""
+    names = {number: name for number, name in zip(plan.numbers, plan.names, strict=True) if name}
+    own = labels.names(k)
+    lacking = set(names.values()) - set(own.values()) if labels.organs(k) else set()
+    return renumbered(labelled(label), own, names), [c for c, name in enumerate(plan.names) if name in lacking]
 
 
 def prepared(

@@ -109,6 +109,8 @@ class Segmentation:
             made, doubt = _answered(way, heldout, int(k))
             known = np.array([*found.plan.numbers, *[NOBODY] * (UNKNOWN + 1 - len(found.plan.numbers))])
             truth = known[heldout.a.label(int(k))]
+            undrawn = [found.plan.numbers[c] for c in heldout.a.meta.undrawn[int(k)]]  # nobody has said: no false alarm
+            made[np.isin(made, undrawn)] = 0
             plain.append([_dice(np.isin(made, own), np.isin(truth, own)) for own in owned])
             cleaned = largest_only(made[None].copy(), numbers)[0]
             largest.append([_dice(np.isin(cleaned, own), np.isin(truth, own)) for own in owned])

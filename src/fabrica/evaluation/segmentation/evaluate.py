@@ -14,26 +14,28 @@ from typing import Any
 import numpy as np
 
 from fabrica import __version__
+from fabrica.data.cases import in_numbers
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
 from fabrica.evaluation.segmentation.panels import HOW, overlays
+from fabrica.evaluation.segmentation.versus import comparisons, rival, said_of
 from fabrica.evaluation.subject import alarms, opened
-from fabrica.evaluation.translation.cases import HeldOutCases, open_cases
+from fabrica.evaluation.translation.cases import Case, Cases, HeldOutCases, open_cases
 from fabrica.image import Image
-from fabrica.io.masks import labelled
 from fabrica.io.palette import colours, hexed
 from fabrica.metrics.segmentation import TOLERANCE
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.progress import Progress
 from fabrica.recipe.folder import ALARMS, read_log
+from fabrica.recipe.plan import Plan
 from fabrica.report.charts import png_uri, shown, training_charts
 from fabrica.report.pictures import Exhibit, Picture
 from fabrica.report.report import filled, keep, repeated
-from fabrica.report.scores import Report, as_json, finite, numbers
+from fabrica.report.scores import Comparison, Report, as_json, finite, numbers
 
 TEMPLATE = "segmentation.html.jinja"
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("versus",)  # of `fabrica.evaluation.evaluate`, that mean something here
 WORST, OTHERS = 4, (0.5, 1.0)  # cases shown: the worst, then the middle one and the best
 FEWEST = 6  # patients: of fewer, intervals mean little
 AROUND = 25.0  # mm around what is labelled that pictures of volumes show
@@ -44,6 +46,7 @@ def evaluate(
     against: str | Path | None = None,
     out: str | Path = "report",
     *,
+    versus: SegmentationModel | Path | str | None = None,
     n: int | None = None,
     split: str = "test",
     extractor: str = "radiomic",
@@ -52,6 +55,7 @@ def evaluate(
 ) -> Report:
     """Segment held-out images and score the label maps; write report.html, scores.json and scores.csv (case by class).
 
+    versus   a second model, judged on the same cases by paired tests.
     n   at most so many test images, drawn at random; None: all of them. extractor: of no use here.
     Raises UsageError for a model that does not segment, and for test images without label maps.
     """
@@ -59,13 +63,15 @@ def evaluate(
     found = opened(model)
     if not isinstance(found, SegmentationModel):
         raise UsageError(f"{getattr(found, 'folder', found)} is no model that segments")
+    other = None if versus is None else rival(found, versus)
     held_out = open_cases(found, str(against) if against else found.data.source, split, n, seed)
     if not held_out.paired:
         raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     names = {number: name for number, (name, _) in found.found.plan.judged.items()}
-    cases = _scored(found, held_out, tell)
-    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed)
+    cases, *others = _scored([found, other] if other else [found], held_out, tell)
+    compared = comparisons(cases, others[0], names, other.name, seed) if other else []
+    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed, other, compared)
     return _written(trial, Path(out), _exhibits(trial, tell))
 
 
@@ -80,17 +86,34 @@ class Trial:
     found: Accuracy
     asked: int | None
     seed: int
+    versus: SegmentationModel | None = None
+    comparisons: Sequence[Comparison] = ()
 
 
-def _scored(model: SegmentationModel, held_out: HeldOutCases, tell: Progress) -> list[ScoredCase]:
-    results, cases, plan = [], held_out.cases["a2b"], model.found.plan
+def _scored(
+    models: Sequence[SegmentationModel], held_out: HeldOutCases, tell: Progress
+) -> tuple[list[ScoredCase], ...]:
+    """The scores of each model, on the classes of the first."""
+    results: tuple[list[ScoredCase], ...] = tuple([] for _ in models)
+    cases, plan = held_out.cases["a2b"], models[0].found.plan
     classes = {number: own for number, (_, own) in plan.judged.items()}
     for done, case in enumerate(cases.read(), start=1):
-        truth = labelled(case.images["b"])
-        made = model.apply(case.images["a"], auxiliary=case.auxiliary).result
-        results.append(scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, plan.numbers)))
+        truth, undrawn = _truth(cases, done - 1, case, plan)
+        for model, scores in zip(models, results, strict=True):
+            auxiliary = {name: image for name, image in case.auxiliary.items() if name in model.data.auxiliary}
+            made = model.apply(case.images["a"], auxiliary=auxiliary).result
+            if undrawn:  # nobody has said where it is, so that it is no false alarm
+                made = made.with_data(np.where(np.isin(made.data, undrawn), 0, made.data))
+            ignored = _unnamed(truth, plan.numbers)
+            scores.append(scored(case.id, case.patient, made, truth, classes, ignore=ignored))
         tell("segmenting", done, len(cases))
     return results
+
+
+def _truth(cases: Cases, place: int, case: Case, plan: Plan) -> tuple[Image, list[int]]:
+    """The true label map of the case at this place in the model's numbers, and those that nobody drew in it."""
+    truth, undrawn = in_numbers(case.images["b"], cases.sources["b"], cases.chosen[place], plan)
+    return truth, [plan.numbers[k] for k in undrawn]
 
 
 def _unnamed(truth: Image, numbers: Sequence[int]) -> Any:
@@ -108,7 +131,8 @@ def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
     for done, rank in enumerate(dict.fromkeys(places), start=1):
         case = ranked[rank]
         (read,) = trial.held_out.cases["a2b"].read([order[case.id]])
-        image, truth = read.images["a"], labelled(read.images["b"])
+        image = read.images["a"]
+        truth, _ = _truth(trial.held_out.cases["a2b"], order[case.id], read, trial.model.found.plan)
         made = trial.model.apply(image, auxiliary=read.auxiliary).result
         margin = AROUND if len(image.size) == 3 else None
         classes = {number: own for number, (_, own) in trial.model.found.plan.judged.items()}
@@ -139,7 +163,8 @@ def _written(trial: Trial, out: Path, exhibits: list[Exhibit]) -> Report:
     scores, warned = rows(trial.found, f"{TOLERANCE:g} mm", _unit(trial)), _warnings(trial)
     told = _verdict(trial)
     everything = {**_facts(trial), **numbers(scores), "verdict": told, "warnings": warned}
-    report = Report(finite(everything), tuple(scores), tuple(warned), out / "report.html", told, "segmented")
+    page, compared = out / "report.html", tuple(trial.comparisons)
+    report = Report(finite(everything), tuple(scores), tuple(warned), page, told, "segmented", compared)
     keep(report, lambda: _page(trial, report, exhibits), scores_csv=table(trial.cases, trial.names))
     return report
 
@@ -175,12 +200,14 @@ def _verdict(trial: Trial) -> str:
     worst = min((one for one in trial.found.classes if not one.never), key=lambda one: one.scores["dice"].mean)
     if len(trial.found.classes) > 1:
         said += f" The hardest is {worst.name}, Dice {shown(worst.scores['dice'].mean)}."
+    if item := next((item for item in trial.comparisons if item.key == "dice"), None):
+        said += f" Its Dice is {said_of(item)} that of {item.rival}."
     return said
 
 
 def _facts(trial: Trial) -> dict[str, Any]:
     found = trial.found
-    return {
+    facts = {
         "fabrica": __version__,
         "subject": trial.model.name,
         "model_hash": trial.model.hash,
@@ -194,6 +221,10 @@ def _facts(trial: Trial) -> dict[str, Any]:
         "overall": {metric: asdict(value) for metric, value in found.overall.items()},
         "patients": [asdict(one) for one in found.patients],
     }
+    if trial.versus:
+        items = {item.key: asdict(item) for item in trial.comparisons}
+        facts["versus"] = {"subject": trial.versus.name, "model_hash": trial.versus.hash, **items}
+    return facts
 
 
 def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
@@ -206,7 +237,10 @@ def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
         ("patches", size + (f" at {' × '.join(f'{mm:.3g}' for mm in plan.spacing)} mm" if plan.spacing else "")),
         ("weights", model.hash),
     ]
-    again = repeated(str(model.folder), trial.held_out.config.source, asked=trial.asked, extractor="", seed=trial.seed)
+    versus = ["--versus", str(trial.versus.folder)] if trial.versus else []
+    again = repeated(
+        str(model.folder), trial.held_out.config.source, asked=trial.asked, extractor="", seed=trial.seed, more=versus
+    )
     measured = [
         (
             "test images",
