@@ -26,6 +26,7 @@ from fabrica.data.cache import once
 from fabrica.data.dataset import SCALE, marks_of
 from fabrica.data.label_names import renumbered
 from fabrica.data.manifest_cache import cache_home
+from fabrica.data.planning import ignored
 from fabrica.data.sample import UNLABELLED, Sample
 from fabrica.data.sources import Source, open_source
 from fabrica.data.standardise import at_spacing, inner_size
@@ -192,6 +193,7 @@ def _write(
     marks: list[list[int]] = []
     places: list[npt.NDArray[np.int32]] = []
     undrawn: list[list[int]] = []
+    strange: Counter[int] = Counter()
     modalities: Counter[str] = Counter()
     extents = array("d")
     with (folder / IMAGES).open("wb") as image_file, (folder / LABELS).open("wb") as label_file:
@@ -202,6 +204,7 @@ def _write(
             known = [whole]
             if classes is not None:
                 label_file.write(classes.tobytes())
+                strange.update(_strange(label, labels, k, plan) if (classes == UNKNOWN).any() else ())
                 places.append(_places(k, classes))
                 known.append(classes[None] * np.float32(SCALE / UNKNOWN))
             ids.append(sample.id)
@@ -214,6 +217,11 @@ def _write(
             if progress:
                 progress(k + 1, images.count)
     np.save(folder / PLACED, np.concatenate(places) if places else np.empty((0, 5), dtype=np.int32))
+    unknown = [
+        f"{count} of {len(ids)} label maps of split {images.split} hold the label {number}, which no training image "
+        "has: nothing is learned of it, and its voxels are not judged"
+        for number, count in sorted(strange.items())
+    ]
     meta = Meta(
         ids,
         sizes,
@@ -222,7 +230,7 @@ def _write(
         modalities.most_common(1)[0][0] if modalities else "",
         plan.spacing,
         [min(extents), max(extents)] if extents else [],
-        list(dict.fromkeys([*images.notes, *(labels.notes if labels else ())])),
+        list(dict.fromkeys([*images.notes, *(labels.notes if labels else ()), *unknown])),
         codec.reach,
         marks,
         undrawn,
@@ -297,6 +305,14 @@ def classes_at(labels: Float32, size: Sequence[int], numbers: Sequence[int]) -> 
         more = share > most
         best[more], most[more] = k, share[more]
     return best
+
+
+def _strange(label: Image | None, labels: Source | None, k: int, plan: Plan) -> set[int]:
+    """The numbers in a label map that the plan does not know, but those that are called "ignore"."""
+    if label is None or labels is None:
+        return set()
+    other = label.data[~np.isin(label.data, plan.numbers)]
+    return {int(number) for number in np.unique(other)} - ignored(labels.names(k))
 
 
 def _places(k: int, classes: Uint8) -> npt.NDArray[np.int32]:

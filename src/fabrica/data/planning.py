@@ -86,9 +86,9 @@ def planned(
 
     Raises UsageError where no label map shows anything but background, and for values that do not fit together.
     """
-    ignored = _ignored(names)
-    numbers = sorted({0, *(n for look in looks for n in look.labels)} - ignored)
-    regions = {name: own for name, own in (regions or {}).items() if not set(own) <= ignored}
+    nothing = ignored(names)
+    numbers = sorted({0, *(n for look in looks for n in look.labels)} - nothing)
+    regions = {name: own for name, own in (regions or {}).items() if not set(own) <= nothing}
     overlap = {name: list(own) for name, own in regions.items() if set(own) & set(numbers) - {0}}
     if regions and not overlap:
         raise UsageError(
@@ -161,7 +161,7 @@ def adopted(
 
     Raises UsageError where images or label maps are not what it is for.
     """
-    strange = sorted({number for look in looks for number in look.labels} - {*plan.numbers} - _ignored(names))
+    strange = sorted({number for look in looks for number in look.labels} - {*plan.numbers} - ignored(names))
     if strange:
         raise UsageError(
             f"uses.plan: {source} knows the labels {', '.join(map(str, plan.numbers))}, and training images have "
@@ -188,7 +188,7 @@ def adopted(
     return found
 
 
-def _ignored(names: Mapping[int, str] | None) -> set[int]:
+def ignored(names: Mapping[int, str] | None) -> set[int]:
     return {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
 
 

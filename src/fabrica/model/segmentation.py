@@ -14,7 +14,7 @@ from fabrica.data.cases import UNKNOWN, Uint8
 from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
-from fabrica.image import Float32
+from fabrica.image import Float32, Float64
 from fabrica.inference.tiling import whole
 from fabrica.inference.translation import Way, largest_only, with_uncertainty
 from fabrica.io.palette import RGB, colours
@@ -115,10 +115,10 @@ class Segmentation:
             cleaned = largest_only(made[None].copy(), numbers)[0]
             largest.append([_dice(np.isin(cleaned, own), np.isin(truth, own)) for own in owned])
             doubts += [float(doubt[made > 0].mean())] if doubt is not None and (made > 0).any() else []
-        means = [np.nanmean(np.array(each), axis=0) for each in (plain, largest)]
+        means = [_means(np.array(each)) for each in (plain, largest)]
         chosen = [n for n, one, other in zip(numbers, *means, strict=False) if other > one + 1e-4]
         best = np.where([n in chosen for n in found.plan.judged], np.array(largest), np.array(plain))
-        each = np.nanmean(best, axis=1)
+        each = _means(best.T)
         each = each[np.isfinite(each)]
         at = interval(each) if len(each) > 1 else None
         error = HeldOutError(
@@ -146,6 +146,14 @@ def _answered(way: Way, heldout: Patches, k: int) -> tuple[Labels, Float32 | Non
     classes = way.target.classes
     made = way.target.decode(answers[:classes])[0].astype(np.int32)
     return made, answers[classes] if len(answers) > classes else None
+
+
+def _means(scores: Float64) -> Float64:
+    """Of each column, without what is NaN; NaN of a column that has nothing else."""
+    there = np.isfinite(scores)
+    sums, counts = np.where(there, scores, 0.0).sum(0), there.sum(0)
+    found: Float64 = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return found
 
 
 def _dice(made: Bools, truth: Bools) -> float:

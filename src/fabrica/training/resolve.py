@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fabrica.codec import Codec
 from fabrica.data import planning
 from fabrica.data.cache import build_cache, build_masks
-from fabrica.data.cases import build_cases
+from fabrica.data.cases import Cases, build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.dataset import Dataset
 from fabrica.data.label_names import overlapping, renumbered, together
@@ -26,7 +26,7 @@ from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
 from fabrica.recipe.found import Found, plan_in
-from fabrica.recipe.plan import laid
+from fabrica.recipe.plan import Plan, laid
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.fingerprint import fingerprint
 from fabrica.training.frozen import latents_key
@@ -217,6 +217,15 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     return replace(found, plan=plan, codec=codec, codec_b=codec_b, scale="two")
 
 
+def unshown(heldout: Cases, plan: Plan) -> str:
+    """A sentence about labels that the held-out images lack, so that nothing judges them; "" if all are there."""
+    shown = {k for case in range(len(heldout)) for k in heldout.places(case)}
+    missing = [plan.names[k] or f"label {plan.numbers[k]}" for k in range(1, len(plan.numbers)) if k not in shown]
+    if not missing:
+        return ""
+    return f"no held-out image shows {', '.join(missing)}: the weights are chosen without it; split anew, or add images"
+
+
 def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> Opened:
     """Patches of images and of their label maps; found are modality and what the images have in common."""
     data, codec, plan = found.data(recipe.data), codec_of(found.codec), found.plan
@@ -228,7 +237,7 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     one = fingerprint(train, val, codec)  # type: ignore[arg-type]
     found = replace(found, modality="SEG", spacing=list(plan.spacing), size=plan.size, fingerprint_a=one)
     sets = {"training images": train, "held-out images": val}
-    unlabelled, notes = None, list(train.meta.notes)
+    unlabelled, notes = None, [*dict.fromkeys([*train.meta.notes, *val.meta.notes, unshown(val, plan)])]
     if found.method.get("unlabelled"):
         told = part(progress, "caching unlabelled images")
         unlabelled = build_cases(data, codec, plan, "train", with_labels=False, progress=told)

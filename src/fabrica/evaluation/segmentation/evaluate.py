@@ -7,7 +7,7 @@ repeats. The worst cases are shown first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from fabrica import __version__
 from fabrica.data.cases import in_numbers
+from fabrica.data.planning import ignored
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
@@ -69,7 +70,11 @@ def evaluate(
         raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     names = {number: name for number, (name, _) in found.found.plan.judged.items()}
-    cases, *others = _scored([found, other] if other else [found], held_out, tell)
+    (cases, *others), strange = _scored([found, other] if other else [found], held_out, tell)
+    if strange:
+        listed = ", ".join(map(str, sorted(strange)))
+        note = f"test images have labels that the model never learned, {listed}: their voxels are not judged"
+        held_out = replace(held_out, notes=[*held_out.notes, note])
     compared = comparisons(cases, others[0], names, other.name, seed) if other else []
     trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed, other, compared)
     return _written(trial, Path(out), _exhibits(trial, tell))
@@ -92,22 +97,26 @@ class Trial:
 
 def _scored(
     models: Sequence[SegmentationModel], held_out: HeldOutCases, tell: Progress
-) -> tuple[list[ScoredCase], ...]:
-    """The scores of each model, on the classes of the first."""
+) -> tuple[tuple[list[ScoredCase], ...], set[int]]:
+    """The scores of each model, on the classes of the first; and the label numbers that this does not know."""
+    strange: set[int] = set()
     results: tuple[list[ScoredCase], ...] = tuple([] for _ in models)
     cases, plan = held_out.cases["a2b"], models[0].found.plan
     classes = {number: own for number, (_, own) in plan.judged.items()}
     for done, case in enumerate(cases.read(), start=1):
         truth, undrawn = _truth(cases, done - 1, case, plan)
+        unnamed = _unnamed(truth, plan.numbers)
+        if unnamed is not None:
+            other = {int(number) for number in np.unique(truth.data[0][unnamed])}
+            strange |= other - ignored(cases.sources["b"].names(cases.chosen[done - 1]))
         for model, scores in zip(models, results, strict=True):
             auxiliary = {name: image for name, image in case.auxiliary.items() if name in model.data.auxiliary}
             made = model.apply(case.images["a"], auxiliary=auxiliary).result
             if undrawn:  # nobody has said where it is, so that it is no false alarm
                 made = made.with_data(np.where(np.isin(made.data, undrawn), 0, made.data))
-            ignored = _unnamed(truth, plan.numbers)
-            scores.append(scored(case.id, case.patient, made, truth, classes, ignore=ignored))
+            scores.append(scored(case.id, case.patient, made, truth, classes, ignore=unnamed))
         tell("segmenting", done, len(cases))
-    return results
+    return results, strange
 
 
 def _truth(cases: Cases, place: int, case: Case, plan: Plan) -> tuple[Image, list[int]]:
