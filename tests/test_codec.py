@@ -27,6 +27,20 @@ def test_window_is_reversible_inside_and_clips_outside(low: float, width: float,
     np.testing.assert_array_equal(outside, [[[-1, 1]]])
 
 
+def test_regions_are_laid_over_one_another_and_back() -> None:
+    codec = Codec("label", classes=3, numbers=(1, 3, 2), regions=((1, 2, 3), (2, 3), (2,)))
+    labels = image(np.arange(4).reshape(1, 2, 2))
+    coded = codec.encode(labels)
+    assert coded.reshape(3, 4).tolist() == [[-1, 1, 1, 1], [-1, -1, 1, 1], [-1, -1, 1, -1]]
+    np.testing.assert_array_equal(codec.decode(coded), labels.data)
+    doubtful = np.array([-0.2, 0.3, -0.9], dtype=np.float32).reshape(3, 1, 1)  # inside the second, not the first
+    assert codec.decode(doubtful).item() == 3
+    one = Codec("label", classes=1, numbers=(4,), regions=((4, 5),))
+    assert one.decode(one.encode(image(np.array([[[0, 5, 4, 1]]])))).tolist() == [[[0, 4, 4, 0]]]
+    with pytest.raises(UsageError, match="as many of each"):
+        Codec("label", classes=3, numbers=(1, 2), regions=((1, 2), (2,)))
+
+
 def test_percentile_uses_each_images_own_limits() -> None:
     codec = Codec("percentile", 1, 99, default_limits=(0, 10))
     ramp = np.linspace(0, 1, 10_000).reshape(1, 100, 100)

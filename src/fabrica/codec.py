@@ -30,6 +30,8 @@ class Codec:
     default_limits  the limits in physical units that `decode` uses where no source image gives them
               (samples of a percentile codec): the median over the training images.
     numbers   of labels: what stands in label maps for each class, the background first; (): 0 to classes - 1.
+    regions of labels that overlap: the numbers that each channel stands for. They are laid over one another in this
+              order, the k-th as numbers[k] where its network value is above 0.
     clip      whether values beyond the limits become -1 or 1, and are lost. If not, they go on linearly, up to REACH:
               where both sides of a translation have one scale, nothing that was there is cut from a result.
     """
@@ -42,11 +44,17 @@ class Codec:
     default_limits: Limits | None = None
     clip: bool = True
     numbers: tuple[int, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"codec.kind is {self.kind!r}; expected one of {', '.join(KINDS)}")
-        if self.kind == "label" and self.classes < 2:
+        if self.regions and not len(self.regions) == len(self.numbers) == self.classes:
+            raise UsageError(
+                f"codec.regions are {len(self.regions)}, codec.numbers {list(self.numbers)} and codec.classes "
+                f"{self.classes}; expected as many of each"
+            )
+        if self.kind == "label" and self.classes < 2 - bool(self.regions):
             raise UsageError(f"codec.classes is {self.classes}; a label codec needs at least 2")
         if self.numbers and len(set(self.numbers)) != self.classes:
             raise UsageError(f"codec.numbers are {list(self.numbers)}; expected {self.classes}, each once, or none")
@@ -84,6 +92,9 @@ class Codec:
         """`encode` of a part of an image whose limits are these."""
         if self.kind == "label":
             wanted = np.rint(data[0]).astype(np.int64)
+            if self.regions:
+                inside: Float32 = np.stack([np.isin(wanted, each) for each in self.regions]).astype(np.float32) * 2 - 1
+                return inside
             numbers = np.array(self.numbers or range(self.classes))
             if not self.numbers and (wanted.min() < 0 or wanted.max() >= self.classes):
                 raise UsageError(
@@ -108,6 +119,11 @@ class Codec:
 
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
+        if self.regions:
+            laid = np.zeros((1, *values.shape[1:]), dtype=np.float32)
+            for number, channel in zip(self.numbers, values, strict=True):
+                laid[0][channel > 0] = number
+            return laid
         if self.kind == "label":
             index = np.argmax(values, axis=0, keepdims=True)
             found: Float32 = np.array(self.numbers or range(self.classes), dtype=np.float32)[index]

@@ -56,6 +56,16 @@ def test_version_2_of_nnunet_with_regions(tmp_path: Path) -> None:
     assert column(found.labels) == "1,2,3=whole tumour|2,3=core|3=enhancing"
 
 
+def test_regions_keep_the_order_in_which_they_are_laid_over_one_another(tmp_path: Path) -> None:
+    labels = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumour": 2, "ignore": 4}
+    found = told(tmp_path, {"channel_names": {"0": "CT"}, "labels": labels, "regions_class_order": [1, 3, 2]})
+    assert column(found.labels) == "1,2,3=kidney|3,2=masses|2=tumour|4=ignore" and not found.notes
+    for order in ([1, 3], [1, 3, 3], "132", [1, 3, None]):
+        found = told(tmp_path, {"channel_names": {"0": "CT"}, "labels": labels, "regions_class_order": order})
+        assert column(found.labels) == "1,2,3=kidney|2,3=masses|2=tumour|4=ignore"
+        assert len(found.notes) == 1 and "regions_class_order" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("named", "channels"),
     [

@@ -113,7 +113,7 @@ def test_select_and_patients(tmp_path: Path) -> None:
 
 def test_the_columns_are_those_promised() -> None:
     expected = (
-        "id patient path frame split modality domain label text age sex view mask mask_labels pair sha256 "
+        "id patient path frame split modality domain label text age sex view mask mask_frame mask_labels pair sha256 "
         "kind series series_number description image_type refers unit channels dims notes"
     )
     assert " ".join(COLUMNS) == expected

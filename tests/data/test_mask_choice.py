@@ -101,7 +101,7 @@ PUBLIC = {
     "beside": (["x1.nrrd", "x1.seg.nrrd", "x2.nrrd"], {"x1.nrrd": "x1.seg.nrrd"}),
     "left and right": (
         ["x1.png", "x1_left_mask.png", "x1_right_mask.png", "x2.png"],
-        {"x1.png": "x1_left_mask.png"},
+        {"x1.png": "."},
     ),
     "what is shown, not another image's": (["x1.png", "x1_2_mask.png", "x1_t2_mask.png"], {}),
     "HaN-Seg": (
@@ -184,6 +184,26 @@ A, B = "sub-01/ses-1/anat/sub-01_ses-1", "sub-01/ses-2/anat/sub-01_ses-2"
 )  # fmt: skip
 def test_masks_of_bids(files: list[str], masks: dict[str, list[str]]) -> None:
     assert bids_masks(files) == masks
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "names"),
+    [
+        ("ManualMask/{}Mask/x1.png", "ManualMask", ("left", "right")),
+        ("{}_mask/x1.png", ".", ("left", "right")),
+        ("masks/{}/x1.png", "masks", ("left", "right")),
+        ("masks/{}_lung/x1.png", "masks", ("left lung", "right lung")),
+        ("masks/x1_{}.png", "masks", ("left", "right")),
+        ("images/x1_{}_lung_mask.png", "images", ("left lung", "right lung")),
+    ],
+)
+def test_left_and_right_are_one_mask(pattern: str, folder: str, names: tuple[str, ...]) -> None:
+    masks = [pattern.format(side) for side in ("right", "left")]
+    found = chosen(masks_of(["images/x1.png", "images/x2.png", *masks, pattern.format("left").replace("x1", "x2")]))
+    left, right = (pattern.format(side).removeprefix(f"{folder}/") for side in ("left", "right"))
+    assert found["images/x1.png"] == Choice(folder, names, 1, f"{left}|{right}")
+    alone = pattern.format("left").replace("x1", "x2")  # of which only the left was drawn
+    assert found["images/x2.png"] == Choice(alone, names[:1])
 
 
 def test_of_readers_the_agreement_is_used() -> None:

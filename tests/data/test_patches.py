@@ -85,10 +85,14 @@ def test_label_maps_take_the_largest_share() -> None:
     found = classes_at(labels, (2, 2), [0, 9])
     assert found.tolist() == [[0, 0], [0, 0]] or found.tolist() == [[0, 1], [0, 1]]
     assert classes_at(labels, (4, 4), [0, 9])[0, 0] == UNKNOWN
-    signs = one_hot(np.array([[0, 1, UNKNOWN]], dtype=np.uint8), 2)
+    signs = one_hot(np.array([[0, 1, UNKNOWN]], dtype=np.uint8), [[0], [1]])
     assert signs.tolist() == [[[1, -1, 0]], [[-1, 1, 0]]]
-    signs = one_hot(np.array([[0, 1]], dtype=np.uint8), 3, undrawn=[2])  # the background may be class 2
+    signs = one_hot(np.array([[0, 1]], dtype=np.uint8), [[0], [1], [2]], undrawn=[2])  # the background may be class 2
     assert signs.tolist() == [[[0, -1]], [[-1, 1]], [[0, -1]]]
+    numbers = np.array([[0, 1, 2, UNKNOWN]], dtype=np.uint8)
+    assert one_hot(numbers, [[1, 2], [2]]).tolist() == [[[-1, 1, 1, 0]], [[-1, -1, 1, 0]]]  # regions overlap
+    signs = one_hot(numbers, [[1, 2], [2]], undrawn=[2])  # both regions may be where nothing was drawn
+    assert signs.tolist() == [[[0, 1, 1, 0]], [[0, -1, 1, 0]]]
 
 
 @pytest.mark.parametrize("changes", [AS_THEY_ARE, AUGMENT])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fabrica.data.planning import Look, looked, planned, window
+from fabrica.data.planning import Look, adopted, looked, planned, window
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.recipe.plan import table
@@ -110,6 +110,63 @@ def test_several_contrasts_have_a_line_of_their_own() -> None:
     assert any(line.split() == ["contrasts", "one", "cases", "differ"] for line in table(alone).splitlines())
 
 
+BRATS = {"whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+
+
+def test_regions_are_planned_with_the_numbers_that_they_become() -> None:
+    plan = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2, 4)), regions=BRATS, memory=8 * GIB)
+    assert plan.numbers == [0, 1, 2, 4] and plan.channels == [[1, 2, 3], [1, 3], [3]]
+    assert plan.names == ["", "core without enhancing", "whole without core", "enhancing"]
+    assert plan.judged == {2: ("whole", [1, 2, 4]), 1: ("core", [1, 4]), 4: ("enhancing", [4])}
+    assert "whole: 1, 2, 4; core: 1, 4; enhancing: 4" in table(plan)
+
+
+def test_regions_that_no_image_shows_are_left_out_and_said() -> None:
+    looks = of((36, 50, 35), (1.0,) * 3, labels=(0, 2))
+    plan = planned(looks, regions=BRATS, names={2: "edema", 9: "ignore"}, memory=8 * GIB)
+    assert plan.regions == {"whole": [1, 2, 4]} and "without core, enhancing" in table(plan)
+    assert plan.numbers == [0, 1, 2, 4] and plan.names == ["", "whole", "edema", ""]
+    with pytest.raises(UsageError, match="no training image has a label of the regions cyst"):
+        planned(looks, regions={"cyst": [7]})
+    with pytest.raises(UsageError, match="'core', \\[1, 4\\], holds nothing"):
+        planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2)), regions=dict(reversed(BRATS.items())) | {"x": [1]})
+    ignored = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2, 4, 9)), regions=BRATS | {"ignore": [9]},
+                      names={9: "ignore"}, memory=8 * GIB)  # fmt: skip
+    assert ignored.regions == BRATS and 9 not in ignored.numbers
+
+
 def test_an_ignored_label_is_no_class() -> None:
     plan = planned(of((30, 30, 30), (1.0,) * 3, labels=(0, 1, 4)), names={1: "liver", 4: "ignore"})
     assert plan.numbers == [0, 1] and plan.names == ["", "liver"]
+
+
+def test_a_plan_is_taken_as_it_is_but_for_what_is_asked() -> None:
+    looks = of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 3))
+    plan = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2, 3)), memory=8 * GIB)
+    same = adopted(plan, looks, source="runs/a")
+    assert replace(same, reasons=plan.reasons) == plan and "of runs/a" in table(same)
+    other = adopted(plan, looks, source="runs/a", size=[24, 24, 24], spacing=[2.0] * 3, batch=7)
+    assert (other.size, other.spacing, other.batch, other.numbers) == ([24] * 3, [2.0] * 3, 7, [0, 1, 2, 3])
+    assert np.prod(other.levels, axis=0).tolist() == [4, 4, 4]
+    ignored = of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 9))
+    assert adopted(plan, ignored, source="x", names={9: "ignore"}).numbers == plan.numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "looks", "said"),
+    [
+        ({}, of((36, 50, 35), (1.0,) * 3, labels=(0, 7)), "have 7, too"),
+        ({}, of((36, 50), (1.0,) * 2), "10 of 10 training images are pictures"),
+        ({}, of((36, 50, 35), ()), "which not all training images know"),
+        ({"levels": [[1, 1]]}, of((36, 50, 35), (1.0,) * 3), "levels"),
+        ({"names": ["", "a"]}, of((36, 50, 35), (1.0,) * 3), "2 names"),
+        ({"numbers": [0, 1, 1], "names": [""] * 3}, of((36, 50, 35), (1.0,) * 3), "numbers .0, 1, 1."),
+        ({"mirror": [3]}, of((36, 50, 35), (1.0,) * 3), "axes from 0 to 2"),
+        ({"regions": {"whole": [4]}}, of((36, 50, 35), (1.0,) * 3), "regions"),
+        ({"batch": 0}, of((36, 50, 35), (1.0,) * 3), "batch 0"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_one_line(changes: dict[str, object], looks: list[Look], said: str) -> None:
+    plan = planned(of((36, 50, 35), (1.0,) * 3, labels=(0, 1, 2)), memory=8 * GIB)
+    with pytest.raises(UsageError, match=said):
+        adopted(replace(plan, **changes), looks, source="runs/a")  # type: ignore[arg-type]

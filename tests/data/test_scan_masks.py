@@ -19,6 +19,7 @@ from fabrica.data.label_names import labels_in
 from fabrica.data.manifest import COLUMNS, Manifest, Row
 from fabrica.data.scan import scan
 from fabrica.data.sides import matched, side
+from fabrica.io import read_mask
 
 SIZE = (6, 5, 4)
 
@@ -275,15 +276,33 @@ def test_pictures_beside_their_masks(tmp_path: Path, image: str, mask: str) -> N
     assert found == {image.format(f"scan{k}x"): mask.format(f"scan{k}x") if k < 3 else "" for k in range(4)}
 
 
-@pytest.mark.parametrize("mask", ["ManualMask/{}Mask/{}.png", "{1}_{0}_mask.png"])
-def test_masks_of_the_left_and_the_right_are_said_to_be_two(tmp_path: Path, mask: str) -> None:
+@pytest.mark.parametrize("mask", ["ManualMask/{}Mask/{}.png", "{1}_{0}_mask.png", "masks/{}_lung/{}.png"])
+def test_masks_of_the_left_and_the_right_are_one_label_map(tmp_path: Path, mask: str) -> None:
     image = "CXR_png/{}.png" if "/" in mask else "{}.png"
-    for k in range(3):
-        picture(tmp_path / image.format(f"scan{k}x"), None, seed=k)
-        for name in ("left", "right"):
-            picture(tmp_path / mask.format(name, f"scan{k}x"), (0, 255), seed=k)
+    for k in range(4):
+        picture(tmp_path / image.format(f"scan{k}x"), None, (16, 16), seed=k)
+        for name, half in (("left", slice(0, 8)), ("right", slice(8, 16))):
+            values = np.zeros((16, 16), dtype=np.uint8)
+            values[2 + k : 12, half] = 255
+            path = tmp_path / mask.format(name, f"scan{k}x")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if k < 3 or name == "right":
+                Picture.fromarray(values).save(path)
     manifest = scan(tmp_path)
-    assert len(rows_of(manifest)) == 3 and said(manifest, "3 images have several masks", "left")
+    rows_of(manifest)  # every file is accounted for
+    manifest.save(tmp_path / "manifest.csv")
+    rows = {row.id: row for row in Manifest.load(tmp_path / "manifest.csv").rows}
+    assert len(rows) == 4 and not said(manifest, "several masks")
+    lung = " lung" * ("lung" in mask)
+    for k in range(4):
+        row = next(row for row in rows.values() if f"scan{k}x" in row.path)
+        labels = {1: f"left{lung}", 2: f"right{lung}"} if k < 3 else {1: f"right{lung}"}
+        assert labels_in(row.mask_labels) == labels
+        truth = np.zeros((16, 16))
+        truth[2 + k : 12, :8], truth[2 + k : 12, 8:] = (1, 2) if k < 3 else (0, 1)
+        read = read_mask(tmp_path / row.mask, row.mask_frame)
+        np.testing.assert_array_equal(read.data[0], truth)
+        assert all((tmp_path / path).is_file() for path in row.mask_files)
 
 
 LABELS = {
@@ -420,3 +439,36 @@ def test_odd_masks_are_said_with_an_example(tmp_path: Path) -> None:
     assert said(manifest, "1 mask of one value, 1, masks/x2.png", "all is marked")
     assert said(manifest, "masks/x4.png", "different values", "JPEG") and said(manifest, "masks/x5.png", "3 channels")
     assert said(manifest, "labels that nothing names", "1, 3, 7")
+
+
+@pytest.mark.parametrize("names", ["images labels", "images masks", "val_images val_labels", "x_image x_mask"])
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_label_maps_in_the_file_of_their_images(tmp_path: Path, names: str, pack: Any) -> None:
+    rng = np.random.default_rng(0)
+    image, label = names.split()
+    arrays = {
+        image: rng.random((12, 9, 10)).astype(np.float32),
+        label: rng.integers(0, 3, (12, 9, 10)).astype(np.uint8),
+    }
+    pack(tmp_path / "set.npz", **arrays)
+    tell(tmp_path / "labels.json", {"lung": 1, "nodule": 2})
+    manifest = scan(tmp_path)
+    assert len(manifest.rows) == 12 and said(manifest, "12 of 12 images have a mask", "1 lung, 2 nodule")
+    for row in manifest.rows:
+        number = row.frame.partition("/")[2]
+        assert (row.mask, row.mask_frame, row.label) == ("set.npz", f"{label}/{number}", "")
+        np.testing.assert_array_equal(
+            read_mask(tmp_path / row.mask, row.mask_frame).data[0], arrays[label][int(number)]
+        )
+    (own,) = {row.split for row in manifest.rows if row.split == "val"} if image == "val_images" else {"val"}
+    rows = [row for row in manifest.rows if row.split == own]
+    pairs = matched(rows, [row for row in side(manifest, "mask", "x") if row.split == own])
+    assert [(a.frame.partition("/")[2], b.frame.partition("/")[2]) for a, b in pairs] == [
+        (row.frame.partition("/")[2],) * 2 for row in rows
+    ]
+
+
+def test_labels_of_classes_in_an_npz_are_no_masks(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((12, 9, 10))
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(12).reshape(12, 1) % 2)
+    assert {(row.mask, row.mask_frame) for row in scan(tmp_path).rows} == {("", "")}

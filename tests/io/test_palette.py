@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fabrica.io.palette import COLOURS, colour_of
+from fabrica.io.palette import COLOURS, NAMED, colour_of, colours, hexed
 
 # Machado, Oliveira and Fernandes 2009, severity 1: what is left of linear RGB without one kind of cone
 BLIND = {
@@ -25,3 +25,12 @@ def test_the_first_eight_differ_for_every_eye() -> None:
 
 def test_colours_come_again_after_the_last() -> None:
     assert colour_of(1) == COLOURS[0] == colour_of(len(COLOURS) + 1) and colour_of(len(COLOURS)) == COLOURS[-1]
+
+
+def test_what_atlases_print_in_its_own_colour_has_it_once() -> None:
+    names = {1: "portal_vein", 2: "Liver", 3: "left renal artery", 5: "aorta", 6: ""}
+    found = colours(names)
+    assert found[1] == NAMED["vein"] and found[2] == colour_of(2) and found[3] == NAMED["artery"]
+    assert found[5] == colour_of(5) and found[6] == colour_of(6)
+    assert len(set(found.values())) == len(found) and not set(NAMED.values()) & set(COLOURS)
+    assert hexed((230, 159, 0)) == "#e69f00"

@@ -62,6 +62,39 @@ def test_every_network_answers_in_probabilities(plan: Plan, network: str) -> Non
     assert loss.shape == (4,) and (loss >= 0).all() and (loss <= 1).all()
 
 
+NESTED = replace(FLAT, regions={"both": [1, 2], "inner": [2]})
+
+
+def nested(seen: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with regions for classes: what is of class 1 or 2, and of class 2."""
+    return {**seen, "b": torch.stack([torch.maximum(seen["b"][:, 1], seen["b"][:, 2]), seen["b"][:, 2]], 1)}
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"adversarial": 0.1}, {"adversarial": 0.1, "critic": "patch", "unlabelled": 0.1}]
+)
+def test_regions_are_learned_each_for_itself(values: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    config = replace(Segment.Config(width=4, critic_width=4), **values)  # type: ignore[arg-type]
+    own, seen = Segment(config, (1, 32, 32), (2, 32, 32), NESTED), nested(batch())
+    seen["b"][:, 1, :, :4] = 0  # nobody has said where the inner one ends
+    history = [taken(own, seen)["network"] for _ in range(25)]
+    assert history[-1] < 0.75 * history[0]
+    own.eval()
+    made = own.translate(seen["a"], "a2b")
+    assert made.shape == (4, 2, 32, 32) and ((made > 0).sum(1) == 2).any()  # both at one place
+
+
+def test_of_regions_every_one_counts_in_validation() -> None:
+    own, seen = Segment(Segment.Config(width=4), (1, 32, 32), (2, 32, 32), NESTED), nested(batch())
+    own.network = _Answers(seen["b"])
+    assert own.validation(seen, torch.Generator()).abs().max() < 1e-5
+    half = seen["b"].clone()
+    half[:, 0] = -1
+    own.network = _Answers(half)
+    torch.testing.assert_close(own.validation(seen, torch.Generator()), torch.full((4,), 0.5), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("critic", ["segan", "patch"])
 def test_both_players_learn(critic: str) -> None:
     own, seen = method(adversarial=0.1, critic=critic), batch()

@@ -196,6 +196,17 @@ def test_all_classes_at_once_equal_each_on_the_whole_image(seed: int, dims: int,
             assert getattr(scores, name) == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), (number, name)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_equal_each_as_a_mask(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    made, truth = (np.kron(rng.integers(0, 4, (3, 4, 4)), np.ones((3, 3, 3))).astype(np.uint8) for _ in range(2))
+    regions = {1: [1, 2, 3], 2: [2, 3], 9: [3, 7]}
+    found = compare(made, truth, regions, (1.0, 2.0, 1.5))
+    for number, own in regions.items():
+        one, other = np.isin(made, own).astype(np.uint8), np.isin(truth, own).astype(np.uint8)
+        assert found[number] == compare(one, other, [1], (1.0, 2.0, 1.5))[1]
+
+
 def test_classes_are_told_absent_missed_and_false() -> None:
     truth = np.zeros((6, 6), dtype=np.uint8)
     made = truth.copy()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from fabrica import io
 from fabrica.errors import UsageError
+from fabrica.evaluation import evaluate
 from fabrica.model.loading import load
 from fabrica.recipe.found import found_in
 from fabrica.recipe.load import load_recipe
@@ -188,3 +189,9 @@ def test_a_folder_of_one_file_an_organ_may_lack_some(tmp_path: Path) -> None:
     assert plan.names == ["", "liver", "spleen"] and plan.numbers == [0, 1, 2]
     result = load(run).apply(io.read(tmp_path / "data" / "s0000" / "ct.nii.gz")).result
     assert result.origin["labels"] == {1: "liver", 2: "spleen"}
+    report = evaluate(run, out=tmp_path / "report", split="val")
+    for patient in report.scores["patients"]:  # what nobody drew is not judged, and what is there has its own number
+        assert patient["false_alarms"] == 0
+    by_class = {one["name"]: one for one in report.scores["classes"]}
+    lacking = sum(int(one["patient"][-1]) % 2 for one in report.scores["patients"])
+    assert by_class["liver"]["absent"] == lacking and by_class["spleen"]["absent"] == 0

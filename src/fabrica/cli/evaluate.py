@@ -31,8 +31,8 @@ def evaluate(
         Path | None,
         typer.Option(
             rich_help_panel=WHAT,
-            help="Folder of a second model that translates or restores: both are judged on the same test images, by "
-            "paired tests. [default: none]",
+            help="Folder of a second model that translates, restores or segments: both are judged on the same test "
+            "images, by paired tests. [default: none]",
         ),
     ] = None,
     n: Annotated[

@@ -26,6 +26,7 @@ from fabrica.data.cache import once
 from fabrica.data.dataset import SCALE, marks_of
 from fabrica.data.label_names import renumbered
 from fabrica.data.manifest_cache import cache_home
+from fabrica.data.planning import ignored
 from fabrica.data.sample import AUXILIARY, UNLABELLED, Sample
 from fabrica.data.sources import Source, open_source
 from fabrica.data.standardise import at_spacing, inner_size
@@ -223,6 +224,7 @@ def _write(inputs: _Inputs, plan: Plan, config: DataConfig, folder: Path, progre
     places: list[npt.NDArray[np.int32]] = []
     undrawn: list[list[int]] = []
     absent: list[list[int]] = []
+    strange: Counter[int] = Counter()
     modalities: Counter[str] = Counter()
     extents = array("d")
     images, labels = inputs.images, inputs.labels
@@ -237,6 +239,7 @@ def _write(inputs: _Inputs, plan: Plan, config: DataConfig, folder: Path, progre
             known = [whole]
             if classes is not None:
                 label_file.write(classes.tobytes())
+                strange.update(_strange(label, labels, k, plan) if (classes == UNKNOWN).any() else ())
                 places.append(_places(k, classes))
                 known.append(classes[None] * np.float32(SCALE / UNKNOWN))
             ids.append(sample.id)
@@ -251,6 +254,11 @@ def _write(inputs: _Inputs, plan: Plan, config: DataConfig, folder: Path, progre
                 progress(k + 1, images.count)
     np.save(folder / PLACED, np.concatenate(places) if places else np.empty((0, 5), dtype=np.int32))
     sources = [images, *(source for source, _ in inputs.auxiliary), *([labels] if labels else [])]
+    unknown = [
+        f"{count} of {len(ids)} label maps of split {images.split} hold the label {number}, which no training image "
+        "has: nothing is learned of it, and its voxels are not judged"
+        for number, count in sorted(strange.items())
+    ]
     meta = Meta(
         ids,
         sizes,
@@ -259,7 +267,7 @@ def _write(inputs: _Inputs, plan: Plan, config: DataConfig, folder: Path, progre
         modalities.most_common(1)[0][0] if modalities else "",
         plan.spacing,
         [min(extents), max(extents)] if extents else [],
-        list(dict.fromkeys(note for source in sources for note in source.notes)),
+        list(dict.fromkeys([*(note for source in sources for note in source.notes), *unknown])),
         inputs.reach,
         marks,
         undrawn,
@@ -290,12 +298,16 @@ def _pairs(images: Source, labels: Source | None, plan: Plan) -> Iterator[tuple[
     if labels is None:
         yield from ((sample, None, []) for sample in images.samples())
         return
-    names = {number: name for number, name in zip(plan.numbers, plan.names, strict=True) if name}
     for k, (sample, label) in enumerate(zip(images.samples(), labels.samples(), strict=True)):
-        own = labels.names(k)
-        lacking = set(names.values()) - set(own.values()) if labels.organs(k) else set()
-        undrawn = [c for c, name in enumerate(plan.names) if name in lacking]
-        yield sample, renumbered(labelled(label.image), own, names), undrawn
+        yield sample, *in_numbers(label.image, labels, k, plan)
+
+
+def in_numbers(label: Image, labels: Source, k: int, plan: Plan) -> tuple[Image, list[int]]:
+    """The label map that is number k of a source in the plan's numbers, and the classes that were not drawn in it."""
+    names = {number: name for number, name in zip(plan.numbers, plan.names, strict=True) if name}
+    own = labels.names(k)
+    lacking = set(names.values()) - set(own.values()) if labels.organs(k) else set()
+    return renumbered(labelled(label), own, names), [c for c, name in enumerate(plan.names) if name in lacking]
 
 
 def prepared(
@@ -348,6 +360,14 @@ def classes_at(labels: Float32, size: Sequence[int], numbers: Sequence[int]) -> 
         more = share > most
         best[more], most[more] = k, share[more]
     return best
+
+
+def _strange(label: Image | None, labels: Source | None, k: int, plan: Plan) -> set[int]:
+    """The numbers in a label map that the plan does not know, but those that are called "ignore"."""
+    if label is None or labels is None:
+        return set()
+    other = label.data[~np.isin(label.data, plan.numbers)]
+    return {int(number) for number in np.unique(other)} - ignored(labels.names(k))
 
 
 def _places(k: int, classes: Uint8) -> npt.NDArray[np.int32]:

@@ -102,12 +102,31 @@ def _read(root: Path, home: str, files: set[str]) -> Described:
         splits, folds, notes = _folds(root, path)
     labels = said.get("labels", {})
     names = names_of(labels, once=False) if isinstance(labels, (dict, list)) else {}
+    names, problem = _laid_over(names, said.get("regions_class_order"))
+    notes = (*notes, f"{f'{home}/' if home else ''}{NAME}: {problem}") if problem else notes
     if labels and not names and isinstance(labels, dict):  # lists of other kinds stand in files of this name, too
         notes = (
             *notes,
             f"{f'{home}/' if home else ''}{NAME} has labels {str(labels)[:60]}; expected numbers with names",
         )
     return Described(home, _channels(named), names, "channel_names" in said, masks, splits, folds, notes)
+
+
+def _laid_over(names: Names, order: Any) -> tuple[Names, str]:
+    """Labels that overlap with the number first that each has in a label map where they are laid over one another:
+    nnU-Net's regions_class_order, in their order without the background; and what is wrong with it."""
+    own = [numbers for numbers, name in names.items() if numbers != (0,) and name.lower() != "ignore"]
+    if order is None or all(len(numbers) == 1 for numbers in own):
+        return names, ""
+    listed = order if isinstance(order, list) and len(order) == len(own) else [None] * len(own)
+    if any(number not in numbers for number, numbers in zip(listed, own, strict=True)):
+        return names, (
+            f"regions_class_order is {str(order)[:60]}; expected a number of each of the {len(own)} regions, in their "
+            "order: it is not used"
+        )
+    pairs = zip(listed, own, strict=True)
+    first = {numbers: (number, *(n for n in numbers if n != number)) for number, numbers in pairs}
+    return {first.get(numbers, numbers): name for numbers, name in names.items()}, ""
 
 
 def _json(path: Path) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 
 from fabrica import io
 from fabrica.data.item import Item
+from fabrica.data.mask_files import MASKS, PICTURES
+from fabrica.data.names import words
 from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
@@ -27,6 +29,7 @@ TEXTS = (".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xml", ".html
          "dicomdir")  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 DICOM = (".dcm", ".dicom", ".ima")
+ARRAYS = {*MASKS, "target", "targets", "class", "classes"}  # words for what belongs to images in an npz
 HIDDEN = "hidden"  # what `FolderContents.unread` counts files under whose name begins with a dot
 LINKS = "links to what is in the folder anyway"
 SPECIAL = "neither files nor folders"  # pipes, sockets, devices: to open one may wait for ever
@@ -232,7 +235,21 @@ def _frames(path: Path) -> Iterator[Item]:
         numbers = labels.get(f"{prefix}_labels" if prefix else "labels")
         if numbers is not None and key and path.suffix.lower() == ".npz":
             item.label = _label(numbers, int(number))
+        item.mask_frame = _mask_frame(key or frame, number if key else "", labels)
         yield item
+
+
+def _mask_frame(key: str, number: str, labels: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> str:
+    """The frame of the label array that belongs to an image of this array by its name: val_labels of val_images, mask
+    of image."""
+    own = [word for word in words(key) if word not in PICTURES]
+    for name, values in labels.items():
+        left = [word for word in words(name) if word not in ARRAYS]
+        if left == own and values.ndim == 2 + bool(number) + (values.ndim > 3) and values.dtype.kind in "buif":
+            if not number:
+                return name
+            return f"{name}/{number}" if int(number) < len(values) else ""
+    return ""
 
 
 def _label(numbers: np.ndarray[tuple[int, ...], np.dtype[np.generic]], k: int) -> str:

@@ -13,6 +13,7 @@ class Item:
     path, frame  by which `fabrica.io.read` finds it.
     study        stands for the patient where DICOM headers name none.
     segments     number and name of what a SEG or RTSTRUCT shows, of the whole file.
+    mask_frame   of an image of an npz: which frame of the same file is its mask.
     size         in array order, of images that were decoded.
     The others are those of `fabrica.data.manifest.Row`.
     """
@@ -39,3 +40,4 @@ class Item:
     notes: tuple[str, ...] = ()
     segments: tuple[tuple[int, str], ...] = ()
     size: tuple[int, ...] = ()
+    mask_frame: str = ""

@@ -66,13 +66,14 @@ def renumbered(labels: Image, own: Mapping[int, str], names: Mapping[int, str]) 
 
 def column(names: Mapping[tuple[int, ...], str]) -> str:
     """The text of the column: "1=anterior|2=posterior", and "1,2,3=whole tumour" for a region. Background is not
-    listed.
+    listed. Regions stay in their order, in which they are laid over one another in a label map.
 
     >>> column({(2,): "posterior", (1,): "anterior"})
     '1=anterior|2=posterior'
     """
     told = {numbers: name for numbers, name in names.items() if numbers != (0,)}
-    return "|".join(f"{','.join(map(str, numbers))}={_plain(told[numbers])}" for numbers in sorted(told))
+    order = list(told) if any(len(numbers) > 1 for numbers in told) else sorted(told)
+    return "|".join(f"{','.join(map(str, numbers))}={_plain(told[numbers])}" for numbers in order)
 
 
 def regions_in(text: str) -> Names:
@@ -108,6 +109,22 @@ def labels_in(text: str) -> dict[int, str]:
         number: f"{found[numbers]} {number}" if numbers in several else found[numbers]
         for number, numbers in sorted(smallest.items())
     }
+
+
+def overlapping(columns: Iterable[str]) -> dict[str, list[int]]:
+    """The regions that columns tell of, name -> numbers, in an order in which one may be laid over the other: as told,
+    where none hides another, else the larger first. {} where no label has several numbers, or columns differ.
+
+    >>> overlapping(["3=enhancing|2,3=core|1,2,3=whole tumour"])
+    {'whole tumour': [1, 2, 3], 'core': [2, 3], 'enhancing': [3]}
+    """
+    told = {text for text in columns if text}
+    found = regions_in(told.pop()) if len(told) == 1 else {}
+    if all(len(numbers) == 1 for numbers in found):
+        return {}
+    order = list(found)
+    hidden = [k for k, own in enumerate(order) if set(own) <= {n for other in order[k + 1 :] for n in other}]
+    return {found[own]: list(own) for own in (sorted(order, key=len, reverse=True) if hidden else order)}
 
 
 def is_called_so(path: str) -> bool:

@@ -316,7 +316,7 @@ def _masks(layout: Layout, masks: Mapping[str, Sequence[str]]) -> None:
 def _given(place: Place | None, choice: Choice) -> bool:
     """Give the image its mask; whether there is such an image."""
     if place is not None:
-        place.mask, place.classes = choice.path, choice.classes
+        place.mask, place.classes, place.mask_frame = choice.path, choice.classes, choice.frame
     return place is not None
 
 

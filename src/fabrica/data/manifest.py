@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.io.atomic import atomic
@@ -36,6 +36,8 @@ class Row:
     sex       M, F or O, as in DICOM.
     view      how the patient stood to the detector: PA, AP, LATERAL, ...
     mask      a label map on the same grid: a file, a SEG or RTSTRUCT, or a folder of one mask a class.
+    mask_frame  which image of a container the mask is, as `frame`; of files that are one mask together, as those of
+              the left and the right, their names within the folder `mask`, joined by "|".
     mask_labels  what its numbers are called, "1=anterior|2=posterior" (see `fabrica.data.label_names`); "" when not
               known.
     pair      another image of the same patient on the same grid.
@@ -64,6 +66,7 @@ class Row:
     sex: str = ""
     view: str = ""
     mask: str = ""
+    mask_frame: str = ""
     mask_labels: str = ""
     pair: str = ""
     sha256: str = ""
@@ -77,6 +80,13 @@ class Row:
     channels: str = ""
     dims: str = ""
     notes: str = ""
+
+    @property
+    def mask_files(self) -> list[str]:
+        """The paths that the mask is read from, like `mask`."""
+        if "|" not in self.mask_frame:
+            return [self.mask] if self.mask else []
+        return [(PurePosixPath(self.mask) / name).as_posix() for name in self.mask_frame.split("|")]
 
 
 COLUMNS = tuple(f.name for f in fields(Row))

@@ -93,7 +93,8 @@ def look_at_masks(
     root: Path, rows: Sequence[Row], helpers: Executor | None = None, progress: Callable[[int], None] | None = None
 ) -> dict[str, MaskLook]:
     """Path of a mask -> what it holds, of all files that rows name as masks; `progress` is called with how many."""
-    paths = sorted({row.mask for row in rows if row.mask.lower().endswith(READ) and (root / row.mask).is_file()})
+    named = {path for row in rows for path in row.mask_files if path.lower().endswith(READ)}
+    paths = sorted(path for path in named if (root / path).is_file())
     found: dict[str, MaskLook] = {}
     parts = ({path: root / path for path in paths[k : k + CHUNK]} for k in range(0, len(paths), CHUNK))
     for part in shared(helpers, _look_part, parts):
@@ -117,17 +118,19 @@ def drop_unfit(
     """
     dropped: dict[str, str] = {}
     for row, size in zip(rows, sizes, strict=True):
-        look = looks.get(row.mask)
-        if look is None:
-            continue
-        why = look.problem
-        if not why and size and look.size != size and 2 in (len(size), len(look.size)):
-            why = f"is {_shape(look.size)}, its image {row.path} {_shape(size)}: expected one size"
-        if why:
-            dropped.setdefault(row.mask, why if look.problem else f"a mask that {why}")
-            row.notes = "; ".join(filter(None, (row.notes, f"its mask {row.mask} was left out")))
-            row.mask = row.mask_labels = ""
-    used = {row.mask for row in rows}
+        for path in row.mask_files:
+            look = looks.get(path)
+            if look is None:
+                continue
+            why = look.problem
+            if not why and size and look.size != size and 2 in (len(size), len(look.size)):
+                why = f"is {_shape(look.size)}, its image {row.path} {_shape(size)}: expected one size"
+            if why:
+                dropped.setdefault(path, why if look.problem else f"a mask that {why}")
+                row.notes = "; ".join(filter(None, (row.notes, f"its mask {path} was left out")))
+                row.mask = row.mask_frame = row.mask_labels = ""
+                break
+    used = {path for row in rows for path in row.mask_files}
     return sorted((mask, why) for mask, why in dropped.items() if mask not in used)
 
 

@@ -73,7 +73,7 @@ class Patches:
             "a": np.stack([values for values, _ in drawn]),
             "b": np.stack(
                 [
-                    one_hot(labels, len(self.plan.numbers), self.a.meta.undrawn[int(k)])
+                    one_hot(labels, self.plan.channels, self.a.meta.undrawn[int(k)])
                     for k, (_, labels) in zip(chosen, drawn, strict=True)
                     if labels is not None
                 ]
@@ -117,14 +117,16 @@ class Patches:
         )
 
 
-def one_hot(labels: Uint8, classes: int, undrawn: Sequence[int] = ()) -> Float32:
-    """Class numbers (*S) as (K, *S): 1 and -1, 0 where they are UNKNOWN; in the background also of that and of what was
-    not drawn: it may be any of these."""
-    signs: Float32 = (np.arange(classes).reshape(-1, *[1] * labels.ndim) == labels).astype(np.float32) * 2 - 1
-    signs[:, labels == UNKNOWN] = 0
-    for k in (0, *undrawn) if len(undrawn) else ():
-        signs[k, labels == 0] = 0
-    return signs
+def one_hot(labels: Uint8, channels: Sequence[Sequence[int]], undrawn: Sequence[int] = ()) -> Float32:
+    """Class numbers (*S) as (K, *S): 1 where they are of a channel's classes, else -1, 0 where they are UNKNOWN; in the
+    background also of that and of what holds a class that was not drawn: it may be any of these."""
+    signs = np.full((len(channels), UNKNOWN + 1), -1, dtype=np.float32)
+    signs[:, UNKNOWN] = 0
+    for k, own in enumerate(channels):
+        signs[k, list(own)] = 1
+        if len(undrawn) and {0, *undrawn} & set(own):
+            signs[k, 0] = 0
+    return np.take(signs, labels, axis=1)
 
 
 def _middle(cases: Cases, k: int, wanted: Sequence[int], draw: np.random.Generator) -> Float64:

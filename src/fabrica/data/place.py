@@ -11,7 +11,7 @@ class Place:
 
     case     the path without suffix and without the folders that only sort: the same for an image and its pair.
     guessed  the patient was told from the beginning of the file's name, not by a folder.
-    classes  what the masks in the folder `mask` show, in the order of their labels.
+    classes  what the masks in the folder `mask` show, in the order of their labels; mask_frame: as in `Row`.
     """
 
     case: str = ""
@@ -23,3 +23,4 @@ class Place:
     pair: str = ""
     guessed: bool = False
     classes: tuple[str, ...] = ()
+    mask_frame: str = ""

@@ -4,8 +4,8 @@ supplementary note 2), for the memory and the processor at hand."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from fabrica.data.names import words
 from fabrica.errors import UsageError
 from fabrica.geometry import turn
 from fabrica.image import Image
-from fabrica.recipe.plan import Plan
+from fabrica.recipe.plan import Plan, laid, mistake
 
 ANISOTROPIC = 3.0  # how many times thicker than wide a voxel is, for slices that are not mixed at full resolution
 SMALLEST = 4  # voxels a side at the coarsest level
@@ -71,26 +71,40 @@ def planned(
     size: Sequence[int] = (),
     spacing: Sequence[float] = (),
     batch: int = 0,
+    regions: Mapping[str, Sequence[int]] | None = None,
     width: int = 32,
     memory: float = 0.0,
 ) -> Plan:
     """The plan for training images of which these are looks; what is given stands, the rest is decided.
 
     names    of label numbers; one that is called "ignore" is no class: what it marks teaches nothing.
+    regions  labels that overlap, name -> numbers, in the order in which they are laid over one another; those that no
+             training image shows are left out.
     dims     2 for slices, 3 for volumes; 0: as the images are.
     width    channels of the network at full resolution.
     memory   bytes that training may take; 0: a share of what is free.
 
     Raises UsageError where no label map shows anything but background, and for values that do not fit together.
     """
-    ignored = {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
-    numbers = sorted({0, *(n for look in looks for n in look.labels)} - ignored)
+    nothing = ignored(names)
+    numbers = sorted({0, *(n for look in looks for n in look.labels)} - nothing)
+    regions = {name: own for name, own in (regions or {}).items() if not set(own) <= nothing}
+    overlap = {name: list(own) for name, own in regions.items() if set(own) & set(numbers) - {0}}
+    if regions and not overlap:
+        raise UsageError(
+            f"no training image has a label of the regions {', '.join(regions)}: label maps hold "
+            f"{', '.join(map(str, numbers))}; see data.regions, or the names of the masks' labels"
+        )
+    numbers = sorted({*numbers, *(number for own in overlap.values() for number in own)})
+    becomes = dict(zip(laid(overlap), overlap, strict=True))
     if len(numbers) < 2:
         raise UsageError(
             f"the label maps of all {len(looks)} training images are empty: there is nothing to learn; see whether "
             "the masks are those of these images"
         )
     reasons: dict[str, str] = {}
+    if absent := [name for name in regions if name not in overlap]:
+        reasons["regions"] = f"without {', '.join(absent)}, which no training image shows"
     dims = dims or len(size) or _dims(looks, reasons)
     mm = list(spacing) or _spacing(looks, dims, reasons)
     extents = np.array([_at(look, dims, mm) for look in looks])
@@ -100,7 +114,7 @@ def planned(
     if not size:
         multiple = np.prod(levels, axis=0)
         patch = [int(-(-n // m) * m) for n, m in zip(patch, multiple, strict=True)]
-    each = [(names or {}).get(n, "") for n in numbers]
+    each = [_named(n, (names or {}).get(n, ""), becomes.get(n, ""), overlap) for n in numbers]
     sided = [name for name in each if SIDED & set(words(name))]
     reasons["mirror"] = f"{sided[0]} tells sides apart: never mirrored" if sided else "no label tells left from right"
     thick = dims == 3 and bool(mm) and max(mm) / min(mm) > ANISOTROPIC
@@ -112,10 +126,70 @@ def planned(
         kernels=kernels,
         numbers=numbers,
         names=each,
+        regions=overlap,
         mirror=[] if sided else list(range(dims)),
         turned=[1, 2] if thick else list(range(dims)),
         reasons=reasons,
     )
+
+
+def _named(number: int, name: str, region: str, regions: Mapping[str, Sequence[int]]) -> str:
+    """What a number is called that a region becomes, where nothing else names it: by what of the region it is."""
+    if not region or name not in ("", *regions):
+        return name
+    inner = [
+        other
+        for other in list(regions)[list(regions).index(region) + 1 :]
+        if set(regions[other]) & set(regions[region])
+    ]
+    return f"{region} without {inner[0]}" if inner else region
+
+
+def adopted(
+    plan: Plan,
+    looks: Sequence[Look],
+    *,
+    source: str,
+    names: Mapping[int, str] | None = None,
+    size: Sequence[int] = (),
+    spacing: Sequence[float] = (),
+    batch: int = 0,
+    regions: Mapping[str, Sequence[int]] | None = None,
+) -> Plan:
+    """The plan of another run (`source` says which) for these training images, whose label numbers are called `names`;
+    what is given here stands over it.
+
+    Raises UsageError where images or label maps are not what it is for.
+    """
+    strange = sorted({number for look in looks for number in look.labels} - {*plan.numbers} - ignored(names))
+    if strange:
+        raise UsageError(
+            f"uses.plan: {source} knows the labels {', '.join(map(str, plan.numbers))}, and training images have "
+            f"{', '.join(map(str, strange))}, too; add them to its numbers and names, or leave uses.plan out"
+        )
+    if len(size or plan.size) == 3 and (flat := sum(len(look.size) == 2 for look in looks)):
+        raise UsageError(f"uses.plan: {source} is of volumes, and {flat} of {len(looks)} training images are pictures")
+    mm = list(spacing or plan.spacing)
+    if mm and any(len(look.spacing) < len(mm) for look in looks):
+        raise UsageError(f"uses.plan: {source} says mm, which not all training images know; set its spacing to []")
+    found = replace(
+        plan,
+        size=list(size or plan.size),
+        spacing=mm,
+        batch=batch or plan.batch,
+        regions={name: list(own) for name, own in (regions or plan.regions).items()},
+        reasons=dict.fromkeys(plan.reasons, f"of {source}"),
+    )
+    if size or spacing:
+        levels, kernels = _levels(found.size, found.spacing)
+        found = replace(found, levels=levels, kernels=kernels)
+    if problem := mistake(found):
+        raise UsageError(f"uses.plan: {source}, with what the recipe asks for, {problem}")
+    return found
+
+
+def ignored(names: Mapping[int, str] | None) -> set[int]:
+    return {number for number, name in (names or {}).items() if IGNORED & set(words(name))}
 
 
 def _dims(looks: Sequence[Look], reasons: dict[str, str]) -> int:

@@ -120,7 +120,11 @@ def scan(
         raise FabricaError(_nothing(folder, found, root))
     claim_voxels(found)
     manifest = Manifest([], root)
-    tables = tables_of_labels(root, described, texts) if masks or any(item.refers for item in found.items) else {}
+    tables = (
+        tables_of_labels(root, described, texts)
+        if masks or any(item.refers or item.mask_frame for item in found.items)
+        else {}
+    )
     fill(manifest, found.items, masks, labels, patient_regex, described, tables)
     manifest.notes += [note for each in described for note in each.notes]
     manifest.notes += give_drawn(manifest.rows, found.items, ("", *include))

@@ -21,7 +21,9 @@ def side(manifest: Manifest, which: str, source: str) -> list[Row]:
     without rows."""
     rows = [row for row in manifest.rows if row.split]
     if which == "mask":
-        found = [replace(row, path=row.mask, frame="", pair=row.path, modality="SEG") for row in rows if row.mask]
+        found = [
+            replace(row, path=row.mask, frame=row.mask_frame, pair=row.path, modality="SEG") for row in rows if row.mask
+        ]
     else:
         found = rows if which == "image" else [row for row in rows if row.domain == which]
         # MR, as the folder is called, for mr

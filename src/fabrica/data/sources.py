@@ -116,6 +116,10 @@ class Source:
         """What the numbers of label map k are called, as far as the manifest says."""
         return labels_in(self.manifest.rows[k].mask_labels) if self.manifest else {}
 
+    def columns(self) -> list[str]:
+        """What the manifest says of the numbers of all label maps, as it says it."""
+        return [row.mask_labels for row in self.manifest.rows] if self.manifest else []
+
     def organs(self, k: int) -> bool:
         """Whether label map k is a folder of one file an organ: what has no file there was not drawn."""
         return self.manifest is not None and self.manifest.file(self.manifest.rows[k]).is_dir()
@@ -131,11 +135,14 @@ class Source:
         digest = hashlib.sha256(told.encode(errors="surrogateescape"))
         stamps: dict[str, list[int]] = {}
         for row in (*self.manifest.rows, *self.grid):
-            if row.path not in stamps:
+            several = row.frame if "|" in row.frame else ""
+            which = f"{row.path} {several}"
+            if which not in stamps:
                 path = self.manifest.file(row)
-                stats = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() else io.files_of(path))]
-                stamps[row.path] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
-            digest.update(json.dumps([*astuple(row), *stamps[row.path]]).encode())
+                files = [path / name for name in several.split("|")] if several else io.files_of(path)
+                stats = [file.stat() for file in (sorted(path.iterdir()) if path.is_dir() and not several else files)]
+                stamps[which] = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
+            digest.update(json.dumps([*astuple(row), *stamps[which]]).encode())
         return digest.hexdigest()
 
     def _first(self) -> int:
@@ -222,7 +229,9 @@ def _open_masks(config: DataConfig, images: Manifest, split: str) -> Source:
             f"data.condition names mask, and no training image of {config.source} has one: name its file in a column "
             "`mask` of the manifest, or leave mask out"
         )
-    own = [row if k in absent else replace(row, path=row.mask, frame="") for k, row in enumerate(images.rows)]
+    own = [
+        row if k in absent else replace(row, path=row.mask, frame=row.mask_frame) for k, row in enumerate(images.rows)
+    ]
     Manifest([row for k, row in enumerate(own) if k not in absent], images.root).check()
     notes = [f"{len(absent)} of {len(own)} images have no mask: kept, without it"] * bool(absent)
     return Source(config, split, Manifest(own, images.root), len(own), MASK, images.rows, notes, absent)

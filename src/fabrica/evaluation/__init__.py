@@ -43,7 +43,7 @@ def evaluate(
 
     model      a Model, a model folder or a bundle, or a folder or manifest of synthetic images.
     against    a manifest, folder or phantom source of real images; None: what the model was trained on.
-    versus     of models that translate: a second one, judged on the same test images by paired tests.
+    versus     of models that translate or segment: a second one, judged on the same test images by paired tests.
     n          how many images: to synthesise, or to translate. None: see the three modules below.
     split      the real images to compare with; val stands in, with a warning, where test is empty.
     extractor  what distances between sets are measured on: see `fabrica.metrics.extractors.extractor`.
@@ -94,7 +94,9 @@ def evaluate(
     own: dict[str, Any] = {"versus": versus, "steps_curve": steps_curve, "guidances": guidances}
     evaluation = import_module(task.evaluation)
     if versus is not None and "versus" not in evaluation.OPTIONS:
-        raise UsageError("versus (--versus) compares two models that translate; judge other models one by one")
+        raise UsageError(
+            "versus (--versus) compares two models that translate or segment; judge other models one by one"
+        )
     if steps_curve and "steps_curve" not in evaluation.OPTIONS:
         raise UsageError(f"a model that {task.verb} has no sampler steps; leave the steps curve (--curve) out")
     options = {name: own[name] for name in evaluation.OPTIONS}

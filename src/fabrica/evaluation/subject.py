@@ -211,7 +211,7 @@ def _not_judged(path: Path, whole: Manifest, judged: Manifest) -> list[str]:
         kinds = ", ".join(sorted({row.kind for row in whole.rows if row.kind in NO_PICTURES}))
         notes.append(f"{others} of the files given are no pictures ({kinds}) and are not judged")
     if path.is_dir() and (path / "manifest.csv").is_file():
-        known = {(judged.root / each).resolve() for row in whole.rows for each in (row.path, row.mask) if each}
+        known = {(judged.root / each).resolve() for row in whole.rows for each in (row.path, *row.mask_files) if each}
         files = [file for file in walk(path) if not ({file.resolve(), file.parent.resolve()} & known)]
         if strangers := [file for file in files if file.suffix.lower() in PICTURES or is_dicom(file)]:
             notes.append(

@@ -340,13 +340,14 @@ def _origin(image: Image, way: Way) -> dict[str, object]:
     return {**kept, "modality": way.modality or "OT", "range": (low, high), "window": window, "step": step}
 
 
-def with_uncertainty(net: Net, reach: float = 1.0, labels: bool = False) -> Net:
+def with_uncertainty(net: Net, reach: float = 1.0, target: Codec | None = None) -> Net:
     """The network, and after its result the standard deviation of its answers to slightly changed images; of labels,
-    one channel: 1 less the mean probability of the class that it gives.
+    one channel: 1 less the mean probability of the class that it gives, of regions 1 less that of the answer, in or
+    out, that is least sure.
 
     Changed by what should make no difference: mirrored, moved by a few voxels, a little brighter or darker, a little
     noise (test-time augmentation: Wang et al. 2019). Where answers differ, the network is guessing. A channel that is
-    empty (ABSENT) stays so. reach: of the codec, beyond which no changed value lies.
+    empty (ABSENT) stays so. reach: of the codec, beyond which no changed value lies; target: the codec of the result.
     """
 
     def doubting(windows: Float32) -> Float32:
@@ -359,8 +360,12 @@ def with_uncertainty(net: Net, reach: float = 1.0, labels: bool = False) -> Net:
         noise = np.random.default_rng(0).standard_normal(windows.shape, dtype=np.float32)
         noise *= (windows > ABSENT).any(axis=tuple(range(2, windows.ndim)), keepdims=True)
         answers.append(net(np.clip(windows + np.float32(NOISE) * noise, -reach, reach)))
-        if labels:
-            given = np.take_along_axis(np.mean(answers, axis=0), plain.argmax(1)[:, None], axis=1)
+        if target and target.kind == "label":
+            mean = np.mean(answers, axis=0)
+            if target.regions:
+                given = np.where(plain > 0, mean, -mean).min(1, keepdims=True)
+            else:
+                given = np.take_along_axis(mean, plain.argmax(1)[:, None], axis=1)
             return np.concatenate([plain, (1 - given) / 2], axis=1)
         spread: Float32 = np.std(np.stack(answers), axis=0)
         return np.concatenate([plain, spread], axis=1)

@@ -102,7 +102,7 @@ def apply(
             raise UsageError(f"model {way.model} was not trained on mirrored images; leave mirror out")
         net = with_mirrors(net, way.mirror)
     if uncertainty:
-        net, maps = with_uncertainty(net, way.source.reach, way.target.kind == "label"), [way.target]
+        net, maps = with_uncertainty(net, way.source.reach, way.target), [way.target]
     if round_trip:
         if way.back is None:
             raise UsageError(f"model {way.model} goes {way.direction} alone: it has no way back; leave round_trip out")

@@ -227,7 +227,7 @@ def _frame(stamp: Stamp, stack: Stack, index: int | None, budget: int) -> Array:
     return np.frombuffer(raw, stack.dtype).reshape(stack.shape[1:])
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # images, and their label maps
 def _inflated(stamp: Stamp, stack: Stack) -> Array:
     return _values(unpack(Path(stamp[0]), stack.member), stack)
 

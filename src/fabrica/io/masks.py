@@ -31,7 +31,8 @@ def read_mask(path: str | Path, frame: str = "", grid: Image | None = None, budg
     """Any file of masks as one label map: Image (1, *S), unit "label", whole numbers with 0 for the background; what
     they are called stands in origin["labels"], where that is known.
 
-    frame  as of `fabrica.io.read`; of a DICOM SEG "segment=2,segment=5" (these alone), of an RTSTRUCT "roi=Liver".
+    frame  as of `fabrica.io.read`; of a DICOM SEG "segment=2,segment=5" (these alone), of an RTSTRUCT "roi=Liver", of a
+           folder the files in it that are one mask, 1 to n in their order: "left/x.png|right/x.png".
     grid   an image of the same patient: the mask is laid on its voxels, the nearest in mm, and may be written as
            DICOM beside it. An RTSTRUCT needs one. What says that it was drawn on another series is refused.
 
@@ -78,6 +79,8 @@ def organ(path: Path) -> str:
 
 def _read(path: Path, frame: str, grid: Image | None, budget: int) -> Image:
     if path.is_dir():
+        if "|" in frame:
+            return _merged(path, [path / name for name in frame.split("|")], budget)
         if organs := _organs(path):
             if frame:
                 raise ReadError(f"{path}: a folder of one file an organ, found frame {frame!r}; leave the frame out")
@@ -205,7 +208,8 @@ def _organs(folder: Path) -> list[Path]:
 
 
 def _merged(folder: Path, files: Sequence[Path], budget: int) -> Image:
-    """One label map of files of one organ each, numbered from 1 by name."""
+    """One label map of files of one organ each, numbered from 1 in their order."""
+    called = [file.relative_to(folder).as_posix() for file in files]
     if len(files) > MOST_LABELS:
         raise ReadError(f"{folder}: {len(files)} files; expected one an organ, at most {MOST_LABELS}")
     first: Image | None = None
@@ -217,22 +221,23 @@ def _merged(folder: Path, files: Sequence[Path], budget: int) -> Image:
             first, labels = image, np.zeros(image.data.shape, np.uint8 if len(files) < 256 else np.uint16)
         if image.size != first.size or not np.allclose(image.affine, first.affine, atol=1e-3):
             raise ReadError(
-                f"{folder}: {file.name} has other voxels than {files[0].name} ({_shape(image)} and {_shape(first)}, or "
+                f"{folder}: {called[k - 1]} has other voxels than {called[0]} ({_shape(image)} and {_shape(first)}, or "
                 "another place); expected masks of one image"
             )
         inside = image.data > 0
         if len(several := np.unique(image.data[inside])) > 1:
             raise ReadError(
-                f"{folder}: {file.name} has {len(several)} labels; expected one organ a file, or the file itself "
+                f"{folder}: {called[k - 1]} has {len(several)} labels; expected one organ a file, or the file itself "
                 "as the mask"
             )
-        notes += [f"{file.name}: {note}" for note in image.origin.get("notes", ())]
-        _check_overlap(folder, files, k, labels, inside, notes)
+        notes += [f"{called[k - 1]}: {note}" for note in image.origin.get("notes", ())]
+        _check_overlap(folder, called, k, labels, inside, notes)
         labels[inside] = k
     assert first is not None
     origin = {key: value for key, value in first.origin.items() if key not in ("notes", "labels")}
     origin |= {"path": str(folder), "range": (0.0, float(labels.max(initial=0)))}
-    origin["labels"] = {k: organ(file) for k, file in enumerate(files, start=1)}
+    names = [organ(file) for file in files]
+    origin["labels"] = dict(enumerate(names if len(set(names)) == len(names) else called, start=1))
     if notes:
         origin["notes"] = tuple(notes)
     return first.with_data(labels.astype(np.float32), origin=origin)
@@ -240,7 +245,7 @@ def _merged(folder: Path, files: Sequence[Path], budget: int) -> Image:
 
 def _check_overlap(
     folder: Path,
-    files: Sequence[Path],
+    called: Sequence[str],
     k: int,
     labels: npt.NDArray[Any],
     inside: npt.NDArray[np.bool_],
@@ -252,13 +257,13 @@ def _check_overlap(
         if not shared[other]:
             continue
         count, smaller = int(shared[other]), min(int((labels == other).sum()), int(inside.sum()))
-        names = f"{files[other - 1].name} and {files[k - 1].name}"
+        names = f"{called[other - 1]} and {called[k - 1]}"
         if count > SHARED * smaller:
             raise ReadError(
                 f"{folder}: {names} overlap in {count} voxels, {count / smaller:.1%} of the smaller, and a voxel of a "
                 "label map has one label; take those apart that are wanted"
             )
-        notes.append(f"{names} overlap in {count} voxels, which are {files[k - 1].name}'s")
+        notes.append(f"{names} overlap in {count} voxels, which are {called[k - 1]}'s")
 
 
 def _shape(image: Image) -> str:

@@ -36,7 +36,8 @@ WIDEST = 10  # times the width at full resolution
 
 
 class Segment(Translator):
-    """Networks see a (B, C, *S) in [-1, 1] and give logits of b (B, K, *S), a channel a class, the background first."""
+    """Networks see a (B, C, *S) in [-1, 1] and give logits of b (B, K, *S), a channel a class, the background first; of
+    a plan with regions, which may overlap, a channel a region, and none for the background."""
 
     @dataclass
     class Config:
@@ -95,6 +96,8 @@ class Segment(Translator):
         if not 0 <= config.drop < 1:
             raise UsageError(f"method.drop is {config.drop}; expected a share from 0 to below 1")
         self.config, self.plan, self.contrasts = config, plan, list(contrasts)
+        self.regions = bool(plan.regions)
+        self.first = 0 if self.regions else 1  # channel that is not the background
         self.least_batch = 2 if config.norm == "batch" else 1
         self.network: nn.Module = _network(config, a[0], b[0], plan)
         self.players = {"network": ("network",)}
@@ -111,16 +114,16 @@ class Segment(Translator):
     def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
         a, b = self._dropped(batch["a"], rng), batch["b"]
         answers = self._answers(a)
-        made = probabilities(answers[-1])
+        made = probabilities(answers[-1], self.regions)
         images, every = a, made  # that the critic sees answers to: the unlabelled ones last
         if self.config.unlabelled:
             unlabelled = self._dropped(batch["unlabelled"], rng)
             images = torch.cat([a, unlabelled])
-            every = torch.cat([made, probabilities(self._answers(unlabelled)[-1])])
+            every = torch.cat([made, probabilities(self._answers(unlabelled)[-1], self.regions)])
         if self.config.adversarial:
             yield self._critic_turn(a, b, images, every.detach())
         loss = self._distance(answers, b).mean()
-        metrics = {"dice": float(soft_dice(made.detach(), b, batch=True)[:, 1:].nanmean())}
+        metrics = {"dice": float(soft_dice(made.detach(), b, batch=True)[:, self.first :].nanmean())}
         if self.config.adversarial:
             with frozen(self.critic):
                 loss = loss + self.config.adversarial * self._fooled(b, images, every)
@@ -131,17 +134,20 @@ class Segment(Translator):
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         """1 - the mean Dice (B,) of the classes that a held-out patch shows, of hard answers."""
         b = batch["b"]
-        best = self.network(batch["a"]).argmax(1, keepdim=True)
-        hard = torch.zeros_like(b).scatter_(1, best, 1.0)
-        dice = soft_dice(hard, b)[:, 1:]
-        shown = (b[:, 1:] > 0).flatten(2).any(2)
+        answer = self.network(batch["a"])
+        if self.regions:
+            hard = (answer > 0).to(b.dtype)
+        else:
+            hard = torch.zeros_like(b).scatter_(1, answer.argmax(1, keepdim=True), 1.0)
+        dice = soft_dice(hard, b)[:, self.first :]
+        shown = (b[:, self.first :] > 0).flatten(2).any(2)
         found = 1 - dice.masked_fill(~shown, torch.nan).nanmean(1)
         return torch.where(found.isnan(), 1 - dice.nan_to_num(1.0).mean(1), found)
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, *S) in [-1, 1] -> probabilities of the classes (B, K, *S), from -1 for 0 to 1 for 1."""
         answer: Tensor = self.network(images)
-        return 2 * probabilities(answer.float()) - 1
+        return 2 * probabilities(answer.float(), self.regions) - 1
 
     def _dropped(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Images (B, C, *S) with one of several contrasts absent in the share `drop` of them, any of them alike."""
@@ -163,9 +169,9 @@ class Segment(Translator):
         total = b.new_zeros(len(b))
         for answer, weight in zip(answers, weights, strict=True):
             truth = _at_size(b, answer)
-            loss = self.config.cross_entropy * cross_entropy(answer, truth)
+            loss = self.config.cross_entropy * cross_entropy(answer, truth, self.regions)
             if self.config.dice:
-                dice = soft_dice(probabilities(answer), truth, batch=True)[:, 1:]
+                dice = soft_dice(probabilities(answer, self.regions), truth, batch=True)[:, self.first :]
                 loss = loss + self.config.dice * (1 - dice.nanmean(1))
             total = total + weight / sum(weights) * loss
         return total
@@ -186,7 +192,9 @@ class Segment(Translator):
         all depths of the critic and all classes but the background (Xue et al. 2018, eq. 1)."""
         seen = images + 1  # air is nothing, inside of a mask and outside
         drawn = (b + 1) / 2
-        through = (torch.cat([seen * maps[:, k : k + 1] for k in range(1, b.shape[1])]) for maps in (drawn, made))
+        through = (
+            torch.cat([seen * maps[:, k : k + 1] for k in range(self.first, b.shape[1])]) for maps in (drawn, made)
+        )
         pairs = zip(*(self.critic(each) for each in through), strict=True)
         return torch.stack([(one - other).abs().mean() for one, other in pairs]).mean()
 
@@ -195,8 +203,8 @@ class Segment(Translator):
         with torch.no_grad():
             sure = self.critic(torch.cat([images, 2 * made - 1], 1)).sigmoid()
             sure = nn.functional.interpolate(sure, made.shape[2:]) > self.config.sure
-        log = made.clamp(min=1e-6).log()
-        each = -log.gather(1, made.argmax(1, keepdim=True)) * sure
+        own = torch.maximum(made, 1 - made) if self.regions else made.amax(1, keepdim=True)
+        each = -own.clamp(min=1e-6).log().mean(1, keepdim=True) * sure
         return each.sum() / sure.sum().clamp(min=1)
 
 

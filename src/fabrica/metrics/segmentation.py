@@ -37,6 +37,7 @@ from fabrica.metrics.surfaces import Mask, between
 
 Labels = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
+Classes = Iterable[int] | Mapping[int, Sequence[int]]
 
 METRICS = ("dice", "iou", "surface_dice", "hd95", "volume_error", "relative_volume_error")
 BETTER = {"dice": "higher", "iou": "higher", "surface_dice": "higher", "hd95": "lower"}  # volume errors: near 0
@@ -127,7 +128,7 @@ def volume_error(made: Mask, truth: Mask, spacing: Sequence[float]) -> tuple[flo
 def compare(
     made: Labels,
     truth: Labels,
-    classes: Iterable[int],
+    classes: Classes,
     spacing: Sequence[float],
     tolerance: float | Mapping[int, float] = TOLERANCE,
     ignore: Mask | None = None,
@@ -135,6 +136,7 @@ def compare(
     """All scores of these classes of a label map against the true one; each in the order of `classes`.
 
     made, truth   integers (H, W) or (D, H, W); 0 is the background. Labels that are no class are background too.
+    classes       numbers; or of each the labels that belong to it, where several do: regions may overlap.
     spacing       mm between voxel centres along each axis, in that order.
     tolerance     of the surface Dice, in mm; or that of each class.
     ignore        bool, where nothing is judged: such voxels count as background on both sides, so that what both made
@@ -143,18 +145,19 @@ def compare(
     Each class is looked at in the box that holds it on both sides, which changes no score. Raises UsageError for other
     shapes and types, and for classes below 1.
     """
-    wanted = list(dict.fromkeys(int(number) for number in classes))
-    _check_labels(made, truth, wanted, spacing, ignore)
+    owned = owners(classes)
+    wanted = list(owned)
+    _check_labels(made, truth, [*wanted, *(n for own in owned.values() for n in own)], spacing, ignore)
     tolerances = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(wanted, tolerance)
     if without := [number for number in wanted if number not in tolerances]:
         raise UsageError(f"tolerance holds none for class {without[0]}; expected mm for each class, or one number")
-    top = max(wanted, default=0)
+    top = max((number for own in owned.values() for number in own), default=0)
     boxes = [find_objects(labels, max_label=top) if top else [] for labels in (made, truth)]
     diagonal = _diagonal(made.shape, spacing)
     found = {}
-    for number in wanted:
-        box = _around(*(each[number - 1] for each in boxes))
-        one, two = made[box] == number, truth[box] == number
+    for number, own in owned.items():
+        box = _around([each[label - 1] for each in boxes for label in own])
+        one, two = of_class(made[box], own), of_class(truth[box], own)
         if ignore is not None:
             judged = ~ignore[box]
             one, two = one & judged, two & judged
@@ -164,6 +167,19 @@ def compare(
         found[number] = ClassScores(
             _dice(*counts), _iou(*counts), near, distance, volume, error, _relative(*counts[:2])
         )
+    return found
+
+
+def owners(classes: Classes) -> dict[int, tuple[int, ...]]:
+    """Class -> the labels that belong to it: itself, where nothing else is said."""
+    if isinstance(classes, Mapping):
+        return {int(number): tuple(own) for number, own in classes.items()}
+    return {int(number): (int(number),) for number in classes}
+
+
+def of_class(labels: Labels, own: Sequence[int]) -> Mask:
+    """Where a label map shows one of these labels."""
+    found: Mask = labels == own[0] if len(own) == 1 else np.isin(labels, own)
     return found
 
 
@@ -197,7 +213,7 @@ def _surface(
         return NAN, NAN
     if not all(there):
         return 0.0, _diagonal(made.shape, spacing) if diagonal is None else diagonal
-    box = _around(*(find_objects(mask.view(np.uint8))[0] for mask in (made, truth)))
+    box = _around([find_objects(mask.view(np.uint8))[0] for mask in (made, truth)])
     sides = between(made[box], truth[box], spacing)
     whole = sum(float(np.sum(side.areas)) for side in sides)
     return sum(side.within(tolerance) for side in sides) / whole, max(side.quantile(0.95) for side in sides)
@@ -207,11 +223,14 @@ def _diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
     return math.sqrt(sum((n * mm) ** 2 for n, mm in zip(shape, spacing, strict=True)))
 
 
-def _around(one: Box | None, two: Box | None) -> Box:
-    """The box that holds both; nothing of nothing."""
-    if one is None or two is None:
-        return one or two or (slice(0, 0),)
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, two, strict=True))
+def _around(boxes: Sequence[Box | None]) -> Box:
+    """The box that holds all; nothing of nothing."""
+    there = [box for box in boxes if box is not None]
+    if not there:
+        return (slice(0, 0),)
+    return tuple(
+        slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*there, strict=True)
+    )
 
 
 def _checked(made: Mask, truth: Mask, spacing: Sequence[float] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,28 +10,28 @@ import numpy.typing as npt
 import torch
 
 from fabrica.data.augment import AS_THEY_ARE, Int64
-from fabrica.data.cases import Uint8
+from fabrica.data.cases import UNKNOWN, Uint8
 from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
 from fabrica.image import Float32, Float64
 from fabrica.inference.tiling import whole
 from fabrica.inference.translation import Way, largest_only, with_uncertainty
+from fabrica.io.palette import RGB, colours
 from fabrica.methods.segment import Segment
 from fabrica.metrics.paired import interval
+from fabrica.metrics.segmentation import Labels
 from fabrica.model.task import SHOWN
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe import card
+from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found, HeldOutError
 from fabrica.recipe.schema import Recipe
 
 JUDGED = 32  # held-out images that say how good a segmenter is
+NOBODY = -1  # a label number where nobody has said
 DOUBTED = 8  # of these, that say how uncertain it usually is
 Bools = npt.NDArray[np.bool_]
-COLOURS = np.array(  # of classes 1, 2, ...: Okabe and Ito's, which the colour-blind tell apart
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
-    dtype=np.uint8,
-)
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,14 @@ class Segmentation:
     def preview(self, method: Segment, recipe: Recipe, found: Found, heldout: Patches, device: torch.device) -> Uint8:
         """Held-out patches, each with its label map and the answer laid over it."""
         chosen = np.unique(np.linspace(0, len(heldout) - 1, SHOWN).astype(np.int64))
-        batch = heldout.batch(0, chosen, AS_THEY_ARE)
+        batch, codec = heldout.batch(0, chosen, AS_THEY_ARE), codec_of(found.codec_b)
+        shades = colours({number: name for number, (name, _) in found.plan.judged.items()})
         tiles = []
         with torch.no_grad():
             for a, b in zip(batch["a"], batch["b"], strict=True):
                 made = method.translate(torch.from_numpy(a[None]).to(device), "a2b")[0].float().cpu().numpy()
-                tiles.append(_overlaid(a[: len(a) - heldout.beside], b.argmax(0), made.argmax(0)))
+                plain = a[: len(a) - heldout.beside]
+                tiles.append(_overlaid(plain, codec.decode(b)[0], codec.decode(made)[0], shades))
         columns = 2 if len(tiles) > 1 else 1
         rows = [
             np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles) // columns * columns, columns)
@@ -102,18 +104,22 @@ class Segmentation:
         the model is at most."""
         way = opened().way()
         plain, largest, doubts = [], [], []
+        owned = [own for _, own in found.plan.judged.values()]
+        numbers = [] if found.plan.regions else list(found.plan.judged)  # a piece of a region may be one of another
         for k in np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int)):
             made, doubt = _answered(way, heldout, int(k))
-            truth = heldout.a.label(int(k))
-            numbers = range(1, len(found.plan.numbers))
-            plain.append([_dice(made == n, truth == n) for n in numbers])
+            known = np.array([*found.plan.numbers, *[NOBODY] * (UNKNOWN + 1 - len(found.plan.numbers))])
+            truth = known[heldout.a.label(int(k))]
+            undrawn = [found.plan.numbers[c] for c in heldout.a.meta.undrawn[int(k)]]  # nobody has said: no false alarm
+            made[np.isin(made, undrawn)] = 0
+            plain.append([_dice(np.isin(made, own), np.isin(truth, own)) for own in owned])
             cleaned = largest_only(made[None].copy(), numbers)[0]
-            largest.append([_dice(cleaned == n, truth == n) for n in numbers])
+            largest.append([_dice(np.isin(cleaned, own), np.isin(truth, own)) for own in owned])
             doubts += [float(doubt[made > 0].mean())] if doubt is not None and (made > 0).any() else []
-        means = [_means(np.array(each), axis=0) for each in (plain, largest)]
-        chosen = [n for n, one, other in zip(found.plan.numbers[1:], *means, strict=True) if other > one + 1e-4]
-        best = np.where([n in chosen for n in found.plan.numbers[1:]], np.array(largest), np.array(plain))
-        each = _means(best, axis=1)
+        means = [_means(np.array(each)) for each in (plain, largest)]
+        chosen = [n for n, one, other in zip(numbers, *means, strict=False) if other > one + 1e-4]
+        best = np.where([n in chosen for n in found.plan.judged], np.array(largest), np.array(plain))
+        each = _means(best.T)
         each = each[np.isfinite(each)]
         at = interval(each) if len(each) > 1 else None
         error = HeldOutError(
@@ -128,9 +134,9 @@ class Segmentation:
         return replace(found, largest=chosen, held_out_b=error, fingerprint_a=seen)
 
 
-def _answered(way: Way, heldout: Patches, k: int) -> tuple[Uint8, Float32 | None]:
-    """Class numbers (D, H, W) of a whole held-out case at the plan's spacing; of the first ones the uncertainty."""
-    net = with_uncertainty(way.net, labels=True) if k < DOUBTED else way.net
+def _answered(way: Way, heldout: Patches, k: int) -> tuple[Labels, Float32 | None]:
+    """Label numbers (D, H, W) of a whole held-out case at the plan's spacing; of the first ones the uncertainty."""
+    net = with_uncertainty(way.net, target=way.target) if k < DOUBTED else way.net
     image, window = heldout.a.image(k), heldout.plan.size
     if len(window) == 3:
         answers = whole(net, image, window)
@@ -141,18 +147,17 @@ def _answered(way: Way, heldout: Patches, k: int) -> tuple[Uint8, Float32 | None
             for z in range(depth)
         ]
         answers = np.stack([whole(net, values, window) for values in near], axis=1)
-    classes = len(heldout.plan.numbers)
-    made = answers[:classes].argmax(0).astype(np.uint8)
+    classes = way.target.classes
+    made = way.target.decode(answers[:classes])[0].astype(np.int32)
     return made, answers[classes] if len(answers) > classes else None
 
 
-def _means(values: Float64, axis: int) -> Float64:
-    """Of what is there along an axis; NaN where nothing is, as of a healthy patient in whom nothing was found."""
-    there = np.isfinite(values)
-    count = there.sum(axis)
-    sums = np.where(there, values, 0.0).sum(axis)
-    means: Float64 = np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)
-    return means
+def _means(scores: Float64) -> Float64:
+    """Of each column, without what is NaN; NaN of a column that has nothing else."""
+    there = np.isfinite(scores)
+    sums, counts = np.where(there, scores, 0.0).sum(0), there.sum(0)
+    found: Float64 = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return found
 
 
 def _dice(made: Bools, truth: Bools) -> float:
@@ -161,7 +166,7 @@ def _dice(made: Bools, truth: Bools) -> float:
     return 2 * int((made & truth).sum()) / total if total else float("nan")
 
 
-def _overlaid(image: Float32, truth: Float32, made: Float32) -> Uint8:
+def _overlaid(image: Float32, truth: Float32, made: Float32, shades: Mapping[int, RGB]) -> Uint8:
     """A patch (C, *S), the middle slice of what is labelled: as it is, with the drawn map, with the made one."""
     middle = image.shape[0] // 2
     plane = image[middle]
@@ -172,7 +177,7 @@ def _overlaid(image: Float32, truth: Float32, made: Float32) -> Uint8:
     tiles = [np.stack([grey] * 3, -1)]
     for labels in (truth, made):
         tile = tiles[0].copy()
-        shown = labels > 0
-        tile[shown] = tile[shown] // 2 + COLOURS[(labels[shown] - 1) % len(COLOURS)] // 2
+        for number, shade in shades.items():
+            tile[labels == number] = tile[labels == number] // 2 + np.array(shade, dtype=np.uint8) // 2
         tiles.append(tile)
     return np.concatenate(tiles, axis=1)

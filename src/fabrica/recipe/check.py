@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fabrica.errors import UsageError, unknown
+from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CONDITIONS, DEGRADED, FITS, KEEPS, SCALES, USES, Recipe
 from fabrica.text.tokenizer import LEAST
 
@@ -79,6 +80,7 @@ def check(recipe: Recipe) -> None:
     for holds, message in expectations:
         if not holds:
             raise UsageError(message)
+    _check_regions(recipe)
     for name in data.condition:
         if name not in CONDITIONS or data.condition.count(name) > 1:
             raise UsageError(
@@ -86,6 +88,19 @@ def check(recipe: Recipe) -> None:
             )
     _check_auxiliary(recipe)
     _check_uses(recipe)
+
+
+def _check_regions(recipe: Recipe) -> None:
+    regions = recipe.data.regions
+    if regions and recipe.method.get("name") != "segment":
+        raise UsageError("data.regions is for segmentation; take the recipe segment, or leave it empty")
+    for name, numbers in regions.items():
+        if not numbers or min(numbers) < 1:
+            raise UsageError(
+                f"data.regions: {name} is {numbers}; expected numbers of the label maps from 1, e.g. "
+                "{whole: [1, 2, 3], core: [2, 3]}"
+            )
+    laid(regions)
 
 
 def _check_uses(recipe: Recipe) -> None:
@@ -98,6 +113,8 @@ def _check_uses(recipe: Recipe) -> None:
         raise UsageError(
             "uses.text reads reports, and data.condition names none; add text to it, or leave uses.text out"
         )
+    if "plan" in recipe.uses and recipe.method.get("name") != "segment":
+        raise UsageError("uses.plan is for segmentation; take the recipe segment, or leave it out")
     changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
     if "autoencoder" in recipe.uses and changes:
         raise UsageError(

@@ -16,11 +16,13 @@ def codec_of(config: CodecConfig) -> Codec:
     limits = (config.default_limits[0], config.default_limits[1]) if config.default_limits else None
     clip = config.clip is not False
     numbers = tuple(config.numbers)
-    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits, clip, numbers)
+    regions = tuple(tuple(each) for each in config.regions)
+    return Codec(config.kind, config.low, config.high, config.unit, config.classes, limits, clip, numbers, regions)
 
 
 def codec_config(codec: Codec) -> CodecConfig:
     """The recipe's section that says the same as this codec."""
     values = asdict(codec)
     values["default_limits"], values["numbers"] = list(codec.default_limits or ()), list(codec.numbers)
+    values["regions"] = [list(each) for each in codec.regions]
     return CodecConfig(**values)

@@ -14,7 +14,7 @@ from fabrica.io.atomic import atomic
 from fabrica.recipe.earlier import is_earlier, parted
 from fabrica.recipe.folder import FOUND, RECIPE
 from fabrica.recipe.load import load_recipe, typed
-from fabrica.recipe.plan import Plan
+from fabrica.recipe.plan import Plan, mistake
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 
 VERSION = 1
@@ -160,6 +160,30 @@ def found_in(folder: Path) -> tuple[Recipe, Found]:
     _, values = parted(raw)
     known = typed(_OfEarlier, values)
     return recipe, replace(Found.asked(recipe), **{each.name: getattr(known, each.name) for each in fields(known)})
+
+
+def plan_in(path: Path) -> Plan:
+    """The plan of a run or model, of its found.yaml, or of a YAML file that holds nothing else (`uses.plan`).
+
+    Raises UsageError, one line, where there is none, and for one that does not hold together."""
+    file = path / FOUND if path.is_dir() else path
+    expected = "expected the folder of a segmenter, its found.yaml, or a YAML file of a plan"
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(file.read_text("utf-8")), resolve=False)
+    except OSError as error:
+        raise UsageError(f"uses.plan: {file} cannot be read ({error.strerror}); {expected}") from error
+    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        raise UsageError(f"uses.plan: {file} is no YAML: {str(error).splitlines()[0]}; {expected}") from error
+    said = raw.get("plan", raw) if isinstance(raw, dict) else None
+    if not isinstance(said, dict) or "${" in str(said):
+        raise UsageError(f"uses.plan: {file} holds no plan; {expected}")
+    try:
+        plan = typed(Plan, {str(key): value for key, value in said.items()})
+    except UsageError as error:
+        raise UsageError(f"uses.plan: {file}: {error}") from error
+    if problem := mistake(plan):
+        raise UsageError(f"uses.plan: {file} {problem}")
+    return plan
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ def worth(known: HeldOutError) -> str:
         few = f"{known.images} images without pairs are too few to measure a held-out error"
         return few if known.images else ""
     if known.measure == "dice":
+        if not known.cases:
+            return f"held-out Dice not measured: none of {known.images} images shows what is learned"
         spread = "" if known.low is None or known.high is None else f" [{known.low:.3f}, {known.high:.3f}]"
-        return f"held-out Dice {known.error:.3f}{spread} ({known.cases} image{'s' * (known.cases != 1)} or volumes)"
+        return f"held-out Dice {known.error:.3f}{spread} ({_how_many(known.cases)})"
     what = "held-out error" if known.measure == "mae" else "distance from held-out images (FRD)"
     beside = [
         f"{_figure(value, known.unit)} {name}"
@@ -22,13 +24,16 @@ def worth(known: HeldOutError) -> str:
         if value is not None
     ]
     said = f"{what} {_figure(known.error, known.unit)}{', against ' * bool(beside)}{' and '.join(beside)}"
-    how_many = "1 image or volume" if known.cases == 1 else f"{known.cases} images or volumes"
-    said += f" ({how_many})"
+    said += f" ({_how_many(known.cases)})"
     if known.measure == "mae" and known.cases < FEWEST:
         return f"{said}; so few say little of others"
     if known.low is None or known.high is None:
         return said
     return f"{said}; better by {_figure(known.low, known.unit)} to {_figure(known.high, known.unit)}"
+
+
+def _how_many(cases: int) -> str:
+    return "1 image or volume" if cases == 1 else f"{cases} images or volumes"
 
 
 def useless(known: HeldOutError) -> str:

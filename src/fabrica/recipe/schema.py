@@ -13,7 +13,7 @@ from fabrica.io.atomic import atomic
 DEGRADED = "degraded"
 
 
-USES = ("autoencoder", "teacher", "text")
+USES = ("autoencoder", "teacher", "text", "plan")
 
 
 CONDITIONS = ("label", "text", "age", "sex", "view", "mask")
@@ -67,6 +67,8 @@ class DataConfig:
                `fabrica.data.patches`.
     spacing    to segment: mm between pixel centres at which the network sees images; empty: as the plan says, and so
                are an empty `size` and a `batch` of 0.
+    regions    to segment: labels that overlap, name -> the numbers in the label maps that belong to it, the larger
+               first, e.g. {whole: [1, 2, 3], core: [2, 3], enhancing: [3]}; empty: as the masks' names say, else none.
     depth      phantom:head with a 2-D size: draw volumes of so many slices, not single slices; 0: single slices.
     scale      whether grey values of a and b mean the same: "one", and both sides have one codec; or "two". "auto" is
                decided from the images: "one" for what restores, and for CT to CT in HU.
@@ -96,6 +98,7 @@ class DataConfig:
     gamma: float = 0.0
     augment: bool = False
     spacing: list[float] = field(default_factory=list)
+    regions: dict[str, list[int]] = field(default_factory=dict)
     slices: str = "middle"
     depth: int = 0
     scale: str = "auto"
@@ -122,6 +125,7 @@ class CodecConfig:
     unit: str = "arbitrary"
     classes: int = 0
     numbers: list[int] = field(default_factory=list)
+    regions: list[list[int]] = field(default_factory=list)
     default_limits: list[float] = field(default_factory=list)
     clip: bool | None = None  # None: not decided
 
@@ -206,7 +210,8 @@ class Recipe:
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
            works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
            `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
-           `fabrica.text.frozen_encoder`; it is copied too.
+           `fabrica.text.frozen_encoder`; it is copied too. plan: to segment, the folder of a run or a YAML file whose
+           plan is taken; what `data` says stands over it.
     """
 
     name: str = ""

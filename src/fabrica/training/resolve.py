@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fabrica.codec import Codec
 from fabrica.data import planning
 from fabrica.data.cache import build_cache, build_masks
-from fabrica.data.cases import build_cases
+from fabrica.data.cases import Cases, build_cases
 from fabrica.data.codecs import resolve_codec, resolve_codecs
 from fabrica.data.contrasts import contrasts
 from fabrica.data.dataset import Dataset
-from fabrica.data.label_names import renumbered, together
+from fabrica.data.label_names import overlapping, renumbered, together
 from fabrica.data.latents import encoded
 from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
@@ -25,7 +26,8 @@ from fabrica.methods import named
 from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
-from fabrica.recipe.found import Found
+from fabrica.recipe.found import Found, plan_in
+from fabrica.recipe.plan import Plan, laid
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.fingerprint import fingerprint
 from fabrica.training.frozen import latents_key
@@ -193,26 +195,33 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
     data, count = found.data(recipe.data), part(progress, "looking at training images")
     labels = open_source(data, "train", "b")
     sources = {side: open_source(data, "train", side) for side in ("a", *(AUXILIARY + name for name in seen[1:]))}
+    used = plan_in(Path(found.uses["plan"])) if "plan" in found.uses else None
     names = together(labels.names(k) for k in range(labels.count))
+    known = {n: name for n, name in zip(used.numbers, used.names, strict=True) if name} if used else names
     looks: dict[str, list[planning.Look]] = {side: [] for side in sources}
     every = zip(labels.samples(), *(source.samples() for source in sources.values()), strict=True)
     for k, (label, *samples) in enumerate(every):
-        drawn = renumbered(labelled(label.image), labels.names(k), names)
+        drawn = renumbered(labelled(label.image), labels.names(k), known)
         for own, sample in zip(looks.values(), samples, strict=True):
             own += [] if sample.absent else [planning.looked(sample.image, drawn)]
         if count:
             count(k + 1, labels.count)
     width = int(found.method.get("width", 0)) or 16
     asked = recipe.data
-    plan = planning.planned(
-        looks["a"], names=names, size=asked.size, spacing=asked.spacing, batch=asked.batch, width=width
-    )
+    regions = asked.regions or overlapping(labels.columns())
+    given: dict[str, Any] = {"size": asked.size, "spacing": asked.spacing, "batch": asked.batch}
+    if used:
+        source = found.uses["plan"]
+        plan = planning.adopted(used, looks["a"], source=source, names=names, regions=asked.regions, **given)
+    else:
+        plan = planning.planned(looks["a"], names=names, regions=regions, width=width, **given)
     plan = replace(plan, contrasts=seen, reasons={**plan.reasons, **({"contrasts": why} if why else {})})
     chosen = [found.codec, *(found.codecs_auxiliary or [CodecConfig() for _ in seen[1:]])]
     codec, *others = (
         _planned_codec(data, one, side, own) for one, (side, own) in zip(chosen, looks.items(), strict=True)
     )
-    codec_b = codec_config(Codec("label", classes=len(plan.numbers), unit="label", numbers=tuple(plan.numbers)))
+    numbers, overlap = tuple(laid(plan.regions) or plan.numbers), tuple(map(tuple, plan.regions.values()))
+    codec_b = codec_config(Codec("label", classes=len(numbers), unit="label", numbers=numbers, regions=overlap))
     return replace(found, plan=plan, codec=codec, codec_b=codec_b, codecs_auxiliary=others, scale="two")
 
 
@@ -221,6 +230,15 @@ def _planned_codec(data: DataConfig, chosen: CodecConfig, side: str, looks: Sequ
     if chosen.kind == "auto" and (window := planning.window(looks)):
         chosen = CodecConfig("window", *window, "HU")
     return _resolved(data, chosen, side)
+
+
+def unshown(heldout: Cases, plan: Plan) -> str:
+    """A sentence about labels that the held-out images lack, so that nothing judges them; "" if all are there."""
+    shown = {k for case in range(len(heldout)) for k in heldout.places(case)}
+    missing = [plan.names[k] or f"label {plan.numbers[k]}" for k in range(1, len(plan.numbers)) if k not in shown]
+    if not missing:
+        return ""
+    return f"no held-out image shows {', '.join(missing)}: the weights are chosen without it; split anew, or add images"
 
 
 def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Progress | None) -> Opened:
@@ -235,7 +253,7 @@ def open_cases(recipe: Recipe, found: Found, needs: Sequence[str], progress: Pro
     one = fingerprint(train, val, codec)  # type: ignore[arg-type]
     found = replace(found, modality="SEG", spacing=list(plan.spacing), size=plan.size, fingerprint_a=one)
     sets = {"training images": train, "held-out images": val}
-    unlabelled, notes = None, list(train.meta.notes)
+    unlabelled, notes = None, [*dict.fromkeys([*train.meta.notes, *val.meta.notes, unshown(val, plan)])]
     if found.method.get("unlabelled"):
         told = part(progress, "caching unlabelled images")
         unlabelled = build_cases(data, codec, plan, "train", auxiliary=auxiliary, with_labels=False, progress=told)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from scipy.ndimage import binary_dilation
 
 from fabrica import io
-from fabrica.evaluation.segmentation.panels import PALETTE, SIDE, centre, colour, overlays
+from fabrica.evaluation.segmentation.panels import SIDE, centre, overlays
 from fabrica.image import Float32, Image
+from fabrica.io.palette import colour_of
 from tests.real import DATA
 
 HIPPOCAMPUS = DATA / "mri_hippocampus_msd"
@@ -29,16 +29,27 @@ def grey(shape: tuple[int, ...] = (40, 60), affine: np.ndarray | None = None) ->
 
 def of_colour(pixels: np.ndarray, number: int) -> np.ndarray:
     """Where a picture has the colour of a class, nearly."""
-    wanted = np.round(255 * np.array(to_rgb(colour(number))))
+    wanted = np.array(colour_of(number))
     return np.asarray((np.abs(pixels.astype(int) - wanted) < 12).all(-1))
 
 
 BOX = (slice(10, 30), slice(15, 45))
 
 
-def test_colours_are_fixed_and_different() -> None:
-    assert [colour(k) for k in range(1, 8)] == list(PALETTE) and len(set(PALETTE)) == 7
-    assert colour(8) == colour(1)
+def test_regions_have_the_contours_of_all_their_labels() -> None:
+    inner = (slice(15, 25), slice(20, 30))
+    truth = flat((1, BOX), (2, inner))
+    alone = overlays(grey(), truth, truth, [1])[0][1]
+    regions = overlays(grey(), truth, truth, {1: [1, 2], 2: [2]})[0][1]
+    around = (slice(116, 204), slice(156, 244))  # the border of the inner one, eight pixels a voxel
+    assert of_colour(alone, 1)[around].any() and not of_colour(regions, 1)[around].any()
+    assert of_colour(regions, 1).any() and of_colour(regions, 2)[around].any()
+
+
+def test_colours_may_be_given() -> None:
+    truth = flat((1, BOX))
+    ((_, pixels),) = overlays(grey(), truth, truth, [1], colours={1: colour_of(3)})
+    assert of_colour(pixels, 3).any() and not of_colour(pixels, 1).any()
 
 
 def test_a_contour_runs_around_its_class_and_nowhere_else() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fabrica.errors import UsageError
 from fabrica.image import Image, name
-from fabrica.metrics.segmentation import TOLERANCE, ClassScores, Labels, compare
+from fabrica.metrics.segmentation import TOLERANCE, Classes, ClassScores, Labels, compare
 from fabrica.metrics.surfaces import Mask
 
 
@@ -47,7 +47,7 @@ def scored(
     patient: str,
     made: Image,
     truth: Image,
-    classes: Iterable[int],
+    classes: Classes,
     tolerance: float | Mapping[int, float] = TOLERANCE,
     ignore: Mask | None = None,
 ) -> ScoredCase:

@@ -7,32 +7,36 @@ repeats. The worst cases are shown first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fabrica import __version__
+from fabrica.data.cases import in_numbers
+from fabrica.data.planning import ignored
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import Accuracy, rows, summary, table, without
 from fabrica.evaluation.segmentation.cases import ScoredCase, scored
-from fabrica.evaluation.segmentation.panels import HOW, colour, overlays
+from fabrica.evaluation.segmentation.panels import HOW, overlays
+from fabrica.evaluation.segmentation.versus import comparisons, rival, said_of
 from fabrica.evaluation.subject import alarms, opened
-from fabrica.evaluation.translation.cases import Case, HeldOutCases, open_cases
+from fabrica.evaluation.translation.cases import Case, Cases, HeldOutCases, open_cases
 from fabrica.image import Image
-from fabrica.io.masks import labelled
+from fabrica.io.palette import colours, hexed
 from fabrica.metrics.segmentation import TOLERANCE
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.progress import Progress
 from fabrica.recipe.folder import ALARMS, read_log
+from fabrica.recipe.plan import Plan
 from fabrica.report.charts import png_uri, shown, training_charts
 from fabrica.report.pictures import Exhibit, Picture
 from fabrica.report.report import filled, keep, repeated
-from fabrica.report.scores import Report, as_json, finite, numbers
+from fabrica.report.scores import Comparison, Report, as_json, finite, numbers
 
 TEMPLATE = "segmentation.html.jinja"
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("versus",)  # of `fabrica.evaluation.evaluate`, that mean something here
 WORST, OTHERS = 4, (0.5, 1.0)  # cases shown: the worst, then the middle one and the best
 FEWEST = 6  # patients: of fewer, intervals mean little
 AROUND = 25.0  # mm around what is labelled that pictures of volumes show
@@ -43,6 +47,7 @@ def evaluate(
     against: str | Path | None = None,
     out: str | Path = "report",
     *,
+    versus: SegmentationModel | Path | str | None = None,
     n: int | None = None,
     split: str = "test",
     extractor: str = "radiomic",
@@ -51,6 +56,7 @@ def evaluate(
 ) -> Report:
     """Segment held-out images and score the label maps; write report.html, scores.json and scores.csv (case by class).
 
+    versus   a second model, judged on the same cases by paired tests.
     n   at most so many test images, drawn at random; None: all of them. extractor: of no use here.
     Raises UsageError for a model that does not segment, and for test images without label maps.
     """
@@ -58,13 +64,20 @@ def evaluate(
     found = opened(model)
     if not isinstance(found, SegmentationModel):
         raise UsageError(f"{getattr(found, 'folder', found)} is no model that segments")
+    other = None if versus is None else rival(found, versus)
     held_out = open_cases(found, str(against) if against else found.data.source, split, n, seed)
     if not held_out.paired:
         raise UsageError(f"{held_out.config.source} has no label maps for its {split} images; there is no truth")
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
-    names = found.label_names
-    cases, others = _scored(found, held_out, list(names), tell)
-    trial = Trial(found, held_out, names, cases, summary(cases, names, seed), n, seed, others)
+    names = {number: name for number, (name, _) in found.found.plan.judged.items()}
+    got = _scored(found, other, held_out, tell)
+    if got.strange:
+        listed = ", ".join(map(str, sorted(got.strange)))
+        note = f"test images have labels that the model never learned, {listed}: their voxels are not judged"
+        held_out = replace(held_out, notes=[*held_out.notes, note])
+    compared = comparisons(got.cases, got.rivals, names, other.name, seed) if other else []
+    accuracy = summary(got.cases, names, seed)
+    trial = Trial(found, held_out, names, got.cases, accuracy, n, seed, got.without, other, compared)
     return _written(trial, Path(out), _exhibits(trial, tell))
 
 
@@ -81,33 +94,64 @@ class Trial:
     asked: int | None
     seed: int
     without: Mapping[str, Sequence[ScoredCase]]
+    versus: SegmentationModel | None = None
+    comparisons: Sequence[Comparison] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """cases: by the model; rivals: by a second one; without: by contrast, see `Trial`; strange: label numbers that the
+    model does not know."""
+
+    cases: list[ScoredCase] = field(default_factory=list)
+    rivals: list[ScoredCase] = field(default_factory=list)
+    without: dict[str, list[ScoredCase]] = field(default_factory=dict)
+    strange: set[int] = field(default_factory=set)
 
 
 def _scored(
-    model: SegmentationModel, held_out: HeldOutCases, classes: list[int], tell: Progress
-) -> tuple[list[ScoredCase], dict[str, list[ScoredCase]]]:
-    """All cases; and without each contrast in turn those that have it, and another one to go by."""
-    results, cases = list[ScoredCase](), held_out.cases["a2b"]
-    others: dict[str, list[ScoredCase]] = {}
+    model: SegmentationModel, versus: SegmentationModel | None, held_out: HeldOutCases, tell: Progress
+) -> _Scores:
+    """All cases, by the classes of the model; and without each contrast in turn those that have it and another one."""
+    found, cases, plan = _Scores(), held_out.cases["a2b"], model.found.plan
+    classes = {number: own for number, (_, own) in plan.judged.items()}
+    contrasts = (model.data.a, *model.data.auxiliary)
+    without: dict[str, list[ScoredCase]] = {name: [] for name in contrasts}
     for done, case in enumerate(cases.read(), start=1):
-        truth = labelled(case.images["b"])
+        truth, undrawn = _truth(cases, done - 1, case, plan)
+        unnamed = _unnamed(truth, plan.numbers)
+        if unnamed is not None:
+            other = {int(number) for number in np.unique(truth.data[0][unnamed])}
+            found.strange.update(other - ignored(cases.sources["b"].names(cases.chosen[done - 1])))
         seen = {model.data.a: case.images["a"], **case.auxiliary}
 
-        def judged(seen: Mapping[str, Image], case: Case = case, truth: Image = truth) -> ScoredCase:
+        def judged(by: SegmentationModel, seen: Mapping[str, Image]) -> ScoredCase:
             (name, image), *rest = seen.items()
-            made = model.apply(image, contrast=name, auxiliary=dict(rest)).result
-            return scored(case.id, case.patient, made, truth, classes, ignore=_unnamed(truth, classes))
+            made = by.apply(image, contrast=name, auxiliary=dict(rest)).result
+            if undrawn:  # noqa: B023  # nobody has said where it is, so that it is no false alarm
+                made = made.with_data(np.where(np.isin(made.data, undrawn), 0, made.data))  # noqa: B023
+            return scored(case.id, case.patient, made, truth, classes, ignore=unnamed)  # noqa: B023
 
-        results.append(judged(seen))
+        found.cases.append(judged(model, seen))
+        if versus is not None:
+            known = (versus.data.a, *versus.data.auxiliary)
+            found.rivals.append(judged(versus, {name: image for name, image in seen.items() if name in known}))
         for name in seen if len(seen) > 1 else ():
-            others.setdefault(name, []).append(judged({other: seen[other] for other in seen if other != name}))
+            without[name].append(judged(model, {other: seen[other] for other in seen if other != name}))
         tell("segmenting", done, len(cases))
-    return results, {name: others[name] for name in (model.data.a, *model.data.auxiliary) if name in others}
+    found.without.update({name: each for name, each in without.items() if each})
+    return found
 
 
-def _unnamed(truth: Image, classes: list[int]) -> Any:
+def _truth(cases: Cases, place: int, case: Case, plan: Plan) -> tuple[Image, list[int]]:
+    """The true label map of the case at this place in the model's numbers, and those that nobody drew in it."""
+    truth, undrawn = in_numbers(case.images["b"], cases.sources["b"], cases.chosen[place], plan)
+    return truth, [plan.numbers[k] for k in undrawn]
+
+
+def _unnamed(truth: Image, numbers: Sequence[int]) -> Any:
     """Voxels of labels that the model never learned: nothing is said of them. None where there are none."""
-    other = ~np.isin(truth.data[0], [0, *classes])
+    other = ~np.isin(truth.data[0], [0, *numbers])
     return other if other.any() else None
 
 
@@ -120,10 +164,12 @@ def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
     for done, rank in enumerate(dict.fromkeys(places), start=1):
         case = ranked[rank]
         (read,) = trial.held_out.cases["a2b"].read([order[case.id]])
-        image, truth = read.images["a"], labelled(read.images["b"])
+        image = read.images["a"]
+        truth, _ = _truth(trial.held_out.cases["a2b"], order[case.id], read, trial.model.found.plan)
         made = trial.model.apply(image, auxiliary=read.auxiliary).result
         margin = AROUND if len(image.size) == 3 else None
-        drawn = overlays(image, truth, made, list(trial.names), margin=margin)
+        classes = {number: own for number, (_, own) in trial.model.found.plan.judged.items()}
+        drawn = overlays(image, truth, made, classes, colours=colours(trial.names), margin=margin)
         plain = overlays(image, truth, None, [], margin=None) if len(image.size) == 2 else []
         pictures = [
             Picture(png_uri(pixels), name or "image", k + 1) for k, (name, pixels) in enumerate([*plain, *drawn])
@@ -151,7 +197,8 @@ def _written(trial: Trial, out: Path, exhibits: list[Exhibit]) -> Report:
     scores += without(trial.cases, trial.without, list(trial.names), trial.seed)
     told = _verdict(trial)
     everything = {**_facts(trial), **numbers(scores), "verdict": told, "warnings": warned}
-    report = Report(finite(everything), tuple(scores), tuple(warned), out / "report.html", told, "segmented")
+    page, compared = out / "report.html", tuple(trial.comparisons)
+    report = Report(finite(everything), tuple(scores), tuple(warned), page, told, "segmented", compared)
     keep(report, lambda: _page(trial, report, exhibits), scores_csv=table(trial.cases, trial.names))
     return report
 
@@ -187,12 +234,14 @@ def _verdict(trial: Trial) -> str:
     worst = min((one for one in trial.found.classes if not one.never), key=lambda one: one.scores["dice"].mean)
     if len(trial.found.classes) > 1:
         said += f" The hardest is {worst.name}, Dice {shown(worst.scores['dice'].mean)}."
+    if item := next((item for item in trial.comparisons if item.key == "dice"), None):
+        said += f" Its Dice is {said_of(item)} that of {item.rival}."
     return said
 
 
 def _facts(trial: Trial) -> dict[str, Any]:
     found = trial.found
-    return {
+    facts = {
         "fabrica": __version__,
         "subject": trial.model.name,
         "model_hash": trial.model.hash,
@@ -206,6 +255,10 @@ def _facts(trial: Trial) -> dict[str, Any]:
         "overall": {metric: asdict(value) for metric, value in found.overall.items()},
         "patients": [asdict(one) for one in found.patients],
     }
+    if trial.versus:
+        items = {item.key: asdict(item) for item in trial.comparisons}
+        facts["versus"] = {"subject": trial.versus.name, "model_hash": trial.versus.hash, **items}
+    return facts
 
 
 def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
@@ -219,7 +272,10 @@ def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
         ("patches", size + (f" at {' × '.join(f'{mm:.3g}' for mm in plan.spacing)} mm" if plan.spacing else "")),
         ("weights", model.hash),
     ]
-    again = repeated(str(model.folder), trial.held_out.config.source, asked=trial.asked, extractor="", seed=trial.seed)
+    versus = ["--versus", str(trial.versus.folder)] if trial.versus else []
+    again = repeated(
+        str(model.folder), trial.held_out.config.source, asked=trial.asked, extractor="", seed=trial.seed, more=versus
+    )
     measured = [
         (
             "test images",
@@ -235,7 +291,7 @@ def _page(trial: Trial, report: Report, exhibits: list[Exhibit]) -> str:
         f"{trial.held_out.config.source}",
         report=report,
         how=HOW,
-        legend=[(name, colour(number)) for number, name in trial.names.items()],
+        legend=[(trial.names[number], hexed(own)) for number, own in colours(trial.names).items()],
         exhibits=exhibits,
         patients=trial.found.patients,
         charts=training_charts(read_log(model.folder / "log.csv"), None),

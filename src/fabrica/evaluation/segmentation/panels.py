@@ -5,7 +5,7 @@ Of volumes three planes are shown, through the middle of the largest error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from fabrica.evaluation.segmentation.cases import labels
 from fabrica.geometry import oriented
 from fabrica.image import Image
 from fabrica.io.contact_sheet import PLANES
-from fabrica.metrics.segmentation import Labels
+from fabrica.io.palette import RGB, colour_of, hexed
+from fabrica.metrics.segmentation import Classes, Labels, of_class, owners
 from fabrica.metrics.surfaces import Mask
 from fabrica.report.pictures import SOFT, Bytes, shades, tones
 
@@ -29,22 +30,16 @@ SIDE = 480  # pixels of a picture's longer side
 DPI = 100
 WIDTH = 2.0  # of the contours, in pixels
 DASHES = (0, (2.5, 1.5))  # of the truth, in widths
-# Okabe and Ito's colours, told apart in all common colour blindness, those first that stand out best from grey
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
 HOW = "Contours: dashed the truth, solid what was made, both in the colour of their class; apart where they differ."
-
-
-def colour(number: int) -> str:
-    """That of a class from 1 on, "#rrggbb": always the same; from the eighth class on they come again."""
-    return PALETTE[(number - 1) % len(PALETTE)]
 
 
 def overlays(
     image: Image,
     truth: Image,
     made: Image | None,
-    classes: Iterable[int],
+    classes: Classes,
     *,
+    colours: Mapping[int, RGB] | None = None,
     window: Limits = SOFT,
     through: int | None = None,
     margin: float | None = None,
@@ -52,25 +47,26 @@ def overlays(
     """Pictures with their names, uint8 (H, W, 3): the image with contours, of a volume one for each of PLANES.
 
     image     (C, *S); truth, made: label maps (1, *S) on its grid, made None: the truth alone.
-    classes   whose contours are drawn.
+    classes   whose contours are drawn: numbers, or the labels that belong to each. colours: of them; None: by number.
     window    what is black and what is white, of CT in HU; others: percentiles 0.5 and 99.5.
     through   the class whose largest error the planes go through, or whose middle where there is none; None: of all
               `classes`.
     margin    mm around both label maps (of class `through`) that are shown; None: the whole image.
     """
-    chosen = list(classes)
+    chosen = owners(classes)
+    shades_of = colours or {number: colour_of(number) for number in chosen}
     if len(image.size) == 3:
         image, truth = oriented(image, "RAS"), oriented(truth, "RAS")
         made = None if made is None else oriented(made, "RAS")
     maps = [labels(truth)] + ([] if made is None else [labels(made)])
-    judged = chosen if through is None else [through]
+    judged = [number for k, own in chosen.items() if through in (None, k) for number in own]
     limits, middle = shades(image, window), centre(maps[0], maps[-1], judged)
     box = _box(maps, judged, image.spacing, margin)
     found = []
     for name, axis in [("", None)] if len(image.size) == 2 else list(zip(PLANES, range(3), strict=True)):
         grey, *flat = (_plane(values, axis, middle, box) for values in (image.data, *(m[None] for m in maps)))
         spacing = [mm for k, mm in enumerate(image.spacing) if k != axis]
-        found.append((name, _drawn(tones(grey, limits), [each[0] for each in flat], chosen, spacing)))
+        found.append((name, _drawn(tones(grey, limits), [each[0] for each in flat], chosen, shades_of, spacing)))
     return found
 
 
@@ -112,7 +108,13 @@ def _plane(values: npt.NDArray[Any], axis: int | None, at: Sequence[int], box: S
     return values[:, *part][:, ::-1, ::-1]
 
 
-def _drawn(grey: Bytes, maps: Sequence[Labels], classes: Sequence[int], spacing: Sequence[float]) -> Bytes:
+def _drawn(
+    grey: Bytes,
+    maps: Sequence[Labels],
+    classes: Mapping[int, Sequence[int]],
+    colours: Mapping[int, RGB],
+    spacing: Sequence[float],
+) -> Bytes:
     """Greys (H, W[, 3]) in the proportions that they have in mm, with the contours of the label maps (H, W): the truth,
     and what was made."""
     rows, columns = grey.shape[:2]
@@ -129,11 +131,13 @@ def _drawn(grey: Bytes, maps: Sequence[Labels], classes: Sequence[int], spacing:
         withStroke(linewidth=2 * points, foreground="black", alpha=0.5)
     ]  # seen on white too
     for values, style in zip(maps, (DASHES, "solid"), strict=False):
-        for number in classes:
-            mask = np.pad(values == number, 1).astype(np.float32)  # closed at the border of the picture
+        for number, own in classes.items():
+            mask = np.pad(of_class(values, own), 1).astype(np.float32)  # closed at the border of the picture
             if mask.any():
                 x, y = np.arange(-1, columns + 1), np.arange(-1, rows + 1)
-                line = axes.contour(x, y, mask, [0.5], colors=[colour(number)], linewidths=points, linestyles=[style])
+                line = axes.contour(
+                    x, y, mask, [0.5], colors=[hexed(colours[number])], linewidths=points, linestyles=[style]
+                )
                 line.set_path_effects(rim)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)

@@ -84,7 +84,8 @@ class Cases:
         grid = next(iter(images.values()))
         for source in self.sources.values():
             if source.manifest is not None and (row := source.manifest.rows[k]).mask:
-                image = io.read(source.manifest.file(replace(row, path=row.mask)))
+                path = source.manifest.file(replace(row, path=row.mask))
+                image = (io.read_mask if path.is_dir() else io.read)(path, row.mask_frame)
                 mask: Mask = on_grid(image, grid, labels=True).data[0] > 0
                 return mask
         return None

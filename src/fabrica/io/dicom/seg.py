@@ -29,7 +29,7 @@ from fabrica.io.dicom.new import lies_in_patient, set_patient_and_study
 from fabrica.io.dicom.objects import Series, record, series
 from fabrica.io.dicom.provenance import Maker, code
 from fabrica.io.dicom.stored import number
-from fabrica.io.palette import colour_of
+from fabrica.io.palette import RGB, colours
 
 KINDS = {"seg": "BINARY", "seg-labelmap": "LABELMAP"}
 MOST_UNNAMED = 1000  # segments that a numbering without gaps may add
@@ -60,13 +60,15 @@ def segmentation(
     empty = not labels.any()
     if empty and kind == "seg":  # a frame for each segment all the same, which one slice is enough for
         labels, planes = labels[:1], planes[:1]
+    names = {number: str(image.origin.get("labels", {}).get(number, "")) for number in listed}
+    shades = colours(names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that have more digits than a header holds
         made: Any = Segmentation(
             source_images=[_stub(shared, k, plane, labels.shape[1:]) for k, plane in enumerate(planes)],
             pixel_array=labels,
             segmentation_type=KINDS[kind],
-            segment_descriptions=[_description(n, image.origin.get("labels", {}).get(n, ""), maker) for n in listed],
+            segment_descriptions=[_description(n, name, shades[n], maker) for n, name in names.items()],
             series_instance_uid=shared.series_uid,
             series_number=1,
             sop_instance_uid=maker.uid("instance", shared.content, kind),
@@ -131,7 +133,7 @@ def _listed(image: Image, labels: npt.NDArray[Any], kind: str) -> list[int]:
     return list(range(1, found[-1] + 1))
 
 
-def _description(label: int, name: str, maker: Maker) -> Any:
+def _description(label: int, name: str, shade: RGB, maker: Maker) -> Any:
     """The item of SegmentSequence."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
@@ -157,7 +159,7 @@ def _description(label: int, name: str, maker: Maker) -> Any:
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         anatomic_regions=[concept(says.within)] if says.within else None,
-        display_color=CIELabColor.from_rgb(*colour_of(label)),
+        display_color=CIELabColor.from_rgb(*shade),
     )
     if says.side:
         holder = item.AnatomicRegionSequence if says.within else item.SegmentedPropertyTypeCodeSequence
