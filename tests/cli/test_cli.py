@@ -24,7 +24,7 @@ from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 from tests.command import CLI, alone, call
 
-pytestmark = pytest.mark.usefixtures("few_held_out", "few_asked")
+pytestmark = pytest.mark.usefixtures("few_asked")
 
 
 def complains(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
