@@ -26,7 +26,7 @@ from benchmarks.ratio import told
 from fabrica import io
 from fabrica.model.loading import load
 from fabrica.nets.device import autocast
-from fabrica.nets.fusing import folded
+from fabrica.nets.fusing import fused
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
 from fabrica.nets.srresnet import SRResNet
@@ -54,7 +54,7 @@ PROCESSOR = torch.device("cpu")
 def at_work(name: str, side: int) -> float:
     """Median seconds of one slice."""
     torch.manual_seed(0)
-    net = folded(NETWORKS[name]()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = fused(NETWORKS[name]()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.rand(1, 1, side, side) * 2 - 1
     seconds: list[float] = []
     with torch.inference_mode(), autocast("auto", PROCESSOR):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +16,6 @@ from fabrica.cli.importing import importing
 
 if TYPE_CHECKING:  # what distributes the tests imports this file too, and needs nothing that takes seconds to import
     from fabrica.codec import Codec
-    from fabrica.data.sample import Sample
     from fabrica.model.model import Model
     from fabrica.recipe.found import Fingerprint
 
@@ -40,40 +42,63 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def phantoms_drawn_once() -> Iterator[None]:
-    """Data sets of phantoms, and what the report of a model that reads text draws, and nothing else, take from memory
-    what was drawn before with the same arguments: to draw them is most of a training of two steps. That they are the
-    same each time, the tests of phantoms show, which draw for themselves. Their voxels cannot be written, so no test
-    changes another's."""
+def phantoms_drawn_once(own_cache: None) -> Iterator[None]:
+    """Data sets of phantoms, folders of them, and what the report of a model that reads text draws, and nothing else,
+    take from memory, or from a file of another worker, what was drawn before with the same arguments: to draw them is
+    most of a training of two steps. That they are the same each time, the tests of phantoms show, which draw for
+    themselves. Their voxels cannot be written, so no test changes another's."""
+    from fabrica.data import embedded
     from fabrica.data.sources import Source
     from fabrica.evaluation.synthesis import phantom_findings
     from fabrica.phantoms.chest.chest import Chest, chest
     from fabrica.phantoms.head.head import Head, head
 
-    draw = Source._draw
+    folder = Path(os.environ["FABRICA_CACHE"]).parent / "phantoms"
+    folder.mkdir(exist_ok=True)
     known: dict[str, Chest | Head] = {}
 
     def once(drawing: Callable[..., Any]) -> Callable[..., Any]:
         def drawn(*arguments: Any, **choices: Any) -> Chest | Head:
             key = repr((drawing.__name__, arguments, choices))
             if key not in known:
-                found = known[key] = drawing(*arguments, **choices)
-                images = found.images.values() if isinstance(found, Head) else (found.image, found.organs)
+                file = folder / hashlib.sha256(key.encode()).hexdigest()
+                found = pickle.loads(file.read_bytes()) if file.exists() else drawing(*arguments, **choices)
+                if not file.exists():
+                    own = file.with_suffix(f".{os.getpid()}")
+                    own.write_bytes(pickle.dumps(found))
+                    own.rename(file)
+                known[key] = found
+                images = (
+                    found.images.values() if isinstance(found, Head) else (found.image, found.organs, found.lesions)
+                )
                 for image in images:
                     image.data.setflags(write=False)
             return known[key]
 
         return drawn
 
-    def remembered(source: Source, k: int) -> Sample:
-        with pytest.MonkeyPatch.context() as patch:
-            for drawing in (chest, head):
-                patch.setattr(sys.modules[drawing.__module__], drawing.__name__, once(drawing))
-            return draw(source, k)
+    def remembering(draw: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(*arguments: Any) -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                for drawing in (chest, head):
+                    patch.setattr(sys.modules[drawing.__module__], drawing.__name__, once(drawing))
+                return draw(*arguments)
+
+        return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Source, "_draw", remembered)
+        for place, name in ((Source, "_draw"), (embedded, "_chest"), (embedded, "_head")):
+            patch.setattr(place, name, remembering(getattr(place, name)))
         patch.setattr(phantom_findings, "chest", once(chest))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_asked() -> Iterator[None]:
+    """Four held-out images say how uncertain a translator usually is, and not sixteen, each of which is translated ten
+    times. For modules in which nothing depends on how many they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fabrica.model.translation.ASKED", 4)
         yield
 
 

@@ -24,6 +24,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 from tests.command import CLI, alone, call
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 
 def complains(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     lines = [line for line in done.stderr.splitlines() if line.strip()]

@@ -101,7 +101,7 @@ def test_killed_while_building_leaves_nothing_that_is_used(tmp_path: Path) -> No
         "from fabrica.codec import Codec\n"
         "from fabrica.data.cache import build_cache\n"
         "from fabrica.recipe.schema import DataConfig\n"
-        "config = DataConfig('phantom:chest', count=200, size=[16, 16])\n"
+        "config = DataConfig('phantom:chest', count=100, size=[16, 16])\n"
         "build_cache(config, Codec('window', 0, 4095), 'train', Path(sys.argv[1]))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
@@ -112,9 +112,9 @@ def test_killed_while_building_leaves_nothing_that_is_used(tmp_path: Path) -> No
     child.wait()
     assert list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*/meta.json"))
     data = build_cache(
-        DataConfig("phantom:chest", count=200, size=[16, 16]), Codec("window", 0, 4095), "train", tmp_path
+        DataConfig("phantom:chest", count=100, size=[16, 16]), Codec("window", 0, 4095), "train", tmp_path
     )
-    assert len(data) == 200 and not list(tmp_path.glob("*.partial"))
+    assert len(data) == 100 and not list(tmp_path.glob("*.partial"))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(pictures: DataConfig, tmp_path: Path) -> None:

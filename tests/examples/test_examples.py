@@ -24,7 +24,7 @@ from fabrica.phantoms.head.head import head
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 
-pytestmark = pytest.mark.usefixtures("few_held_out")
+pytestmark = pytest.mark.usefixtures("few_held_out", "few_asked")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

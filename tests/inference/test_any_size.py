@@ -11,14 +11,16 @@ import pytest
 GIB = 2**30
 CODE = """
 import json, resource, sys, time
-import numpy as np, torch
-from fabrica.codec import Codec
-from fabrica.image import Image
-from fabrica.inference.translation import Way
-from fabrica.inference.translator import apply
-from fabrica.nets.segmenters import SegmenterUNet
-from fabrica.recipe.found import Fingerprint
-from fabrica.recipe.schema import DataConfig
+from fabrica.cli.importing import importing
+with importing():
+    import numpy as np, torch
+    from fabrica.codec import Codec
+    from fabrica.image import Image
+    from fabrica.inference.translation import Way
+    from fabrica.inference.translator import apply
+    from fabrica.nets.segmenters import SegmenterUNet
+    from fabrica.recipe.found import Fingerprint
+    from fabrica.recipe.schema import DataConfig
 
 size, mm, limit = json.loads(sys.argv[1])
 window = [64, 96, 96]

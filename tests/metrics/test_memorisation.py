@@ -175,9 +175,8 @@ def test_ten_thousand_training_images_take_seconds() -> None:
     audit(many[:1000], many, rng.normal(size=(300, 1, 64, 64)).astype(np.float32))
     taken = time.process_time() - start
     start = time.process_time()
-    for _ in range(5):
-        made @ many.reshape(10_000, -1).T  # every image against every other, at the least
-    assert taken < 50 * (time.process_time() - start) / 5
+    made @ many.reshape(10_000, -1).T  # every image against every other, at the least
+    assert taken < 50 * (time.process_time() - start)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from fabrica.phantoms.head.head import head
 from fabrica.recipe.load import load_recipe
 from tests.command import call
 
-pytestmark = pytest.mark.usefixtures("few_held_out")
+pytestmark = pytest.mark.usefixtures("few_held_out", "few_asked")
 
 HOME = Path(__file__).parents[2]
 ENGLISH, CHINESE = HOME / "README.md", HOME / "README.zh.md"

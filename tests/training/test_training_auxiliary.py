@@ -30,6 +30,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import DataConfig, Recipe, TrainConfig
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_held_out", "few_asked")
+
 WIDE, NARROW = Codec("window", 0.0, 4095.0), Codec("window", 0.0, 2047.0)
 NOISE = [{"name": "rician", "sigma": 0.2}]
 

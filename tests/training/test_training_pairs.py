@@ -25,6 +25,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 SIDE, DEPTH = 32, 3
 TINY = [
     "data.a=input",

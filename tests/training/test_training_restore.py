@@ -27,6 +27,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
 from tests.shipped import shipped
 
+pytestmark = pytest.mark.usefixtures("few_held_out", "few_asked")
+
 TINY = [
     "data.size=32",
     "data.crop=32",

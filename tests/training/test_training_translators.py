@@ -20,6 +20,8 @@ from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
 from tests.shipped import shipped
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 SIDE = 32
 TINY = [
     "data.size=32",

@@ -63,7 +63,7 @@ def load(
             prefix = f"{name}."
             own = {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
             network.load_state_dict(own)
-            method.set_submodule(name, fused(network))
+            fused(network)
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FabricaError(f"{folder / WEIGHTS} does not fit its recipe or is damaged: {reason}") from error

@@ -6,7 +6,6 @@ behind it, can do so itself: fewer passes over memory, and only operators that I
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar, cast
 
 import torch
@@ -21,13 +20,13 @@ Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 @torch.no_grad()
 def fused(net: N) -> N:
-    """A copy of the network for work, equal to rounding, whose norms are part of its convolutions.
+    """The same network, for work from here on: equal to rounding, its norms are part of its convolutions.
 
     Folded is what stands side by side in an nn.Sequential: a norm behind a convolution, or before one of side 1 (a
     larger one pads with zeros that the norm would have moved).
     """
-    twin = copy.deepcopy(net).eval().requires_grad_(False)
-    for part in [module for module in twin.modules() if isinstance(module, nn.Sequential)]:
+    net.eval().requires_grad_(False)
+    for part in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
         layers = list(part)
         k = 0
         while k + 1 < len(layers):
@@ -47,7 +46,7 @@ def fused(net: N) -> N:
         if len(layers) < len(part):  # else its layers keep their names, by which weights are known
             part._modules.clear()
             part.extend(layers)
-    return twin
+    return net
 
 
 def _convolution(layer: nn.Module) -> Convolution | None:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.io.atomic import atomic
 from fabrica.recipe.earlier import is_earlier, parted
@@ -16,6 +14,7 @@ from fabrica.recipe.folder import FOUND, RECIPE
 from fabrica.recipe.load import load_recipe, typed
 from fabrica.recipe.plan import Plan, mistake
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
+from fabrica.recipe.values import read, written
 
 VERSION = 1
 LATER = ("plan", "largest")  # what earlier models do not have
@@ -142,7 +141,7 @@ class Found:
     def save(self, path: Path) -> None:
         """Write every value as YAML."""
         with atomic(path) as temporary:
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")
+            temporary.write_text(written(asdict(self)), encoding="utf-8")
 
 
 def found_in(folder: Path) -> tuple[Recipe, Found]:
@@ -152,7 +151,7 @@ def found_in(folder: Path) -> tuple[Recipe, Found]:
     recipe = load_recipe(folder / RECIPE)
     if (folder / FOUND).is_file():
         return recipe, load_found(folder / FOUND)
-    raw = OmegaConf.to_container(OmegaConf.create((folder / RECIPE).read_text("utf-8")), resolve=False)
+    raw = read((folder / RECIPE).read_text("utf-8"))
     if not isinstance(raw, dict) or not is_earlier(raw):
         raise FabricaError(
             f"{folder} has no {FOUND}, which says what its training found; take it from where it was trained"
@@ -202,7 +201,7 @@ def load_found(path: Path) -> Found:
     many or is of a later Fabrica."""
     advice = "take it from where the model was trained"
     try:
-        raw = OmegaConf.to_container(OmegaConf.create(path.read_text("utf-8")), resolve=False)
+        raw = read(path.read_text("utf-8"))
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
         raise FabricaError(f"{path} is damaged: {str(error).splitlines()[0]}; {advice}") from error
     if not isinstance(raw, dict) or "${" in str(raw):

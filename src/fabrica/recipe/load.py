@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +15,7 @@ from fabrica.errors import UsageError, did_you_mean, unknown
 from fabrica.recipe.check import check
 from fabrica.recipe.earlier import is_earlier, parted, renamed
 from fabrica.recipe.schema import Recipe
+from fabrica.recipe.values import filled, hints, read
 
 T = TypeVar("T")
 
@@ -30,9 +30,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         if "=" not in override:
             raise UsageError(f"override {override!r} is not key=value, e.g. train.steps=1000")
     try:
-        # to_container(resolve=False) keeps "${...}" as text, so that it can be refused, not evaluated
-        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
-        raw = OmegaConf.to_container(merged, resolve=False)
+        # "${...}" is kept as text, so that it can be refused, not evaluated
+        raw = read(text) if not overrides else _overridden(text, overrides)
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
         raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
     if "${" in str(raw):
@@ -51,36 +50,34 @@ def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
     """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
     raw = _check_keys(cls, raw, where)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(_schema(cls), raw))  # type: ignore[no-any-return, arg-type]  # a class is hashable
+        return filled(cls, raw)
     except OmegaConfBaseException as error:
         key = f"{where}{error.full_key}" if error.full_key else where
         raise UsageError(f"recipe key {key}: {_first_line(error)}") from error
 
 
-@cache
-def _schema(cls: type) -> Any:
-    """What omegaconf makes of a dataclass, which takes most of the time of a recipe; `merge` copies it."""
-    return OmegaConf.structured(cls)
+def _overridden(text: str, overrides: Sequence[str]) -> Any:
+    merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+    return OmegaConf.to_container(merged, resolve=False)
 
 
 def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
+    types, known = hints(cls), [f.name for f in fields(cls)]
     clean: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in known:
             raise UsageError(f"unknown recipe key {where}{key}{did_you_mean(str(key), known)}")
-        if is_dataclass(hints[key]):
+        if is_dataclass(types[key]):
             if not isinstance(value, dict):
                 raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
-            value = _check_keys(hints[key], value, f"{where}{key}.")
+            value = _check_keys(types[key], value, f"{where}{key}.")
         if key == "condition" and not isinstance(value, list):  # one of them, or none
             value = [value] if value else []
-        if value is None and hints[key] is str:  # `key=''`, of which a shell leaves `key=`
+        if value is None and types[key] is str:  # `key=''`, of which a shell leaves `key=`
             value = ""
         if key == "size" and isinstance(value, int):
             value = [value, value]
-        if get_origin(hints[key]) is list and not isinstance(value, list):
+        if get_origin(types[key]) is list and not isinstance(value, list):
             raise UsageError(f"recipe key {where}{key} is {value!r}; expected a list, such as [1,2]")
         clean[key] = value
     return clean

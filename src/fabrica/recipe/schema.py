@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from fabrica.io.atomic import atomic
+from fabrica.recipe.values import written
 
 DEGRADED = "degraded"
 
@@ -236,4 +235,4 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write every value, defaults included, as YAML."""
         with atomic(path) as temporary:
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(self))), encoding="utf-8")
+            temporary.write_text(written(asdict(self)), encoding="utf-8")

@@ -32,6 +32,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.report.pictures import enlarged, middle_plane, tones
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 SIZE, N = 32, 20
 HOSTILE = '<script>alert("x")</script>'
 TINY = (f"data.size={SIZE}", "data.batch=4", "train.keep=last", "train.steps=2", "train.minutes=0",

@@ -25,6 +25,8 @@ from fabrica.model.model import Model
 from fabrica.phantoms.chest.chest import chest
 from fabrica.phantoms.head.head import head
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 SIZE, N = 64, 8
 SPLITS = {"train": 2, "val": 3, "test": N}
 NOISE = [{"name": "gaussian", "sigma": 0.05}]
