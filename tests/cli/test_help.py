@@ -22,6 +22,7 @@ PANELS = {
         "Arguments": "model",
         "What to judge": "--against --versus -n",
         "What to measure": "--extractor --curve --guidances --seed",
+        "What synthetic images are worth": "--utility --paint --repeats --train-steps",
         "Output": "--out --json",
         "Options": "--help",
     },
@@ -61,7 +62,7 @@ def test_each_help_says_what_happens_without_the_option(
     entries = re.split(r"\n(?=  \S)", shown.split("Arguments:\n")[1])
     assert len(entries) == sum(len(options.split()) for options in PANELS[verb].values())
     for entry in entries:
-        switch = re.match(r" *--(help|json|interpolate) ", entry)  # what is off unless it is given
+        switch = re.match(r" *--(help|json|interpolate|utility|paint) ", entry)  # what is off unless it is given
         assert switch or "[default:" in entry or "[required]" in entry, entry
 
 

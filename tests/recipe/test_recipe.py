@@ -45,6 +45,11 @@ def test_saved_recipe_is_the_same_recipe(minimal: Path, tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("train.stps=5", "unknown recipe key train.stps; did you mean steps?"),
+        ("data.where=[a]", r"recipe key data.where is \['a'\]; expected names and values"),
+        ("uses=[1]", r"recipe key uses is \[1\]; expected names and values"),
+        ("data.where=3", "recipe key data.where is 3; expected names and values"),
+        ("method=[1]", r"method=\[1\] cannot be laid over what the recipe has: one is a list"),
+        ("data.size=[1", r"data.size=\[1 cannot be laid over what the recipe has: while parsing"),
         ("train.steps=many", "train.steps"),
         ("data=3", "data must hold keys"),
         ("train.steps=0", "give the run a budget"),

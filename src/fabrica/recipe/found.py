@@ -168,7 +168,7 @@ def plan_in(path: Path) -> Plan:
     file = path / FOUND if path.is_dir() else path
     expected = "expected the folder of a segmenter, its found.yaml, or a YAML file of a plan"
     try:
-        raw = OmegaConf.to_container(OmegaConf.create(file.read_text("utf-8")), resolve=False)
+        raw = read(file.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"uses.plan: {file} cannot be read ({error.strerror}); {expected}") from error
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user

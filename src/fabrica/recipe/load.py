@@ -33,6 +33,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         # "${...}" is kept as text, so that it can be refused, not evaluated
         raw = read(text) if not overrides else _overridden(text, overrides)
     except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        for override in overrides:
+            _check_override(text, override)
         raise UsageError(f"recipe {name_or_path} is not valid YAML: {_first_line(error)}") from error
     if "${" in str(raw):
         raise UsageError(f"recipe {name_or_path} holds an expression (${{...}}); only plain values are allowed")
@@ -61,6 +63,21 @@ def _overridden(text: str, overrides: Sequence[str]) -> Any:
     return OmegaConf.to_container(merged, resolve=False)
 
 
+def _check_override(text: str, override: str) -> None:
+    """UsageError where the recipe alone can be read, and not with this laid over it."""
+    try:
+        read(text)
+    except Exception:  # the recipe's own fault
+        return
+    try:
+        _overridden(text, [override])
+    except Exception as error:  # as in `load_recipe`
+        reason = _first_line(error)
+        if "container types" in reason:
+            reason = "one is a list and the other names and values"
+        raise UsageError(f"{override} cannot be laid over what the recipe has: {reason}") from error
+
+
 def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
     types, known = hints(cls), [f.name for f in fields(cls)]
     clean: dict[str, Any] = {}
@@ -79,6 +96,10 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
             value = [value, value]
         if get_origin(types[key]) is list and not isinstance(value, list):
             raise UsageError(f"recipe key {where}{key} is {value!r}; expected a list, such as [1,2]")
+        if get_origin(types[key]) is dict and not isinstance(value, dict):
+            raise UsageError(
+                f"recipe key {where}{key} is {value!r}; expected names and values, such as {{name: value}}"
+            )
         clean[key] = value
     return clean
 

@@ -4,7 +4,7 @@ same number of steps, so that only what they learned from tells them apart."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, leaky_relu
 
 from fabrica.data import planning
 from fabrica.data.augment import Changes
+from fabrica.data.cases import Cases, Meta
 from fabrica.data.patches import Patches
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson
 from fabrica.image import Float32, Float64
@@ -41,7 +42,7 @@ def learned(examples: Examples, lesson: Lesson, augment: bool, steps: int, seed:
     """
     device, dims = default_device(), examples.images.ndim - 2
     plan = _plan(examples, lesson)
-    patches = Patches(_Held(examples), plan)  # type: ignore[arg-type]  # of a Cases it has all that is read here
+    patches = Patches(_Held(examples), plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(lesson, plan).to(device).train()
@@ -151,37 +152,41 @@ class Classifier(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, eq=False)
-class _HeldMeta:
-    labelled: bool
-    undrawn: Sequence[Sequence[int]]
-
-
-class _Held:
-    """Examples in memory, read as `fabrica.data.cases.Cases` are."""
+class _Held(Cases):
+    """Examples in memory."""
 
     def __init__(self, examples: Examples) -> None:
         volumes = examples.images.ndim == 5
         self.images = examples.images if volumes else examples.images[:, :, None]
         maps = examples.answers if examples.answers.ndim > 1 else np.zeros(self.images[:, 0].shape, dtype=np.uint8)
         self.maps = maps if maps.ndim == 4 else maps[:, None]
-        self.meta = _HeldMeta(True, [()] * len(examples))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def size(self, k: int) -> tuple[int, ...]:
-        return self.images.shape[2:]
+        nothing: list[list[int]] = [[] for _ in range(len(examples))]
+        self.meta = Meta(
+            ids=[str(k) for k in range(len(examples))],
+            sizes=[list(self.images.shape[2:])] * len(examples),
+            channels=self.images.shape[1],
+            labelled=True,
+            modality="",
+            spacing=[],
+            extent=[],
+            notes=[],
+            reach=1.0,
+            marks=[],
+            undrawn=nothing,
+            contrasts=1,
+            absent=nothing,
+        )
+        self.ids = self.meta.ids
 
     def places(self, k: int) -> dict[int, Any]:
         """None: a patch is the whole image."""
         return {}
 
-    def image(self, k: int, first: Sequence[int], size: Sequence[int]) -> Float32:
+    def image(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> Float32:
         found: Float32 = self.images[k][:, *_window(first, size)]
         return found
 
-    def label(self, k: int, first: Sequence[int], size: Sequence[int]) -> npt.NDArray[np.uint8]:
+    def label(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> npt.NDArray[np.uint8]:
         found: npt.NDArray[np.uint8] = self.maps[k][_window(first, size)]
         return found
 
