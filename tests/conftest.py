@@ -95,10 +95,11 @@ def phantoms_drawn_once(own_cache: None) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few_asked() -> Iterator[None]:
-    """Four held-out images say how uncertain a translator usually is, and not sixteen, each of which is translated ten
-    times. For modules in which nothing depends on how many they are."""
+    """Four held-out images say how uncertain a translator usually is, and one a segmenter, and not sixteen and eight,
+    each of which is done ten times. For modules in which nothing depends on how many they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fabrica.model.translation.ASKED", 4)
+        patch.setattr("fabrica.model.segmentation.DOUBTED", 1)
         yield
 
 

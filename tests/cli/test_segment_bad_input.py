@@ -19,6 +19,8 @@ from tests.data.test_scan_drawn import named_structures
 from tests.io.dicom import series as make
 from tests.training.test_training_segment import SMALL, TINY, volumes
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 Change = Callable[[Any], Any]
 SHIFT = np.array([[0, 0, 0, 500.0], *[[0.0] * 4] * 3])
 

@@ -41,6 +41,8 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica train --resume": "train.steps=4",
     "fabrica train strong-head": f"{HEADS} method.width=4 method.critic_width=4",
     "fabrica train nafnet-lowdose": f"{HEADS} data.crop=32",
+    "fabrica train segment": f"{SMALL} method.width=4 data.batch=4",
+    "fabrica apply runs/organs": "--force",
     "fabrica train autoencoder-chest": f"{SMALL} data.count=64",
     "fabrica train latent-text-chest": f"{SMALL} data.count=64",
     "fabrica evaluate runs/xray": "-n 20 --curve 2",
@@ -104,6 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert call("phantom", "chest", "-n", 200, "--size", 32, "-o", home / "FOLDER").returncode == 0
     for contrast in ("T1", "CT"):
         fabrica.write(head(7, 48, 3, contrasts=[contrast]).images[contrast], home / contrast, as_="dicom")
+    fabrica.write(chest(7, 32).image, home / "chest.dcm")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         yield home
@@ -120,7 +123,7 @@ def ready(command: str) -> list[str]:
     added = next((more for beginning, more in CUT.items() if command.startswith(beginning)), "")
     own = {
         "RUN": "runs/autoencoder-chest",
-        "SERIES": "T1" if "runs/t1-ct" in command else "CT",
+        "SERIES": "T1" if "runs/t1-ct" in command else "chest.dcm" if "runs/organs" in command else "CT",
         "m.csv": "manifest.csv",
     }
     return [own.get(word, word) for word in shlex.split(f"{command} {added}")]

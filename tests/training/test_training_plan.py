@@ -13,6 +13,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 from tests.training.test_training_segment import SMALL, TINY, volumes
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -21,14 +23,14 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(load_recipe("segment", asked), home / "run")
 
 
-@pytest.mark.parametrize("file", ["", "found.yaml"])
-def test_a_plan_of_another_run(first: Path, tmp_path: Path, file: str) -> None:
-    data = volumes(tmp_path / "data", 6, mm=2.0)
-    asked = [*TINY, f"data.source={data}", "train.steps=1", f"uses.plan={first / file}"]
+def test_a_plan_of_another_run(first: Path, tmp_path: Path) -> None:
+    data = volumes(tmp_path / "data", 6, mm=1.25)
+    asked = [*TINY, f"data.source={data}", "train.steps=1", f"uses.plan={first}"]
     run = train(load_recipe("segment", asked), tmp_path / "run")
     plan, other = found_in(run)[1].plan, found_in(first)[1].plan
     assert (plan.spacing, plan.size, plan.batch, plan.levels, plan.numbers) == (
         [1.0] * 3, other.size, other.batch, other.levels, other.numbers)  # fmt: skip
+    assert plan_in(first / "found.yaml") == plan_in(first) == other
     train(load_recipe("segment", [*asked, "train.steps=2"]), tmp_path / "run", resume=True)
 
 

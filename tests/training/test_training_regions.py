@@ -19,6 +19,8 @@ from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 from tests.training.test_training_segment import TINY
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 REGIONS = {"whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
 
 

@@ -18,6 +18,8 @@ from fabrica.recipe.found import found_in
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("few_asked")
+
 TINY = [
     "method.width=4",
     "train.minutes=0",

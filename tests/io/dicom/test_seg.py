@@ -79,7 +79,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=25, **QUICK)
 @given(one=cases())
 def test_labels_come_back_voxel_for_voxel(one: dict[str, Any]) -> None:
     where, kind, numbers = make.grid(**one["grid"]), one["kind"], sorted(one["numbers"])
