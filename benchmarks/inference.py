@@ -1,17 +1,18 @@
-"""python -m benchmarks.inference NNUNET_PYTHON [--size D,H,W] [--mm M]: a volume of 25 classes, beside nnU-Net's inference.
+"""python -m benchmarks.inference NNUNET_PYTHON [--size D,H,W] [--mm M]: a volume of 25 classes, beside nnU-Net.
 
-One NIfTI volume of 400 x 256 x 256 voxels of 1 mm, networks at 1.5 mm: read, resampled, segmented by overlapping windows,
-brought back and written, each in a process of its own. Both have a plain U-Net with the same levels, kernels and widths
-and random weights, windows of the same size that overlap by half, and no mirroring. Ours is `fabrica apply`, theirs
-`nnUNetPredictor.predict_from_files_sequential`. Given are seconds from the start of the process to its end and the
-largest resident memory, and the ratios ours / theirs. Results go to real/inference.json.
+One NIfTI volume of 400 x 256 x 256 voxels of 1 mm, networks at 1.5 mm: read, resampled, segmented by overlapping
+windows, brought back and written, each in a process of its own. Both have a plain U-Net with the same levels, kernels
+and widths and random weights, windows of the same size that overlap by half, and no mirroring. Ours is `fabrica apply`,
+theirs `nnUNetPredictor.predict_from_files_sequential`. Given are seconds from the start of the process to its end and
+the largest resident memory, and the ratios ours / theirs. Results go to real/inference.json.
 
-NNUNET_PYTHON is the interpreter of an environment with nnunetv2 2.8.1. Its networks need timm only for transformers, and
-timm needs torchvision, so that this suffices:
+NNUNET_PYTHON is the interpreter of an environment with nnunetv2 2.8.1. Its networks need timm only for transformers,
+and timm needs torchvision, so that this suffices:
 
     pip install torch==2.13.0 scipy scikit-learn scikit-image SimpleITK pandas graphviz tifffile requests nibabel tqdm
     pip install matplotlib seaborn imagecodecs yacs einops blosc2 batchgenerators connected-components-3d
-    pip install --no-deps nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 acvl-utils==0.2.6 batchgeneratorsv2==0.3.6
+    pip install --no-deps nnunetv2==2.8.1 dynamic-network-architectures==0.4.4 acvl-utils==0.2.6
+    pip install --no-deps batchgeneratorsv2==0.3.6
 """
 
 from __future__ import annotations
