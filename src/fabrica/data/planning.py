@@ -24,7 +24,7 @@ PER_VOXEL = 3_000  # bytes of training memory for a voxel of a patch and 32 chan
 SHARE = 0.4  # of the free memory that patches may take
 MOST_VOXELS = {2: 320 * 320, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
 BATCH = {2: 12, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
-MOST_BATCH = 4
+MOST_BATCH = {2: 4, 3: 1}  # in half an hour of a processor many steps of two volumes teach more than few of eight
 SAMPLED = 1000  # values of what is labelled in an image
 IGNORED = {"ignore", "ignored", "void", "unlabelled", "unlabeled", "unknown"}  # labels of what nobody has said
 SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
@@ -269,7 +269,7 @@ def _levels(patch: Sequence[int], mm: Sequence[float]) -> tuple[list[list[int]],
 def _batch(patch: Sequence[int], dims: int, width: int, memory: float, reasons: dict[str, str]) -> int:
     fits = int(_free(memory) / (PER_VOXEL * width / 32 * float(np.prod(patch))))
     smaller = int(MOST_VOXELS[dims] / np.prod(patch))
-    found = max(1, min(fits, max(BATCH[dims], min(BATCH[dims] * MOST_BATCH, smaller))))
+    found = max(1, min(fits, max(BATCH[dims], min(BATCH[dims] * MOST_BATCH[dims], smaller))))
     reasons["batch"] = "what the memory holds" if found == fits else "small enough for many steps, for this patch"
     return found
 
