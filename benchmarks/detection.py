@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.ndimage import grey_opening
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest
 
 from fabrica import io
 from fabrica.codec import Codec
@@ -45,6 +45,7 @@ from fabrica.data.manifest import Manifest
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translator import apply
 from fabrica.metrics.memorisation import wilson
+from fabrica.metrics.roc import area_under_curve
 from fabrica.model.loading import load
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.model.translation import TranslationModel
@@ -160,15 +161,11 @@ class Scores:
 
     def told(self) -> dict[str, Any]:
         at = float(np.quantile(self.healthy, SPECIFICITY, method="higher"))
-        both = rankdata(np.concatenate([self.sick, self.healthy]))
-        auc = (both[: len(self.sick)].sum() - len(self.sick) * (len(self.sick) + 1) / 2) / (
-            len(self.sick) * len(self.healthy)
-        )
         return {
             "sensitivity": _share(self.sick > 0.5),
             "specificity": _share(self.healthy <= 0.5),
             f"sensitivity at {100 * SPECIFICITY:.0f} % specificity": _share(self.sick > at),
-            "auc": round(float(auc), 4),
+            "auc": round(area_under_curve(self.sick, self.healthy), 4),
         }
 
     def found(self) -> Any:

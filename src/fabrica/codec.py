@@ -6,8 +6,10 @@ It is saved with the model, so that inference never has to guess a range.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
@@ -117,6 +119,11 @@ class Codec:
         more = (self.reach - 1) * (high - low) / 2
         return data - np.clip(data, np.float32(low - more), np.float32(high + more))
 
+    def numbered(self, classes: npt.NDArray[np.integer[Any]]) -> Float32:
+        """Classes of a label codec, 0 to classes - 1, as what stands in label maps for them."""
+        found: Float32 = np.array(self.numbers or range(self.classes), dtype=np.float32)[classes]
+        return found
+
     def decode(self, values: Float32, limits: Limits | None = None) -> Float32:
         """Network units (C, *S) -> physical units float32; a label map (1, *S) for a label codec."""
         if self.regions:
@@ -125,9 +132,7 @@ class Codec:
                 laid[0][channel > 0] = number
             return laid
         if self.kind == "label":
-            index = np.argmax(values, axis=0, keepdims=True)
-            found: Float32 = np.array(self.numbers or range(self.classes), dtype=np.float32)[index]
-            return found
+            return self.numbered(np.argmax(values, axis=0, keepdims=True))
         if limits is None:
             limits = (self.low, self.high) if self.kind == "window" else self.default_limits
         if limits is None:

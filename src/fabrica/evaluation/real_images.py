@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,22 +26,14 @@ def open_sets(subject: Subject, split: str, seed: int, tell: Progress) -> Sets:
 
     Raises UsageError where neither `split` nor val (for test) has images.
     """
-    if split not in ("val", "test"):
-        raise UsageError(f"split is {split!r}; expected test or val: training images are no fair judge")
-    config, notes = subject.config, []
-    used = split
-    if not _has(config, split):
-        used = "val" if split == "test" else "test"
-        notes.append(
-            f"{config.source} has no {split} images, so its {used} images are used"
-            + ("; they also chose the weights, which flatters the scores a little" if used == "val" else "")
-        )
+    config = subject.config
+    used, notes = used_split(split, lambda name: has_images(config, name), config.source)
     heldout = cached(config, subject.codec, used, tell)
     rng = np.random.default_rng(seed)
     kept = some(len(heldout), room(heldout.shape), rng)
     if len(kept) < len(heldout):
         notes.append(f"{len(kept)} of {len(heldout)} held-out images are used, drawn at random, to fit in memory")
-    train = cached(config, subject.codec, "train", tell) if _has(config, "train") else None
+    train = cached(config, subject.codec, "train", tell) if has_images(config, "train") else None
     memory, note = _memory(subject, train, tell)
     notes += [note] if note else []
     total = len(memory) if memory else 0
@@ -94,7 +87,20 @@ def _memory(subject: Subject, train: Dataset | None, tell: Progress) -> tuple[Da
     return memory, f"copies were looked for in the model's own training images, {own.source}"
 
 
-def _has(config: DataConfig, split: str) -> bool:
+def used_split(split: str, has: Callable[[str], bool], source: str) -> tuple[str, list[str]]:
+    """The split whose images judge: this one, or, where it has none, the other held-out one, with a note.
+
+    Raises UsageError for a split that is not held out."""
+    if split not in ("val", "test"):
+        raise UsageError(f"split is {split!r}; expected test or val: training images are no fair judge")
+    if has(split):
+        return split, []
+    used = "val" if split == "test" else "test"
+    chose = "; they also chose the weights, which flatters the scores a little" if used == "val" else ""
+    return used, [f"{source} has no {split} images, so its {used} images are used{chose}"]
+
+
+def has_images(config: DataConfig, split: str) -> bool:
     if config.source.startswith(PHANTOM):
         return True
     return bool(load_manifest(config.source).select(split=split, **config.where).rows)

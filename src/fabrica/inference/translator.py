@@ -117,8 +117,6 @@ def check_auxiliary(way: Way, names: Iterable[str], contrast: str = "") -> None:
     """UsageError for a contrast that the model does not see beside the image, which is `contrast` itself."""
     image = contrast or way.data.a
     known = [name for name in (way.data.a, *way.data.auxiliary) if name != image]
-    if not contrast:
-        known = list(way.data.auxiliary)
     for name in names:
         if not way.data.auxiliary:
             raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")

@@ -128,6 +128,15 @@ def by_patient(scores: npt.ArrayLike, patients: list[str]) -> Float64:
     return means
 
 
+def known_mean(scores: Float64, axis: int) -> Float64:
+    """The mean along an axis of what is there; NaN where nothing is."""
+    there = np.isfinite(scores)
+    counts = there.sum(axis)
+    sums = np.where(there, scores, 0.0).sum(axis)
+    means: Float64 = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    return means
+
+
 def interval(scores: Float64, seed: int = 0) -> Interval:
     """Mean over patients' scores (P,) with its percentile bootstrap; NaN are left out, and of nobody all is NaN."""
     values = scores[np.isfinite(scores)]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fabrica.data.augment import AS_THEY_ARE, Int64
@@ -14,13 +13,13 @@ from fabrica.data.cases import UNKNOWN, Uint8
 from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
-from fabrica.image import Float32, Float64
+from fabrica.image import Float32
 from fabrica.inference.tiling import whole
 from fabrica.inference.translation import Way, largest_only, with_uncertainty
 from fabrica.io.palette import RGB, colours
 from fabrica.methods.segment import Segment
-from fabrica.metrics.paired import interval
-from fabrica.metrics.segmentation import Labels
+from fabrica.metrics.paired import interval, known_mean
+from fabrica.metrics.segmentation import Labels, dice
 from fabrica.model.task import SHOWN
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe import card
@@ -31,7 +30,6 @@ from fabrica.recipe.schema import Recipe
 JUDGED = 32  # held-out images that say how good a segmenter is
 NOBODY = -1  # a label number where nobody has said
 DOUBTED = 8  # of these, that say how uncertain it usually is
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -104,22 +102,22 @@ class Segmentation:
         the model is at most."""
         way = opened().way()
         plain, largest, doubts = [], [], []
-        owned = [own for _, own in found.plan.judged.values()]
-        numbers = [] if found.plan.regions else list(found.plan.judged)  # a piece of a region may be one of another
+        owned = list(found.plan.owned.values())
+        numbers = [] if found.plan.regions else list(found.plan.owned)  # a piece of a region may be one of another
         for k in np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int)):
             made, doubt = _answered(way, heldout, int(k))
             known = np.array([*found.plan.numbers, *[NOBODY] * (UNKNOWN + 1 - len(found.plan.numbers))])
             truth = known[heldout.a.label(int(k))]
             undrawn = [found.plan.numbers[c] for c in heldout.a.meta.undrawn[int(k)]]  # nobody has said: no false alarm
             made[np.isin(made, undrawn)] = 0
-            plain.append([_dice(np.isin(made, own), np.isin(truth, own)) for own in owned])
+            plain.append([dice(np.isin(made, own), np.isin(truth, own)) for own in owned])
             cleaned = largest_only(made[None].copy(), numbers)[0]
-            largest.append([_dice(np.isin(cleaned, own), np.isin(truth, own)) for own in owned])
+            largest.append([dice(np.isin(cleaned, own), np.isin(truth, own)) for own in owned])
             doubts += [float(doubt[made > 0].mean())] if doubt is not None and (made > 0).any() else []
-        means = [_means(np.array(each)) for each in (plain, largest)]
+        means = [known_mean(np.array(each), 0) for each in (plain, largest)]
         chosen = [n for n, one, other in zip(numbers, *means, strict=False) if other > one + 1e-4]
         best = np.where([n in chosen for n in found.plan.judged], np.array(largest), np.array(plain))
-        each = _means(best.T)
+        each = known_mean(best, 1)
         each = each[np.isfinite(each)]
         at = interval(each) if len(each) > 1 else None
         error = HeldOutError(
@@ -150,20 +148,6 @@ def _answered(way: Way, heldout: Patches, k: int) -> tuple[Labels, Float32 | Non
     classes = way.target.classes
     made = way.target.decode(answers[:classes])[0].astype(np.int32)
     return made, answers[classes] if len(answers) > classes else None
-
-
-def _means(scores: Float64) -> Float64:
-    """Of each column, without what is NaN; NaN of a column that has nothing else."""
-    there = np.isfinite(scores)
-    sums, counts = np.where(there, scores, 0.0).sum(0), there.sum(0)
-    found: Float64 = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    return found
-
-
-def _dice(made: Bools, truth: Bools) -> float:
-    """NaN where neither shows anything."""
-    total = int(made.sum() + truth.sum())
-    return 2 * int((made & truth).sum()) / total if total else float("nan")
 
 
 def _overlaid(image: Float32, truth: Float32, made: Float32, shades: Mapping[int, RGB]) -> Uint8:

@@ -49,6 +49,11 @@ class Plan:
         return [[self.numbers.index(number) for number in numbers] for numbers in self.regions.values()]
 
     @property
+    def owned(self) -> dict[int, list[int]]:
+        """Of what is judged: number in a label map -> the numbers that belong to it."""
+        return {number: own for number, (_, own) in self.judged.items()}
+
+    @property
     def judged(self) -> dict[int, tuple[str, list[int]]]:
         """What is judged: number in a label map -> its name, and the numbers that belong to it; without the
         background."""

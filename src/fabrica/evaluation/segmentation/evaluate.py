@@ -26,6 +26,7 @@ from fabrica.evaluation.translation.cases import Case, Cases, HeldOutCases, open
 from fabrica.image import Image
 from fabrica.io.palette import colours, hexed
 from fabrica.metrics.segmentation import TOLERANCE
+from fabrica.metrics.surfaces import Mask
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.progress import Progress
 from fabrica.recipe.folder import ALARMS, read_log
@@ -114,45 +115,50 @@ def _scored(
 ) -> _Scores:
     """All cases, by the classes of the model; and without each contrast in turn those that have it and another one."""
     found, cases, plan = _Scores(), held_out.cases["a2b"], model.found.plan
-    classes = {number: own for number, (_, own) in plan.judged.items()}
-    contrasts = (model.data.a, *model.data.auxiliary)
-    without: dict[str, list[ScoredCase]] = {name: [] for name in contrasts}
+    without: dict[str, list[ScoredCase]] = {name: [] for name in (model.data.a, *model.data.auxiliary)}
     for done, case in enumerate(cases.read(), start=1):
-        truth, undrawn = _truth(cases, done - 1, case, plan)
-        unnamed = _unnamed(truth, plan.numbers)
-        if unnamed is not None:
-            other = {int(number) for number in np.unique(truth.data[0][unnamed])}
+        truth = _truth(cases, done - 1, case, plan)
+        if truth.unnamed is not None:
+            other = {int(number) for number in np.unique(truth.image.data[0][truth.unnamed])}
             found.strange.update(other - ignored(cases.sources["b"].names(cases.chosen[done - 1])))
         seen = {model.data.a: case.images["a"], **case.auxiliary}
-
-        def judged(by: SegmentationModel, seen: Mapping[str, Image]) -> ScoredCase:
-            (name, image), *rest = seen.items()
-            made = by.apply(image, contrast=name, auxiliary=dict(rest)).result
-            if undrawn:  # noqa: B023  # nobody has said where it is, so that it is no false alarm
-                made = made.with_data(np.where(np.isin(made.data, undrawn), 0, made.data))  # noqa: B023
-            return scored(case.id, case.patient, made, truth, classes, ignore=unnamed)  # noqa: B023
-
-        found.cases.append(judged(model, seen))
+        found.cases.append(_judged(model, case, seen, truth, plan))
         if versus is not None:
             known = (versus.data.a, *versus.data.auxiliary)
-            found.rivals.append(judged(versus, {name: image for name, image in seen.items() if name in known}))
+            shown_to = {name: image for name, image in seen.items() if name in known}
+            found.rivals.append(_judged(versus, case, shown_to, truth, plan))
         for name in seen if len(seen) > 1 else ():
-            without[name].append(judged(model, {other: seen[other] for other in seen if other != name}))
+            left = {other: image for other, image in seen.items() if other != name}
+            without[name].append(_judged(model, case, left, truth, plan))
         tell("segmenting", done, len(cases))
     found.without.update({name: each for name, each in without.items() if each})
     return found
 
 
-def _truth(cases: Cases, place: int, case: Case, plan: Plan) -> tuple[Image, list[int]]:
-    """The true label map of the case at this place in the model's numbers, and those that nobody drew in it."""
-    truth, undrawn = in_numbers(case.images["b"], cases.sources["b"], cases.chosen[place], plan)
-    return truth, [plan.numbers[k] for k in undrawn]
+def _judged(model: SegmentationModel, case: Case, seen: Mapping[str, Image], truth: _Truth, plan: Plan) -> ScoredCase:
+    """What a model makes of these contrasts of a case, the first of which is the image, against the truth."""
+    (name, image), *rest = seen.items()
+    made = model.apply(image, contrast=name, auxiliary=dict(rest)).result
+    if truth.undrawn:  # nobody has said where it is, so that it is no false alarm
+        made = made.with_data(np.where(np.isin(made.data, truth.undrawn), 0, made.data))
+    return scored(case.id, case.patient, made, truth.image, plan.owned, ignore=truth.unnamed)
 
 
-def _unnamed(truth: Image, numbers: Sequence[int]) -> Any:
-    """Voxels of labels that the model never learned: nothing is said of them. None where there are none."""
-    other = ~np.isin(truth.data[0], [0, *numbers])
-    return other if other.any() else None
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The true label map of a case in the model's numbers; those that nobody drew in it; and where it has labels that
+    the model never learned, of which nothing is said: None where there are none."""
+
+    image: Image
+    undrawn: Sequence[int]
+    unnamed: Mask | None
+
+
+def _truth(cases: Cases, place: int, case: Case, plan: Plan) -> _Truth:
+    """That of the case at this place."""
+    image, undrawn = in_numbers(case.images["b"], cases.sources["b"], cases.chosen[place], plan)
+    other = ~np.isin(image.data[0], [0, *plan.numbers])
+    return _Truth(image, [plan.numbers[k] for k in undrawn], other if other.any() else None)
 
 
 def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
@@ -165,11 +171,11 @@ def _exhibits(trial: Trial, tell: Progress) -> list[Exhibit]:
         case = ranked[rank]
         (read,) = trial.held_out.cases["a2b"].read([order[case.id]])
         image = read.images["a"]
-        truth, _ = _truth(trial.held_out.cases["a2b"], order[case.id], read, trial.model.found.plan)
+        truth = _truth(trial.held_out.cases["a2b"], order[case.id], read, trial.model.found.plan).image
         made = trial.model.apply(image, auxiliary=read.auxiliary).result
         margin = AROUND if len(image.size) == 3 else None
-        classes = {number: own for number, (_, own) in trial.model.found.plan.judged.items()}
-        drawn = overlays(image, truth, made, classes, colours=colours(trial.names), margin=margin)
+        owned = trial.model.found.plan.owned
+        drawn = overlays(image, truth, made, owned, colours=colours(trial.names), margin=margin)
         plain = overlays(image, truth, None, [], margin=None) if len(image.size) == 2 else []
         pictures = [
             Picture(png_uri(pixels), name or "image", k + 1) for k, (name, pixels) in enumerate([*plain, *drawn])

@@ -11,7 +11,6 @@ from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.accuracy import ALL, NAMES, by_patient
 from fabrica.evaluation.segmentation.cases import ScoredCase
 from fabrica.evaluation.subject import opened
-from fabrica.image import Float64
 from fabrica.metrics import paired as pairs
 from fabrica.metrics.segmentation import BETTER
 from fabrica.model.segmentation import SegmentationModel
@@ -27,7 +26,7 @@ def rival(model: SegmentationModel, versus: SegmentationModel | Path | str) -> S
     if not isinstance(other, SegmentationModel):
         raise UsageError(f"{getattr(other, 'folder', other)} is no model that segments; versus takes one")
     ours, theirs = model.found.plan, other.found.plan
-    judged = sorted({number for _, own in ours.judged.values() for number in own})
+    judged = sorted({number for own in ours.owned.values() for number in own})
     if lacking := [number for number in judged if number not in theirs.numbers]:
         raise UsageError(
             f"{other.name} knows no label {', '.join(map(str, lacking))}, which {model.name} gives; "
@@ -56,7 +55,7 @@ def comparisons(
     found = []
     for metric, better in BETTER.items():
         tables = [by_patient(cases, list(names), metric) for cases in (one, two)]
-        columns = [(ALL, metric, [_means(table) for table in tables])]
+        columns = [(ALL, metric, [pairs.known_mean(table, 1) for table in tables])]
         if len(names) > 1 and metric in COMPARED:
             columns += [
                 (name, f"{metric}_{number}", [table[:, k] for table in tables])
@@ -79,11 +78,3 @@ def said_of(item: Comparison) -> str:
     p = "p < 0.001" if item.p < 0.001 else f"p = {shown(item.p)}"
     gap = f"{shown(abs(item.mean))} {'lower' if item.mean < 0 else 'higher'}"
     return f"{gap} (difference [{shown(item.low)}, {shown(item.high)}], {p}) than"
-
-
-def _means(table: Float64) -> Float64:
-    """Of each patient (P, K) over the classes that it has; NaN of one that has none."""
-    there = np.isfinite(table)
-    sums, counts = np.where(there, table, 0).sum(1), there.sum(1)
-    means: Float64 = np.divide(sums, counts, out=np.full(len(table), np.nan), where=counts > 0)
-    return means

@@ -3,7 +3,6 @@ same number of steps, so that only what they learned from tells them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,17 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, leaky_relu
 
 from fabrica.data import planning
 from fabrica.data.augment import Changes
-from fabrica.data.cases import Cases, Meta
+from fabrica.data.cases import IMAGES, Cases, Meta
+from fabrica.data.dataset import SCALE
 from fabrica.data.patches import Patches
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson
 from fabrica.image import Float32, Float64
 from fabrica.methods.segment import Segment
+from fabrica.metrics.paired import known_mean
+from fabrica.metrics.roc import area_under_curve
 from fabrica.metrics.segmentation import dice
 from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS
 from fabrica.nets.device import autocast, default_device
@@ -85,11 +86,7 @@ def mean_dice(made: Answers, truth: Answers, classes: int) -> Float64:
     """(N,): the mean Dice over the classes that either label map shows, but the background; a missed class counts 0.
     NaN where neither shows any."""
     each = [[dice(one == k, other == k) for k in range(1, classes)] for one, other in zip(made, truth, strict=True)]
-    values = np.array(each, dtype=np.float64)
-    there = np.isfinite(values)
-    sums = np.where(there, values, 0).sum(1)
-    found: Float64 = np.divide(sums, there.sum(1), out=np.full(len(values), np.nan), where=there.any(1))
-    return found
+    return known_mean(np.array(each, dtype=np.float64), 1)
 
 
 def found_lesions(made: Answers, truth: Answers) -> Float64:
@@ -107,15 +104,7 @@ def false_alarms(made: Answers, truth: Answers) -> Float64:
 def auc(chances: npt.NDArray[Any], truth: Int64) -> float:
     """The area under the ROC curve, of each class against the others, their mean (Hand and Till 2001 have pairs of
     classes; Fawcett 2006, section 9.1). NaN where fewer than two classes are there."""
-    found = []
-    for k in np.unique(truth):
-        positive = truth == k
-        count = int(positive.sum())
-        if count == len(truth):
-            return float("nan")
-        ranks = rankdata(chances[:, k])[positive].sum()
-        found.append((ranks - count * (count + 1) / 2) / (count * (len(truth) - count)))
-    return float(np.mean(found))
+    return float(np.mean([area_under_curve(chances[truth == k, k], chances[truth != k, k]) for k in np.unique(truth)]))
 
 
 def _plan(examples: Examples, lesson: Lesson) -> Plan:
@@ -153,24 +142,25 @@ class Classifier(nn.Module):
 
 
 class _Held(Cases):
-    """Examples in memory."""
+    """Examples in memory, as they are: of each a patch is the whole."""
 
     def __init__(self, examples: Examples) -> None:
         volumes = examples.images.ndim == 5
-        self.images = examples.images if volumes else examples.images[:, :, None]
-        maps = examples.answers if examples.answers.ndim > 1 else np.zeros(self.images[:, 0].shape, dtype=np.uint8)
-        self.maps = maps if maps.ndim == 4 else maps[:, None]
+        self._images = examples.images if volumes else examples.images[:, :, None]
+        maps = examples.answers if examples.answers.ndim > 1 else np.zeros(self._images[:, 0].shape, dtype=np.uint8)
+        self._maps = maps if maps.ndim == 4 else maps[:, None]
+        self._places = np.empty((0, 5), dtype=np.int32)
         nothing: list[list[int]] = [[] for _ in range(len(examples))]
         self.meta = Meta(
             ids=[str(k) for k in range(len(examples))],
-            sizes=[list(self.images.shape[2:])] * len(examples),
-            channels=self.images.shape[1],
+            sizes=[list(self._images.shape[2:])] * len(examples),
+            channels=self._images.shape[1],
             labelled=True,
             modality="",
             spacing=[],
             extent=[],
             notes=[],
-            reach=1.0,
+            reach=SCALE,
             marks=[],
             undrawn=nothing,
             contrasts=1,
@@ -178,18 +168,6 @@ class _Held(Cases):
         )
         self.ids = self.meta.ids
 
-    def places(self, k: int) -> dict[int, Any]:
-        """None: a patch is the whole image."""
-        return {}
-
-    def image(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> Float32:
-        found: Float32 = self.images[k][:, *_window(first, size)]
+    def _mapped(self, file: str, kind: str, k: int, channels: int) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = self._images[k] if file == IMAGES else self._maps[k][None]
         return found
-
-    def label(self, k: int, first: Sequence[int] = (), size: Sequence[int] = ()) -> npt.NDArray[np.uint8]:
-        found: npt.NDArray[np.uint8] = self.maps[k][_window(first, size)]
-        return found
-
-
-def _window(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(k, k + n) for k, n in zip(first, size, strict=True))

@@ -30,7 +30,7 @@ from fabrica.evaluation.utility.downstream import (
 )
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson, lesson
 from fabrica.image import Float32, Float64, Image
-from fabrica.metrics.paired import Interval, by_patient
+from fabrica.metrics.paired import Interval, by_patient, known_mean
 from fabrica.model.model import Model
 from fabrica.progress import Progress
 from fabrica.recipe.folder import ALARMS
@@ -43,7 +43,7 @@ TEMPLATE = "utility.html.jinja"
 MIXES = (0.5, 1.0, 2.0)  # synthetic images for each real one
 REPEATS, STEPS = 3, 600
 RESAMPLES = 1000
-SHOWN, EXAMINED = 4, 3
+SHOWN = 4
 BASELINE = "augmented"
 FOUND, FALSE_ALARMS = "Images in which it was found", "False alarms in images without"
 FEWEST = 6  # patients: of fewer, intervals mean little
@@ -146,12 +146,16 @@ def evaluate(
     Path(out).mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known now than later
     made = told.make(round(max(MIXES) * len(told.train)), seed, tell)
     outcomes: dict[str, list[Answers]] = {arm.key: [] for arm in ARMS}
+    images: dict[str, int] = {}
     kind = "segmenters" if told.voxels else "classifiers"
-    for done, (arm, k) in enumerate([(arm, k) for arm in ARMS for k in range(repeats)], start=1):
-        network = learned(_given(arm, told, made), told, arm.augment, steps, seed + k)
-        outcomes[arm.key].append(answered(network, told.test.images))
-        tell(f"training {kind}", done, len(ARMS) * repeats)
-    scores = scored(told, outcomes, {arm.key: len(_given(arm, told, made)) for arm in ARMS}, seed)
+    for number, arm in enumerate(ARMS):
+        given = _given(arm, told, made)
+        images[arm.key] = len(given)
+        for k in range(repeats):
+            network = learned(given, told, arm.augment, steps, seed + k)
+            outcomes[arm.key].append(answered(network, told.test.images))
+            tell(f"training {kind}", number * repeats + k + 1, len(ARMS) * repeats)
+    scores = scored(told, outcomes, images, seed)
     first = {key: answers[0] for key, answers in outcomes.items()}
     return _written(Trial(found, told, made, scores, first, paint, repeats, steps, seed), Path(out))
 
@@ -220,9 +224,7 @@ def _measures(told: Lesson, outcomes: Mapping[str, Sequence[Answers]]) -> dict[s
         means = {key: [by_patient(measure(made, truth), names) for made in each] for key, each in outcomes.items()}
 
         def score(key: str, k: int, chosen: Int64) -> float:
-            values = means[key][k][chosen]
-            there = np.isfinite(values)
-            return float(values[there].mean()) if there.any() else float("nan")
+            return float(known_mean(means[key][k][chosen], 0))
 
         return score
 

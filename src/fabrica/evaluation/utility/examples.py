@@ -18,6 +18,7 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.manifest_cache import load_manifest
 from fabrica.data.sample import MASK, PHANTOM
 from fabrica.errors import UsageError
+from fabrica.evaluation.real_images import has_images, used_split
 from fabrica.evaluation.sets import cached, room, some
 from fabrica.evaluation.translation.cases import has_sides
 from fabrica.evaluation.utility.lesions import painted
@@ -111,7 +112,7 @@ def _of_translator(model: TranslationModel, source: str, split: str, seed: int, 
     if model.data.context:
         raise UsageError(f"model {model.name} sees {2 * model.data.context + 1} slices of a mask; set data.context=0")
     config = replace(model.data, source=source, paired=True)
-    used, notes = _split(split, lambda name: has_sides(config, name), source)
+    used, notes = used_split(split, lambda name: has_sides(config, name), source)
     codecs = {"a": model.codec, "b": model.codec_b}
 
     def pairs(which: str) -> tuple[Examples, Dataset, Float32]:
@@ -146,7 +147,7 @@ def _of_translator(model: TranslationModel, source: str, split: str, seed: int, 
 def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: Progress, paint: bool) -> Lesson:
 
     config = replace(model.data, source=source, size=list(model.size))
-    used, notes = _split(split, lambda name: _has(config, name), source)
+    used, notes = used_split(split, lambda name: has_images(config, name), source)
     codec = codec_of(model.found.codec_mask)
 
     def both(which: str) -> tuple[Examples, Dataset, Float32]:
@@ -155,16 +156,11 @@ def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: P
 
     train, images, masks = both("train")
 
-    def signs(labels: Answers) -> Float32:
-        """Class numbers (*S) as network values (K, *S)."""
-        classes = np.arange(codec.classes).reshape(-1, *[1] * labels.ndim)
-        return np.where(classes == labels, np.float32(1), np.float32(-1))
-
-    def as_told(values: Float32) -> Image:
-        return Image(codec.decode(values), unit="label")
+    def as_told(classes: Answers) -> Image:
+        return Image(codec.numbered(classes[None]), unit="label")
 
     def drawn(told: Float32, seed: int, tell: Progress) -> Float32:
-        asked = {MASK: [as_told(values) for values in told]}
+        asked = {MASK: [as_told(classes) for classes in told.argmax(1)]}
         return model.sample_array(len(told), seed=seed, conditions=asked, progress=tell, warn=lambda note: None)
 
     return Lesson(
@@ -172,7 +168,7 @@ def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: P
         both(used)[0],
         _names(codec),
         True,
-        _painted(model, train, lambda labels: as_told(signs(labels))) if paint else _from_masks(masks, drawn),
+        _painted(model, train, as_told) if paint else _from_masks(masks, drawn),
         model.codec,
         images.spacing,
         source,
@@ -183,7 +179,7 @@ def _of_masks(model: SynthesisModel, source: str, split: str, seed: int, tell: P
 
 def _of_labels(model: SynthesisModel, source: str, split: str, seed: int, tell: Progress) -> Lesson:
     config = replace(model.data, source=source, size=list(model.size))
-    used, notes = _split(split, lambda name: _has(config, name), source)
+    used, notes = used_split(split, lambda name: has_images(config, name), source)
 
     def labelled(which: str) -> tuple[Examples, Dataset]:
         images = cached(config, model.codec, which, tell)
@@ -259,19 +255,3 @@ def _patients(images: Dataset, config: DataConfig, which: str, chosen: Int64) ->
 def _names(codec: Codec) -> list[str]:
     numbers = codec.numbers or range(codec.classes)
     return ["background", *(f"label {number}" for number in list(numbers)[1:])]
-
-
-def _has(config: DataConfig, split: str) -> bool:
-    return config.source.startswith(PHANTOM) or bool(
-        load_manifest(config.source).select(split=split, **config.where).rows
-    )
-
-
-def _split(split: str, has: Callable[[str], bool], source: str) -> tuple[str, list[str]]:
-    if split not in ("val", "test"):
-        raise UsageError(f"split is {split!r}; expected test or val: training images are no fair judge")
-    if has(split):
-        return split, []
-    other = "val" if split == "test" else "test"
-    said = "; they also chose the model's weights" if other == "val" else ""
-    return other, [f"{source} has no {split} images, so its {other} images are used{said}"]
