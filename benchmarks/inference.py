@@ -30,10 +30,11 @@ import nibabel
 import numpy as np
 import torch
 
+from fabrica.methods.segment import GROWTH, WIDEST
 from fabrica.recipe.found import found_in
 
 KEPT = Path(__file__).parent / "real" / "inference.json"
-CLASSES, WIDTH, WINDOW = 25, 16, (64, 96, 96)
+CLASSES, WIDTH, WINDOW = 25, 8, (64, 96, 96)
 THEIRS = """
 import json, sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def theirs(run: Path, mm: float, source: Path, out: Path, told: Path) -> None:
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
             "n_stages": stages,
-            "features_per_stage": [min(WIDTH * 2**k, 10 * WIDTH) for k in range(stages)],
+            "features_per_stage": [WIDTH * times for times in [*GROWTH, *[WIDEST] * stages][:stages]],
             "conv_op": "torch.nn.modules.conv.Conv3d",
             "kernel_sizes": plan.kernels,
             "strides": plan.levels,

@@ -263,7 +263,7 @@ def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CycleGAN of heads that has hardly learned anything."""
     folder = tmp_path_factory.mktemp("runs") / "translator"
-    tiny = ["data.count=8", "data.size=32", "method.width=4", "method.blocks=1", "method.critic_width=4"]
+    tiny = ["data.count=8", "data.size=32", "method.width=2", "method.blocks=1", "method.critic_width=4"]
     short = ["train.steps=2", "train.minutes=0", "train.validate_every=2", "train.precision=fp32"]
     train(load_recipe("cyclegan-head", [*tiny, *short]), folder)
     return folder

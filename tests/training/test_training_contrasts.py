@@ -23,7 +23,7 @@ from fabrica.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("few_asked")
 
-TINY = ["method.width=4", "train.minutes=0", "train.precision=fp32", "train.validate_every=20"]
+TINY = ["method.width=2", "train.minutes=0", "train.precision=fp32", "train.validate_every=20"]
 CASE = "BraTS20_Training_{:03}"
 BRIGHT = {"t1": 0, "t1ce": 60, "t2": -60, "flair": 60}  # over what surrounds it; t1 shows nothing
 

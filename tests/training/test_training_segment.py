@@ -21,7 +21,7 @@ from fabrica.training.loop import train
 pytestmark = pytest.mark.usefixtures("few_asked")
 
 TINY = [
-    "method.width=4",
+    "method.width=2",
     "train.minutes=0",
     "train.validate_every=3",
     "train.checkpoint_every=3",

@@ -111,9 +111,9 @@ def planned(
     median = np.median(extents, axis=0)
     patch = [int(n) for n in size] or _patch(median, extents.max(0), mm, dims, width, memory, reasons)
     levels, kernels = _levels(patch, mm)
-    if not size:
+    if not size:  # the nearest that every level divides: of an image of 36 voxels 32, not 40, which is mostly margin
         multiple = np.prod(levels, axis=0)
-        patch = [int(-(-n // m) * m) for n, m in zip(patch, multiple, strict=True)]
+        patch = [int(max(1, round(n / m)) * m) for n, m in zip(patch, multiple, strict=True)]
     each = [_named(n, (names or {}).get(n, ""), becomes.get(n, ""), overlap) for n in numbers]
     sided = [name for name in each if SIDED & set(words(name))]
     reasons["mirror"] = f"{sided[0]} tells sides apart: never mirrored" if sided else "no label tells left from right"

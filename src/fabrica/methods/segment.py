@@ -32,7 +32,8 @@ from fabrica.recipe.schema import Recipe
 NETWORKS = ("unet", "residual", "unet++")
 CRITICS = ("segan", "patch")
 RESIDUAL_BLOCKS = (1, 2, 2, 3, 3, 3)  # of the levels of network=residual
-WIDEST = 10  # times the width at full resolution
+GROWTH = (1, 4, 8, 16)  # widths of the levels, times that of full resolution, and of all coarser ones WIDEST
+WIDEST = 20
 
 
 class Segment(Translator):
@@ -42,7 +43,7 @@ class Segment(Translator):
     @dataclass
     class Config:
         network: str = "unet"  # unet, residual (a residual encoder), or unet++
-        width: int = 16  # channels at full resolution, doubled at each level up to ten times
+        width: int = 8  # channels at full resolution, where most time goes; below it 4, 8, 16 and 20 times as many
         norm: str = "batch"  # batch, or instance
         supervised: bool = True  # the decoder's coarser levels answer, too (deep supervision)
         dice: float = 1.0
@@ -221,7 +222,7 @@ def _network(config: Segment.Config, channels: int, classes: int, plan: Plan) ->
     if config.network == "unet++":
         return UNetPlusPlus(channels, classes, config.width, supervised=config.supervised, residual=False, dims=dims)
     count = len(plan.levels)
-    widths = [min(config.width * 2**k, WIDEST * config.width) for k in range(count)]
+    widths = [config.width * times for times in [*GROWTH, *[WIDEST] * count][:count]]
     last = RESIDUAL_BLOCKS[-1]
     blocks = [*RESIDUAL_BLOCKS, *[last] * count][:count] if config.network == "residual" else [0] * count
     return SegmenterUNet(channels, classes, widths, plan.levels, plan.kernels, blocks, config.norm, config.supervised)
