@@ -1,4 +1,5 @@
-"""python -m benchmarks.segmentation NAME ... [--work FOLDER] [--minutes M]: how well segmenters do on real patients.
+"""python -m benchmarks.segmentation NAME ... [--work FOLDER] [--minutes M | --steps S]: how well segmenters do on real
+patients.
 
     hippocampus   200 MRI (MSD Task04, CC BY-SA 4.0), split by patient by `fabrica scan`: Dice after 30 minutes.
     lungs         77 radiographs of 43 patients (CC BY 3.0): five folds by patient, 8 minutes each, and how far
@@ -7,7 +8,8 @@
     few           ten labelled hippocampi, 10 minutes, three seeds: classic augmentation alone, with a critic that also
                   learns from the others without labels.
 
-Data lie in ../shared/data or $FABRICA_DATA. Trained and judged is what a user types, in processes of their own; what is
+--steps: so many for each run, and no minutes: fair where others use the machine, and where a critic costs time. Data
+lie in ../shared/data or $FABRICA_DATA. Trained and judged is what a user types, in processes of their own; what is
 done already in FOLDER is not done again, so that a run that was stopped goes on. Results go to real/segmentation.json.
 """
 
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,24 @@ def fabrica(*words: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "fabrica", *map(str, words)], check=True)
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Of each training; 0: no limit, and the minutes that a benchmark has by itself."""
+
+    minutes: float = 0.0
+    steps: int = 0
+
+    def words(self, minutes: float) -> list[str]:
+        return [f"train.steps={self.steps}", f"train.minutes={0 if self.steps else self.minutes or minutes:g}"]
+
+
 def trained(
-    manifest: Path, run: Path, minutes: float, changes: Sequence[str] = (), against: Path | None = None
+    manifest: Path, run: Path, budget: Sequence[str], changes: Sequence[str] = (), against: Path | None = None
 ) -> Scores:
     """Train if it is not yet, evaluate on the test split if that is not yet, and give the main scores."""
     if not (run / "README.md").exists():
         words = ["--resume"] if (run / "training").exists() else []
-        told = [] if words else ["segment", "--data", manifest, f"train.minutes={minutes:g}", *changes]
+        told = [] if words else ["segment", "--data", manifest, *budget, *changes]
         fabrica("train", *told, *words, "-o", run)
     report = run / ("report" if against is None else f"report-{against.stem}")
     if not (report / "scores.json").exists():
@@ -67,7 +80,7 @@ def trained(
     log = (run / "log.csv").read_text().splitlines()
     last = dict(zip(log[0].split(","), log[-1].split(","), strict=True))
     return {
-        "minutes": minutes,
+        "minutes": round(float(last["seconds"]) / 60, 1),
         "steps": int(float(last["step"])),
         "patients": scores["n_patients"],
         "dice": round(overall["dice"], 4),
@@ -85,11 +98,11 @@ def scanned(name: str, work: Path) -> Path:
     return path
 
 
-def hippocampus(work: Path, minutes: float | None) -> Scores:
-    return trained(scanned("mri_hippocampus_msd", work), work / "hippocampus", minutes or 30)
+def hippocampus(work: Path, budget: Budget) -> Scores:
+    return trained(scanned("mri_hippocampus_msd", work), work / "hippocampus", budget.words(30))
 
 
-def lungs(work: Path, minutes: float | None) -> Scores:
+def lungs(work: Path, budget: Budget) -> Scores:
     manifest = Manifest.load(scanned("cxr_hannover_lung_masks", work))
     patients = np.random.default_rng(0).permutation(sorted({row.patient for row in manifest.rows}))
     folds = [set(part) for part in np.array_split(patients, FOLDS)]
@@ -100,10 +113,10 @@ def lungs(work: Path, minutes: float | None) -> Scores:
         splits = {name: "test" if name in test else "val" if name in val else "train" for name in patients}
         path = work / f"lungs-{k}.csv"
         Manifest([replace(row, split=splits[row.patient]) for row in manifest.rows], manifest.root).save(path)
-        found[f"fold {k + 1}"] = trained(path, work / f"lungs-{k}", minutes or 8)
+        found[f"fold {k + 1}"] = trained(path, work / f"lungs-{k}", budget.words(8))
     weights = [one["patients"] for one in found.values()]
     mean = float(np.average([one["dice"] for one in found.values()], weights=weights))
-    fallen = trained(work / "lungs-0.csv", work / "lungs-0", minutes or 8, against=_phantoms(work / "phantoms"))
+    fallen = trained(work / "lungs-0.csv", work / "lungs-0", budget.words(8), against=_phantoms(work / "phantoms"))
     return {**found, "mean dice over all patients": round(mean, 4), "on chest phantoms": fallen}
 
 
@@ -122,12 +135,12 @@ def _phantoms(folder: Path) -> Path:
     return path
 
 
-def critic(work: Path, minutes: float | None) -> Scores:
+def critic(work: Path, budget: Budget) -> Scores:
     manifest = scanned("mri_hippocampus_msd", work)
-    return _arms(manifest, work / "critic", minutes or 10, CRITICS)
+    return _arms(manifest, work / "critic", budget.words(10), CRITICS)
 
 
-def few(work: Path, minutes: float | None) -> Scores:
+def few(work: Path, budget: Budget) -> Scores:
     """Ten labelled training patients; the others of the training split have an image and no mask."""
     manifest = Manifest.load(scanned("mri_hippocampus_msd", work))
     train = [row.patient for row in manifest.rows if row.split == "train"]
@@ -143,17 +156,17 @@ def few(work: Path, minutes: float | None) -> Scores:
     semi = [*CRITICS["patch"], "method.unlabelled=0.1"]
     return {
         **_arms(
-            alone, work / "few", minutes or 10, {"classic augmentation": [], "not augmented": ["data.augment=false"]}
+            alone, work / "few", budget.words(10), {"classic augmentation": [], "not augmented": ["data.augment=false"]}
         ),
-        **_arms(beside, work / "few", minutes or 10, {"semi-supervised": semi}),
+        **_arms(beside, work / "few", budget.words(10), {"semi-supervised": semi}),
     }
 
 
-def _arms(manifest: Path, work: Path, minutes: float, arms: dict[str, list[str]]) -> Scores:
+def _arms(manifest: Path, work: Path, budget: Sequence[str], arms: dict[str, list[str]]) -> Scores:
     found: Scores = {}
     for name, changes in arms.items():
         runs = [
-            trained(manifest, work / f"{name.replace(' ', '-')}-{seed}", minutes, [*changes, f"seed={seed}"])
+            trained(manifest, work / f"{name.replace(' ', '-')}-{seed}", budget, [*changes, f"seed={seed}"])
             for seed in SEEDS
         ]
         each = [run["dice"] for run in runs]
@@ -161,7 +174,7 @@ def _arms(manifest: Path, work: Path, minutes: float, arms: dict[str, list[str]]
     return found
 
 
-BENCHMARKS: dict[str, Callable[[Path, float | None], Scores]] = {
+BENCHMARKS: dict[str, Callable[[Path, Budget], Scores]] = {
     "hippocampus": hippocampus,
     "lungs": lungs,
     "critic": critic,
@@ -173,11 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=BENCHMARKS)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "fabrica-segmentation")
-    parser.add_argument("--minutes", type=float, default=None)
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=0)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.names:
-        scores = BENCHMARKS[name](asked.work, asked.minutes)
+        scores = BENCHMARKS[name](asked.work, Budget(asked.minutes, asked.steps))
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         kept[name] = {**scores, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_processor()}"}
         KEPT.write_text(json.dumps(kept, indent=2) + "\n")

@@ -16,6 +16,7 @@ from fabrica.data.label_names import (
     labels_in,
     names_in,
     names_of,
+    overlapping,
     regions_in,
     renumbered,
     together,
@@ -140,3 +141,12 @@ def test_maps_that_number_what_they_show_for_themselves_come_together_by_name() 
     )
     assert swapped.data.tolist() == [[[2, 1, 3]]]
     assert together([{3: "liver"}, {7: "spleen"}]) == {3: "liver", 7: "spleen"}  # as they are, where they agree
+
+
+def test_regions_are_laid_over_one_another_or_refused_where_tables_differ() -> None:
+    nested = "3=enhancing|2,3=core|1,2,3=whole"
+    assert list(overlapping([nested, "", nested])) == ["whole", "core", "enhancing"]
+    assert overlapping(["1=a, b|2=c", "1=a"]) == {} and overlapping([]) == {}  # no label has several numbers
+    for other in ("1=whole", "1,2,3=whole|2,3=core"):
+        with pytest.raises(UsageError, match=r"told in 2 ways, .*data\.regions"):
+            overlapping([nested, other])

@@ -113,15 +113,21 @@ def labels_in(text: str) -> dict[int, str]:
 
 def overlapping(columns: Iterable[str]) -> dict[str, list[int]]:
     """The regions that columns tell of, name -> numbers, in an order in which one may be laid over the other: as told,
-    where none hides another, else the larger first. {} where no label has several numbers, or columns differ.
+    where none hides another, else the larger first. {} where no label has several numbers. Raises UsageError where
+    one has, and columns differ.
 
     >>> overlapping(["3=enhancing|2,3=core|1,2,3=whole tumour"])
     {'whole tumour': [1, 2, 3], 'core': [2, 3], 'enhancing': [3]}
     """
-    told = {text for text in columns if text}
-    found = regions_in(told.pop()) if len(told) == 1 else {}
-    if all(len(numbers) == 1 for numbers in found):
+    told = sorted({text for text in columns if text})
+    if not any("," in text and any(len(numbers) > 1 for numbers in regions_in(text)) for text in told):
         return {}
+    if len(told) > 1:
+        raise UsageError(
+            f"regions that share labels are told in {len(told)} ways, such as {told[0]} and {told[1]}; say which are "
+            "meant with data.regions"
+        )
+    found = regions_in(told[0])
     order = list(found)
     hidden = [k for k, own in enumerate(order) if set(own) <= {n for other in order[k + 1 :] for n in other}]
     return {found[own]: list(own) for own in (sorted(order, key=len, reverse=True) if hidden else order)}

@@ -28,7 +28,7 @@ from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS
 from fabrica.nets.device import autocast, default_device
 from fabrica.recipe.plan import Plan
 
-WIDTH = 16
+WIDTH = 8
 BATCH = {2: 16, 3: 4}
 RATE, WEIGHT_DECAY, WARM = 3e-3, 1e-4, 0.1
 WIDTHS = (16, 32, 64, 128)  # of the classifier's levels
