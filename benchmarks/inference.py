@@ -30,7 +30,7 @@ import nibabel
 import numpy as np
 import torch
 
-from fabrica.methods.segment import GROWTH, WIDEST
+from fabrica.methods.segment import widths
 from fabrica.recipe.found import found_in
 
 KEPT = Path(__file__).parent / "real" / "inference.json"
@@ -92,7 +92,7 @@ def theirs(run: Path, mm: float, source: Path, out: Path, told: Path) -> None:
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
             "n_stages": stages,
-            "features_per_stage": [WIDTH * times for times in [*GROWTH, *[WIDEST] * stages][:stages]],
+            "features_per_stage": widths(WIDTH, stages, 3),
             "conv_op": "torch.nn.modules.conv.Conv3d",
             "kernel_sizes": plan.kernels,
             "strides": plan.levels,

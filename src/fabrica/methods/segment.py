@@ -32,8 +32,15 @@ from fabrica.recipe.schema import Recipe
 NETWORKS = ("unet", "residual", "unet++")
 CRITICS = ("segan", "patch")
 RESIDUAL_BLOCKS = (1, 2, 2, 3, 3, 3)  # of the levels of network=residual
-GROWTH = (1, 4, 8, 16)  # widths of the levels, times that of full resolution, and of all coarser ones WIDEST
+# widths of the levels, times that of full resolution, and of all coarser ones WIDEST. Doubled, a level of pictures costs
+# as much as the one before it, and one of volumes half as much: there most time goes into full resolution, so it is thin
+GROWTH = {2: (1, 2, 4, 8, 16), 3: (1, 4, 8, 16)}
 WIDEST = 20
+
+
+def widths(width: int, levels: int, dims: int) -> list[int]:
+    """Channels of each level of a U-Net of this width at full resolution, the finest first."""
+    return [width * times for times in [*GROWTH[dims], *[WIDEST] * levels][:levels]]
 
 
 class Segment(Translator):
@@ -43,7 +50,7 @@ class Segment(Translator):
     @dataclass
     class Config:
         network: str = "unet"  # unet, residual (a residual encoder), or unet++
-        width: int = 8  # channels at full resolution, where most time goes; below it 4, 8, 16 and 20 times as many
+        width: int = 8  # channels at full resolution; `widths` says how many coarser levels have
         norm: str = "batch"  # batch, or instance
         supervised: bool = True  # the decoder's coarser levels answer, too (deep supervision)
         dice: float = 1.0
@@ -222,7 +229,7 @@ def _network(config: Segment.Config, channels: int, classes: int, plan: Plan) ->
     if config.network == "unet++":
         return UNetPlusPlus(channels, classes, config.width, supervised=config.supervised, residual=False, dims=dims)
     count = len(plan.levels)
-    widths = [config.width * times for times in [*GROWTH, *[WIDEST] * count][:count]]
     last = RESIDUAL_BLOCKS[-1]
     blocks = [*RESIDUAL_BLOCKS, *[last] * count][:count] if config.network == "residual" else [0] * count
-    return SegmenterUNet(channels, classes, widths, plan.levels, plan.kernels, blocks, config.norm, config.supervised)
+    each = widths(config.width, count, dims)
+    return SegmenterUNet(channels, classes, each, plan.levels, plan.kernels, blocks, config.norm, config.supervised)

@@ -28,7 +28,7 @@ from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS
 from fabrica.nets.device import autocast, default_device
 from fabrica.recipe.plan import Plan
 
-WIDTH = 8
+WIDTH = {2: 16, 3: 8}  # of the U-Net at full resolution
 BATCH = {2: 16, 3: 4}
 RATE, WEIGHT_DECAY, WARM = 3e-3, 1e-4, 0.1
 WIDTHS = (16, 32, 64, 128)  # of the classifier's levels
@@ -112,14 +112,14 @@ def _plan(examples: Examples, lesson: Lesson) -> Plan:
     classes = tuple(range(len(lesson.names))) if lesson.voxels else (0, 1)
     names = dict(enumerate(lesson.names)) if lesson.voxels else {}
     look = planning.Look(size, tuple(lesson.spacing), classes)
-    plan = planning.planned([look], names=names, size=size, batch=BATCH[len(size)], width=WIDTH)
+    plan = planning.planned([look], names=names, size=size, batch=BATCH[len(size)], width=WIDTH[len(size)])
     return plan if lesson.voxels else replace(plan, mirror=[])  # the side may be what tells classes apart
 
 
 def _network(lesson: Lesson, plan: Plan) -> nn.Module:
     shape = lesson.train.images.shape[1:]
     if lesson.voxels:
-        return Segment(Segment.Config(width=WIDTH), shape, (len(lesson.names), *shape[1:]), plan)
+        return Segment(Segment.Config(width=WIDTH[len(plan.size)]), shape, (len(lesson.names), *shape[1:]), plan)
     return Classifier(shape[0], len(lesson.names), len(shape) - 1)
 
 
