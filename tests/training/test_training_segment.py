@@ -60,6 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             *TINY,
             f"data.source={data}",
             "train.steps=100",
+            "method.width=4",
             "train.validate_every=20",
             "data.batch=2",
             "train.lr=3e-2",
