@@ -1,0 +1,121 @@
+"""Identity planted wherever DICOM has room for it: none of it is left in any byte, and images stay what they were."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from fabrica import io
+from fabrica.errors import FabricaError
+from fabrica.io.dicom.deidentification import Key, deidentify
+from fabrica.io.dicom.deidentification.folder import files_below
+from fabrica.io.dicom.deidentification.profile import CLEANABLE
+from fabrica.io.dicom.mark import is_dicom
+from tests.io.dicom import segmentation, series, structures
+from tests.io.dicom.deidentification.planted import TRACES, plant, traces
+from tests.real import DATA
+
+KEY = Key(b"a key of sixteen bytes and more")
+SETS = [DATA / "dicom_scanners", DATA / "dicom_pydicom"]
+QUICK = ("siemens_xa_adc", "ge_fieldmap", "uih_vframe_dti", "siemens_mosaic_axial_asc")
+
+
+def planted(sources: list[Path], folder: Path) -> list[Path]:
+    """Those of the files that pydicom can write again, with identity in them, each below a folder of its own."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k, path in enumerate(sources):
+            try:
+                found.append(plant(path, folder / str(k)))
+            except Exception:  # files that are broken on purpose
+                continue
+    return found
+
+
+@pytest.mark.parametrize("options", [(), (*CLEANABLE, "private")], ids=["basic", "cleaned"])
+def test_nothing_planted_in_synthetic_objects_is_left(options: tuple[str, ...], tmp_path: Path) -> None:
+    where = series.grid(4)
+    volume = series.truths(1, where)[0]
+    files = series.classic(tmp_path / "made", [volume], modality="CT")
+    files += [series.save(series.mosaic(volume), tmp_path / "made" / "mosaic.dcm")]
+    parts = segmentation.masks([[True] * 4])
+    files += [series.save(segmentation.segmentation(segmentation.frames_of(parts, where)), tmp_path / "made" / "seg.dcm")]
+    square = structures.Contour(1, ((1, 1), (4, 1), (4, 3)))
+    files += [series.save(structures.structures({"heart": [square]}, where), tmp_path / "made" / "rt.dcm")]
+    there = planted(files, tmp_path / "in")
+    assert len(there) == len(files)
+    assert all(any(t in path.read_bytes() for t in TRACES) for path in there)
+    account = deidentify(tmp_path / "in", tmp_path / "out", KEY, options=options)
+    assert account.written == len(files) and not account.left_out
+    assert traces(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(path.is_dir() for path in SETS), reason="no real files; set FABRICA_DATA")
+def test_nothing_planted_in_real_files_is_left(tmp_path: Path) -> None:
+    sources = [path for folder in SETS for path in files_below(folder) if is_dicom(path)]
+    there = planted(sources, tmp_path / "in")
+    account = deidentify(tmp_path / "in", tmp_path / "out", KEY, options=["structured-content"])
+    assert len(there) >= 400 and account.written + account.again >= 400
+    assert traces(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(not SETS[0].is_dir(), reason="no scanners' series; set FABRICA_DATA")
+@pytest.mark.parametrize("name", QUICK)
+def test_series_of_scanners_with_identity_in_them_stay_what_they_were(name: str, tmp_path: Path) -> None:
+    folder = SETS[0] / name / "dicom"
+    planted(list(files_below(folder)), tmp_path / "in")
+    account = deidentify(tmp_path / "in", tmp_path / "out", KEY, options=["private", "shifted-dates"])
+    assert account.written == sum(is_dicom(path) for path in files_below(folder))
+    assert traces_but_dates(tmp_path / "out") == []
+    assert_same_images(folder, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SETS[0].is_dir(), reason="no scanners' series; set FABRICA_DATA")
+@pytest.mark.parametrize("options", [(), ("private",), ("private", "shifted-dates")], ids=["basic", "private", "dates"])
+def test_all_series_of_scanners_stay_what_they_were(options: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in sorted(SETS[0].glob("*/dicom")):
+        name = folder.parent.name
+        if name == "siemens_phoenix_sr" or ("private" not in options and ("mosaic" in name or "uih" in name)):
+            continue  # reports; tiles that only private elements place
+        deidentify(folder, tmp_path / name, KEY, options=options)
+        assert_same_images(folder, tmp_path / name)
+
+
+def traces_but_dates(folder: Path) -> list[str]:
+    """The same, but for times of day, which a shift by days keeps."""
+    return [found for found in traces(folder) if "070707.77" not in found]
+
+
+def assert_same_images(before: Path, after: Path) -> None:
+    """Each image of one folder is one of the other: the same values, at the same places, in the same unit."""
+    wanted, found = ([_image(folder, frame) for frame in io.frames(folder)] for folder in (before, after))
+    assert len(wanted) == len(found)
+    for image in wanted:
+        fits = [k for k, other in enumerate(found) if _equal(image, other)]
+        assert fits, f"{before}: an image of {getattr(image, 'origin', image)} is gone"
+        found.pop(fits[0])
+
+
+def _image(folder: Path, frame: str) -> io.Image | str:
+    try:
+        return io.read(folder, frame)
+    except FabricaError:
+        return "refused"
+
+
+def _equal(a: io.Image | str, b: io.Image | str) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    return np.array_equal(a.data, b.data) and np.array_equal(a.affine, b.affine) and a.unit == b.unit
+
+
+def test_the_traces_are_found_where_they_are(tmp_path: Path) -> None:
+    path = series.classic(tmp_path / "made", series.truths(1, series.grid(2)))[0]
+    target = plant(path, tmp_path / "in")
+    pydicom.dcmread(target)
+    assert len(traces(tmp_path / "in")) >= len(TRACES) - 1
