@@ -52,7 +52,6 @@ def test_uids_that_are_retained_are_all_uids_or_refer_to_some() -> None:
         (0x00189988, "LT", (), "X"),
         (0x60003000, "OW", ("graphics",), "X"),
         (0x60220022, "LO", (), "X"),
-        (0x00090010, "LO", (), "X"),
     ],
 )
 def test_an_attribute_is_treated_as_table_and_options_say(

@@ -242,11 +242,9 @@ def _several(text: str) -> Any:
 
 def _set(dataset: Dataset, tag: BaseTag, vr: str, value: Any, how: Treatment, here: str, what: str) -> None:
     """Give an element a value, and note it where that is another one."""
-    same = False
-    if vr != "SQ":
-        before = text_of(dataset, tag) if vr in _IN_TEXT else dataset[tag].value
-        after = "\\".join(value) if isinstance(value, list) else "" if value is None else value
-        same = before == after
+    before = text_of(dataset, tag) if vr in _IN_TEXT else dataset[tag].value
+    after = "\\".join(value) if type(value) is list else "" if value is None else value
+    same = before == after
     dataset[tag] = DataElement(tag, vr if len(vr) == 2 else "UN", value)
     if not same:
         how.note(here, tag, what)

@@ -21,7 +21,8 @@ _NUMBERS = (
 _NOBODY = {b"anonymous", b"anon", b"unknown", b"none", b"name", b"patient", b"phantom", b"test", b"study", b"removed"}
 _LEAST = 4  # letters: shorter names are parts of ordinary abbreviations
 _PART = re.compile(rb"[^\s\^=,;/\\\0]+")
-_WORD = re.compile(r"[^\W_]+(?:\.\d+)?")
+_WORD = re.compile(r"[^\W_]+(?:\.\d+[^\W_]*)?")
+_DATE = re.compile(r"\d+(?:[./:-]\d+){2,}")
 _NUMBER = re.compile(
     r"\d{1,3}(?:\.\d{1,3})?(?:mm|cm|ms|sec|min|hz|khz|kv|ma|mas|mg|ml|deg|vol|dir|ch|slices|s|t|d|x|b)?"
 )
@@ -54,7 +55,9 @@ def holds(value: bytes, words: frozenset[bytes]) -> bool:
 def cleaned(text: str) -> str:
     """The words of a description that are known to say nothing of a person, and numbers below 1000."""
     known = vocabulary()
-    kept = (word for word in _WORD.findall(text) if word.lower() in known or _NUMBER.fullmatch(word.lower()))
+    kept = (
+        word for word in _WORD.findall(_DATE.sub(" ", text)) if word.lower() in known or _NUMBER.fullmatch(word.lower())
+    )
     return " ".join(kept)
 
 
@@ -62,4 +65,7 @@ def _raw(dataset: Dataset, keyword: str) -> bytes:
     if keyword not in dataset:
         return b""
     value = dataset.get_item(keyword).value
-    return value if isinstance(value, bytes) else str(value or "").encode("utf-8", "replace")
+    if isinstance(value, bytes):
+        return value
+    several = value if isinstance(value, list) or hasattr(value, "append") else [value]
+    return "\\".join(str(each or "") for each in several).encode("utf-8", "replace")
