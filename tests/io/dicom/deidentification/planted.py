@@ -43,11 +43,11 @@ def value(vr: str) -> Any:
     return WORD.encode() if vr in BYTES else VALUES.get(vr, WORD)
 
 
-def plant(source: Path, folder: Path) -> Path:
-    """A copy of a DICOM file below a folder with identity in its name, its preamble, its file meta, its pixels' end, the
-    attributes of Table E.1-1, private blocks, nested items, overlays, curves and what follows its end."""
+def plant(source: Path, folder: Path, part: int = 0, parts: int = 1) -> Path:
+    """A copy of a DICOM file below a folder with identity in its name, preamble, file meta, in what follows its
+    pixels, in one of so many parts of Table E.1-1, private blocks, nested items, overlays and curves."""
     dataset = pydicom.dcmread(source, force=True)
-    _plant_listed(dataset)
+    _plant_listed(dataset, part, parts)
     _plant_around(dataset)
     plant_private(dataset)
     for k, item in enumerate(_items(dataset)):
@@ -71,9 +71,9 @@ def plant_private(dataset: Dataset) -> None:
             block.add_new(0x40 + k, vr, value(vr))
 
 
-def _plant_listed(dataset: Dataset) -> None:
+def _plant_listed(dataset: Dataset, part: int, parts: int) -> None:
     dataset.PatientName, dataset.PatientID = f"{NAME}^Anna", NAME
-    for tag, row in table().items():
+    for tag, row in [*table().items()][part::parts]:
         group = tag >> 16
         if group in (0x0000, 0x0002, 0x0004, 0xFFFA, 0xFFFC) or row.keyword in ("PatientName", "PatientID"):
             continue

@@ -38,7 +38,7 @@ def test_identity_is_found_wherever_it_is(tmp_path: Path) -> None:
     assert ("StudyInstanceUID", "would be replaced by a new UID") in problems
     assert ("private", "would be removed") in problems
     assert ("SourceApplicationEntityTitle", "file meta of an earlier place") in problems
-    assert {p for k, p in problems if not k} == {
+    assert {f.problem for f in found if not f.tag} == {
         "a preamble that is not empty",
         "a name or number of the patient or staff in the file's name",
         "a date in the file's name",

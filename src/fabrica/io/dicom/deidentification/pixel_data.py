@@ -57,7 +57,7 @@ def copy_pixels(file: OpenDicom, out: BinaryIO, order: str, implicit: bool, embe
     dataset, pixels = file.dataset, file.pixels
     element = {"PixelData": 0x0010, "FloatPixelData": 0x0008, "DoubleFloatPixelData": 0x0009}[pixels.keyword]
     encapsulated = pixels.length == UNDEFINED_LENGTH
-    length = pixels.length if encapsulated else min(pixels.length, _needed(dataset, pixels.length))
+    length = pixels.length if encapsulated else _needed(file)
     head = Struct(order + "HH").pack(0x7FE0, element)
     if not implicit:
         head += (pixels.vr or "OW").encode("ascii") + b"\0\0"
@@ -65,7 +65,7 @@ def copy_pixels(file: OpenDicom, out: BinaryIO, order: str, implicit: bool, embe
     if encapsulated:
         _copy_fragments(file, out, order)
         return
-    if length < pixels.length:
+    if length + length % 2 < pixels.length:
         how.done["(7FE0,0010)", pixels.keyword, "cut: bytes beyond the image"] += 1
     mask = _unused(dataset) if embedded else 0
     if mask:
@@ -104,15 +104,23 @@ def _chunks(file: OpenDicom, length: int) -> Iterator[bytes]:
         yield data
 
 
-def _needed(dataset: Dataset, declared: int) -> int:
-    """Bytes of an uncompressed image; those that are declared where the header does not say enough."""
-    numbers = [dataset.get(k) for k in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
-    if not all(numbers):
-        return declared
-    bits = int(np.prod([int(n) for n in numbers], dtype=object)) * int(dataset.get("NumberOfFrames") or 1)
+def _needed(file: OpenDicom) -> int:
+    """Bytes of an uncompressed image. ReadError where the header does not say, or where there are fewer: which bytes
+    are the image and which are not is then unknown."""
+    assert file.pixels is not None
+    dataset, there = file.dataset, file.pixels.length
+    numbers = {k: dataset.get(k) for k in ("Rows", "Columns", "BitsAllocated")}
+    for keyword, number in numbers.items():
+        if not number:
+            raise ReadError(f"{file.path}: has pixel data but no {keyword}, so that nobody knows what else is in them")
+    bits = int(np.prod([int(n) for n in numbers.values()], dtype=object)) * int(dataset.get("NumberOfFrames") or 1)
+    bits *= int(dataset.get("SamplesPerPixel") or 1)
     if as_text(dataset.get("PhotometricInterpretation")) == "YBR_FULL_422":
         bits = bits * 2 // 3
-    return (bits + 7) // 8
+    needed = (bits + 7) // 8
+    if there < needed:
+        raise ReadError(f"{file.path}: {there:,} bytes of pixels, expected {needed:,}; the file is cut short")
+    return needed
 
 
 def _unused(dataset: Dataset) -> int:

@@ -55,9 +55,8 @@ def holds(value: bytes, words: frozenset[bytes]) -> bool:
 def cleaned(text: str) -> str:
     """The words of a description that are known to say nothing of a person, and numbers below 1000."""
     known = vocabulary()
-    kept = (
-        word for word in _WORD.findall(_DATE.sub(" ", text)) if word.lower() in known or _NUMBER.fullmatch(word.lower())
-    )
+    found = _WORD.findall(_DATE.sub(" ", text))
+    kept = (word for word in found if word.lower() in known or _NUMBER.fullmatch(word.lower()))
     return " ".join(kept)
 
 
