@@ -3,7 +3,7 @@
 PYTHON is that of an environment with dicom-anonymizer 2.1 and deid. Into each real DICOM file of $FABRICA_DATA another
 word is planted at each kind of place; each tool then de-identifies each file with its own defaults, and the bytes of
 what it writes are searched. deid is for recipes of one's own, and stands here twice: as it is called without options,
-and with its options for private elements and sequences. Neither it nor dicom-anonymizer promises all that is asked here.
+and with its options for private elements and sequences. Neither it nor dicom-anonymizer promises all that is asked.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ _TEXT = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
 _BEYOND = ((0x0040A0B1, "PN"), (0x00189988, "LT"), (0x00080402, "LT"), (0x00440106, "UT"), (0x00081190, "UR"))
 
 ANONYMIZER = """
-from dicomanonymizer.simpledicomanonymizer import anonymize_dicom_file
+from dicomanonymizer.simpledicomanonymizer import anonymize_dicom_file, initialize_actions
 def work(source, target):
-    anonymize_dicom_file(source, target)
+    anonymize_dicom_file(source, target, base_rules_gen=lambda: initialize_actions("dicomfields_{edition}"))
 """
 DEID = """
 import os, shutil, tempfile
+from deid.logger import bot
 from deid.dicom import replace_identifiers
+bot.level = -5
 def work(source, target):
     with tempfile.TemporaryDirectory() as folder:
         replace_identifiers([source], save=True, output_folder=folder, overwrite=True, {options})
@@ -77,8 +79,8 @@ for name in sorted(os.listdir(folder)):
 """
 
 
-def main(python: str) -> dict[str, dict[str, int]]:
-    """By tool: how many files it wrote, and in how many of these something of each place is left."""
+def main(python: str) -> dict[str, dict[str, list[int]]]:
+    """By tool, what it wrote and what is left in it: see `left`."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as work:
         source = Path(work, "in")
@@ -86,7 +88,8 @@ def main(python: str) -> dict[str, dict[str, int]]:
         there = [target for k, path in enumerate(files()) if (target := planted(path, source / f"{k:04d}.dcm"))]
         tools: dict[str, Callable[[Path, Path], None]] = {
             "Fabrica": fabrica,
-            "dicom-anonymizer 2.1.0": other(python, ANONYMIZER),
+            "dicom-anonymizer 2.1.0": other(python, ANONYMIZER.format(edition="2023")),  # as it is called
+            "dicom-anonymizer 2.1.0, table of 2026c": other(python, ANONYMIZER.format(edition="2026c")),
             "deid 0.4.13": other(python, DEID.format(options="")),
             "deid 0.4.13, strip_sequences, remove_private": other(
                 python, DEID.format(options="strip_sequences=True, remove_private=True")
@@ -98,7 +101,7 @@ def main(python: str) -> dict[str, dict[str, int]]:
             out.mkdir()
             tool(source, out)
             found[name] = left(out)
-        assert found["planted"]["files"] == len(there)
+        assert found["planted"]["files"] == [len(there)]
         return found
 
 
@@ -159,14 +162,17 @@ def private(dataset: Dataset, word: str) -> None:
         block.add_new(0x40 + k, vr, word.encode() + b" " if vr in ("UN", "OB") else word)
 
 
-def left(folder: Path) -> dict[str, int]:
-    """In how many files of a folder something of each place is left."""
-    counts: Counter[str] = Counter()
-    for path in folder.rglob("*.dcm"):
+def left(folder: Path) -> dict[str, list[int]]:
+    """Of a folder: [its files]; by place, [in how many of them a word is left, how many words]."""
+    files: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    there = list(folder.rglob("*.dcm"))
+    for path in there:
         data = path.read_bytes()
-        counts["files"] += 1
-        counts.update(place for place, word in PLACES.items() if word in data)
-    return {name: counts[name] for name in ("files", *PLACES)}
+        for place, word in PLACES.items():
+            words[place] += (count := data.count(word))
+            files[place] += count > 0
+    return {"files": [len(there)], **{place: [files[place], words[place]] for place in PLACES}}
 
 
 def fabrica(source: Path, out: Path) -> None:
@@ -191,4 +197,4 @@ if __name__ == "__main__":
     found = main(sys.argv[1])
     Path(__file__).with_name("real").joinpath("deidentification.json").write_text(json.dumps(found, indent=2) + "\n")
     for place in ("files", *PLACES):
-        print(f"{place:<40}" + "".join(f"{counts[place]:>8}" for counts in found.values()))
+        print(f"{place:<40}" + "".join(f"{' / '.join(map(str, each[place])):>14}" for each in found.values()))

@@ -1,5 +1,6 @@
 """Pixels: carried over as they are, blanked outside regions, and looked at for text."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ def test_bytes_beyond_the_image_and_overlays_in_unused_bits_go(tmp_path: Path) -
     dataset.PixelData += b"MEYER^ANNA"
     found = through(dataset, tmp_path)
     assert np.frombuffer(found.PixelData, "<u2").reshape(10, 12).tolist() == pixels.tolist()
+
+
+def test_a_large_object_is_carried_over_in_little_memory(tmp_path: Path) -> None:
+    dataset = series.plane(np.zeros((64, 512, 512), np.uint16), series.grid(1), 0, "MR", NumberOfFrames=64)
+    series.save(dataset, tmp_path / "in" / "a.dcm", instance="large")
+    tracemalloc.start()
+    account = deidentify(tmp_path / "in", tmp_path / "out", KEY)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert account.written == 1 and most < 16e6, f"{most / 1e6:.0f} MB of 33"
 
 
 def lettered(size: int, text: str = "DOE^JANE 1961", dark: bool = False, middle: bool = False) -> Array:
