@@ -69,11 +69,11 @@ def test_nothing_planted_in_synthetic_objects_is_left(
 @pytest.mark.slow
 @pytest.mark.skipif(not all(path.is_dir() for path in SETS), reason="no real files; set FABRICA_DATA")
 def test_nothing_planted_in_real_files_is_left(tmp_path: Path) -> None:
-    sources = [path for folder in SETS[0].glob("*/dicom") for path in [*files_below(folder)][:2]]
+    sources = [path for folder in SETS[0].glob("*/dicom") for path in [*files_below(folder)][:1]]
     sources += [path for path in files_below(SETS[1]) if is_dicom(path)]
     there = planted(sources, tmp_path / "in", parts=8)
     account = deidentify(tmp_path / "in", tmp_path / "out", KEY, options=["structured-content"])
-    assert len(there) >= 260 and account.written >= 240
+    assert len(there) >= 240 and account.written >= 220
     assert traces(tmp_path / "out") == []
 
 
