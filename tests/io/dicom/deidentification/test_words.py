@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from fabrica.io.dicom.deidentification.words import cleaned, holds, of_identity, vocabulary
+from fabrica.io.dicom.deidentification.words import cleaned, holds, of_identity, of_people, vocabulary
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,6 @@ def test_names_and_numbers_of_people_are_found_as_words_alone() -> None:
     dataset.Manufacturer = "Brown"
     found = of_identity(dataset)
     assert found == {b"meyer", b"anna", b"4711-08"}  # a maker's name and a word of anatomy identify nobody
+    assert cleaned("HEAD scan for Anna, knee", of_people(dataset)) == "scan knee"
     assert holds(b"for Dr. MEYER", found) and holds(b"4711-08/2", found)
     assert not holds(b"Meyerson", found) and not holds(b"savanna", found)

@@ -51,6 +51,7 @@ class Treatment:
     pseudonym  what stands for the patient.
     days       by which dates are moved.
     words      of identity: texts that have one of them are emptied.
+    people     all parts of names and numbers of people: none of them stays in a description.
     done       (tag path, keyword, what was done) -> how often.
     """
 
@@ -59,6 +60,7 @@ class Treatment:
     pseudonym: str
     days: int
     words: frozenset[bytes] = frozenset()
+    people: frozenset[bytes] = frozenset()
     done: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def note(self, path: str, tag: BaseTag, what: str) -> None:
@@ -149,7 +151,7 @@ def _keep(dataset: Dataset, tag: BaseTag, vr: str, found: str, how: Treatment, h
         else:
             how.note(here, tag, "kept")
     elif found == "C":
-        new = words.cleaned(text) if vr in TEXT else ""
+        new = words.cleaned(text, how.people) if vr in TEXT else ""
         _set(dataset, tag, vr, new or None, how, here, "cleaned" if new else "emptied")
     elif tag == _AGE and text[:3].isdigit() and int(text[:3]) > _OLDEST and text[3:4] in ("Y", ""):
         _set(dataset, tag, vr, "090Y", how, here, "cleaned")

@@ -65,7 +65,8 @@ def deidentify_object(path: Path, out: Path, key: Key, options: frozenset[str], 
         _complete_names(file)
         patient = _patient(dataset)
         found = burned_in.risks(dataset) + burned_in.looks(file, budget)
-        how = Treatment(options, key, key.pseudonym(patient), key.days(patient), words.of_identity(dataset))
+        named = words.of_identity(dataset), words.of_people(dataset)
+        how = Treatment(options, key, key.pseudonym(patient), key.days(patient), *named)
         study, series = (as_text(dataset.get(k)) for k in ("StudyInstanceUID", "SeriesInstanceUID"))
         names = key.name("study", study), key.name("series", series), key.name("object", str(dataset.SOPInstanceUID))
         mask = regions.outside(dataset) if blank else None

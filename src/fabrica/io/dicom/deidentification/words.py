@@ -35,15 +35,22 @@ def vocabulary() -> frozenset[str]:
     return frozenset(text.split("\n", 2)[2].split())
 
 
-def of_identity(dataset: Dataset) -> frozenset[bytes]:
+def of_people(dataset: Dataset) -> frozenset[bytes]:
     """The names and numbers that the top level of a data set gives to its people, in lower case and in its own
-    encoding: of names each part of four letters or more that is no word of anatomy or technique."""
+    encoding: of names each part of four letters or more."""
     found: set[bytes] = set()
     for keyword in (*_PEOPLE, *_NUMBERS):
         value = _raw(dataset, keyword)
         found |= {part.lower() for part in _PART.findall(value) if len(part) >= _LEAST}
+    return frozenset(found)
+
+
+def of_identity(dataset: Dataset) -> frozenset[bytes]:
+    """Those of them that are no words of anatomy or technique, no makers, and no stand-ins for a name."""
     maker = {part.lower() for part in _PART.findall(_raw(dataset, "Manufacturer"))}
-    return frozenset(w for w in found if w not in _NOBODY | maker and w.decode("latin-1") not in vocabulary())
+    return frozenset(
+        w for w in of_people(dataset) if w not in _NOBODY | maker and w.decode("latin-1") not in vocabulary()
+    )
 
 
 def holds(value: bytes, words: frozenset[bytes]) -> bool:
@@ -52,10 +59,11 @@ def holds(value: bytes, words: frozenset[bytes]) -> bool:
     return any(w in low and re.search(rb"(?<![a-z0-9])" + re.escape(w) + rb"(?![a-z0-9])", low) for w in words)
 
 
-def cleaned(text: str) -> str:
-    """The words of a description that are known to say nothing of a person, and numbers below 1000."""
+def cleaned(text: str, people: frozenset[bytes] = frozenset()) -> str:
+    """The words of a description that are known to say nothing of a person, and numbers below 1000; but none that is
+    part of a name or number of these people."""
     known = vocabulary()
-    found = _WORD.findall(_DATE.sub(" ", text))
+    found = [word for word in _WORD.findall(_DATE.sub(" ", text)) if word.lower().encode() not in people]
     kept = (word for word in found if word.lower() in known or _NUMBER.fullmatch(word.lower()))
     return " ".join(kept)
 
