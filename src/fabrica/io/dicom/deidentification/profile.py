@@ -1,8 +1,9 @@
 """Which attribute is treated how: Table E.1-1 of PS3.15 as data, and what stands where the table is silent.
 
 `attributes.csv` is the table: 655 rows of edition 2026c with their actions in the Basic Profile; their options are
-those of 2025b, which has all of them but DisplayURI. The action codes are the standard's: X remove, Z empty, D a dummy, U a new UID, K keep, C clean; where it leaves a choice (X/Z/D), that depends
-on what the object's class demands. `safe_private.csv` is Table E.3.10-1.
+those of 2025b, which has all of them but DisplayURI. The action codes are the standard's: X remove, Z empty, D a dummy,
+U a new UID, K keep, C clean; where it leaves a choice (X/Z/D), what every class allows is taken. `safe_private.csv` is
+Table E.3.10-1.
 """
 
 from __future__ import annotations
