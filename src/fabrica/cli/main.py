@@ -12,6 +12,7 @@ from io import TextIOWrapper
 import typer
 
 from fabrica.cli.apply import apply
+from fabrica.cli.deidentify import deidentify
 from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
 from fabrica.cli.export import export
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, version):
+for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, deidentify, version):
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 
 

@@ -107,10 +107,13 @@ def one_line(message: object, limit: int = 240) -> str:
 
 
 @contextmanager
-def opened(path: Path, budget: int, notes: list[str] | None = None, header_only: bool = False) -> Iterator[OpenDicom]:
+def opened(
+    path: Path, budget: int, notes: list[str] | None = None, header_only: bool = False, complete: bool = True
+) -> Iterator[OpenDicom]:
     """Open `path` and parse its header. Errors raised inside the block become ReadErrors too (`guarded`).
 
-    `header_only` inflates no more than the first 16 MB of a deflated file.
+    header_only  inflates no more than the first 16 MB of a deflated file.
+    complete     gives what the header lacks of its pixels the usual value, with a note.
     """
     with guarded(path, notes):
         if not is_dicom(path):
@@ -120,7 +123,7 @@ def opened(path: Path, budget: int, notes: list[str] | None = None, header_only:
             if not hasattr(dataset, "file_meta"):
                 dataset.file_meta = FileMetaDataset()
             pixels = _pixel_element(dataset, source)
-            if pixels is not None and pixels.keyword == "PixelData" and not header_only:
+            if complete and not header_only and pixels is not None and pixels.keyword == "PixelData":
                 _complete(dataset, notes)
             yield OpenDicom(path, dataset, source, pixels)
 
