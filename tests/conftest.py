@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -25,6 +26,18 @@ def pytest_collection() -> Generator[None, object, object]:
     """What all tests import is set aside from the garbage collector, which would look through it all the time."""
     with importing():
         return (yield)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_waits() -> Iterator[None]:
+    """Files are not flushed to the disk, which no test here could see and which takes as long as a twentieth of all
+    of them, and the garbage collector looks less often at what PyTorch and MONAI leave behind, another twentieth."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+    gc.set_threshold(*before)
 
 
 @pytest.fixture(autouse=True, scope="session")
