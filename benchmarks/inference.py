@@ -71,10 +71,10 @@ def noise(path: Path, size: tuple[int, ...], mm: float, labels: Path | None = No
 
 
 def model(folder: Path, mm: float) -> Path:
-    """A segmenter of 25 classes with weights of one step, from four small volumes."""
+    """A segmenter of 25 classes with weights of one step, from eight small volumes."""
     for name in ("imagesTr", "labelsTr"):
         (folder / "data" / name).mkdir(parents=True)
-    for k in range(4):
+    for k in range(8):
         noise(folder / f"data/imagesTr/c{k}_0000.nii.gz", (64, 96, 96), mm, folder / f"data/labelsTr/c{k}.nii.gz")
     size = ",".join(map(str, WINDOW))
     words = f"train.steps=1 train.minutes=0 data.batch=2 method.width={WIDTH} data.size=[{size}] -o {folder / 'run'}"
