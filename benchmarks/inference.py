@@ -57,9 +57,9 @@ predictor.predict_from_files_sequential([[source]], [out], save_probabilities=Fa
 """
 
 
-def noise(path: Path, size: tuple[int, ...], mm: float, labels: Path | None = None) -> None:
+def noise(path: Path, size: tuple[int, ...], mm: float, labels: Path | None = None, seed: int = 0) -> None:
     """A smooth random volume, and a label map of blocks with all classes."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     values = (200 * rng.standard_normal([n // 4 for n in size])).astype(np.float32)
     values = np.kron(values, np.ones((4, 4, 4), dtype=np.float32))
     affine = np.diag([mm, mm, mm, 1.0])
@@ -75,7 +75,7 @@ def model(folder: Path, mm: float) -> Path:
     for name in ("imagesTr", "labelsTr"):
         (folder / "data" / name).mkdir(parents=True)
     for k in range(8):
-        noise(folder / f"data/imagesTr/c{k}_0000.nii.gz", (64, 96, 96), mm, folder / f"data/labelsTr/c{k}.nii.gz")
+        noise(folder / f"data/imagesTr/c{k}_0000.nii.gz", (64, 96, 96), mm, folder / f"data/labelsTr/c{k}.nii.gz", k)
     size = ",".join(map(str, WINDOW))
     words = f"train.steps=1 train.minutes=0 data.batch=2 method.width={WIDTH} data.size=[{size}] -o {folder / 'run'}"
     command = [sys.executable, "-m", "fabrica", "train", "segment", "--data", folder / "data", *words.split()]
