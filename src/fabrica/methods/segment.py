@@ -33,7 +33,7 @@ NETWORKS = ("unet", "residual", "unet++")
 CRITICS = ("segan", "patch")
 RESIDUAL_BLOCKS = (1, 2, 2, 3, 3, 3)  # of the levels of network=residual
 # Widths of the levels, times that of full resolution, and of all coarser ones WIDEST. Doubled, a level of pictures
-# costs as much as the one before it, one of volumes half: most time goes into their full resolution, so that it is thin.
+# costs as much as the one before it, one of volumes half: most time goes into their full resolution, so it is thin.
 GROWTH = {2: (1, 2, 4, 8, 16), 3: (1, 4, 8, 16)}
 WIDEST = 20
 
