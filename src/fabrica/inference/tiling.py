@@ -9,6 +9,7 @@ the slab that windows still to come can reach, so that memory does not grow with
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -24,6 +25,7 @@ Net = Callable[[Float32], Float32]
 
 SIGMA = 1 / 8  # of the Gaussian, in windows (nnU-Net)
 FAINTEST = 1e-3  # of the middle's weight: far corners still count where nothing else lies
+AT_ONCE = 2**19  # voxels of windows that a network sees at a time: more take memory and are no faster
 PLANES = 8  # that are given at once: of many classes, a whole slab would stand in memory twice
 
 
@@ -41,7 +43,7 @@ def windowed(
     window: Sequence[int],
     *,
     overlap: float = 0.5,
-    batch: int = 1,
+    batch: int = 0,
     fill: float = -1.0,
     progress: Count | None = None,
 ) -> Iterator[Float32]:
@@ -50,7 +52,7 @@ def windowed(
     image    (C, *S), read a slab of window[0] at a time; where S is smaller than the window it is padded with `fill` on
              both sides, and the padding is cut off again.
     window   spatial size that the network sees; overlap is the least share, 0 to below 1, of neighbours in common.
-    batch    windows a call of `net`.
+    batch    windows a call of `net`; 0: as many as have AT_ONCE voxels together, at least one.
 
     A voxel is the same mean whatever the batch. An exact network (identity) gives the image back to rounding.
     Raises UsageError for windows of another dimension and overlaps out of range.
@@ -64,7 +66,7 @@ def windowed(
     padded = [n + before + after for n, (before, after) in zip(size, padding, strict=True)]
     firsts, *others = (_starts(n, w, overlap) for n, w in zip(padded, window, strict=True))
     lanes = list(itertools.product(*others))
-    blend = _Blend(tuple(window), padded[1:])
+    blend, batch = _Blend(tuple(window), padded[1:]), batch or max(1, AT_ONCE // math.prod(window))
     done = 0
     for first, following in itertools.pairwise([*firsts, padded[0]]):
         slab = _slab(image, first, window[0], padding, fill)

@@ -88,7 +88,7 @@ def translated(
     own: Image | None = None,
     contrast: int = 0,
     overlap: float = 0.5,
-    batch: int = 4,
+    batch: int = 0,
     progress: Count | None = None,
 ) -> list[Image]:
     """The result and the maps beside it, each (C2, *S) on the grid of the image; maps hold differences in its unit.

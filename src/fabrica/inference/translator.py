@@ -72,7 +72,7 @@ def apply(
     round_trip: bool = False,
     mirror: bool = False,
     overlap: float = 0.5,
-    batch: int = 4,
+    batch: int = 0,
     progress: Count | None = None,
 ) -> Applied:
     """The image (C, H, W) or (C, D, H, W) translated or restored, in physical units, on its own grid; of a model that
