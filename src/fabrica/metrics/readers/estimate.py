@@ -11,6 +11,11 @@ from fabrica.errors import UsageError
 from fabrica.image import Float64
 
 LEVEL = 0.95
+ONE_READER = "one reader: the interval is over cases alone, and says nothing of other readers"
+CONSTANT = "nothing varies between readers and cases; no interval can be given"
+NEGATIVE = (
+    "the unbiased variance is negative, as it may be by chance; the interval is of the biased one (never too small)"
+)
 NORMAL_ABOVE = 50.0  # degrees of freedom above which iMRMC takes the normal distribution for Student's t
 
 
@@ -64,6 +69,11 @@ def t_interval(
             away = np.abs(middle - special.logit(null)) / spread
         p = 2 * stats.t.sf(away, whole)
     return low, high, p
+
+
+def notes(*said: str) -> str:
+    """Several remarks as one; the empty ones are left out."""
+    return "; ".join(filter(None, said))
 
 
 def checked_level(level: float) -> None:

@@ -19,7 +19,16 @@ from scipy.stats import norm
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers.estimate import LEVEL, Estimate, checked_level, t_interval
+from fabrica.metrics.readers.estimate import (
+    CONSTANT,
+    LEVEL,
+    NEGATIVE,
+    ONE_READER,
+    Estimate,
+    checked_level,
+    notes,
+    t_interval,
+)
 from fabrica.metrics.readers.ustatistics import (
     BOTH_CLASSES,
     READERS_AND_BOTH_CLASSES,
@@ -36,7 +45,7 @@ NEGATIVE = (
     "the unbiased variance is negative, as it may be by chance; the interval is of the biased one (never too small)"
 )
 CONSTANT = "nothing varies between readers and cases; no interval can be given"
-FIXED = "one reader: the interval is over cases alone, and says nothing of other readers"
+ONE_READER = "one reader: the interval is over cases alone, and says nothing of other readers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,15 +227,15 @@ def _analysis(
             "class that different readers have read"
         )
     both = np.maximum.reduce(there)
-    note = FIXED if fixed else ""
+    note = ONE_READER if fixed else ""
     variance, df = float(found.variance), float(found.df)
     if variance < 0:
-        note = "; ".join(filter(None, [note, NEGATIVE]))
+        note = notes(note, NEGATIVE)
         used, df = max(float(found.variance_mle), 0.0), _least_df(parts)
     else:
         used = variance
     if used <= 0:
-        note = "; ".join(filter(None, [note, CONSTANT]))
+        note = notes(note, CONSTANT)
     names = "normal", f"Student's t, BDG degrees of freedom{', logit' if scale == 'logit' else ''}"
     normal, t = (
         _estimate(float(found.value), used, freedom, level, null, way, name, note)

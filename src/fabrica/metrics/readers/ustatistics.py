@@ -26,7 +26,8 @@ from fabrica.image import Float64
 READERS_AND_BOTH_CLASSES = ("RND", "RD", "RN", "R", "ND", "D", "N", "")
 BOTH_CLASSES = ("ND", "D", "N", "")
 READERS_AND_CASES = ("RC", "R", "C", "")
-FACTORS = {READERS_AND_BOTH_CLASSES: "RND", BOTH_CLASSES: "ND", READERS_AND_CASES: "RC"}
+CASES = ("C", "")
+FACTORS = {READERS_AND_BOTH_CLASSES: "RND", BOTH_CLASSES: "ND", READERS_AND_CASES: "RC", CASES: "C"}
 Sets = tuple[str, ...]
 
 
