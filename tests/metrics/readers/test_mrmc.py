@@ -11,7 +11,7 @@ import pytest
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers import imrmc, mrmc
+from fabrica.metrics.readers import estimate, imrmc, mrmc
 from fabrica.metrics.readers.ustatistics import READERS_AND_BOTH_CLASSES
 from fabrica.metrics.roc import area_under_curve
 from tests.real import DATA
@@ -102,7 +102,7 @@ def test_each_reader_equals_imrmc(design: tuple[str, imrmc.Readings]) -> None:
         found = mrmc.auc(only[0], readings.truth) if len(only) == 1 else mrmc.auc_difference(*only, readings.truth)
         keys = ("AUCA", "varAUCA") if len(only) == 1 else ("AUCAminusAUCB", "varAUCAminusAUCB")
         np.testing.assert_allclose([found.value, found.variance], [float(row[key]) for key in keys], **NEAR)
-        assert mrmc.FIXED in found.note
+        assert estimate.ONE_READER in found.note
 
 
 def enumerated(one: Float64, two: Float64, truth: np.ndarray) -> tuple[Float64, Float64, float]:
@@ -168,13 +168,13 @@ def test_a_change_of_nothing_has_no_variance_and_no_interval() -> None:
     (one, _), truth = study(1)
     found = mrmc.auc_difference(one, one, truth)
     assert found.value == 0 and found.variance == pytest.approx(0, abs=1e-12)
-    assert np.isnan(found.t.low) and mrmc.CONSTANT in found.note
+    assert np.isnan(found.t.low) and estimate.CONSTANT in found.note
 
 
 def test_perfect_readers() -> None:
     truth = np.arange(20) % 2
     found = mrmc.auc(np.tile(truth, (3, 1)), truth)
-    assert found.value == 1 and np.isnan(found.t.low) and mrmc.CONSTANT in found.note
+    assert found.value == 1 and np.isnan(found.t.low) and estimate.CONSTANT in found.note
     (one, *_) = mrmc.reader_aucs(np.tile(truth, (3, 1)), truth)
     assert one.high == 1 and 0.7 < one.low < 1 and "Newcombe" in one.method
 
@@ -185,7 +185,7 @@ def test_a_negative_variance_is_said() -> None:
     rng = np.random.default_rng(3)
     one = rng.normal(size=12)
     found = mrmc.auc(np.stack([one, -one, one, -one]), truth)
-    assert found.variance < 0 < found.variance_mle and mrmc.NEGATIVE in found.note
+    assert found.variance < 0 < found.variance_mle and estimate.NEGATIVE in found.note
     assert found.t.low < 0.5 < found.t.high
 
 

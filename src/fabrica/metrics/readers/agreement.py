@@ -1,7 +1,7 @@
 """How far readers agree with one another, and with themselves.
 
-Intervals are over cases: they are of these readers. By the jackknife over cases on a scale on which such coefficients are
-nearly normal, Fisher's z = artanh; ICC by the F distribution, as its forms are defined.
+Intervals are over cases: they are of these readers. By the jackknife over cases on a scale on which such coefficients
+are nearly normal, Fisher's z = artanh; ICC by the F distribution, as its forms are defined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fabrica.metrics.readers.estimate import LEVEL, Estimate, checked_level, not
 
 WEIGHTS = ("none", "linear", "quadratic")
 SCALES = ("nominal", "ordinal", "interval", "ratio")
-UNDEFINED = "all grades fall into one category: agreement is complete, and the coefficient, which corrects for chance, undefined"
+UNDEFINED = "all grades fall into one category: no disagreement can be expected, and the coefficient is undefined"
 
 
 def cohen_kappa(
@@ -50,8 +50,9 @@ def kappas(values: Float64, kept: Float64, weights: str) -> Float64:
 
 
 def fleiss_kappa(grades: npt.ArrayLike, *, level: float = LEVEL) -> Estimate:
-    """Fleiss's kappa of several readers' categories (R, C) (Fleiss 1971, Psychological Bulletin 76:378), NaN where there
-    is none: each case counts by its pairs of readers, so that cases with other numbers of readers are no difficulty."""
+    """Fleiss's kappa of several readers' categories (R, C) (Fleiss 1971, Psychological Bulletin 76:378), NaN where
+    there is none: each case counts by its pairs of readers, so that cases with other numbers of readers are no
+    difficulty."""
     table = _grades(np.asarray(grades, np.float64))
     kept = table[:, np.isfinite(table).sum(0) >= 2]
     if not kept.shape[1]:
@@ -114,11 +115,11 @@ FORMS = {
 
 
 def icc(grades: npt.ArrayLike, *, form: str = "ICC(2,1)", level: float = LEVEL) -> Estimate:
-    """An intraclass correlation of grades (R, C), by Shrout and Fleiss's form (1979, Psychological Bulletin 86:420), with
-    the interval of McGraw and Wong 1996 (Psychological Methods 1:30, table 7).
+    """An intraclass correlation of grades (R, C), by Shrout and Fleiss's form (1979, Psychological Bulletin 86:420),
+    with the interval of McGraw and Wong 1996 (Psychological Methods 1:30, table 7).
 
-    Complete cases only. Raises UsageError for an unknown form, fewer than two readers or two complete cases; grades that
-    are all equal give NaN and a note."""
+    Complete cases only. Raises UsageError for an unknown form, fewer than two readers or two complete cases; grades
+    that are all equal give NaN and a note."""
     checked_level(level)
     if form not in FORMS:
         raise UsageError(f"no form {form!r}; expected one of {', '.join(FORMS)}")

@@ -30,8 +30,8 @@ class Sensitivity:
 
 
 def sensitivity(answers: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL) -> Sensitivity:
-    """d' and criterion, means over readers, with intervals over readers and cases (Obuchowski and Rockette's analysis of
-    each reader's figures).
+    """d' and criterion, means over readers, with intervals over readers and cases (Obuchowski and Rockette's analysis
+    of each reader's figures).
 
     answers  (R, C), 1 for "diseased", 0 for "normal", NaN for none; truth (C,), 1 for disease.
 
@@ -99,8 +99,8 @@ def reader_sensitivity(answers: npt.ArrayLike, truth: npt.ArrayLike, *, level: f
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A reader's ROC curve from (0, 0) to (1, 1): false positive rate, true positive rate, and the thresholds (scores at
-    or above which a case is called diseased), all (K,)."""
+    """A reader's ROC curve from (0, 0) to (1, 1): false positive rate, true positive rate, and the thresholds (scores
+    at or above which a case is called diseased), all (K,)."""
 
     false_positive: Float64
     true_positive: Float64
@@ -108,8 +108,8 @@ class Curve:
 
 
 def roc(scores: npt.ArrayLike, truth: npt.ArrayLike) -> list[Curve]:
-    """The empirical ROC curve of each reader's scores (R, C), higher for disease, NaN where there is none. The area below
-    it by the trapezium rule is the reader's AUC. Raises UsageError where a reader has not read both classes."""
+    """The empirical ROC curve of each reader's scores (R, C), higher for disease, NaN where there is none. The area
+    below it by the trapezium rule is the reader's AUC. Raises UsageError where a reader has not read both classes."""
     table, diseased = checked(scores, truth, least=1)
     curves = []
     for reader, row in enumerate(table):

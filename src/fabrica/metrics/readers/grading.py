@@ -34,9 +34,10 @@ class Grading:
 def vgc(condition: npt.ArrayLike, reference: npt.ArrayLike, *, level: float = LEVEL) -> Grading:
     """Grades (R, C) of the same cases by the same readers under both, higher for better; NaN where there is none.
 
-    The interval respects that cases are paired and that readers see the same ones: jackknife over cases, with Obuchowski
-    and Rockette's analysis of the readers' areas; on the logit scale, so that it stays inside (0, 1). A reader's cases
-    that lack one of the grades are left out. Raises UsageError for other shapes, and for readers without two cases.
+    The interval respects that cases are paired and that readers see the same ones: jackknife over cases, with
+    Obuchowski and Rockette's analysis of the readers' areas; on the logit scale, so that it stays inside (0, 1). A
+    reader's cases that lack one of the grades are left out. Raises UsageError for other shapes, and for readers without
+    two cases.
     """
     checked_level(level)
     new, old = _pair(condition, reference)
@@ -53,8 +54,8 @@ def vgc(condition: npt.ArrayLike, reference: npt.ArrayLike, *, level: float = LE
 
 
 def areas(new: Float64, old: Float64) -> tuple[Float64, Float64]:
-    """VGC areas (..., R) of grades (..., R, C), and with each case left out in turn (..., R, C); NaN in both grades where
-    a case was not graded."""
+    """VGC areas (..., R) of grades (..., R, C), and with each case left out in turn (..., R, C); NaN in both grades
+    where a case was not graded."""
     there = (np.isfinite(new) & np.isfinite(old)).astype(np.float64)
     with np.errstate(invalid="ignore"):
         above = (new[..., :, None] > old[..., None, :]) + 0.5 * (new[..., :, None] == old[..., None, :])
@@ -86,8 +87,8 @@ def wilcoxon(condition: npt.ArrayLike, reference: npt.ArrayLike, *, level: float
     """Each case's mean grade over readers, (R, C) or (C,), under both conditions: the same readers, over cases alone.
 
     Cases are the independent units; grades of one case by several readers are not, and pooled they make p too small.
-    Ties have mean ranks and differences of 0 are left out (Wilcoxon 1945; Hodges and Lehmann 1963). The interval is that
-    of the ranks of all means of two differences, by the test's normal approximation with its variance for ties.
+    Ties have mean ranks and differences of 0 are left out (Wilcoxon 1945; Hodges and Lehmann 1963). The interval is
+    that of the ranks of all means of two differences, by the test's normal approximation with its variance for ties.
     """
     checked_level(level)
     new, old = (np.asarray(each, dtype=np.float64) for each in (condition, reference))

@@ -114,7 +114,7 @@ def _estimate(found: Spread, readers: int, cases: int, level: float, scale: str,
     if cases < 2 or np.isnan(variance):
         return Estimate(value, np.nan, np.nan, method=METHOD, note=notes(*said, ONE_CASE))
     if variance < 0:
-        variance, df = max(float(found.variance_mle), 0.0), float(max(min(readers, cases) - 1, 1))
+        variance = float(found.usable)
         said.append(NEGATIVE)
     if variance == 0:
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, METHOD, notes(*said, CONSTANT))

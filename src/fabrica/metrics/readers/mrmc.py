@@ -41,12 +41,6 @@ from fabrica.metrics.readers.ustatistics import (
 
 Bool = npt.NDArray[np.bool_]
 
-NEGATIVE = (
-    "the unbiased variance is negative, as it may be by chance; the interval is of the biased one (never too small)"
-)
-CONSTANT = "nothing varies between readers and cases; no interval can be given"
-ONE_READER = "one reader: the interval is over cases alone, and says nothing of other readers"
-
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
@@ -136,12 +130,19 @@ def _one_reader(row: Float64, diseased: Bool, level: float) -> Estimate:
         low, high = score_interval(value, normals, positives, level)
         return Estimate(value, low, high, method="Newcombe 2006, method 5", note="all pairs in order: no variance")
     of = spread(found)
-    variance = of.variance if of.variance > 0 else of.variance_mle
+    variance = of.usable
     low_, high_, p = t_interval(of.value, variance, np.asarray(np.inf), level=level, null=0.5, scale="logit")
-    note = NEGATIVE if of.variance <= 0 else ""
+    note = NEGATIVE if of.variance < 0 else ""
     return Estimate(
         value, float(low_), float(high_), float(np.sqrt(variance)), p=float(p), method="DeLong, logit", note=note
     )
+
+
+def difference_spread(one: Float64, two: Float64, diseased: Bool) -> Spread:
+    """AUC of one less that of two, scores (..., R, C) of many studies at once: what `auc_difference` computes of
+    one."""
+    (s1, w1), (s2, w2) = successes(one, diseased), successes(two, diseased)
+    return spread_of_difference(of_successes(s1, w1), of_successes(s2, w2), of_successes(s1, w1, s2, w2))
 
 
 def score_interval(value: float, normals: int, diseased: int, level: float = LEVEL) -> tuple[float, float]:
@@ -229,11 +230,9 @@ def _analysis(
     both = np.maximum.reduce(there)
     note = ONE_READER if fixed else ""
     variance, df = float(found.variance), float(found.df)
+    used = float(found.usable)
     if variance < 0:
         note = notes(note, NEGATIVE)
-        used, df = max(float(found.variance_mle), 0.0), _least_df(parts)
-    else:
-        used = variance
     if used <= 0:
         note = notes(note, CONSTANT)
     names = "normal", f"Student's t, BDG degrees of freedom{', logit' if scale == 'logit' else ''}"
@@ -264,8 +263,3 @@ def _estimate(
         np.asarray(value), np.asarray(variance), np.asarray(df), level=level, null=null, scale=scale
     )
     return Estimate(value, float(low), float(high), float(np.sqrt(variance)), df, float(p), method, note)
-
-
-def _least_df(parts: tuple[Moments, ...]) -> float:
-    counts = [value for part in parts[:2] for name, value in part.component_coefficients().items() if len(name) == 1]
-    return float(min(np.round(1 / value - 1) for value in counts))

@@ -72,7 +72,8 @@ class Paired:
     difference          share right of one less that of two, with Bonett and Price's interval (2012).
     p                   McNemar's exact test, two-sided: the binomial test that a case on which they differ is as likely
                         to go either way. 1 where they never differ.
-    mid_p               the same with half the probability of what was seen (Fagerland et al. 2013): nearer to its level.
+    mid_p               the same with half the probability of what was seen (Fagerland et al. 2013): nearer to its
+    level.
     """
 
     only_one: int

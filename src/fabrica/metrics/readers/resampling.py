@@ -1,5 +1,5 @@
-"""Intervals of any figure of readers and cases: by the jackknife over cases (Obuchowski and Rockette), or by a bootstrap
-over both."""
+"""Intervals of any figure of readers and cases: by the jackknife over cases (Obuchowski and Rockette), or by a
+bootstrap over both."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def obuchowski_rockette(figures: Float64, without: Float64) -> Spread:
     readers, cases = without.shape[-2:]
     if figures.shape != without.shape[:-1] or cases < 2:
         raise UsageError(
-            f"figures of {figures.shape} and, with one case less, {without.shape}; expected (R,) and (R, J), J at least 2"
+            f"figures of {figures.shape}, with a case less {without.shape}; expected (R,) and (R, J), J at least 2"
         )
     off = without - without.mean(-1, keepdims=True)
     covariance = (off @ np.swapaxes(off, -1, -2)) * (cases - 1) / cases

@@ -86,6 +86,11 @@ class Spread:
     variance_mle: Float64
     df: Float64
 
+    @property
+    def usable(self) -> Float64:
+        """The variance to make an interval of: the biased one where the unbiased one is negative."""
+        return np.asarray(np.where(self.variance < 0, np.maximum(self.variance_mle, 0.0), self.variance))
+
 
 def moments(one: Float64, there_one: Float64, two: Float64, there_two: Float64, sets: Sets) -> Moments:
     """Moments of two tables of terms (..., *factors) and their weights, 0 where a reading is missing.
@@ -144,12 +149,12 @@ def _numbers(of: Moments) -> dict[str, Float64]:
 
 def _degrees_of_freedom(variance: Float64, biased: dict[str, Float64], number: dict[str, Float64]) -> Float64:
     """Satterthwaite's, with the mean squares of the single factors (Obuchowski, Gallas and Hillis 2012; "BDG" in
-    iMRMC), and at least those of the smallest factor (Gaylor and Hopper 1969). NaN for a negative variance."""
+    iMRMC), and at least those of the smallest factor (Gaylor and Hopper 1969), also for a negative variance."""
     least = np.min(np.stack(list(number.values())), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         pieces = sum(biased[name] ** 2 / df**3 for name, df in number.items())
         found = np.where(variance > 0, variance**2 / pieces, least)  # infinite where nothing varies
-    return np.asarray(np.where(variance < 0, np.nan, np.maximum(found, least)))
+    return np.asarray(np.maximum(found, least))
 
 
 def _rounded(variance: Float64, moments: Float64) -> Float64:
