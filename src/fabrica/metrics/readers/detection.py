@@ -67,7 +67,7 @@ def of_answers(table: Float64, diseased: npt.NDArray[np.bool_]) -> tuple[Float64
 
 
 def reader_sensitivity(answers: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL) -> list[Sensitivity]:
-    """Each reader's d' and criterion, with normal intervals over cases by the delta method (Gourevitch and Galanter 1967,
+    """Each reader's d' and criterion, with normal intervals over cases by the delta method (Gourevitch, Galanter 1967,
     Psychometrika 32:25); rates corrected as in `sensitivity`. NaN for a reader who has not seen both classes."""
     checked_level(level)
     table, diseased = _answers(answers, truth, least=0)
