@@ -3,9 +3,9 @@
     P(score <= k) = F(theta_k - eta),   eta = x delta + u_reader + x v_reader + w_case,   x = 1/2 or -1/2,
 
 with F the logistic distribution (proportional odds; McCullagh 1980, Journal of the Royal Statistical Society B 42:109)
-or the normal one, delta the effect of the condition, and normal effects of readers, of readers on conditions and of cases,
-which all are samples. Fitted by maximum likelihood, the effects integrated out by Laplace's approximation (Tuerlinckx
-et al. 2006, British Journal of Mathematical and Statistical Psychology 59:225).
+or the normal one, delta the effect of the condition, and normal effects of readers, of readers on conditions and of
+cases, which all are samples. Fitted by maximum likelihood, the effects integrated out by Laplace's approximation
+(Tuerlinckx et al. 2006, British Journal of Mathematical and Statistical Psychology 59:225).
 """
 
 from __future__ import annotations

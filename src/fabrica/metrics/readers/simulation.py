@@ -89,11 +89,12 @@ class Detecting:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """True sensitivity and specificity of the population, without drift."""
+        """True sensitivity and specificity of the population."""
         width = np.sqrt(1 + self.reader_d**2 / 4 + self.reader_c**2)
-        hit = stats.norm.cdf((self.d_prime / 2 - self.criterion) / width)
-        rejection = stats.norm.cdf((self.d_prime / 2 + self.criterion) / width)
-        return float(hit), float(rejection)
+        criteria = self.criterion + _drifts(self.drift)
+        hit = stats.norm.cdf((self.d_prime / 2 - criteria) / width)
+        rejection = stats.norm.cdf((self.d_prime / 2 + criteria) / width)
+        return float(hit.mean()), float(rejection.mean())
 
     def answers(
         self, readers: int, normals: int, diseased: int, rng: np.random.Generator, studies: int = 1
@@ -147,11 +148,12 @@ class Grading:
         return 1.0 + np.searchsorted(np.asarray(self.thresholds), quality).astype(np.float64), levels
 
     def shares(self, levels: Float64, case: Float64 | None = None) -> Float64:
-        """The true share of each grade (..., K) of readers with these levels (...), without drift: over all cases, or,
-        with the latent qualities of cases (...), of each."""
+        """The true share of each grade (..., K) of readers with these levels (...): over all cases, or, with the latent
+        qualities of cases (...), of each."""
         width = self.noise if case is not None else np.sqrt(self.case**2 + self.noise**2)
         middle = np.asarray(levels) + (0.0 if case is None else case)
-        below = stats.norm.cdf((np.asarray(self.thresholds) - middle[..., None]) / width)
+        middle = np.asarray(middle)[..., None] - _drifts(self.drift)
+        below = stats.norm.cdf((np.asarray(self.thresholds) - middle[..., None]) / width).mean(-2)
         edges = np.concatenate([np.zeros((*below.shape[:-1], 1)), below, np.ones((*below.shape[:-1], 1))], -1)
         return np.diff(edges, axis=-1)
 
@@ -161,6 +163,11 @@ class Grading:
         nodes, weights = np.polynomial.hermite_e.hermegauss(41)
         each = self.shares(np.asarray(levels)[..., None], self.case * nodes)
         return np.einsum("...rnk,...snl,n->...rskl", each, each, weights / weights.sum())
+
+
+def _drifts(drift: float) -> Float64:
+    """What a drift does along the reading order."""
+    return drift * np.linspace(-0.5, 0.5, 41) if drift else np.zeros(1)
 
 
 def _position(shape: tuple[int, int, int], rng: np.random.Generator) -> Float64:
