@@ -1,17 +1,19 @@
 """Ordinal scores of two conditions by a cumulative-link mixed model.
 
-    P(score <= k) = F(theta_k - eta),   eta = x delta + u_reader + x v_reader + w_case,   x = 1/2 or -1/2,
+    P(score <= k) = F(theta_k - eta),   eta = x delta_reader + u_reader + w_case,   x = 1/2 or -1/2,
 
 with F the logistic distribution (proportional odds; McCullagh 1980, Journal of the Royal Statistical Society B 42:109)
-or the normal one, delta the effect of the condition, and normal effects of readers, of readers on conditions and of
-cases, which all are samples. Fitted by maximum likelihood, the effects integrated out by Laplace's approximation
-(Tuerlinckx et al. 2006, British Journal of Mathematical and Statistical Psychology 59:225).
+or the normal one, delta_reader the effect of the condition on a reader's scores, and normal effects of readers and of
+cases. Fitted by maximum likelihood, these integrated out by Laplace's approximation (Tuerlinckx et al. 2006, British
+Journal of Mathematical and Statistical Psychology 59:225). The effect of the condition is the mean of delta_reader over
+readers who are a sample, by Obuchowski and Rockette's analysis of these figures with the covariances of the fit: a
+variance of delta within the likelihood is 0 in many studies of five readers, and intervals then too narrow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,8 @@ from scipy import optimize, special, stats
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers.estimate import LEVEL, ONE_READER, Estimate, checked_level, notes
+from fabrica.metrics.readers.estimate import LEVEL, ONE_READER, Estimate, checked_level, notes, t_interval
+from fabrica.metrics.readers.resampling import of_figures
 
 LINKS = ("logit", "probit")
 FAR = 40.0  # the ends of the outer grades, on the scale of the link
@@ -33,16 +36,17 @@ Index = npt.NDArray[np.int64]
 class CumulativeLink:
     """The fitted model.
 
-    effect      delta, the first condition less the second on the scale of the link: of the logit its exponential is the
-                odds ratio of a higher score. Test of 0.
+    effect      delta, the first condition less the second on the scale of the link, over readers and cases: of the logit
+                its exponential is the odds ratio of a higher score. Test of 0.
+    readers     each reader's own, with its interval over cases.
     thresholds  theta, one fewer than the scores that occur.
-    reader, reader_condition, case   standard deviations of u, v and w.
+    reader, case   standard deviations of u and w.
     """
 
     effect: Estimate
+    readers: tuple[Estimate, ...]
     thresholds: tuple[float, ...]
     reader: float
-    reader_condition: float
     case: float
     log_likelihood: float
     link: str
@@ -51,23 +55,22 @@ class CumulativeLink:
 def compare(one: npt.ArrayLike, two: npt.ArrayLike, *, link: str = "logit", level: float = LEVEL) -> CumulativeLink:
     """Fit scores (R, C) of the same readers and cases under both conditions, NaN where there is none.
 
-    The interval is by Student's t: the variance of delta between readers counts with R - 1 degrees of freedom, and is
-    raised by R / (R - 1), which maximum likelihood lacks; the rest as if known (Satterthwaite). With one reader his own
-    effects are left out. Raises UsageError for other shapes, scores that are all equal, and fewer than two cases.
+    Intervals are by Student's t with Hillis's degrees of freedom, of single readers normal. Readers who have scored
+    nothing are left out. Raises UsageError for other shapes, scores that are all equal, a reader who has not scored both
+    conditions, and fewer than two cases.
     """
     checked_level(level)
     if link not in LINKS:
         raise UsageError(f"no link {link!r}; expected one of {', '.join(LINKS)}")
     scores, grades = _scores(one, two)
     model = _Model(scores, len(grades), link)
-    start = model.start()
-    free = np.array([True] * (model.thresholds + 1) + [model.readers > 1] * 2 + [True])
-    found = _minimum(model, start, free)
-    effect = _effect(model, found, free, level)
+    found = _minimum(model, model.start(), np.arange(model.number) if model.readers > 1 else model.but_reader)
+    effect, readers = _effects(model, found, level)
     theta, _, sds = model.parts(found[None])
-    sds = np.where(np.isclose(np.log(np.maximum(sds, 1e-9)), LEAST, atol=1e-3), 0.0, sds)
+    sds = np.where(sds < 1.01 * np.exp(LEAST), 0.0, sds)
     return CumulativeLink(
         effect,
+        readers,
         tuple(float(t) for t in theta[0]),
         *(float(s) for s in sds[0]),
         log_likelihood=-float(model.deviance(found[None])[0]),
@@ -76,7 +79,8 @@ def compare(one: npt.ArrayLike, two: npt.ArrayLike, *, link: str = "logit", leve
 
 
 class _Model:
-    """The likelihood of many parameters (P, N) at once; warm from one call to the next."""
+    """The likelihood of many parameters (P, N) at once; warm from one call to the next. The parameters: the first
+    threshold and the logarithms of the steps between them, the readers' effects, and logarithms of two deviations."""
 
     def __init__(self, scores: Index, grades: int, link: str) -> None:
         """Scores (2, R, C) from 0, -1 where there is none."""
@@ -84,26 +88,28 @@ class _Model:
         self.scores = np.maximum(scores, 0)
         self.thresholds = grades - 1
         self.readers, self.cases = scores.shape[1:]
+        self.number = self.thresholds + self.readers + 2
+        self.effects = np.arange(self.thresholds, self.thresholds + self.readers)
+        self.but_reader = np.delete(np.arange(self.number), -2)
         self.x = np.array([0.5, -0.5])[:, None, None]
         self.functions = _logistic if link == "logit" else _normal
-        self.mode: tuple[Float64, Float64, Float64] | None = None
+        self.mode = np.zeros((1, self.readers)), np.zeros((1, self.cases))
 
     def start(self) -> Float64:
-        """Thresholds of the pooled shares, no effect, and moderate deviations."""
+        """Thresholds of the pooled shares, no effects, and moderate deviations."""
         counts = np.bincount(self.scores[self.there > 0], minlength=self.thresholds + 1)
         shares = np.cumsum(counts)[:-1] / counts.sum()
         theta = 1.3 * (special.logit(shares) if self.functions is _logistic else stats.norm.ppf(shares))
-        own = [-0.7, -1.0] if self.readers > 1 else [LEAST, LEAST]
-        return np.concatenate([theta[:1], np.log(np.diff(theta)), [0.0], own, [-0.3]])
+        return np.concatenate([theta[:1], np.log(np.diff(theta)), np.zeros(self.readers), [-0.7, -0.3]])
 
     def parts(self, parameters: Float64) -> tuple[Float64, Float64, Float64]:
-        """Thresholds (P, K - 1), effects (P,) and deviations (P, 3)."""
+        """Thresholds (P, K - 1), effects (P, R) and deviations (P, 2); one reader's own level is in the thresholds."""
         k = self.thresholds
         theta = np.cumsum(np.concatenate([parameters[:, :1], np.exp(parameters[:, 1:k])], 1), 1)
-        sds = np.exp(parameters[:, k + 1 :])
+        sds = np.exp(parameters[:, -2:])
         if self.readers < 2:
-            sds[:, :2] = 0.0
-        return theta, parameters[:, k], sds
+            sds[:, 0] = 0.0
+        return theta, parameters[:, self.effects], sds
 
     def deviance(self, parameters: Float64) -> Float64:
         """Minus the logarithm of the likelihood (P,)."""
@@ -111,60 +117,35 @@ class _Model:
         number = len(parameters)
         edges = np.concatenate([np.full((number, 1), -FAR), theta, np.full((number, 1), FAR)], 1)
         upper, lower = edges[:, self.scores + 1], edges[:, self.scores]
-        fixed = delta[:, None, None, None] * self.x
-        su, sv, sw = (sds[:, i, None] for i in range(3))
-        u, v, w = self._begin(number)
+        fixed = delta[:, None, :, None] * self.x
+        su, sw = sds[:, :1], sds[:, 1:]
+        u, w = (np.repeat(each, number, 0) for each in self.mode)
         for _ in range(50):
-            eta = fixed + self._random(u, v, w, su, sv, sw)
+            eta = fixed + (su * u)[:, None, :, None] + (sw * w)[:, None, None, :]
             log_p, slope, curve = _log_likelihood(upper - eta, lower - eta, self.functions, self.there)
-            steps, logdet = self._newton(slope, curve, (u, v, w), (su, sv, sw))
-            size = max(float(np.abs(step).max()) for step in steps)
+            step_u, step_w, logdet = _newton(slope, curve, u, w, su, sw)
+            size = max(float(np.abs(step_u).max()), float(np.abs(step_w).max()))
             if size < 1e-7:
                 break
             shrink = min(1.0, 2.0 / size)
-            u, v, w = (each + shrink * step for each, step in zip((u, v, w), steps, strict=True))
-        self.mode = (u[:1], v[:1], w[:1])
-        penalty = ((u**2).sum(1) + (v**2).sum(1) + (w**2).sum(1)) / 2
-        return np.asarray(-log_p.sum((1, 2, 3)) + penalty + logdet / 2)
+            u, w = u + shrink * step_u, w + shrink * step_w
+        self.mode = u[:1], w[:1]
+        return np.asarray(-log_p.sum((1, 2, 3)) + ((u**2).sum(1) + (w**2).sum(1) + logdet) / 2)
 
-    def _begin(self, number: int) -> tuple[Float64, Float64, Float64]:
-        if self.mode is None:
-            self.mode = np.zeros((1, self.readers)), np.zeros((1, self.readers)), np.zeros((1, self.cases))
-        u, v, w = (np.repeat(each, number, 0) for each in self.mode)
-        return u, v, w
 
-    def _random(self, u: Float64, v: Float64, w: Float64, su: Float64, sv: Float64, sw: Float64) -> Float64:
-        of_readers = (su * u)[:, None, :, None] + self.x * (sv * v)[:, None, :, None]
-        return np.asarray(of_readers + (sw * w)[:, None, None, :])
-
-    def _newton(
-        self,
-        slope: Float64,
-        curve: Float64,
-        at: tuple[Float64, Float64, Float64],
-        sds: tuple[Float64, Float64, Float64],
-    ) -> tuple[tuple[Float64, Float64, Float64], Float64]:
-        """The step to the mode of the standardised effects and log det of minus the Hessian: cases are eliminated
-        first, whose block is diagonal, and then there are two unknowns a reader."""
-        (u, v, w), (su, sv, sw) = at, sds
-        x, r = self.x, self.readers
-        gradient = np.concatenate([su * slope.sum((1, 3)) - u, sv * (x * slope).sum((1, 3)) - v], 1)
-        of_cases = sw * slope.sum((1, 2)) - w
-        block = 1 + sw**2 * curve.sum((1, 2))
-        cross = np.concatenate(
-            [su[..., None] * sw[..., None] * curve.sum(1), sv[..., None] * sw[..., None] * (x * curve).sum(1)], 1
-        )
-        whole = np.zeros((len(u), 2 * r, 2 * r))
-        i = np.arange(r)
-        whole[:, i, i] = 1 + su**2 * curve.sum((1, 3))
-        whole[:, i + r, i + r] = 1 + sv**2 * (x**2 * curve).sum((1, 3))
-        whole[:, i, i + r] = whole[:, i + r, i] = su * sv * (x * curve).sum((1, 3))
-        scaled = cross / block[:, None]
-        left = whole - scaled @ np.swapaxes(cross, 1, 2)
-        step = np.linalg.solve(left, (gradient - (scaled @ of_cases[..., None])[..., 0])[..., None])[..., 0]
-        step_w = (of_cases - (np.swapaxes(cross, 1, 2) @ step[..., None])[..., 0]) / block
-        logdet = np.log(block).sum(1) + np.linalg.slogdet(left)[1]
-        return (step[:, :r], step[:, r:], step_w), logdet
+def _newton(
+    slope: Float64, curve: Float64, u: Float64, w: Float64, su: Float64, sw: Float64
+) -> tuple[Float64, Float64, Float64]:
+    """The step to the mode of the standardised effects (P, R) and (P, C), and log det of minus the Hessian: cases are
+    eliminated first, whose block is diagonal."""
+    of_readers, of_cases = su * slope.sum((1, 3)) - u, sw * slope.sum((1, 2)) - w
+    block = 1 + sw**2 * curve.sum((1, 2))
+    cross = (su * sw)[..., None] * curve.sum(1)
+    scaled = cross / block[:, None]
+    left = np.einsum("pr,rs->prs", 1 + su**2 * curve.sum((1, 3)), np.eye(u.shape[1])) - scaled @ np.swapaxes(cross, 1, 2)
+    step_u = np.linalg.solve(left, (of_readers - (scaled @ of_cases[..., None])[..., 0])[..., None])[..., 0]
+    step_w = (of_cases - (np.swapaxes(cross, 1, 2) @ step_u[..., None])[..., 0]) / block
+    return step_u, step_w, np.log(block).sum(1) + np.linalg.slogdet(left)[1]
 
 
 def _log_likelihood(
@@ -192,71 +173,70 @@ def _normal(x: Float64) -> tuple[Float64, ...]:
     return special.ndtr(x), d, -x * d
 
 
-def _minimum(model: _Model, start: Float64, free: npt.NDArray[np.bool_]) -> Float64:
-    """L-BFGS with gradients by central differences, all of them in one evaluation."""
-    places = np.flatnonzero(free)
-    moves = np.eye(len(start))[places] * STEP
-    bounds = [(LEAST, MOST) if i > model.thresholds else (None, None) for i in places]
+def _minimum(model: _Model, start: Float64, free: Index) -> Float64:
+    """L-BFGS over the free parameters, with gradients by central differences, all of them in one evaluation."""
+    n, moves = len(free), np.eye(len(start))[free] * STEP
+    bounds = [(LEAST, MOST) if i >= model.number - 2 else (None, None) for i in free]
 
     def value_and_gradient(at: Float64) -> tuple[float, Float64]:
         whole = start.copy()
-        whole[places] = at
+        whole[free] = at
         values = model.deviance(np.concatenate([whole[None], whole + moves, whole - moves]))
-        n = len(places)
         return float(values[0]), (values[1 : n + 1] - values[n + 1 :]) / (2 * STEP)
 
-    result = optimize.minimize(
-        value_and_gradient,
-        start[places],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"gtol": 1e-4, "ftol": 1e-10},
-    )
+    options = {"gtol": 1e-4, "ftol": 1e-10}
+    result = optimize.minimize(value_and_gradient, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     found = start.copy()
-    found[places] = result.x
+    found[free] = result.x
     return found
 
 
-def _effect(model: _Model, found: Float64, free: npt.NDArray[np.bool_], level: float) -> Estimate:
-    place = model.thresholds
-    value, readers = float(found[place]), model.readers
-    method = "cumulative-link mixed model, Laplace; Student's t"
+def _effects(model: _Model, found: Float64, level: float) -> tuple[Estimate, tuple[Estimate, ...]]:
+    delta, readers = found[model.effects], model.readers
+    method = "cumulative-link mixed model, Laplace"
     note = ONE_READER if readers < 2 else ""
-    if abs(value) > SEPARATED:
-        return Estimate(value, np.nan, np.nan, method=method, note=notes(note, "the conditions' scores hardly overlap"))
-    inner = free & ((np.arange(len(found)) <= place) | ((found > LEAST + 0.1) & (found < MOST - 0.1)))
-    variance = _variance(model, found, np.flatnonzero(inner), place)
-    if not variance > 0:
-        return Estimate(value, np.nan, np.nan, method=method, note=notes(note, "the fit has no curvature; no interval"))
-    df = np.inf
-    if readers > 1:
-        between = float(np.exp(2 * found[place + 2])) / readers
-        variance += between / (readers - 1)
-        own = between * readers / (readers - 1)
-        df = (readers - 1) * (variance / own) ** 2
-    error = float(np.sqrt(variance))
-    quantile = float(stats.t.ppf(0.5 + level / 2, df))
-    p = float(2 * stats.t.sf(abs(value) / error, df))
-    return Estimate(value, value - quantile * error, value + quantile * error, error, df, p, method, note)
+    covariance = _covariance(model, found)
+    if np.abs(delta).max() > SEPARATED or not (np.diagonal(covariance) > 0).all():
+        said = "the scores of the conditions hardly overlap for some reader; no interval can be given"
+        return (
+            Estimate(float(delta.mean()), np.nan, np.nan, method=method, note=notes(note, said)),
+            tuple(Estimate(float(d), np.nan, np.nan, method=method, note=said) for d in delta),
+        )
+    errors = np.sqrt(np.diagonal(covariance))
+    normal = float(stats.norm.ppf(0.5 + level / 2))
+    each = tuple(
+        Estimate(d, d - normal * e, d + normal * e, e, p=float(2 * stats.norm.sf(abs(d) / e)), method=method)
+        for d, e in zip(map(float, delta), map(float, errors), strict=True)
+    )
+    if readers < 2:
+        return replace(each[0], note=note), each
+    whole = of_figures(delta, covariance)
+    low, high, p = t_interval(whole.value, whole.variance, whole.df, level=level)
+    error = float(np.sqrt(whole.variance))
+    name = f"{method}; Obuchowski-Rockette over readers"
+    return Estimate(float(whole.value), float(low), float(high), error, float(whole.df), float(p), name), each
 
 
-def _variance(model: _Model, found: Float64, places: Index, place: int) -> float:
-    """The variance of one parameter: of the inverse of the Hessian by differences."""
+def _covariance(model: _Model, found: Float64) -> Float64:
+    """Of the readers' effects (R, R): from the inverse of the Hessian by differences, deviations at their limits held."""
+    deviations = found[-2:]
+    inner = (deviations > LEAST + 0.1) & (deviations < MOST - 0.1)
+    if model.readers < 2:
+        inner[0] = False
+    places = np.concatenate([np.arange(model.number - 2), model.number - 2 + np.flatnonzero(inner)])
     n, step = len(places), 2e-2
     pairs = [(i, j) for i in range(n) for j in range(i, n)]
     moves = np.eye(len(found))[places] * step
-    points = [found + a * moves[i] + b * moves[j] for i, j in pairs for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
-    values = model.deviance(np.stack(points)).reshape(-1, 4)
+    signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+    values = model.deviance(np.stack([found + a * moves[i] + b * moves[j] for i, j in pairs for a, b in signs]))
     hessian = np.zeros((n, n))
-    for (i, j), (pp, pm, mp, mm) in zip(pairs, values, strict=True):
+    for (i, j), (pp, pm, mp, mm) in zip(pairs, values.reshape(-1, 4), strict=True):
         hessian[i, j] = hessian[j, i] = (pp - pm - mp + mm) / (4 * step**2)
     try:
         inverse = np.linalg.inv(hessian)
     except np.linalg.LinAlgError:
-        return float("nan")
-    at = int(np.flatnonzero(places == place)[0])
-    return float(inverse[at, at])
+        return np.full((model.readers, model.readers), np.nan)
+    return np.asarray(inverse[np.ix_(model.effects, model.effects)])
 
 
 def _scores(one: npt.ArrayLike, two: npt.ArrayLike) -> tuple[Index, Float64]:
@@ -268,9 +248,12 @@ def _scores(one: npt.ArrayLike, two: npt.ArrayLike) -> tuple[Index, Float64]:
     there = np.isfinite(both)
     if np.isinf(both).any():
         raise UsageError("scores hold infinite values; expected numbers, NaN where one is missing")
+    both, there = (each[:, there.any((0, 2))] for each in (both, there))
     for name, each in (("first", there[0]), ("second", there[1])):
         if (cases := int(each.any(0).sum())) < 2:
             raise UsageError(f"{cases} cases have scores of the {name} condition; a comparison needs two or more")
+        if not each.any(1).all():
+            raise UsageError(f"a reader has no scores of the {name} condition; leave that reader out")
     grades = np.unique(both[there])
     if len(grades) < 2:
         raise UsageError(f"all scores are {grades[0]:g}; there is nothing to compare")

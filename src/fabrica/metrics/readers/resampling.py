@@ -43,17 +43,22 @@ def obuchowski_rockette(figures: Float64, without: Float64) -> Spread:
         )
     off = without - without.mean(-1, keepdims=True)
     covariance = (off @ np.swapaxes(off, -1, -2)) * (cases - 1) / cases
-    value = figures.mean(-1)
-    if readers == 1:
-        variance = covariance[..., 0, 0]
-        return Spread(value, variance, variance, np.full(value.shape, cases - 1.0))
+    if readers > 1:
+        return of_figures(figures, covariance)
+    variance = covariance[..., 0, 0]
+    return Spread(figures.mean(-1), variance, variance, np.full(variance.shape, cases - 1.0))
+
+
+def of_figures(figures: Float64, covariance: Float64) -> Spread:
+    """The same of figures (..., R) of two readers or more whose covariances from the cases are known, (..., R, R)."""
+    readers = figures.shape[-1]
     diagonal = np.trace(covariance, axis1=-2, axis2=-1)
     between = np.maximum((covariance.sum((-2, -1)) - diagonal) / (readers * (readers - 1)), 0)
     squares = figures.var(-1, ddof=1)
     whole = squares + readers * between
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(squares > 0, whole**2 / (squares**2 / (readers - 1)), np.inf)
-    return Spread(value, whole / readers, whole / readers, df)
+    return Spread(figures.mean(-1), whole / readers, whole / readers, df)
 
 
 def estimate(
