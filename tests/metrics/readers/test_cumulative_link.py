@@ -12,8 +12,8 @@ from fabrica.metrics.readers.cumulative_link import LEAST, _Model
 from fabrica.metrics.readers.simulation import Grading
 
 
-def scores(seed: int = 0, readers: int = 5, cases: int = 40, shift: float = 0.8, **model: float) -> np.ndarray:
-    given, _ = Grading((shift, 0.0), **model).grades(readers, cases, np.random.default_rng(seed))  # type: ignore[arg-type]
+def scores(seed: int = 0, readers: int = 5, cases: int = 40, spread: float = 1.0) -> np.ndarray:
+    given, _ = Grading((0.8, 0.0), case=spread).grades(readers, cases, np.random.default_rng(seed))
     return given[0]
 
 
@@ -69,7 +69,7 @@ def test_laplace_is_near_the_integral(link: str, sd: float) -> None:
 
 def test_without_random_effects_it_is_statsmodels() -> None:
     ordinal = pytest.importorskip("statsmodels.miscmodels.ordinal_model")
-    given = scores(3, readers=1, cases=150, case=1e-9)
+    given = scores(3, readers=1, cases=150, spread=1e-9)
     found = cumulative_link.compare(given[0], given[1])
     x = np.repeat([0.5, -0.5], 150)[:, None]
     theirs = ordinal.OrderedModel(given.ravel(), x, distr="logit").fit(method="bfgs", disp=False)

@@ -36,8 +36,8 @@ Index = npt.NDArray[np.int64]
 class CumulativeLink:
     """The fitted model.
 
-    effect      delta, the first condition less the second on the scale of the link, over readers and cases: of the logit
-                its exponential is the odds ratio of a higher score. Test of 0.
+    effect      delta, the first condition less the second on the link's scale, over readers and cases: of the logit its
+                exponential is the odds ratio of a higher score. Test of 0.
     readers     each reader's own, with its interval over cases.
     thresholds  theta, one fewer than the scores that occur.
     reader, case   standard deviations of u and w.
@@ -56,8 +56,8 @@ def compare(one: npt.ArrayLike, two: npt.ArrayLike, *, link: str = "logit", leve
     """Fit scores (R, C) of the same readers and cases under both conditions, NaN where there is none.
 
     Intervals are by Student's t with Hillis's degrees of freedom, of single readers normal. Readers who have scored
-    nothing are left out. Raises UsageError for other shapes, scores that are all equal, a reader who has not scored both
-    conditions, and fewer than two cases.
+    nothing are left out. Raises UsageError for other shapes, scores that are all equal, a reader who has not scored
+    both conditions, and fewer than two cases.
     """
     checked_level(level)
     if link not in LINKS:
@@ -142,7 +142,8 @@ def _newton(
     block = 1 + sw**2 * curve.sum((1, 2))
     cross = (su * sw)[..., None] * curve.sum(1)
     scaled = cross / block[:, None]
-    left = np.einsum("pr,rs->prs", 1 + su**2 * curve.sum((1, 3)), np.eye(u.shape[1])) - scaled @ np.swapaxes(cross, 1, 2)
+    own = np.einsum("pr,rs->prs", 1 + su**2 * curve.sum((1, 3)), np.eye(u.shape[1]))
+    left = own - scaled @ np.swapaxes(cross, 1, 2)
     step_u = np.linalg.solve(left, (of_readers - (scaled @ of_cases[..., None])[..., 0])[..., None])[..., 0]
     step_w = (of_cases - (np.swapaxes(cross, 1, 2) @ step_u[..., None])[..., 0]) / block
     return step_u, step_w, np.log(block).sum(1) + np.linalg.slogdet(left)[1]
@@ -185,7 +186,9 @@ def _minimum(model: _Model, start: Float64, free: Index) -> Float64:
         return float(values[0]), (values[1 : n + 1] - values[n + 1 :]) / (2 * STEP)
 
     options = {"gtol": 1e-4, "ftol": 1e-10}
-    result = optimize.minimize(value_and_gradient, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    result = optimize.minimize(
+        value_and_gradient, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
     found = start.copy()
     found[free] = result.x
     return found
@@ -218,7 +221,7 @@ def _effects(model: _Model, found: Float64, level: float) -> tuple[Estimate, tup
 
 
 def _covariance(model: _Model, found: Float64) -> Float64:
-    """Of the readers' effects (R, R): from the inverse of the Hessian by differences, deviations at their limits held."""
+    """Of the readers' effects (R, R): the inverse of the Hessian by differences, deviations at their limits held."""
     deviations = found[-2:]
     inner = (deviations > LEAST + 0.1) & (deviations < MOST - 0.1)
     if model.readers < 2:

@@ -29,9 +29,9 @@ class Design:
     arms        the names of what is compared: degraded, restored, reference; or models.
     cases, readers   their names.
     strata      a case's class, such as diseased or not: blocks of cases hold the classes in equal shares.
-    allocation  all: every reader reads every case in every arm. split-plot: readers and cases are divided into `groups`,
-                and each group of readers reads its own cases. anchor-and-rotate: the first of as many blocks of cases
-                belongs to each group, and `anchors` cases to all readers.
+    allocation  all: every reader reads every case in every arm. split-plot: readers and cases are divided into
+                `groups`, and each group of readers reads its own cases. anchor-and-rotate: the same, but
+                `anchors` cases are read by all.
     washout     how many other trials lie at least between two showings of one case to one reader.
     repeats     how many trials a reader is shown a second time, for his agreement with himself.
     training    cases that are shown first, with feedback, and count for nothing; catch, cases with an obvious answer
@@ -234,8 +234,8 @@ def _check(design: Design) -> None:
     shown_again = design.kind != "preference" and len(design.arms) > 1
     if shown_again and design.washout > least - 1:
         raise UsageError(
-            f"a washout of {design.washout} trials; a reader of {least} cases has {least - 1} others between two arms of "
-            "one case at most"
+            f"a washout of {design.washout} trials; a reader of {least} cases has {least - 1} others between two arms "
+            "of one case at most"
         )
 
 
