@@ -27,7 +27,7 @@ def test_parameters_are_recovered(fitted: tuple[np.ndarray, cumulative_link.Cumu
     _, found = fitted
     assert found.effect.low < 0.8 < found.effect.high and found.effect.p < 0.01
     assert found.effect.value == pytest.approx(0.8, abs=0.3) and found.case == pytest.approx(1.0, abs=0.35)
-    np.testing.assert_allclose(found.thresholds, [-1.8, -0.6, 0.6, 1.8], atol=0.6)
+    np.testing.assert_allclose(np.diff(found.thresholds), 1.2, atol=0.25)  # the sample's mean moves all of them
     assert found.reader < 0.9 and len(found.readers) == 5
     assert found.effect.value == pytest.approx(np.mean([each.value for each in found.readers]))
 

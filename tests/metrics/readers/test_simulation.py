@@ -98,7 +98,7 @@ def test_studies_of_nobody() -> None:
 
 def test_power_rises_with_the_study() -> None:
     model = RoeMetz(one=1.0, two=1.6, reader_modality=0.005)
-    shares = [power.of_auc(model, r, n, n, studies=300).share.value for r, n in ((3, 10), (5, 30), (10, 60))]
+    shares = [power.of_auc(model, r, n, n, studies=100).share.value for r, n in ((3, 10), (5, 25), (8, 50))]
     assert shares[0] < shares[1] < shares[2] and shares[2] > 0.5
 
 
