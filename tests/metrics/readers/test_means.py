@@ -100,6 +100,17 @@ def test_a_reader_without_answers_is_no_reader() -> None:
     one = tables(2)[0]
     with_one_more = np.concatenate([one, np.full((1, one.shape[1]), np.nan)])
     assert means.mean(with_one_more) == means.mean(one)
+    alone = means.mean(np.concatenate([one[:1], np.full((2, one.shape[1]), np.nan)]))
+    assert alone == means.mean(one[:1]) and estimate.ONE_READER in alone.note
+
+
+def test_readers_whose_answers_are_never_independent() -> None:
+    """Each has answered one case, and that the same."""
+    table = np.array([[1.0, np.nan], [0.0, np.nan]])
+    assert means.ONE_CASE in means.mean(table).note
+    one = np.array([[1.0, 0.0], [0.0, 1.0]])
+    gap = means.mean_difference(one, np.array([[1.0, 1.0], [np.nan, np.nan]]))
+    assert gap.value == -0.5 and np.isnan(gap.low) and means.APART in gap.note
 
 
 def test_shares_stay_inside() -> None:

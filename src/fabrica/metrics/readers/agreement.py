@@ -210,7 +210,7 @@ def _counts(values: Float64) -> Float64:
 
 def _coefficient(observed: Float64, expected: Float64) -> Float64:
     there = expected > 1e-12
-    return 1 - np.divide(observed, expected, out=np.full(observed.shape, np.nan), where=there)
+    return np.asarray(1 - np.divide(observed, expected, out=np.full(observed.shape, np.nan), where=there))
 
 
 def _over_cases(values: Float64, statistic: Callable[[Float64, Float64], Float64], level: float) -> Estimate:

@@ -72,9 +72,10 @@ def compare(one: npt.ArrayLike, two: npt.ArrayLike, *, link: str = "logit", leve
         effect,
         readers,
         tuple(float(t) for t in theta[0]),
-        *(float(s) for s in sds[0]),
-        log_likelihood=-float(model.deviance(found[None])[0]),
-        link=link,
+        float(sds[0, 0]),
+        float(sds[0, 1]),
+        -float(model.deviance(found[None])[0]),
+        link,
     )
 
 

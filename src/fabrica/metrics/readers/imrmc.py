@@ -42,7 +42,7 @@ class Readings:
         """Scores (R, C) of one modality."""
         if modality not in self.modalities:
             raise UsageError(f"no modality {modality!r}; expected one of {', '.join(self.modalities)}")
-        return self.scores[self.modalities.index(modality)]
+        return np.asarray(self.scores[self.modalities.index(modality)])
 
 
 def read(path: str | Path) -> Readings:

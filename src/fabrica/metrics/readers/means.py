@@ -34,6 +34,7 @@ from fabrica.metrics.readers.ustatistics import (
 )
 
 METHOD = "two-way random effects, Student's t"
+APART = "in one condition no two readers have answered different cases; no interval can be given"
 ONE_CASE = "one case: no interval can be given"
 ALIKE = "all answers are alike: Wilson's interval of as many answers as there are cases, as if all readers were one"
 
@@ -49,6 +50,7 @@ def mean(table: npt.ArrayLike, *, level: float = LEVEL, scale: str = "identity",
     """
     checked_level(level)
     values = checked(table)
+    values = values[np.isfinite(values).any(1)]
     there = np.isfinite(values).astype(np.float64)
     found = spread(table_moments(values, there))
     readers, cases = (int(there.any(axis).sum()) for axis in (1, 0))
@@ -69,6 +71,8 @@ def mean_difference(one: npt.ArrayLike, two: npt.ArrayLike, *, level: float = LE
     first, second = checked(one), checked(two)
     if first.shape != second.shape:
         raise UsageError(f"tables of {first.shape} and {second.shape}; expected the same readers and cases")
+    kept = (np.isfinite(first) | np.isfinite(second)).any(1)
+    first, second = first[kept], second[kept]
     w1, w2 = (np.isfinite(values).astype(np.float64) for values in (first, second))
     found = difference_spread(first, w1, second, w2)
     both = w1 * w2
@@ -90,14 +94,14 @@ def table_moments(
     """Moments of tables (..., R, C), over readers and cases; over cases alone where there is one reader."""
     if two is None or there_two is None:
         two, there_two = one, there
-    tables = [np.nan_to_num(one), there, np.nan_to_num(two), there_two]
-    if one.shape[-2] == 1:
-        return moments(*(each[..., 0, :] for each in tables), CASES)
-    return moments(*tables, READERS_AND_CASES)
+    a, b = np.nan_to_num(one), np.nan_to_num(two)
+    if one.shape[-2] > 1:
+        return moments(a, there, b, there_two, READERS_AND_CASES)
+    return moments(a[..., 0, :], there[..., 0, :], b[..., 0, :], there_two[..., 0, :], CASES)
 
 
 def checked(table: npt.ArrayLike) -> Float64:
-    """A table (R, C) as float64 with at least one number, less the readers that have none."""
+    """A table (R, C) as float64 with at least one number."""
     values = np.asarray(table, dtype=np.float64)
     if values.ndim != 2:
         raise UsageError(f"the table has shape {values.shape}; expected (readers, cases)")
@@ -112,16 +116,24 @@ def _estimate(found: Spread, readers: int, cases: int, level: float, scale: str,
     value, variance, df = float(found.value), float(found.variance), float(found.df)
     said = [ONE_READER] if readers < 2 else []
     if cases < 2 or np.isnan(variance):
-        return Estimate(value, np.nan, np.nan, method=METHOD, note=notes(*said, ONE_CASE))
+        return Estimate(value, np.nan, np.nan, method=METHOD, note=notes(*said, ONE_CASE if cases < 2 else APART))
     if variance < 0:
         variance = float(found.usable)
         said.append(NEGATIVE)
     if variance == 0:
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, METHOD, notes(*said, CONSTANT))
     low, high, p = t_interval(
-        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, scale=scale, null=null or 0.0
+        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, scale=scale, null=null
     )
-    error = float(np.sqrt(variance))
-    p = np.nan if scale == "logit" and not 0 < null < 1 else float(p)
+    tested = scale == "identity" or 0 < null < 1  # no share can be as far out as 0 or 1 on the logit scale
     method = METHOD + (", logit" if scale == "logit" else "")
-    return Estimate(value, float(low), float(high), error, df, p, method, notes(*said))
+    return Estimate(
+        value,
+        float(low),
+        float(high),
+        float(np.sqrt(variance)),
+        df,
+        float(p) if tested else np.nan,
+        method,
+        notes(*said),
+    )

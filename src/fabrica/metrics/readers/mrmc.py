@@ -198,11 +198,14 @@ def of_successes(
         two, there_two = one, there
     if not fixed:
         return moments(one, there, two, there_two, READERS_AND_BOTH_CLASSES)
-    tables = []
-    for success, weight in ((one, there), (two, there_two)):
-        summed = weight.sum(-3)
-        tables += [np.divide((success * weight).sum(-3), summed, out=np.zeros(summed.shape), where=summed > 0), summed]
-    return moments(*tables, BOTH_CLASSES)
+    (first, w1), (second, w2) = _over_readers(one, there), _over_readers(two, there_two)
+    return moments(first, w1, second, w2, BOTH_CLASSES)
+
+
+def _over_readers(success: Float64, weight: Float64) -> tuple[Float64, Float64]:
+    """The mean success over readers (..., N, D), and how many it is of."""
+    summed = weight.sum(-3)
+    return np.divide((success * weight).sum(-3), summed, out=np.zeros(summed.shape), where=summed > 0), summed
 
 
 def _read(there: Float64) -> set[int]:

@@ -13,7 +13,7 @@ from fabrica.metrics.readers import means, mrmc
 from fabrica.metrics.readers.estimate import Estimate, t_interval
 from fabrica.metrics.readers.proportions import share
 from fabrica.metrics.readers.simulation import Detecting, Grading, RoeMetz
-from fabrica.metrics.readers.ustatistics import Spread
+from fabrica.metrics.readers.ustatistics import Spread, spread
 
 STUDIES = 1000
 _CHUNK = 4_000_000  # numbers in one table of successes
@@ -99,7 +99,7 @@ def of_detection(
     def part(number: int) -> Spread:
         answers, truth = model.answers(readers, normals, diseased, rng, number)
         right = (answers == truth).astype(np.float64)
-        found = means.spread(means.table_moments(right, np.ones(right.shape)))
+        found = spread(means.table_moments(right, np.ones(right.shape)))
         return Spread(found.value - chance, found.variance, found.variance_mle, found.df)
 
     chunk = max(1, _CHUNK // (readers * (normals + diseased)))

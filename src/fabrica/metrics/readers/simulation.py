@@ -162,7 +162,7 @@ class Grading:
         Gauss-Hermite quadrature over cases. Of a reader with himself: of two readings."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(41)
         each = self.shares(np.asarray(levels)[..., None], self.case * nodes)
-        return np.einsum("...rnk,...snl,n->...rskl", each, each, weights / weights.sum())
+        return np.asarray(np.einsum("...rnk,...snl,n->...rskl", each, each, weights / weights.sum()))
 
 
 def _drifts(drift: float) -> Float64:
