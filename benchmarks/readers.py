@@ -193,7 +193,7 @@ def answers(studies: int) -> Iterator[tuple[str, Row]]:
                 ("sensitivity", said[..., truth], hit),
                 ("specificity", 1 - said[..., ~truth], rejection),
             ):
-                of = spread(means.table_moments(table, np.ones(table.shape)))
+                of = spread(means.table_moments(table, np.ones(table.shape)), bounded=True)
                 found.setdefault(f"{name}, readers and cases{called}", []).extend(of_spread(of, true))
                 found.setdefault(f"{name}, readers and cases, logit{called}", []).extend(of_spread(of, true, "logit"))
             d, c, d_without, c_without = detection.of_answers(said, truth)
@@ -260,7 +260,7 @@ def grades(studies: int) -> Iterator[tuple[str, Row]]:
     for number in parts(studies):
         given, _ = GRADES.grades(READERS, CASES, rng, number)
         there = np.ones(given[:, 0].shape)
-        of = spread(means.table_moments(given[:, 1], there))
+        of = spread(means.table_moments(given[:, 1], there), bounded=True)
         found.setdefault("mean grade", []).extend(of_spread(of, true[1]))
         of = means.difference_spread(given[:, 1], there, given[:, 0], there)
         found.setdefault("difference of mean grades", []).extend(of_spread(of, true[1] - true[0]))

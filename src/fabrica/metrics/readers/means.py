@@ -2,7 +2,8 @@
 
 The variance of such a mean is that of its readers, of its cases and of both together, by one-shot U-statistics (Gallas,
 Pennello and Myers 2007, Journal of the Optical Society of America A 24:B70, for binary answers). Intervals over cases
-alone, or over all answers as if they were independent, are too narrow for other readers.
+alone, or over all answers as if they were independent, are too narrow for other readers. Components that are estimated
+below 0 count as 0 (`spread`, bounded).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from fabrica.metrics.memorisation import wilson
 from fabrica.metrics.readers.estimate import (
     CONSTANT,
     LEVEL,
-    NEGATIVE,
     ONE_READER,
     Estimate,
     checked_level,
@@ -52,7 +52,7 @@ def mean(table: npt.ArrayLike, *, level: float = LEVEL, scale: str = "identity",
     values = checked(table)
     values = values[np.isfinite(values).any(1)]
     there = np.isfinite(values).astype(np.float64)
-    found = spread(table_moments(values, there))
+    found = spread(table_moments(values, there), bounded=True)
     readers, cases = (int(there.any(axis).sum()) for axis in (1, 0))
     if scale == "logit":
         if not np.isin(values[there > 0], (0.0, 1.0)).all():
@@ -85,6 +85,7 @@ def difference_spread(one: Float64, there_one: Float64, two: Float64, there_two:
         table_moments(one, there_one),
         table_moments(two, there_two),
         table_moments(one, there_one, two, there_two),
+        bounded=True,
     )
 
 
@@ -117,9 +118,6 @@ def _estimate(found: Spread, readers: int, cases: int, level: float, scale: str,
     said = [ONE_READER] if readers < 2 else []
     if cases < 2 or np.isnan(variance):
         return Estimate(value, np.nan, np.nan, method=METHOD, note=notes(*said, ONE_CASE if cases < 2 else APART))
-    if variance < 0:
-        variance = float(found.usable)
-        said.append(NEGATIVE)
     if variance == 0:
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, METHOD, notes(*said, CONSTANT))
     low, high, p = t_interval(

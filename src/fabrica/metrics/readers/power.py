@@ -99,7 +99,7 @@ def of_detection(
     def part(number: int) -> Spread:
         answers, truth = model.answers(readers, normals, diseased, rng, number)
         right = (answers == truth).astype(np.float64)
-        found = spread(means.table_moments(right, np.ones(right.shape)))
+        found = spread(means.table_moments(right, np.ones(right.shape)), bounded=True)
         return Spread(found.value - chance, found.variance, found.variance_mle, found.df)
 
     chunk = max(1, _CHUNK // (readers * (normals + diseased)))

@@ -122,15 +122,19 @@ def moments(one: Float64, there_one: Float64, two: Float64, there_two: Float64, 
     )
 
 
-def spread(of: Moments) -> Spread:
-    """The mean, its variance and degrees of freedom."""
-    variance = of.covariance
+def spread(of: Moments, *, bounded: bool = False) -> Spread:
+    """The mean, its variance and degrees of freedom.
+
+    bounded  variance components that are estimated below 0 count as 0, as Hillis (2014) bounds covariances: the
+             variance is at least that of the means of any one factor. No longer unbiased, never negative, and what
+             holds its level where cases hardly vary."""
     biased, number = of.components(biased=True), _numbers(of)
+    variance = np.maximum(of.covariance, _floor(biased, number)) if bounded else of.covariance
     return Spread(of.one, variance, of.covariance_mle, _degrees_of_freedom(variance, biased, number))
 
 
-def spread_of_difference(one: Moments, two: Moments, cross: Moments) -> Spread:
-    """The first mean less the second, with moments of each and of both."""
+def spread_of_difference(one: Moments, two: Moments, cross: Moments, *, bounded: bool = False) -> Spread:
+    """The first mean less the second, with moments of each and of both; bounded as in `spread`."""
     scale = np.maximum(one.biased, two.biased)
     variance = _rounded(one.covariance + two.covariance - 2 * cross.covariance, scale)
     mle = _rounded(one.covariance_mle + two.covariance_mle - 2 * cross.covariance_mle, scale)
@@ -138,7 +142,14 @@ def spread_of_difference(one: Moments, two: Moments, cross: Moments) -> Spread:
     biased = {name: first[name] + second[name] - 2 * both[name] for name in first}
     counts = [_numbers(one), _numbers(two)]
     number = {name: np.minimum(counts[0][name], counts[1][name]) for name in counts[0]}
+    if bounded:
+        variance = np.maximum(variance, _floor(biased, number))
     return Spread(one.one - two.one, variance, mle, _degrees_of_freedom(variance, biased, number))
+
+
+def _floor(biased: dict[str, Float64], number: dict[str, Float64]) -> Float64:
+    """The largest variance of the mean by one factor alone: that of its levels' means over their number."""
+    return np.max(np.stack([_ratio(biased[name], df) for name, df in number.items()]), axis=0)
 
 
 def _numbers(of: Moments) -> dict[str, Float64]:
