@@ -90,8 +90,9 @@ def bootstrap(
 
     strata  (C,) labels; cases are drawn within them, as in a study with so many diseased cases.
 
-    With few readers it is too narrow (that of a mean by about (R - 1) / R in its variance): prefer the intervals by
-    Student's t. Resamples without a number (NaN) are left out, and said where they are more than one in twenty.
+    Its variance is (R - 1) / R of that between readers, but counts that of single readings three times (Owen 2007,
+    Annals of Applied Statistics 1:386): where readings vary much it is too wide. Prefer intervals by Student's t.
+    Resamples without a number (NaN) are left out, and said where they are more than one in twenty.
     """
     checked_level(level)
     if min(readers, cases) < 1:

@@ -149,7 +149,7 @@ def spread_of_difference(one: Moments, two: Moments, cross: Moments, *, bounded:
 
 def _floor(biased: dict[str, Float64], number: dict[str, Float64]) -> Float64:
     """The largest variance of the mean by one factor alone: that of its levels' means over their number."""
-    return np.max(np.stack([_ratio(biased[name], df) for name, df in number.items()]), axis=0)
+    return np.asarray(np.stack([_ratio(biased[name], df) for name, df in number.items()]).max(0))
 
 
 def _numbers(of: Moments) -> dict[str, Float64]:
