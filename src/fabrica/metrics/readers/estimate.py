@@ -1,0 +1,82 @@
+"""What an analysis says: a value with its interval and test, and how they were come by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from fabrica.errors import UsageError
+from fabrica.image import Float64
+
+LEVEL = 0.95
+ONE_READER = "one reader: the interval is over cases alone, and says nothing of other readers"
+CONSTANT = "nothing varies between readers and cases; no interval can be given"
+NEGATIVE = (
+    "the unbiased variance is negative, as it may be by chance; the interval is of the biased one (never too small)"
+)
+NORMAL_ABOVE = 50.0  # degrees of freedom above which iMRMC takes the normal distribution for Student's t
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval.
+
+    low, high  the interval; NaN where it cannot be given, and `note` says why.
+    error      standard error; NaN where the method knows none.
+    df         degrees of freedom of Student's t; infinite for the normal distribution.
+    p          two-sided, of the hypothesis that `method` names; NaN where none is tested.
+    method     the field's name of the interval.
+    note       what a reader of the report must know of it; empty when all is as usual.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float = float("nan")
+    df: float = float("inf")
+    p: float = float("nan")
+    method: str = ""
+    note: str = ""
+
+
+def t_interval(
+    value: Float64, variance: Float64, df: Float64, *, level: float = LEVEL, null: float = 0.0, scale: str = "identity"
+) -> tuple[Float64, Float64, Float64]:
+    """Low, high and two-sided p of values with these variances and degrees of freedom, all of one shape.
+
+    Degrees of freedom are rounded down, and above 50 the normal distribution is taken, as iMRMC does.
+    scale  "logit": the interval of a share is symmetric in log(v / (1 - v)), by the delta method, and so stays inside
+           (0, 1); a share of 0 or 1 has no such interval (NaN).
+    """
+    checked_level(level)
+    if scale not in ("identity", "logit"):
+        raise UsageError(f"no scale {scale!r}; expected identity or logit")
+    value, variance, df = np.broadcast_arrays(
+        np.asarray(value, np.float64), np.asarray(variance, np.float64), np.asarray(df, np.float64)
+    )
+    whole = np.where(df > NORMAL_ABOVE, np.inf, np.maximum(np.floor(df), 1.0))
+    quantile = stats.t.ppf(0.5 + level / 2, whole)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(variance)
+        if scale == "identity":
+            low, high = value - quantile * error, value + quantile * error
+            away = np.abs(value - null) / error
+        else:
+            middle, spread = special.logit(value), error / (value * (1 - value))
+            low, high = special.expit(middle - quantile * spread), special.expit(middle + quantile * spread)
+            away = np.abs(middle - special.logit(null)) / spread
+        p = 2 * stats.t.sf(away, whole)
+    return low, high, p
+
+
+def notes(*said: str) -> str:
+    """Several remarks as one; the empty ones are left out."""
+    return "; ".join(filter(None, said))
+
+
+def checked_level(level: float) -> None:
+    """Raises UsageError unless it is a level of confidence."""
+    if not 0 < level < 1:
+        raise UsageError(f"the level of confidence is {level}; expected a number between 0 and 1, such as 0.95")

@@ -1,0 +1,1 @@
+"""The double-blind reader study."""
