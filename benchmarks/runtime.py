@@ -88,7 +88,7 @@ def bare() -> dict[str, str]:
 
 
 def alternating(one: Callable[[], float], other: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
-    one(), other()  # noqa: B018  warm: files are read for the first time
+    one(), other()  # files are read for the first time
     return [(one(), other()) for _ in range(rounds)]
 
 

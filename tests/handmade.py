@@ -1,5 +1,5 @@
-"""An exported folder made by hand, of a graph of one convolution: what opens and runs such folders needs no training and
-no tracing, which take seconds. Results are those of `handmade_net`."""
+"""An exported folder made by hand, of a graph of one convolution: what opens and runs such folders needs no training
+and no tracing, which take seconds. Results are those of `handmade_net`."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_series_is_translated_refused_and_written(base: Path, tmp_path: Path) 
 
 
 def test_an_exported_model_is_applied(with_runtime: Path, tmp_path: Path) -> None:
-    """From scanner files to scanner files, in an environment without PyTorch: the same files as with it, bit for bit."""
+    """From scanner files to scanner files, in an environment without PyTorch: the files are the same, bit for bit."""
     fabrica.write(head(3, 48, 6, contrasts=["CT"]).images["CT"], tmp_path / "ct", as_="dicom")
     model = handmade(tmp_path / "model")
     words = ["apply", model, tmp_path / "ct", "--uncertainty", "-o"]

@@ -122,7 +122,9 @@ def test_the_graph_holds_nothing_of_where_it_was_made(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (31, 45), (17, 9)])
-def test_files_are_those_of_the_trained_model(exported: Path, model: Model, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_files_are_those_of_the_trained_model(
+    exported: Path, model: Model, tmp_path: Path, size: tuple[int, int]
+) -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (2, 1, *size)).astype(np.float32)
     exact = model.computing_in("fp32")
     np.testing.assert_allclose(runtime.opened(exported).way().net(images), exact.way().net(images), atol=1e-5)
@@ -144,7 +146,7 @@ def test_a_graph_that_gives_other_numbers_is_refused(model: Model) -> None:
         return lambda images: network.module(torch.from_numpy(images)).numpy() + np.float32(by)
 
     assert graphs.compared(network, "a2b", off(1e-5), model).parity[0].largest == pytest.approx(0.0205, rel=0.1)
-    with pytest.raises(FabricaError, match="off by up to 4.1 HU, and 0.409 is allowed"):
+    with pytest.raises(FabricaError, match=r"off by up to 4\.1 HU, and 0\.409 is allowed"):
         graphs.compared(network, "a2b", off(2e-3), model)
     with pytest.raises(FabricaError, match=r"gives \[1, 1, 32, 31\] where PyTorch gives \[1, 1, 32, 32\]"):
         graphs.compared(network, "a2b", lambda images: off(0)(images)[..., 1:], model)

@@ -56,13 +56,13 @@ def test_openvino_computes_in_the_precision_that_is_asked(of_openvino: list[byte
 
 @pytest.mark.parametrize("graph", [b"", b"<?xml version='1.0'?><net/>", b"onnx", b"<?xml version='1.0'?><net name='"])
 def test_bytes_that_are_no_graph_of_openvino_are_refused(of_openvino: list[bytes], graph: bytes) -> None:
-    with pytest.raises(FabricaError, match="a2b.xml is not the graph of an exported model") as caught:
+    with pytest.raises(FabricaError, match=r"a2b\.xml is not the graph of an exported model") as caught:
         openvino.session("a2b.xml", [graph, of_openvino[1]], ["images"])
     assert "\n" not in str(caught.value)
 
 
 def test_weights_that_are_cut_short_are_refused(of_openvino: list[bytes]) -> None:
-    with pytest.raises(FabricaError, match="a2b.xml is not the graph of an exported model"):
+    with pytest.raises(FabricaError, match=r"a2b\.xml is not the graph of an exported model"):
         openvino.session("a2b.xml", [of_openvino[0], of_openvino[1][:8]], ["images"])
 
 

@@ -84,7 +84,7 @@ def apply(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, fp16 or bf16: what the networks compute in. [default: fp32 of an exported model, else as trained]"
+            help="What networks compute in: fp32, fp16, bf16. [default: fp32 of an exported model, else as trained]"
         ),
     ] = "",
     as_json: Json = False,

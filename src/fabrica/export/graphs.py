@@ -55,7 +55,7 @@ def write(model: Model, folder: Path, format_: str, converted: Converted, sessio
 def onnx_graph(network: Network, what: str) -> bytes:
     """The network as one ONNX file that takes batches and images of any size. UsageError for one that cannot be."""
     example = traced_with(network)
-    free = tuple({axis: torch.export.Dim.DYNAMIC for axis in axes} for axes in network.free)
+    free = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in network.free)
     try:
         with torch.no_grad():
             program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
@@ -69,7 +69,9 @@ def onnx_graph(network: Network, what: str) -> bytes:
     proto = written.model_proto
     _bare(proto, len(example[0].shape))
     if proto.ByteSize() > MOST:
-        raise UsageError(f"{what} has {proto.ByteSize() / 2**30:.1f} GiB of weights; a graph of one file holds 2 at most")
+        raise UsageError(
+            f"{what} has {proto.ByteSize() / 2**30:.1f} GiB of weights; a graph of one file holds 2 at most"
+        )
     graph: bytes = proto.SerializeToString(deterministic=True)
     return graph
 

@@ -54,8 +54,8 @@ def networks(model: Model) -> dict[str, Network]:
     if isinstance(method, Synthesiser) and "steps" not in method.choices:
         return {"generator": _drawing(model, method)}
     raise UsageError(
-        f"{model.name} ({model.method_name}) draws in many steps, and a graph is one; what translates, restores, segments "
-        "or compresses can be exported, and GANs; of diffusion a bundle can be made (--to bundle)"
+        f"{model.name} ({model.method_name}) draws in many steps, and a graph is one; what translates, restores, "
+        "segments or compresses can be exported, and GANs; of diffusion a bundle can be made (--to bundle)"
     )
 
 

@@ -1,5 +1,5 @@
-"""Exported models put to work where PyTorch is not installed: a folder is opened and checked (`folder`), ONNX Runtime or
-OpenVINO runs its graphs, and all around them is `fabrica.inference`, as it is for a model that PyTorch runs."""
+"""Exported models put to work where PyTorch is not installed: a folder is opened and checked (`folder`), ONNX Runtime
+or OpenVINO runs its graphs, and all around them is `fabrica.inference`, as it is for a model that PyTorch runs."""
 
 from __future__ import annotations
 

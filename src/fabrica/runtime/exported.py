@@ -48,7 +48,9 @@ class ExportedModel:
         UsageError for a graph that the model does not have."""
         if graph not in self.record.graphs:
             known = ", ".join(self.record.graphs)
-            raise UsageError(f"model {self.name} has the graph{'s' * (len(self.record.graphs) > 1)} {known}; no {graph}")
+            raise UsageError(
+                f"model {self.name} has the graph{'s' * (len(self.record.graphs) > 1)} {known}; no {graph}"
+            )
         if graph not in self._open:
             files, inputs_of = contents(self.folder, self.record, graph), self.record.graphs[graph].inputs
             opener = import_module(f"fabrica.runtime.{self.record.format}").session
@@ -61,7 +63,9 @@ class ExportedModel:
         directions: Sequence[str] = [each for each in DIRECTIONS if each in self.record.graphs]
         if not directions:
             known = " and ".join(self.record.graphs)
-            raise UsageError(f"model {self.name} was exported as {known}, and translates nothing; see ExportedModel.run")
+            raise UsageError(
+                f"model {self.name} was exported as {known}, and translates nothing; see ExportedModel.run"
+            )
         return way_of(self.recipe, self.found, directions, self._net, direction, local=self.record.local)
 
     def _net(self, direction: str) -> Net:
