@@ -85,6 +85,7 @@ def trained(
         for weight in made.get_submodule(name).parameters():
             if not weight.any():
                 nn.init.normal_(weight, 0.0, 0.02)
+    folder.mkdir(exist_ok=True)
     save_model(folder, made, recipe, all_found, kept="none")
     return load(folder)
 
