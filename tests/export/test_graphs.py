@@ -29,7 +29,7 @@ from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TrainConfig
 from tests.command import call
 from tests.handmade import HU
 
-PAIRS: dict[str, Any] = {"a": "CT", "b": "CT", "paired": True, "size": [32, 32], "fit": "exact"}
+PAIRS: dict[str, Any] = {"a": "MR", "b": "CT", "paired": True, "size": [32, 32], "fit": "exact"}
 BLURRED = {**PAIRS, "a": "degraded", "degrade": [{"name": "blur", "sigma": 1}]}
 HALVED = {**BLURRED, "degrade": [{"name": "downsample", "factor": 2}]}
 IMAGES: dict[str, Any] = {"size": [32, 32]}
