@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,14 +60,15 @@ def onnx_graph(network: Network, what: str) -> bytes:
     example = traced_with(network)
     free = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in network.free)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
-        written: Any = torch.onnx.export(
-            program, (), dynamo=True, input_names=list(network.inputs), output_names=["result"],
-            opset_version=OPSET, external_data=False, verbose=False,
-        )  # fmt: skip
+            written: Any = torch.onnx.export(
+                program, (), dynamo=True, input_names=list(network.inputs), output_names=["result"],
+                opset_version=OPSET, external_data=False, verbose=False,
+            )  # fmt: skip
     except Exception as error:  # any: what PyTorch cannot trace it says in many types
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause = error.__cause__ or error
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise UsageError(f"{what} cannot become a graph: {reason}") from error
     proto = written.model_proto
     _bare(proto, len(example[0].shape))
@@ -74,6 +78,19 @@ def onnx_graph(network: Network, what: str) -> bytes:
         )
     graph: bytes = proto.SerializeToString(deterministic=True)
     return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch says of its own insides while it exports: warnings, and lines on stderr."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _bare(proto: Any, dims: int) -> None:
