@@ -163,6 +163,7 @@ def test_a_graph_is_tried_with_what_it_was_not_made_from(model: Model) -> None:
     assert tuple(traced.shape[2:]) not in tried and len(set(tried)) == 4 and (32, 32) in tried
 
 
+@pytest.mark.slow
 def test_what_draws_in_steps_is_refused(tmp_path: Path) -> None:
     method = {"name": "diffusion", "channels": [8, 8], "attention": [False, False], "res_blocks": 1}
     made = trained(tmp_path / "m", {**method, "head_channels": 8, "norm_groups": 8}, IMAGES)
