@@ -43,7 +43,7 @@ PLAN = Plan(
     spacing=[3.0, 1.0, 1.0],
     mirror=[0, 1],
 )
-CODER = {"name": "autoencoder", "channels": [8, 16], "norm_groups": 4, "res_blocks": 1}
+CODER = {"name": "autoencoder", "channels": [8, 16], "norm_groups": 4, "res_blocks": 1, "adversarial": 0, "features": 0}
 RESIDUAL = {"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0}
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {  # method, data, found, graphs
     "cyclegan": ({"name": "cyclegan", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b", "b2a"]),
