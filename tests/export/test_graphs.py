@@ -31,7 +31,6 @@ from tests.handmade import HU
 
 PAIRS: dict[str, Any] = {"a": "MR", "b": "CT", "paired": True, "size": [32, 32], "fit": "exact"}
 BLURRED = {**PAIRS, "a": "degraded", "degrade": [{"name": "blur", "sigma": 1}]}
-HALVED = {**BLURRED, "degrade": [{"name": "downsample", "factor": 2}]}
 IMAGES: dict[str, Any] = {"size": [32, 32]}
 PLAN = Plan(
     size=[8, 24, 24],
@@ -47,27 +46,20 @@ CODER = {"name": "autoencoder", "channels": [8, 16], "norm_groups": 4, "res_bloc
 RESIDUAL = {"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0}
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {  # method, data, found, graphs
     "cyclegan": ({"name": "cyclegan", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b", "b2a"]),
-    "cut": ({"name": "cut", "width": 4, "blocks": 1, "residual": True}, {"a": "A", "b": "B"}, {}, ["a2b"]),
     "nafnet": ({"name": "restore", "size": "tiny"}, BLURRED, {}, ["a2b"]),
-    "redcnn": ({"name": "restore", "network": "redcnn", "width": 4}, BLURRED, {}, ["a2b"]),
-    "unet++": ({"name": "restore", "network": "unet++", "width": 4}, BLURRED, {}, ["a2b"]),
-    "srgan": ({"name": "srgan", "width": 4, "blocks": 1}, HALVED, {}, ["a2b"]),
-    "unet of volumes": ({**RESIDUAL, "network": "unet", "levels": 3}, {**PAIRS, "size": [8, 16, 16]}, {}, ["a2b"]),
     "segment": (
         {"name": "segment", "width": 4},
         {"a": "image", "b": "mask", "paired": True, "size": [8, 24, 24]},
         {"plan": PLAN, "codec_b": CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])},
         ["a2b"],
     ),
-    "dcgan": ({"name": "dcgan", "width": 4}, IMAGES, {}, ["generator"]),
     "modern-gan": (
         {"name": "modern-gan", "width": 4},
         {**IMAGES, "condition": ["label"]},
         {"classes": ["well", "ill"]},
         ["generator"],
     ),
-    "autoencoder": ({**CODER, "patch": 2, "shortcut": True, "attention": True}, IMAGES, {}, ["encoder", "decoder"]),
-    "autoencoder of volumes": (CODER, {"size": [8, 16, 16]}, {}, ["encoder", "decoder"]),
+    "autoencoder": ({**CODER, "patch": 2, "shortcut": True}, IMAGES, {}, ["encoder", "decoder"]),
 }
 
 
