@@ -16,6 +16,8 @@ import pytest
 import fabrica
 from fabrica.data.manifest import Manifest
 from fabrica.phantoms import head
+from tests.command import call
+from tests.handmade import handmade
 
 SOURCE = Path(str(fabrica.__file__)).parents[1]
 ABSENT = ("torch", "monai", "lightning_fabric", "safetensors", "matplotlib", "jinja2", "einops", "skimage")
@@ -35,17 +37,30 @@ def needed(name: str, found: set[str]) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of links to the packages that the base requires, and to nothing else."""
-    place = tmp_path_factory.mktemp("base")
-    for name in needed("fabrica-imaging", set()) - {"fabrica-imaging"}:
+def linked(place: Path, *names: str) -> Path:
+    """A folder of links to these packages and all that they require, and to nothing else."""
+    found: set[str] = set()
+    for name in names:
+        needed(name, found)
+    for name in found - {"fabrica-imaging"}:
         for file in distribution(name).files or []:
             top = file.parts[0]
             target = place / top
             if top != ".." and not target.exists():
                 target.symlink_to(Path(str(distribution(name).locate_file(top))))
     return place
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return linked(tmp_path_factory.mktemp("base"), "fabrica-imaging")
+
+
+@pytest.fixture(scope="session")
+def with_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base with the extra `runtime`."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    return linked(tmp_path_factory.mktemp("runtime"), "fabrica-imaging", "onnxruntime")
 
 
 def run(base: Path, code: str, *arguments: object) -> str:
@@ -115,6 +130,31 @@ def test_a_series_is_translated_refused_and_written(base: Path, tmp_path: Path) 
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["model"] == "unchanged" and result["results"][0]["uncertainty_map"]
     assert "its modality is CT, and MR in training" in refusal
+
+
+def test_an_exported_model_is_applied(with_runtime: Path, tmp_path: Path) -> None:
+    """From scanner files to scanner files, in an environment without PyTorch: the files are the same, bit for bit."""
+    fabrica.write(head(3, 48, 6, contrasts=["CT"]).images["CT"], tmp_path / "ct", as_="dicom")
+    model = handmade(tmp_path / "model")
+    words = ["apply", model, tmp_path / "ct", "--uncertainty", "-o"]
+    run(with_runtime, "from fabrica.cli.main import main; main()", *words, tmp_path / "out")
+    assert call(*words, tmp_path / "with").returncode == 0
+    one, other = (fabrica.read(tmp_path / name / "ct") for name in ("out", "with"))
+    assert np.array_equal(one.data, other.data) and one.unit == "HU"
+    maps = [(tmp_path / name / "ct-uncertainty.nii.gz").read_bytes() for name in ("out", "with")]
+    assert maps[0] == maps[1]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("out", "with")]
+    assert results[0] == results[1] and results[0]["model"] == "handmade"
+
+
+def test_an_exported_model_says_what_runs_it(base: Path, tmp_path: Path) -> None:
+    fabrica.write(head(3, 32, 2, contrasts=["CT"]).images["CT"], tmp_path / "ct", as_="dicom")
+    code = "from fabrica.cli.main import main\ntry:\n    main()\nexcept SystemExit as ended:\n    print(ended.code)"
+    printed = run(base, f"sys.stderr = sys.stdout\n{code}", "apply", handmade(tmp_path / "model"), tmp_path / "ct")
+    assert printed.splitlines() == [
+        "fabrica: onnxruntime is not installed; this command needs it: pip install 'fabrica-imaging[runtime]'",
+        "1",
+    ]
 
 
 def test_the_card_of_a_model_is_written(base: Path) -> None:

@@ -16,10 +16,13 @@ from fabrica.errors import FabricaError, UsageError
 
 if TYPE_CHECKING:
     from fabrica.inference.results import Outcome
+    from fabrica.inference.translator import Translates
 
 
 def apply(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model that translates, restores or segments.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a model that translates, restores or segments, trained or exported.")
+    ],
     source: Annotated[Path, typer.Argument(metavar="IN", help="Image, DICOM series, folder of them, or manifest.")],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for the results; of one input, a file is possible, too.")
@@ -78,6 +81,12 @@ def apply(
         float,
         typer.Option(help="Share by which neighbouring windows of a large image overlap: 0 to below 1."),
     ] = 0.5,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What networks compute in: fp32, fp16, bf16. [default: fp32 of an exported model, else as trained]"
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Translate, restore or segment images, scanner files in and out. What is unlike the training images is refused."""
@@ -85,9 +94,8 @@ def apply(
     with importing():
         from fabrica.inference.files import apply as apply_model
         from fabrica.inference.refusal import cautions
-        from fabrica.model.loading import load
 
-        loaded = load(model, warn=note)
+        loaded = _opened(model, precision)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,
@@ -111,8 +119,9 @@ def apply(
         doubt += ", MORE THAN IN TRAINING: do not rely on it" if outcome.uncertain else ""
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
-    _tell_lacking([loaded.data.a, *loaded.data.auxiliary], contrast, outcomes)
-    for caution in cautions(loaded.way(direction)):
+    way = loaded.way(direction)
+    _tell_lacking([way.data.a, *way.data.auxiliary], contrast, outcomes)
+    for caution in cautions(way):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
     for outcome in failed:
@@ -123,6 +132,18 @@ def apply(
         f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
         file=sys.stderr if as_json else sys.stdout,
     )
+
+
+def _opened(folder: Path, precision: str) -> Translates:
+    """The model in a folder; one that was exported without PyTorch."""
+    from fabrica import runtime
+
+    if runtime.found(folder):
+        return runtime.opened(folder, precision)
+    from fabrica.model.loading import load
+
+    loaded = load(folder, warn=note)
+    return loaded.computing_in(precision) if precision else loaded
 
 
 def _tell_lacking(contrasts: list[str], contrast: str, outcomes: list[Outcome]) -> None:

@@ -13,11 +13,12 @@ from fabrica.cli.options import note
 
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    to: Annotated[str, typer.Option(help="Format: bundle (for MONAI).")],
+    to: Annotated[str, typer.Option(help="Format: onnx or openvino (to apply without PyTorch), bundle (MONAI).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
 ) -> None:
     """Write a model in another format."""
     with importing():
+        from fabrica import runtime
         from fabrica.export import export as export_model
         from fabrica.export import writer
         from fabrica.model.loading import load
@@ -26,3 +27,6 @@ def export(
         loaded = load(model, warn=note)
     export_model(loaded, to, out)
     print(f"{out}: model {loaded.name} {loaded.hash} as {to}")
+    for name, graph in runtime.opened(out).record.graphs.items() if runtime.found(out) else ():
+        largest, mean = (max(getattr(each, key) for each in graph.parity) for key in ("largest", "mean"))
+        print(f"{name}: off PyTorch by at most {largest:.3g} {graph.unit}, by {mean:.3g} on average")

@@ -25,7 +25,12 @@ from fabrica.cli.train import train
 from fabrica.cli.version import version
 from fabrica.errors import FabricaError
 
-OF_TRAINING = ("torch", "monai", "lightning_fabric", "safetensors", "einops", "matplotlib", "jinja2", "skimage")
+EXTRAS = {  # what brings which packages
+    "train": ("torch", "monai", "lightning_fabric", "safetensors", "einops", "matplotlib", "jinja2", "skimage"),
+    "export": ("onnx", "onnxscript"),
+    "runtime": ("onnxruntime",),
+    "runtime-openvino": ("openvino",),
+}
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 
 app = typer.Typer(
@@ -59,8 +64,10 @@ def main() -> None:
         sys.exit(1)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        train = "this command needs PyTorch and what belongs to it: pip install 'fabrica-imaging[train]'"
-        _fail(error, 1, debug, f"{missing} is not installed; {train}" if missing in OF_TRAINING else "")
+        extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), "")
+        needed = "PyTorch and what belongs to it" if extra == "train" else "it"
+        mended = f"this command needs {needed}: pip install 'fabrica-imaging[{extra}]'"
+        _fail(error, 1, debug, f"{missing} is not installed; {mended}" if extra else "")
     except OSError as error:
         named = f"{error.filename} cannot be used ({error.strerror})" if error.filename else ""
         _fail(error, 1, debug, named)

@@ -11,7 +11,11 @@ from typing import cast
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.model.model import Model
 
-FORMATS = {"bundle": "fabrica.export.bundle:write"}
+FORMATS = {
+    "bundle": "fabrica.export.bundle:write",
+    "onnx": "fabrica.export.onnx:write",
+    "openvino": "fabrica.export.openvino:write",
+}
 Writer = Callable[[Model, Path], None]
 
 

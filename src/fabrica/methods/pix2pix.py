@@ -102,8 +102,10 @@ class Pix2Pix(Translator):
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]; with noise, that of seed 0."""
-        one = self._noise(images[:1], torch.Generator().manual_seed(0))  # the same beside each, whatever the batch
-        found: Tensor = self.generator(torch.cat([images, one.expand(len(images), *one.shape[1:])], 1))
+        if self.config.noise:
+            one = self._noise(images[:1], torch.Generator().manual_seed(0))  # the same beside each, whatever the batch
+            images = torch.cat([images, one.expand(len(images), *one.shape[1:])], 1)
+        found: Tensor = self.generator(images)
         return found.clamp(-1, 1)
 
     def _noise(self, like: Tensor, rng: torch.Generator) -> Tensor:

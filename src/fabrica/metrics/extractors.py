@@ -203,6 +203,7 @@ def _exported(path: Path, device: str) -> Network:
 
 
 def _onnx(path: Path, device: str) -> Network:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in `fabrica.runtime.onnx`
     runtime = _package("onnxruntime", "onnxruntime")
     import torch
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fabrica import bundle
+from fabrica import bundle, runtime
 from fabrica.conditioning.encoder import condition_encoder
 from fabrica.conditioning.vocabulary import load_words
 from fabrica.errors import FabricaError, UsageError
@@ -46,6 +46,11 @@ def load(
     folder = Path(folder)
     if bundle.found(folder):
         return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
+    if runtime.found(folder):
+        raise UsageError(
+            f"{folder} is an exported model, which fabrica apply and fabrica.runtime.opened take; this needs the model "
+            "that it was made of"
+        )
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is not a model folder: it has no {name}")

@@ -3,10 +3,10 @@ its task: see `synthesis`, `translation` and `compression` beside this file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fabrica.conditioning.encoder import UNCONDITIONAL, ConditionEncoder
 from fabrica.errors import UsageError
 from fabrica.image import Float64
 from fabrica.methods import Method
+from fabrica.nets.device import PRECISIONS
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import DataConfig, Recipe
@@ -113,6 +114,13 @@ class Model:
 
     def decode(self, *_: Any, **__: Any) -> Any:
         raise self._no_latents
+
+    def computing_in(self, precision: str) -> Self:
+        """The same model, whose networks compute in this precision ("fp32" or "bf16") instead of that of its training;
+        UsageError for another."""
+        if precision not in PRECISIONS[1:]:
+            raise UsageError(f"PyTorch runs models in {' or '.join(PRECISIONS[1:])}; found precision {precision!r}")
+        return replace(self, recipe=replace(self.recipe, train=replace(self.recipe.train, precision=precision)))
 
     @property
     def refusal(self) -> UsageError:

@@ -42,13 +42,7 @@ class SegmentationModel(TranslationModel):
     @property
     def label_names(self) -> dict[int, str]:
         """What the numbers in its label maps are called, without the background."""
-        plan = self.found.plan
-        named = zip(plan.numbers, plan.names, strict=True)
-        return {number: name or f"label {number}" for number, name in named if number}
-
-    def way(self, direction: str = "a2b") -> Way:
-        plan, largest = self.found.plan, self.found.largest
-        return replace(super().way(direction), labels=self.label_names, mirror=plan.mirror, largest=largest)
+        return self.found.plan.label_names
 
 
 class Segmentation:

@@ -20,7 +20,8 @@ from fabrica.image import Float32, Image
 from fabrica.inference.out_of_distribution import out_of_distribution, uncertainty_in_body
 from fabrica.inference.tiling import Net
 from fabrica.inference.translation import Way, with_uncertainty
-from fabrica.inference.translator import Applied, apply, known_direction
+from fabrica.inference.translator import Applied, apply
+from fabrica.inference.ways import way_of
 from fabrica.io.contact_sheet import Uint8, image_grid
 from fabrica.methods import Translator
 from fabrica.model.model import Model
@@ -62,26 +63,8 @@ class TranslationModel(Model):
 
     def way(self, direction: str = "a2b") -> Way:
         """One direction, for `fabrica.inference`; UsageError for one that the model does not ship."""
-        method, found = self.method, self.found
-        direction = known_direction(self.name, direction, method.directions, self.data)
-        sides = ((found.fingerprint_a, self.codec), (found.fingerprint_b, self.codec_b))
-        (source, from_codec), (target, to_codec) = sides if direction == "a2b" else sides[::-1]
-        other = "b2a" if direction == "a2b" else "a2b"
-        return Way(
-            self._net(direction),
-            from_codec,
-            to_codec,
-            self.data,
-            source,
-            target.modality,
-            restores=self.data.one_scale,
-            local=method.local,
-            auxiliary=self.codecs_auxiliary,
-            model=self.name,
-            direction=direction,
-            held_out=found.held_out(direction),
-            back=self._net(other) if other in method.directions else None,
-        )
+        method = self.method
+        return way_of(self.recipe, self.found, method.directions, self._net, direction, local=method.local)
 
     def _net(self, direction: str) -> Net:
         def net(windows: Float32) -> Float32:

@@ -87,7 +87,7 @@ class Past(NamedTuple):
     def down(self, images: Tensor, latent_channels: int) -> Tensor:
         """images (B, C, *S) -> (B, L, *s); channels that are left over are 0."""
         means = pixel_unshuffle(_pools(images)(images, self.factor // self.kept), self.kept)
-        empty = means.new_zeros(len(means), latent_channels - means.shape[1], *means.shape[2:])
+        empty = means.new_zeros(means.shape[0], latent_channels - means.shape[1], *means.shape[2:])
         return torch.cat([means, empty], dim=1)
 
     def up(self, latents: Tensor) -> Tensor:

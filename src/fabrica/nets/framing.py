@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -18,7 +19,7 @@ def padded_to(x: Tensor, multiple: int | Sequence[int]) -> Tensor:
     border's pixels."""
     each = [multiple] * (x.ndim - 2) if isinstance(multiple, int) else multiple
     after = [-side % n for side, n in zip(x.shape[:1:-1], each[::-1], strict=True)]  # last axis first, as `pad` has it
-    if not any(after):
+    if not torch.compiler.is_exporting() and not any(after):  # a graph may meet others, and pads by nothing as well
         return x
     return pad(x, [part for more in after for part in (more // 2, more - more // 2)], mode="replicate")
 

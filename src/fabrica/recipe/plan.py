@@ -49,6 +49,12 @@ class Plan:
         return [[self.numbers.index(number) for number in numbers] for numbers in self.regions.values()]
 
     @property
+    def label_names(self) -> dict[int, str]:
+        """What the numbers in label maps are called, without the background."""
+        named = zip(self.numbers, self.names, strict=True)
+        return {number: name or f"label {number}" for number, name in named if number}
+
+    @property
     def owned(self) -> dict[int, list[int]]:
         """Of what is judged: number in a label map -> the numbers that belong to it."""
         return {number: own for number, (_, own) in self.judged.items()}
@@ -60,8 +66,7 @@ class Plan:
         if self.regions:
             each = zip(laid(self.regions), self.regions.items(), strict=True)
             return {number: (name, numbers) for number, (name, numbers) in each}
-        named = zip(self.numbers, self.names, strict=True)
-        return {number: (name or f"label {number}", [number]) for number, name in named if number}
+        return {number: (name, [number]) for number, name in self.label_names.items()}
 
 
 def laid(regions: Mapping[str, Sequence[int]]) -> list[int]:

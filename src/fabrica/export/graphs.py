@@ -1,0 +1,167 @@
+"""Networks as ONNX graphs, compared with PyTorch; and the folder that holds them, which `fabrica.runtime` opens."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fabrica.errors import FabricaError, UsageError
+from fabrica.export.networks import Network, networks, sizes, traced_with
+from fabrica.model.model import Model
+from fabrica.nets.device import autocast
+from fabrica.recipe.folder import CARD, FOUND, RECIPE
+from fabrica.runtime import folder as place
+from fabrica.runtime.folder import Exported, Graph, Parity
+from fabrica.runtime.session import Session
+
+OPSET = 20
+TOLERANCE = 1e-4  # of the range of values: the largest difference from PyTorch in float32
+AXES = ("batch", "channels", "depth", "height", "width")
+MOST = 2**31 - 1  # bytes that protobuf can hold in one file
+Converted = Callable[[str, bytes], dict[str, bytes]]
+Opener = Callable[[str, list[bytes], tuple[str, ...]], Session]
+
+
+def write(model: Model, folder: Path, format_: str, converted: Converted, session: Opener) -> None:
+    """Write a model's graphs and what belongs to them into a folder.
+
+    converted   (name, ONNX graph) -> the files of this format, the graph first. session: what opens them.
+
+    Raises UsageError for a model that no graph can hold, FabricaError for one whose results differ from PyTorch's.
+    """
+    graphs: dict[str, Graph] = {}
+    files: dict[str, bytes] = {}
+    for name, network in networks(model).items():
+        own = converted(name, onnx_graph(network, f"{model.name}, {name}"))
+        graphs[name] = compared(network, name, session(name, list(own.values()), network.inputs), model)
+        graphs[name] = replace(graphs[name], files=list(own))
+        files |= own
+    folder.mkdir(parents=True)
+    model.recipe.save(folder / RECIPE)
+    model.found.save(folder / FOUND)
+    files[CARD] = _card(model, format_, graphs).encode()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
+    local = bool(getattr(model.method, "local", False))
+    place.save(folder, Exported(format=format_, hash=model.hash, local=local, graphs=graphs, sha256=hashes))
+
+
+def onnx_graph(network: Network, what: str) -> bytes:
+    """The network as one ONNX file that takes batches and images of any size. UsageError for one that cannot be."""
+    example = traced_with(network)
+    free = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in network.free)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
+            written: Any = torch.onnx.export(
+                program, (), dynamo=True, input_names=list(network.inputs), output_names=["result"],
+                opset_version=OPSET, external_data=False, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # any: what PyTorch cannot trace it says in many types
+        cause = error.__cause__ or error
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise UsageError(f"{what} cannot become a graph: {reason}") from error
+    proto = written.model_proto
+    _bare(proto, len(example[0].shape))
+    if proto.ByteSize() > MOST:
+        raise UsageError(
+            f"{what} has {proto.ByteSize() / 2**30:.1f} GiB of weights; a graph of one file holds 2 at most"
+        )
+    graph: bytes = proto.SerializeToString(deterministic=True)
+    return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch says of its own insides while it exports: warnings, and lines on stderr."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _bare(proto: Any, dims: int) -> None:
+    """Without what tracing notes down, places of files on this machine among it; axes under names that a person
+    knows."""
+    names: dict[str, str] = {}
+    axes = [*AXES[:2], *AXES[len(AXES) - (dims - 2) :]] if dims > 2 else AXES[:2]
+    for shape in (value.type.tensor_type.shape for value in proto.graph.input):
+        for axis, dim in zip(axes, shape.dim, strict=False):
+            names |= {dim.dim_param: axis} if dim.dim_param else {}
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+            elif dim.dim_param:
+                dim.ClearField("dim_param")
+    proto.graph.ClearField("value_info")
+    noted = (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *proto.graph.input, *proto.graph.output)
+    for each in noted:
+        each.ClearField("metadata_props")
+        each.ClearField("doc_string")
+
+
+def compared(network: Network, name: str, session: Session, model: Model) -> Graph:
+    """The graph's parity with PyTorch; FabricaError where the largest difference is above TOLERANCE of the range."""
+    found, widest = list[tuple[int, tuple[int, ...], float, float, float]](), 0.0
+    for batch, size in sizes(network):
+        inputs = network.example(batch, size)
+        with torch.inference_mode():
+            wanted = network.module(*inputs).numpy()
+            with autocast(model.recipe.train.precision, torch.device("cpu")):
+                trained = network.module(*inputs).float().numpy()
+        made = session(*(values.numpy() for values in inputs))
+        if made.shape != wanted.shape:
+            raise _unlike(name, f"gives {list(made.shape)} where PyTorch gives {list(wanted.shape)}")
+        off = np.abs(made - wanted)
+        found.append((batch, size, float(off.max()), float(off.mean()), float(np.abs(trained - wanted).max())))
+        widest = max(widest, float(np.ptp(wanted)))
+    half, spread = (1.0, widest) if network.half is None else (network.half, 2.0)
+    parity = [
+        Parity(batch, list(size), *(float(f"{half * value:.3g}") for value in values)) for batch, size, *values in found
+    ]
+    largest = max(each.largest for each in parity)
+    if not largest <= TOLERANCE * half * spread:
+        allowed = TOLERANCE * half * spread
+        raise _unlike(name, f"is off by up to {largest:.3g} {network.unit}, and {allowed:.3g} is allowed")
+    return Graph(inputs=list(network.inputs), unit=network.unit, range=half * spread, parity=parity)
+
+
+def _unlike(name: str, how: str) -> FabricaError:
+    return FabricaError(f"the graph {name} {how}: it is not the network, and was not written; report it")
+
+
+def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
+    """The model's own card, and what was measured of its graphs."""
+    own = model.folder / CARD
+    card = own.read_text("utf-8") if own.is_file() else f"# {model.name}\n\n{model.recipe.about}\n"
+    rows = [
+        f"| {name} | {each.batch} x {' x '.join(map(str, each.size))} | {each.largest:.3g} | {each.mean:.3g} "
+        f"| {each.as_trained:.3g} | {graph.unit} of {graph.range:.6g} |"
+        for name, graph in graphs.items()
+        for each in graph.parity
+    ]
+    table = "\n".join(rows)
+    return f"""{card.rstrip()}
+
+## As {format_}
+
+Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch in float32, on random images:
+
+| graph | images | largest | mean | PyTorch as trained | unit, and range |
+|---|---|---|---|---|---|
+{table}
+"""

@@ -1,0 +1,213 @@
+"""The networks of a model as functions of tensors alone: what becomes a graph, and what it is tried with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fabrica.errors import UsageError
+from fabrica.methods import Compressor, Method, Synthesiser, Translator
+from fabrica.model.model import Model
+from fabrica.nets.convolutions import Doubling, added_up
+from fabrica.recipe.codecs import codec_of
+from fabrica.recipe.schema import CodecConfig, SampleConfig
+
+TRANSPOSED: Mapping[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+LARGEST = {2: 128, 3: 40}  # sides of what graphs are tried with; a network answers the same way to larger ones
+Example = Callable[[int, Sequence[int]], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of a model's networks, in float32 on the processor.
+
+    module   from tensors to a tensor. inputs: what these are called.
+    example  (batch, size) -> inputs of this size, random ones; where it is fixed, the size is not looked at.
+    free     which axes of each input may have any length. size: of images as in training.
+    unit     of the results in words, and how many of them a network value of 1 is; None: the range is what comes out.
+    """
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    example: Example
+    free: tuple[tuple[int, ...], ...]
+    size: tuple[int, ...]
+    unit: str
+    half: float | None
+
+
+def networks(model: Model) -> dict[str, Network]:
+    """The networks of a model by name: "a2b" and "b2a", "generator", or "encoder" and "decoder". UsageError for methods
+    that are more than one pass of a network."""
+    method: Method = plain(model.method)
+    if isinstance(method, Translator):
+        return {direction: _translating(model, method, direction) for direction in method.directions}
+    if isinstance(method, Compressor):
+        return _compressing(model, cast(Any, method))
+    if isinstance(method, Synthesiser) and "steps" not in method.choices:
+        return {"generator": _drawing(model, method)}
+    raise UsageError(
+        f"{model.name} ({model.method_name}) draws in many steps, and a graph is one; what translates, restores, "
+        "segments or compresses can be exported, and GANs; of diffusion a bundle can be made (--to bundle)"
+    )
+
+
+def plain(method: Method) -> Method:
+    """A copy in float32 on the processor, of operators that every runtime knows."""
+    twin = copy.deepcopy(method).to("cpu", torch.float32).eval().requires_grad_(False)
+    for parent in list(twin.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, Doubling):
+                setattr(parent, name, _doubling(layer))
+    return twin
+
+
+def _doubling(layer: Doubling) -> nn.Module:
+    """The transposed convolution that it is, its weights added up once."""
+    weight = added_up(layer.convolution.weight).contiguous()
+    channels, out_channels, *sides = weight.shape
+    bias = layer.convolution.bias
+    made: nn.Module = TRANSPOSED[len(sides)](
+        channels, out_channels, tuple(sides), stride=2, padding=1, bias=bias is not None
+    )
+    made.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return made.requires_grad_(False)
+
+
+class _Function(nn.Module):
+    """A function of a method's, as a module whose weights the method's are."""
+
+    def __init__(self, method: Method, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.method, self.function = method, function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def _translating(model: Model, method: Translator, direction: str) -> Network:
+    if getattr(method.config, "noise", 0):
+        raise UsageError(f"{model.name} draws noise beside the image (method.noise), and cannot be exported")
+    found, data = model.found, model.data
+    source, target = (found.codec, found.codec_b) if direction == "a2b" else (found.codec_b, found.codec)
+    beside = [codec.classes if codec.kind == "label" else data.channels for codec in found.codecs_auxiliary]
+    channels = (source.classes if source.kind == "label" else data.channels) * (2 * data.context + 1) + sum(beside)
+    return Network(
+        _Function(method, lambda images: method.translate(images, direction)),
+        ("images",),
+        lambda batch, size: (_images(batch, channels, size),),
+        ((0, *range(2, 2 + len(data.size))),),
+        tuple(data.size),
+        *_unit(target),
+    )
+
+
+def _compressing(model: Model, method: Any) -> dict[str, Network]:
+    """Latents on their scale, as of `Compressor.encode`, and images whose middle is that of `decode`."""
+    encoder, dims = method.encoder, len(model.data.size)
+    mean, std = (values.view(-1, *[1] * dims) for values in (encoder.mean, encoder.std))
+    free, size = ((0, *range(2, 2 + dims)),), tuple(model.data.size)
+    channels, latents = method.shape[0], method.latent_shape[0]
+
+    def smaller(batch: int, size: Sequence[int]) -> tuple[Tensor, ...]:
+        return (torch.randn(batch, latents, *(-(-side // method.factor) for side in size), generator=_rng()),)
+
+    return {
+        "encoder": Network(
+            _Function(method, lambda images: (encoder(images).chunk(2, dim=1)[0] - mean) / std),
+            ("images",),
+            lambda batch, size: (_images(batch, channels, size),),
+            free,
+            size,
+            "latents of SD 1",
+            None,
+        ),
+        "decoder": Network(
+            _Function(method, lambda found: method.decoder(found * std + mean).clamp(-1, 1)),
+            ("latents",),
+            smaller,
+            free,
+            size,
+            *_unit(model.found.codec),
+        ),
+    }
+
+
+def _drawing(model: Model, method: Synthesiser) -> Network:
+    classes = len(model.found.classes) if model.data.condition == ["label"] else 0
+    asked: list[Sequence[int]] = []
+
+    def noted(shape: Sequence[int]) -> Tensor:
+        asked.append(shape)
+        return torch.zeros(2, *shape)
+
+    def generated(z: Tensor, *labels: Tensor) -> Tensor:
+        conditions = {"label": labels[0]} if labels else {}
+        return method.sample(lambda _: z, conditions, SampleConfig(truncation=0.0), torch.device("cpu"))
+
+    nothing = {"label": torch.zeros(2, dtype=torch.int64)} if classes else {}
+    with torch.inference_mode():
+        method.sample(noted, nothing, SampleConfig(truncation=0.0), torch.device("cpu"))
+    (shape,) = asked
+
+    def example(batch: int, _: Sequence[int]) -> tuple[Tensor, ...]:
+        z = torch.randn(batch, *shape, generator=_rng())
+        return (z, torch.arange(batch) % classes) if classes else (z,)
+
+    inputs = ("z", "labels") if classes else ("z",)
+    return Network(
+        _Function(method, generated),
+        inputs,
+        example,
+        tuple((0,) for _ in inputs),
+        tuple(model.data.size),
+        *_unit(model.found.codec),
+    )
+
+
+def traced_with(network: Network) -> tuple[Tensor, ...]:
+    """Inputs that a graph is made from: of odd sides, none like another or like one that a stride divides, and two of a
+    batch. From sides that fit, what is done for others would be lost."""
+    return network.example(2, [2 * (side // 2) + 5 + 2 * k for k, side in enumerate(_small(network.size))])
+
+
+def sizes(network: Network) -> list[tuple[int, tuple[int, ...]]]:
+    """(batch, size) that a graph is tried with: as in training, and what it was not made from."""
+    small = _small(network.size)
+    return [
+        (1, small),
+        (3, tuple(side + 1 for side in small)),
+        (1, tuple(side + 3 + 4 * k for k, side in enumerate(small))),
+        (2, tuple(max(side - 3 - k, side // 2 + 1) for k, side in enumerate(small))),
+    ]
+
+
+def _small(size: Sequence[int]) -> tuple[int, ...]:
+    return tuple(min(side, LARGEST[len(size)]) for side in size)
+
+
+def _unit(codec: CodecConfig) -> tuple[str, float]:
+    if codec.kind == "label":
+        return "probability", 0.5
+    low, high = codec_of(codec).span
+    return codec.unit, (high - low) / 2
+
+
+def _rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _images(batch: int, channels: int, size: Sequence[int]) -> Tensor:
+    """Random images in [-1, 1] with structure at every scale."""
+    rng, total = _rng(), torch.zeros(batch, channels, *size)
+    for coarser in (1, 4, 16):
+        coarse = torch.randn(batch, channels, *(-(-side // coarser) for side in size), generator=rng)
+        total = total + interpolate(coarse, list(size), mode="nearest") * np.sqrt(coarser) / 8
+    return total.clamp(-1, 1)

@@ -1,0 +1,90 @@
+"""An exported model, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from fabrica.errors import FabricaError, UsageError
+from fabrica.image import Float32
+from fabrica.inference.tiling import Net
+from fabrica.inference.translation import Way
+from fabrica.inference.ways import way_of
+from fabrica.recipe.folder import FOUND
+from fabrica.recipe.found import Found, found_in
+from fabrica.recipe.schema import Recipe
+from fabrica.runtime.folder import ADVICE, Exported, contents, load
+from fabrica.runtime.session import PRECISIONS, Session
+
+DIRECTIONS = ("a2b", "b2a")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What `fabrica apply` works with, and graphs as functions of arrays. A graph is opened when it is first run."""
+
+    folder: Path
+    recipe: Recipe
+    found: Found
+    record: Exported
+    precision: str = "fp32"
+    _open: dict[str, Session] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def hash(self) -> str:
+        """That of the model that it was made of."""
+        return self.record.hash
+
+    def run(self, graph: str, *inputs: Float32) -> Float32:
+        """What a graph makes of these inputs: images (B, C, *S) in [-1, 1] of "a2b", "b2a" and "encoder", latents
+        (B, L, *s) of "decoder", Gaussian z (B, D), and int64 labels (B,) where the model is told them, of "generator".
+        UsageError for a graph that the model does not have."""
+        if graph not in self.record.graphs:
+            known = ", ".join(self.record.graphs)
+            raise UsageError(
+                f"model {self.name} has the graph{'s' * (len(self.record.graphs) > 1)} {known}; no {graph}"
+            )
+        if graph not in self._open:
+            files, inputs_of = contents(self.folder, self.record, graph), self.record.graphs[graph].inputs
+            opener = import_module(f"fabrica.runtime.{self.record.format}").session
+            name = str(self.folder / self.record.graphs[graph].files[0])
+            self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision))
+        return self._open[graph](*inputs)
+
+    def way(self, direction: str = "a2b") -> Way:
+        """One direction, for `fabrica.inference`; UsageError for one that the model does not go."""
+        directions: Sequence[str] = [each for each in DIRECTIONS if each in self.record.graphs]
+        if not directions:
+            known = " and ".join(self.record.graphs)
+            raise UsageError(
+                f"model {self.name} was exported as {known}, and translates nothing; see ExportedModel.run"
+            )
+        return way_of(self.recipe, self.found, directions, self._net, direction, local=self.record.local)
+
+    def _net(self, direction: str) -> Net:
+        return lambda windows: self.run(direction, windows)
+
+
+def opened(folder: Path, precision: str = "") -> ExportedModel:
+    """The model that `fabrica export` has written. Nothing in the folder is executed, and nothing outside is read.
+
+    precision   "fp32" (what "" means), "fp16" or "bf16".
+
+    Raises FabricaError, one line, for a folder that is not as it was exported or of a later Fabrica, UsageError for a
+    precision that is none.
+    """
+    if precision and precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    record = load(folder)
+    recipe, found = found_in(folder)
+    codecs = [found.codec, found.codec_b] if "a2b" in record.graphs else [found.codec]
+    if any(codec.kind == "auto" or codec.low is None for codec in codecs):
+        raise FabricaError(f"{folder / FOUND} has no codec, which says what grey values mean; {ADVICE}")
+    return ExportedModel(folder, recipe, found, record, precision or PRECISIONS[0])

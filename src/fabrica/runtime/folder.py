@@ -1,0 +1,124 @@
+"""The folder of an exported model: its graphs, recipe.yaml, found.yaml and README.md as in a model folder, and
+exported.yaml, which says what is in it and how each file hashes. Values and graphs alone; nothing in it is code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fabrica import __version__
+from fabrica.errors import FabricaError, UsageError
+from fabrica.io.atomic import atomic
+from fabrica.recipe.folder import FOUND, RECIPE
+from fabrica.recipe.load import typed
+from fabrica.recipe.values import read, written
+from fabrica.runtime import RECORD
+
+VERSION = 1
+FORMATS = ("onnx", "openvino")
+ADVICE = "export it again, or take it from where it was exported"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a graph's results were from those of PyTorch in float32, on one batch of random images of this size, in
+    the graph's unit; as_trained: the largest difference of PyTorch's own in the precision of the run from its
+    float32."""
+
+    batch: int = 1
+    size: list[int] = field(default_factory=list)
+    largest: float = 0.0
+    mean: float = 0.0
+    as_trained: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as files: what its inputs are called, the unit of its results and the width of their range in it."""
+
+    files: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    unit: str = ""
+    range: float = 0.0
+    parity: list[Parity] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What exported.yaml says.
+
+    fabrica   the version that wrote it. format: one of FORMATS.
+    hash      of the model that it was made of. local: see `fabrica.inference.translation.Way`.
+    graphs    "a2b" and "b2a" of a translator, "generator", "encoder" and "decoder".
+    sha256    of every other file in the folder.
+    """
+
+    version: int = VERSION
+    fabrica: str = __version__
+    format: str = "onnx"
+    hash: str = ""
+    local: bool = False
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+def save(folder: Path, record: Exported) -> None:
+    """Write exported.yaml."""
+    with atomic(folder / RECORD) as temporary:
+        temporary.write_text(written(asdict(record)), encoding="utf-8")
+
+
+def load(folder: Path) -> Exported:
+    """What the folder holds, each file compared with its hash. FabricaError, one line, for a record that is damaged or
+    of a later Fabrica, and for files that are missing, changed, or not in the folder."""
+    path = folder / RECORD
+    try:
+        raw = read(path.read_text("utf-8"))
+    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        raise FabricaError(f"{path} is damaged: {str(error).splitlines()[0]}; {ADVICE}") from error
+    if not isinstance(raw, dict) or "${" in str(raw):
+        raise FabricaError(f"{path} is damaged: expected plain values by name; {ADVICE}")
+    if raw.get("version") != VERSION:
+        version = raw.get("version", "no version")
+        raise FabricaError(f"{path} has version {version}, and this Fabrica reads {VERSION}; update Fabrica")
+    try:
+        record = typed(Exported, raw)
+    except UsageError as error:
+        raise FabricaError(f"{path} is damaged: {error}; {ADVICE}") from error
+    if record.format not in FORMATS:
+        raise FabricaError(
+            f"{path} says format {record.format!r}, and this Fabrica runs {' and '.join(FORMATS)}; {ADVICE}"
+        )
+    if not record.graphs:
+        raise FabricaError(f"{path} names no graph; {ADVICE}")
+    for name in [RECIPE, FOUND, *(name for graph in record.graphs.values() for name in graph.files)]:
+        if name not in record.sha256:
+            raise FabricaError(f"{path} does not say how {name} hashes; {ADVICE}")
+    for name in record.sha256:
+        content(folder, record, name)
+    return record
+
+
+def content(folder: Path, record: Exported, name: str) -> bytes:
+    """A file of the folder, as it was exported; FabricaError, one line, where it is not."""
+    path = folder / name
+    if Path(name).name != name or path.is_symlink():
+        raise FabricaError(f"{folder / RECORD} names {name!r}, which lies outside of the folder; {ADVICE}")
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise FabricaError(f"{path} cannot be read ({error.strerror}); {ADVICE}") from error
+    if digest(found) != record.sha256[name]:
+        raise FabricaError(f"{path} is not the file that was exported: its SHA-256 is another one; {ADVICE}")
+    return found
+
+
+def contents(folder: Path, record: Exported, graph: str) -> Sequence[bytes]:
+    """The files of a graph."""
+    return [content(folder, record, name) for name in record.graphs[graph].files]
+
+
+def digest(found: bytes) -> str:
+    return hashlib.sha256(found).hexdigest()

@@ -1,0 +1,41 @@
+"""Graphs run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from fabrica.image import Float32
+from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign, threads
+
+MENTION = b"location"  # the key under which ONNX says that weights lie in another file; no name of ours holds it
+
+
+def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32") -> Session:
+    """The graph as a function of arrays, computed in float32.
+
+    name      what messages call it; contents: the one file; inputs: what the graph takes, in the order of arguments.
+
+    Raises UsageError for another precision, FabricaError for bytes that are no such graph or ask for other files.
+    """
+    check_precision(precision, {"fp32": True}, "ONNX Runtime", "export the model --to openvino for fp16 and bf16")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it writes into the home when imported, and reports to its makers
+    import onnxruntime
+
+    (graph,) = contents
+    if MENTION in graph:
+        raise foreign(name, "its weights lie in another file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    options.log_severity_level = 4  # what goes wrong is raised, too
+    try:
+        opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        raise foreign(name, error) from error
+    check_names(name, [each.name for each in opened.get_inputs()], inputs)
+
+    def run(*values: Float32) -> Float32:
+        made: Float32 = opened.run(None, dict(zip(inputs, as_arrays(values), strict=True)))[0]
+        return made
+
+    return run
