@@ -28,7 +28,7 @@ LINKS = ("logit", "probit")
 FAR = 40.0  # the ends of the outer grades, on the scale of the link
 LEAST, MOST = -5.0, 3.0  # limits of the logarithms of the standard deviations
 SEPARATED = 12.0  # an effect beyond this, on the scale of the link, comes of scores that hardly overlap
-STEP = 1e-3
+STEP = 1e-4
 Index = npt.NDArray[np.int64]
 
 
@@ -176,17 +176,17 @@ def _normal(x: Float64) -> tuple[Float64, ...]:
 
 
 def _minimum(model: _Model, start: Float64, free: Index) -> Float64:
-    """L-BFGS over the free parameters, with gradients by central differences, all of them in one evaluation."""
-    n, moves = len(free), np.eye(len(start))[free] * STEP
+    """L-BFGS over the free parameters, with gradients by forward differences, all of them in one evaluation."""
+    moves = np.eye(len(start))[free] * STEP
     bounds = [(LEAST, MOST) if i >= model.number - 2 else (None, None) for i in free]
 
     def value_and_gradient(at: Float64) -> tuple[float, Float64]:
         whole = start.copy()
         whole[free] = at
-        values = model.deviance(np.concatenate([whole[None], whole + moves, whole - moves]))
-        return float(values[0]), (values[1 : n + 1] - values[n + 1 :]) / (2 * STEP)
+        values = model.deviance(np.concatenate([whole[None], whole + moves]))
+        return float(values[0]), (values[1:] - values[0]) / STEP
 
-    options = {"gtol": 1e-4, "ftol": 1e-10}
+    options = {"gtol": 1e-3, "ftol": 1e-10}
     result = optimize.minimize(
         value_and_gradient, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options
     )
@@ -229,13 +229,15 @@ def _covariance(model: _Model, found: Float64) -> Float64:
         inner[0] = False
     places = np.concatenate([np.arange(model.number - 2), model.number - 2 + np.flatnonzero(inner)])
     n, step = len(places), 2e-2
-    pairs = [(i, j) for i in range(n) for j in range(i, n)]
     moves = np.eye(len(found))[places] * step
-    signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-    values = model.deviance(np.stack([found + a * moves[i] + b * moves[j] for i, j in pairs for a, b in signs]))
-    hessian = np.zeros((n, n))
-    for (i, j), (pp, pm, mp, mm) in zip(pairs, values.reshape(-1, 4), strict=True):
-        hessian[i, j] = hessian[j, i] = (pp - pm - mp + mm) / (4 * step**2)
+    one, two = np.triu_indices(n, 1)
+    both = moves[one] + moves[two]
+    values = model.deviance(found + np.concatenate([np.zeros((1, len(found))), moves, -moves, both, -both]))
+    middle, up, down = values[0], values[1 : n + 1], values[n + 1 : 2 * n + 1]
+    more, less = np.split(values[2 * n + 1 :], 2)
+    hessian = np.diag(up + down - 2 * middle) / step**2
+    mixed = more + less + 2 * middle - (up + down)[one] - (up + down)[two]
+    hessian[one, two] = hessian[two, one] = mixed / (2 * step**2)
     try:
         inverse = np.linalg.inv(hessian)
     except np.linalg.LinAlgError:
