@@ -41,15 +41,17 @@ def lesson(shape: tuple[int, ...] = (16, 16), voxels: bool = True) -> Lesson:
     )
 
 
-@pytest.mark.parametrize(("shape", "augment", "steps"), [((16, 16), False, 30), ((16, 16, 16), True, 15)])
+@pytest.mark.parametrize(
+    ("shape", "augment", "steps", "least"), [((16, 16), False, 30, 0.8), ((16, 16, 16), True, 40, 0.5)]
+)
 def test_a_segmenter_learns_and_is_the_same_for_the_same_seed(
-    shape: tuple[int, ...], augment: bool, steps: int
+    shape: tuple[int, ...], augment: bool, steps: int, least: float
 ) -> None:
     told = lesson(shape)
     first, again = (answered(learned(told.train, told, augment, steps, 3), told.test.images) for _ in range(2))
     assert first.shape == told.test.answers.shape
     assert np.array_equal(first, again)
-    assert np.nanmean(mean_dice(first, told.test.answers, 2)) > 0.8
+    assert np.nanmean(mean_dice(first, told.test.answers, 2)) > least
 
 
 def test_a_classifier_learns() -> None:
