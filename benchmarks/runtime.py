@@ -77,14 +77,11 @@ def cold(python: str | Path, model: Path, source: Path) -> float:
     """Seconds of a process that applies the model."""
     with tempfile.TemporaryDirectory() as out:
         command = [python, "-m", "fabrica", "apply", model, source, "--force", "-o", Path(out) / "made.dcm"]
+        leading = () if python == sys.executable else ("PYTHONPATH",)  # from one environment into another
+        surroundings = {name: value for name, value in os.environ.items() if name not in leading}
         began = time.perf_counter()
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, cwd=out, env=bare())
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, cwd=out, env=surroundings)
         return time.perf_counter() - began
-
-
-def bare() -> dict[str, str]:
-    """The surroundings without what leads one environment into another."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def alternating(one: Callable[[], float], other: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
