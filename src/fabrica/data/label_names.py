@@ -119,15 +119,16 @@ def overlapping(columns: Iterable[str]) -> dict[str, list[int]]:
     >>> overlapping(["3=enhancing|2,3=core|1,2,3=whole tumour"])
     {'whole tumour': [1, 2, 3], 'core': [2, 3], 'enhancing': [3]}
     """
-    told = sorted({text for text in columns if text})
-    if not any("," in text and any(len(numbers) > 1 for numbers in regions_in(text)) for text in told):
+    told = {text: regions_in(text) for text in sorted(filter(None, set(columns)))}
+    if all(len(numbers) == 1 for each in told.values() for numbers in each):
         return {}
     if len(told) > 1:
+        one, other, *_ = told
         raise UsageError(
-            f"regions that share labels are told in {len(told)} ways, such as {told[0]} and {told[1]}; say which are "
-            "meant with data.regions"
+            f"regions that share labels are told in {len(told)} ways, such as {one} and {other}; say which are meant "
+            "with data.regions"
         )
-    found = regions_in(told[0])
+    (found,) = told.values()
     order = list(found)
     hidden = [k for k, own in enumerate(order) if set(own) <= {n for other in order[k + 1 :] for n in other}]
     return {found[own]: list(own) for own in (sorted(order, key=len, reverse=True) if hidden else order)}

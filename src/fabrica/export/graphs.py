@@ -15,6 +15,7 @@ import torch
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export.networks import Network, networks, sizes, traced_with
+from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
 from fabrica.recipe.folder import CARD, FOUND, RECIPE
@@ -41,8 +42,8 @@ def write(model: Model, folder: Path, format_: str, converted: Converted, sessio
     files: dict[str, bytes] = {}
     for name, network in networks(model).items():
         own = converted(name, onnx_graph(network, f"{model.name}, {name}"))
-        graphs[name] = compared(network, name, session(name, list(own.values()), network.inputs), model)
-        graphs[name] = replace(graphs[name], files=list(own))
+        parity = compared(network, name, session(name, list(own.values()), network.inputs), model)
+        graphs[name] = replace(parity, files=list(own))
         files |= own
     folder.mkdir(parents=True)
     model.recipe.save(folder / RECIPE)
@@ -51,7 +52,7 @@ def write(model: Model, folder: Path, format_: str, converted: Converted, sessio
     for name, content in files.items():
         (folder / name).write_bytes(content)
     hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
-    local = bool(getattr(model.method, "local", False))
+    local = isinstance(model.method, Translator) and model.method.local
     place.save(folder, Exported(format=format_, hash=model.hash, local=local, graphs=graphs, sha256=hashes))
 
 

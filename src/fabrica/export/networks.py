@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,11 +15,10 @@ from torch.nn.functional import interpolate
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, Synthesiser, Translator
 from fabrica.model.model import Model
-from fabrica.nets.convolutions import Doubling, added_up
+from fabrica.nets.convolutions import TRANSPOSED, Doubling, added_up
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.schema import CodecConfig, SampleConfig
 
-TRANSPOSED: Mapping[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 LARGEST = {2: 128, 3: 40}  # sides of what graphs are tried with; a network answers the same way to larger ones
 Example = Callable[[int, Sequence[int]], tuple[Tensor, ...]]
 

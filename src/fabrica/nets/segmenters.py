@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError, unknown
-from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS
+from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
 from fabrica.nets.framing import cropped_to, padded_to
 
 NORMS: dict[str, dict[int, Any]] = {
@@ -24,7 +24,6 @@ NORMS: dict[str, dict[int, Any]] = {
     "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
 }
 LAYERS: dict[int, Any] = {**CONVOLUTIONS}  # whose sides differ from axis to axis
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 POOLS: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 SLOPE = 0.01
 Steps = Sequence[Sequence[int]]

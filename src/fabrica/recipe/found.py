@@ -11,7 +11,7 @@ from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.io.atomic import atomic
 from fabrica.recipe.earlier import is_earlier, parted
 from fabrica.recipe.folder import FOUND, RECIPE
-from fabrica.recipe.load import load_recipe, typed
+from fabrica.recipe.load import load_recipe, typed, versioned
 from fabrica.recipe.plan import Plan, mistake
 from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 from fabrica.recipe.values import read, written
@@ -200,15 +200,7 @@ def load_found(path: Path) -> Found:
     """What `Found.save` has written. FabricaError, one line, for a record that is damaged, lacks a key, has one too
     many or is of a later Fabrica."""
     advice = "take it from where the model was trained"
-    try:
-        raw = read(path.read_text("utf-8"))
-    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
-        raise FabricaError(f"{path} is damaged: {str(error).splitlines()[0]}; {advice}") from error
-    if not isinstance(raw, dict) or "${" in str(raw):
-        raise FabricaError(f"{path} is damaged: expected plain values by name; {advice}")
-    if raw.get("version") != VERSION:
-        found = raw.get("version", "no version")
-        raise FabricaError(f"{path} has version {found}, and this Fabrica reads {VERSION}; update Fabrica")
+    raw = versioned(path, VERSION, advice)
     known = [each.name for each in fields(Found)]
     if missing := [name for name in known if name not in raw and name not in LATER]:  # earlier models have none
         raise FabricaError(f"{path} is damaged: it has no {missing[0]}; {advice}")

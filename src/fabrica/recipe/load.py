@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_origin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fabrica.errors import UsageError, did_you_mean, unknown
+from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.recipe.check import check
 from fabrica.recipe.earlier import is_earlier, parted, renamed
 from fabrica.recipe.schema import Recipe
@@ -46,6 +46,21 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     recipe = typed(Recipe, raw)
     check(recipe)
     return recipe
+
+
+def versioned(path: Path, version: int, advice: str) -> dict[Any, Any]:
+    """The values of a record that `fabrica.recipe.values.written` wrote, and that says this version. FabricaError, one
+    line that ends with the advice, for one that is damaged; for one of another version."""
+    try:
+        raw = read(path.read_text("utf-8"))
+    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
+        raise FabricaError(f"{path} is damaged: {str(error).splitlines()[0]}; {advice}") from error
+    if not isinstance(raw, dict) or "${" in str(raw):
+        raise FabricaError(f"{path} is damaged: expected plain values by name; {advice}")
+    if raw.get("version") != version:
+        said = raw.get("version", "no version")
+        raise FabricaError(f"{path} has version {said}, and this Fabrica reads {version}; update Fabrica")
+    return raw
 
 
 def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:

@@ -12,8 +12,8 @@ from fabrica import __version__
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.recipe.folder import FOUND, RECIPE
-from fabrica.recipe.load import typed
-from fabrica.recipe.values import read, written
+from fabrica.recipe.load import typed, versioned
+from fabrica.recipe.values import written
 from fabrica.runtime import RECORD
 
 VERSION = 1
@@ -74,15 +74,7 @@ def load(folder: Path) -> Exported:
     """What the folder holds, each file compared with its hash. FabricaError, one line, for a record that is damaged or
     of a later Fabrica, and for files that are missing, changed, or not in the folder."""
     path = folder / RECORD
-    try:
-        raw = read(path.read_text("utf-8"))
-    except Exception as error:  # yaml and omegaconf raise many types here; all mean the same to the user
-        raise FabricaError(f"{path} is damaged: {str(error).splitlines()[0]}; {ADVICE}") from error
-    if not isinstance(raw, dict) or "${" in str(raw):
-        raise FabricaError(f"{path} is damaged: expected plain values by name; {ADVICE}")
-    if raw.get("version") != VERSION:
-        version = raw.get("version", "no version")
-        raise FabricaError(f"{path} has version {version}, and this Fabrica reads {VERSION}; update Fabrica")
+    raw = versioned(path, VERSION, ADVICE)
     try:
         record = typed(Exported, raw)
     except UsageError as error:

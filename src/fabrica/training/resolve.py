@@ -206,7 +206,7 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
             own += [] if sample.absent else [planning.looked(sample.image, drawn)]
         if count:
             count(k + 1, labels.count)
-    width = int(found.method.get("width", 0)) or 8
+    width = int(found.method.get("width", 0)) or named(found.method).Config.width
     asked = recipe.data
     regions = asked.regions or overlapping(labels.columns())
     given: dict[str, Any] = {"size": asked.size, "spacing": asked.spacing, "batch": asked.batch}

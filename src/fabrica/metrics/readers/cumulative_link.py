@@ -21,7 +21,7 @@ from scipy import optimize, special, stats
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers.estimate import LEVEL, ONE_READER, Estimate, checked_level, notes, t_interval
+from fabrica.metrics.readers.estimate import LEVEL, ONE_READER, Estimate, by_t, checked_level, notes
 from fabrica.metrics.readers.resampling import of_figures
 
 LINKS = ("logit", "probit")
@@ -215,10 +215,8 @@ def _effects(model: _Model, found: Float64, level: float) -> tuple[Estimate, tup
     if readers < 2:
         return replace(each[0], note=note), each
     whole = of_figures(delta, covariance)
-    low, high, p = t_interval(whole.value, whole.variance, whole.df, level=level)
-    error = float(np.sqrt(whole.variance))
     name = f"{method}; Obuchowski-Rockette over readers"
-    return Estimate(float(whole.value), float(low), float(high), error, float(whole.df), float(p), name), each
+    return by_t(float(whole.value), float(whole.variance), float(whole.df), level=level, method=name), each
 
 
 def _covariance(model: _Model, found: Float64) -> Float64:

@@ -71,6 +71,24 @@ def t_interval(
     return low, high, p
 
 
+def by_t(
+    value: float,
+    variance: float,
+    df: float,
+    *,
+    level: float,
+    null: float = 0.0,
+    scale: str = "identity",
+    method: str = "",
+    note: str = "",
+) -> Estimate:
+    """One value with the interval and the test of `t_interval`."""
+    low, high, p = t_interval(
+        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, null=null, scale=scale
+    )
+    return Estimate(value, float(low), float(high), float(np.sqrt(variance)), df, float(p), method, note)
+
+
 def notes(*said: str) -> str:
     """Several remarks as one; the empty ones are left out."""
     return "; ".join(filter(None, said))

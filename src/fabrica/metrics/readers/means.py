@@ -8,6 +8,8 @@ below 0 count as 0 (`spread`, bounded).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,9 +21,9 @@ from fabrica.metrics.readers.estimate import (
     LEVEL,
     ONE_READER,
     Estimate,
+    by_t,
     checked_level,
     notes,
-    t_interval,
 )
 from fabrica.metrics.readers.ustatistics import (
     CASES,
@@ -120,18 +122,7 @@ def _estimate(found: Spread, readers: int, cases: int, level: float, scale: str,
         return Estimate(value, np.nan, np.nan, method=METHOD, note=notes(*said, ONE_CASE if cases < 2 else APART))
     if variance == 0:
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, METHOD, notes(*said, CONSTANT))
-    low, high, p = t_interval(
-        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, scale=scale, null=null
-    )
-    tested = scale == "identity" or 0 < null < 1  # no share can be as far out as 0 or 1 on the logit scale
     method = METHOD + (", logit" if scale == "logit" else "")
-    return Estimate(
-        value,
-        float(low),
-        float(high),
-        float(np.sqrt(variance)),
-        df,
-        float(p) if tested else np.nan,
-        method,
-        notes(*said),
-    )
+    made = by_t(value, variance, df, level=level, null=null, scale=scale, method=method, note=notes(*said))
+    tested = scale == "identity" or 0 < null < 1  # no share can be as far out as 0 or 1 on the logit scale
+    return made if tested else replace(made, p=np.nan)

@@ -25,9 +25,9 @@ from fabrica.metrics.readers.estimate import (
     NEGATIVE,
     ONE_READER,
     Estimate,
+    by_t,
     checked_level,
     notes,
-    t_interval,
 )
 from fabrica.metrics.readers.ustatistics import (
     BOTH_CLASSES,
@@ -130,12 +130,9 @@ def _one_reader(row: Float64, diseased: Bool, level: float) -> Estimate:
         low, high = score_interval(value, normals, positives, level)
         return Estimate(value, low, high, method="Newcombe 2006, method 5", note="all pairs in order: no variance")
     of = spread(found)
-    variance = of.usable
-    low_, high_, p = t_interval(of.value, variance, np.asarray(np.inf), level=level, null=0.5, scale="logit")
     note = NEGATIVE if of.variance < 0 else ""
-    return Estimate(
-        value, float(low_), float(high_), float(np.sqrt(variance)), p=float(p), method="DeLong, logit", note=note
-    )
+    variance = float(of.usable)
+    return by_t(value, variance, np.inf, level=level, null=0.5, scale="logit", method="DeLong, logit", note=note)
 
 
 def difference_spread(one: Float64, two: Float64, diseased: Bool) -> Spread:
@@ -262,7 +259,4 @@ def _estimate(
 ) -> Estimate:
     if variance <= 0:
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, method, note)
-    low, high, p = t_interval(
-        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, null=null, scale=scale
-    )
-    return Estimate(value, float(low), float(high), float(np.sqrt(variance)), df, float(p), method, note)
+    return by_t(value, variance, df, level=level, null=null, scale=scale, method=method, note=note)

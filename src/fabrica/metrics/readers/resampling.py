@@ -15,9 +15,9 @@ from fabrica.metrics.readers.estimate import (
     LEVEL,
     ONE_READER,
     Estimate,
+    by_t,
     checked_level,
     notes,
-    t_interval,
 )
 from fabrica.metrics.readers.ustatistics import Spread
 
@@ -70,10 +70,7 @@ def estimate(
     method = "Obuchowski-Rockette, jackknife over cases" + (", logit" if scale == "logit" else "")
     if not variance > 1e-15 * max(value**2, 1e-300):
         return Estimate(value, np.nan, np.nan, 0.0, df, np.nan, method, notes(note, CONSTANT))
-    low, high, p = t_interval(
-        np.asarray(value), np.asarray(variance), np.asarray(df), level=level, null=null, scale=scale
-    )
-    return Estimate(value, float(low), float(high), float(np.sqrt(variance)), df, float(p), method, note)
+    return by_t(value, variance, df, level=level, null=null, scale=scale, method=method, note=note)
 
 
 def bootstrap(

@@ -80,7 +80,8 @@ def _of_file(file: OpenDicom, folder: Path, budget: int) -> Iterator[Finding]:
     dataset, path = file.dataset, file.path
     options = declared(dataset)
     check_kind(dataset, options, path)
-    yield from (Finding(path, "", "", found) for found in _around(file, folder))
+    named = _words(dataset)
+    yield from (Finding(path, "", "", found) for found in _around(file, folder, named))
     for tag in file.dataset.file_meta.keys() - _META:
         keyword = keyword_for_tag(tag)
         yield Finding(path, f"({tag.group:04X},{tag.element:04X})", keyword, "file meta of an earlier place")
@@ -89,7 +90,7 @@ def _of_file(file: OpenDicom, folder: Path, budget: int) -> Iterator[Finding]:
     for risk in burned_in.risks(dataset) + burned_in.looks(file, budget):
         yield Finding(path, "(7FE0,0010)", "PixelData", f"may show identity: {risk}")
     name = as_text(dataset.get("PatientID"))
-    how = Treatment(options, _Recognising(), name if is_pseudonym(name) else "", 0, _words(dataset))
+    how = Treatment(options, _Recognising(), name if is_pseudonym(name) else "", 0, named)
     clean(dataset, how)
     for (tag_path, keyword, what), _ in sorted(how.done.items()):
         if what != "kept":
@@ -108,14 +109,14 @@ def declared(dataset: Dataset) -> frozenset[str]:
     return frozenset(found - {"dates"} if {"dates", "shifted-dates"} <= found else found)
 
 
-def _around(file: OpenDicom, folder: Path) -> Iterator[str]:
-    """What the preamble and the path say."""
+def _around(file: OpenDicom, folder: Path, named: frozenset[bytes]) -> Iterator[str]:
+    """What the preamble and the path say, of these words of identity, too."""
     with file.path.open("rb") as stream:
         head = stream.read(132)
     if head[128:] == b"DICM" and any(head[:128]):
         yield "a preamble that is not empty"
     name = str(file.path.relative_to(folder)) if file.path != folder else file.path.name
-    if words.holds(name.encode("utf-8", "surrogateescape"), _words(file.dataset)):
+    if words.holds(name.encode("utf-8", "surrogateescape"), named):
         yield "a name or number of the patient or staff in the file's name"
     if _DATE.search(name):
         yield "a date in the file's name"
