@@ -27,7 +27,7 @@ import fabrica
 from fabrica.data.body import body, threshold
 from fabrica.image import Float32, Float64, Image
 from fabrica.methods import build
-from fabrica.metrics.paired import interval
+from fabrica.metrics.patients import interval
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.folder import WEIGHTS

@@ -26,7 +26,7 @@ Net = Callable[[Float32], Float32]
 SIGMA = 1 / 8  # of the Gaussian, in windows (nnU-Net)
 FAINTEST = 1e-3  # of the middle's weight: far corners still count where nothing else lies
 AT_ONCE = 2**19  # voxels of windows that a network sees at a time: more take memory and are no faster
-PLANES = 8  # that are given at once: of many classes, a whole slab would stand in memory twice
+PLANES = 4  # that are given at once: of many classes, a whole slab would stand in memory twice
 
 
 class Volume(Protocol):
@@ -72,9 +72,7 @@ def windowed(
         slab = _slab(image, first, window[0], padding, fill)
         for some in _batches(lanes, batch):
             places = [tuple(slice(k, k + w) for k, w in zip(lane, window[1:], strict=True)) for lane in some]
-            results = net(np.stack([slab[(slice(None), slice(None), *place)] for place in places]))
-            for place, result in zip(places, results, strict=True):
-                blend.add(place, result)
+            blend.add(places, net(np.stack([slab[(slice(None), slice(None), *place)] for place in places])))
             done += len(some)
             if progress:
                 progress(done, len(firsts) * len(lanes))
@@ -101,12 +99,15 @@ class _Blend:
         self.weights: Float32 = np.zeros((window[0], *size), dtype=np.float32)
         self.sums: Float32 | None = None  # (C2, *) as soon as a result tells C2
 
-    def add(self, place: tuple[slice, ...], result: Float32) -> None:
-        """A window (C2, *W) at this place of the slab."""
+    def add(self, places: Sequence[tuple[slice, ...]], results: Float32) -> None:
+        """Windows (B, C2, *W), each at its place of the slab."""
         if self.sums is None:
-            self.sums = np.zeros((len(result), *self.weights.shape), dtype=np.float32)
-        self.sums[(slice(None), slice(None), *place)] += result * self.weight
-        self.weights[(slice(None), *place)] += self.weight
+            self.sums = np.zeros((results.shape[1], *self.weights.shape), dtype=np.float32)
+        for place, result in zip(places, results, strict=True):
+            here = (slice(None), *place)
+            for total, channel in zip(self.sums, result, strict=True):  # all at once would be another copy of them
+                total[here] += channel * self.weight
+            self.weights[here] += self.weight
 
     def means(self, part: tuple[slice, ...]) -> Float32:
         """The means (C2, *) of a part of the slab that no later window reaches."""

@@ -255,6 +255,7 @@ def _volume(
     slabs = windowed(way.net, _Encoded(contrasts, source[0], tuple(size)), way.data.size, **choices)  # type: ignore[arg-type]
     for planes, values in _on_source(slabs, size[0], source):
         results.put(planes, values)
+        del values  # before the network sees more: of many classes these are large
 
 
 def _on_source(slabs: Iterable[Float32], depth: int, size: Sequence[int]) -> Iterator[tuple[slice, Float32]]:
@@ -273,9 +274,11 @@ def _on_source(slabs: Iterable[Float32], depth: int, size: Sequence[int]) -> Ite
             if depth != size[0]:
                 part = np.moveaxis(np.tensordot(part, weights, axes=([1], [1])), -1, 1)
             yield planes, resample(part, (part.shape[1], *size[1:]))
+            del part
             done = planes.stop
         following = planes_of(depth, size[0], slice(done, done + 1))[0].start if done < size[0] else depth
-        at_hand, first = at_hand[:, following - first :], following
+        at_hand, first = at_hand[:, following - first :].copy(), following
+        del slab
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_
 from fabrica.codec import ABSENT
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Compressor, Method, Teacher, Translator, Turn, side_shape
-from fabrica.nets.overlap import cross_entropy, probabilities, soft_dice
+from fabrica.nets.overlap import cross_entropy, probabilities, signs, soft_dice
 from fabrica.nets.segmenters import MaskCritic, SegmenterUNet
 from fabrica.nets.translators import PatchCritic
 from fabrica.nets.unetpp import UNetPlusPlus
@@ -154,9 +154,7 @@ class Segment(Translator):
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, *S) in [-1, 1] -> probabilities of the classes (B, K, *S), from -1 for 0 to 1 for 1."""
-        answer: Tensor = self.network(images)
-        found = probabilities(answer.float(), self.regions)
-        return found.new_full((), -1).add(found, alpha=2)  # in one pass: of many classes these are large
+        return signs(self.network(images).float(), self.regions)
 
     def _dropped(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Images (B, C, *S) with one of several contrasts absent in the share `drop` of them, any of them alike."""

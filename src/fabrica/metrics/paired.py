@@ -17,6 +17,7 @@ from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64
 from fabrica.metrics.fidelity import TAPS, ms_ssim, similarity
 from fabrica.metrics.fsim import fsim
+from fabrica.metrics.patients import bootstrapped
 
 Mask = npt.NDArray[np.bool_]
 Limits = tuple[float, float]
@@ -24,7 +25,6 @@ Limits = tuple[float, float]
 HOUNSFIELD: Limits = (-1024.0, 3000.0)
 WINDOW = 7  # voxels a side, scikit-image's default, which SynthRAD takes
 BINS = 100
-RESAMPLES = 2000
 METRICS = ("mae", "psnr", "ssim", "ms_ssim", "fsim", "nmi")
 HIGHER_IS_BETTER = frozenset(METRICS) - {"mae"}
 
@@ -97,15 +97,6 @@ def _entropy(counts: Float64) -> float:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over patients, and the 95 % interval of a bootstrap over them."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Difference:
     """Model one less model two over the same patients: mean, 95 % interval, and p of Wilcoxon's signed-rank test."""
 
@@ -113,56 +104,6 @@ class Difference:
     low: float
     high: float
     p: float
-
-
-def by_patient(scores: npt.ArrayLike, patients: list[str]) -> Float64:
-    """The mean score of each patient, float64 (P,), in sorted order: images of one patient are no independent cases.
-
-    Images without a score (NaN) are left out; a patient without any is NaN."""
-    values = np.asarray(scores, dtype=np.float64)
-    names, index = np.unique(np.asarray(patients), return_inverse=True)
-    there = np.isfinite(values)
-    sums = np.bincount(index[there], values[there], len(names))
-    counts = np.bincount(index[there], minlength=len(names))
-    means: Float64 = np.divide(sums, counts, out=np.full(len(names), np.nan), where=counts > 0)
-    return means
-
-
-def known_mean(scores: Float64, axis: int) -> Float64:
-    """The mean along an axis of what is there; NaN where nothing is."""
-    there = np.isfinite(scores)
-    counts = there.sum(axis)
-    sums = np.where(there, scores, 0.0).sum(axis)
-    means: Float64 = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
-    return means
-
-
-def interval(scores: Float64, seed: int = 0) -> Interval:
-    """Mean over patients' scores (P,) with its percentile bootstrap; NaN are left out, and of nobody all is NaN."""
-    values = scores[np.isfinite(scores)]
-    if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    low, high = _bootstrap(values, seed)
-    return Interval(float(values.mean()), low, high)
-
-
-def interval_over_columns(scores: Float64, seed: int = 0) -> Interval:
-    """The mean over columns (K classes, regions) of their means over patients (P, K), so that what few patients have
-    counts as much as what all have; with the percentile bootstrap over patients. NaN are left out, in a resample also
-    columns that none of the drawn patients has."""
-    there = np.isfinite(scores)
-    kept = there.any(1)
-    values, there = np.where(there, scores, 0.0)[kept], there[kept].astype(np.float64)
-    if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    times = np.stack([np.bincount(each, minlength=len(values)) for each in drawn]).astype(np.float64)
-    sums, counts = times @ values, times @ there
-    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    low, high = np.quantile(np.nanmean(means, axis=1), [0.025, 0.975])
-    found = there.sum(0) > 0
-    mean = (values.sum(0)[found] / there.sum(0)[found]).mean()
-    return Interval(float(mean), float(low), float(high))
 
 
 def difference(one: Float64, two: Float64, seed: int = 0) -> Difference:
@@ -175,12 +116,6 @@ def difference(one: Float64, two: Float64, seed: int = 0) -> Difference:
     gap = gap[np.isfinite(gap)]
     if not len(gap):
         raise UsageError("no patient has a score of both models")
-    low, high = _bootstrap(gap, seed)
+    low, high = bootstrapped(gap, seed)
     p = float(wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0
     return Difference(float(gap.mean()), low, high, p)
-
-
-def _bootstrap(values: Float64, seed: int) -> Limits:
-    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
-    return float(low), float(high)

@@ -11,7 +11,7 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.image import Float32
 from fabrica.metrics import distribution
-from fabrica.metrics.paired import interval
+from fabrica.metrics.patients import interval
 from fabrica.metrics.radiomics import standard_features
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe.found import HeldOutError

@@ -18,7 +18,7 @@ from fabrica.inference.tiling import whole
 from fabrica.inference.translation import Way, largest_only, with_uncertainty
 from fabrica.io.palette import RGB, colours
 from fabrica.methods.segment import Segment
-from fabrica.metrics.paired import interval, known_mean
+from fabrica.metrics.patients import interval, known_mean
 from fabrica.metrics.segmentation import Labels, dice
 from fabrica.model.task import SHOWN
 from fabrica.model.translation import TranslationModel

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid
 
 SMOOTH = 1e-5
+PLANES = 8  # along the first axis at once
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, regions: bool = False) -> Tensor:
@@ -48,3 +49,14 @@ def soft_dice(probabilities: Tensor, labels: Tensor, batch: bool = False) -> Ten
 def probabilities(logits: Tensor, regions: bool = False) -> Tensor:
     """(B, K, *S) in [0, 1]: of classes that exclude one another, or, as regions, of each for itself."""
     return logits.sigmoid() if regions else logits.softmax(1)
+
+
+def signs(logits: Tensor, regions: bool = False) -> Tensor:
+    """Probabilities (B, K, *S) as -1 for 0 to 1 for 1. Where no gradient is asked for they take the place of the
+    logits, a few planes at a time: of many classes a copy is large."""
+    if torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return 2 * probabilities(logits, regions) - 1
+    for k in range(0, logits.shape[2], PLANES):
+        part = logits[:, :, k : k + PLANES]
+        part.copy_(probabilities(part, regions)).mul_(2).sub_(1)
+    return logits

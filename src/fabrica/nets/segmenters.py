@@ -78,9 +78,10 @@ class SegmenterUNet(nn.Module):
         for stage in self.encode:
             y = stage(y)
             passed.append(y)
+        passed.pop()  # the coarsest is y; each is let go where it was used: of the finest that is a quarter of all
         answers = []
         for k in reversed(range(len(self.decode))):
-            y = self.decode[k](torch.cat([self.grow[k](y), passed[k]], dim=1))
+            y = self.decode[k](torch.cat([self.grow[k](y), passed.pop()], dim=1))
             if str(k) in self.heads and (k == 0 or self.training):
                 # of voxels in a row: each class lies in one piece then, where softmax is three times as fast
                 answers.append(self.heads[str(k)](y.flatten(2)).unflatten(2, y.shape[2:]))

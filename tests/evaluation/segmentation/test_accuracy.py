@@ -15,7 +15,7 @@ import pytest
 
 from fabrica.evaluation.segmentation.accuracy import ALL, AWAY, Accuracy, rows, summary, table, without
 from fabrica.evaluation.segmentation.cases import ScoredCase
-from fabrica.metrics.paired import by_patient, interval
+from fabrica.metrics.patients import by_patient, interval
 from fabrica.metrics.segmentation import BETTER, METRICS, ClassScores
 from fabrica.report.scores import Report, ScoreRow, finite, numbers
 

@@ -21,7 +21,7 @@ from fabrica.geometry import resample
 from fabrica.image import Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES
 from fabrica.metrics import distribution, extractors, fidelity
-from fabrica.metrics import paired as pairs
+from fabrica.metrics.patients import interval
 from fabrica.metrics.spectrum import power_kept
 from fabrica.model.compression import CompressionModel
 from fabrica.nets.device import default_device
@@ -148,7 +148,7 @@ def _rows(scores: Mapping[str, Mapping[str, Float64]], seed: int) -> list[ScoreR
     found = []
     for metric in scores["result"]:
         name, explanation, _ = SCORES[metric]
-        at, shrunk, real = (pairs.interval(each[metric], seed) for each in scores.values())
+        at, shrunk, real = (interval(each[metric], seed) for each in scores.values())
         beside = {"shrunk": shrunk.mean}
         found.append(
             ScoreRow(

@@ -18,8 +18,7 @@ import numpy as np
 
 from fabrica.evaluation.segmentation.cases import ScoredCase, worst_first
 from fabrica.image import Float64
-from fabrica.metrics import paired as pairs
-from fabrica.metrics.paired import Interval
+from fabrica.metrics.patients import Interval, by_patient, interval, interval_over_columns
 from fabrica.metrics.segmentation import BETTER, METRICS, ClassScores
 from fabrica.report.scores import ScoreRow
 
@@ -97,12 +96,12 @@ class Accuracy:
 
 def summary(cases: Sequence[ScoredCase], names: Mapping[int, str], seed: int = 0) -> Accuracy:
     """Of test images that were all scored on the classes `names` (number -> name)."""
-    tables = {metric: by_patient(cases, list(names), metric) for metric in METRICS}
+    tables = {metric: by_patient_and_class(cases, list(names), metric) for metric in METRICS}
     classes = [
-        _class(number, name, cases, {metric: pairs.interval(tables[metric][:, k], seed) for metric in METRICS})
+        _class(number, name, cases, {metric: interval(tables[metric][:, k], seed) for metric in METRICS})
         for k, (number, name) in enumerate(names.items())
     ]
-    overall = {metric: pairs.interval_over_columns(tables[metric], seed) for metric in BETTER}
+    overall = {metric: interval_over_columns(tables[metric], seed) for metric in BETTER}
     patients = [
         _patient(patient, cases, {metric: _mean(tables[metric][k]) for metric in BETTER})
         for k, patient in enumerate(sorted({case.patient for case in cases}))
@@ -112,12 +111,10 @@ def summary(cases: Sequence[ScoredCase], names: Mapping[int, str], seed: int = 0
     return Accuracy(classes, overall, patients, worst_first(cases))
 
 
-def by_patient(cases: Sequence[ScoredCase], numbers: Sequence[int], metric: str) -> Float64:
+def by_patient_and_class(cases: Sequence[ScoredCase], numbers: Sequence[int], metric: str) -> Float64:
     """The mean of each patient's cases, in sorted order, by class: (P, K); NaN where none has a score."""
     patients = [case.patient for case in cases]
-    columns = [
-        pairs.by_patient([getattr(case.scores[number], metric) for case in cases], patients) for number in numbers
-    ]
+    columns = [by_patient([getattr(case.scores[number], metric) for case in cases], patients) for number in numbers]
     return np.stack(columns, axis=1) if columns else np.empty((len(set(patients)), 0))
 
 
@@ -172,9 +169,9 @@ def without(
     found = []
     for name, done in others.items():
         ids = {case.id for case in done}
-        plain = by_patient([case for case in cases if case.id in ids], numbers, "dice")
-        left = by_patient(done, numbers, "dice")
-        at, lost = pairs.interval_over_columns(left, seed), pairs.interval_over_columns(plain - left, seed)
+        plain = by_patient_and_class([case for case in cases if case.id in ids], numbers, "dice")
+        left = by_patient_and_class(done, numbers, "dice")
+        at, lost = interval_over_columns(left, seed), interval_over_columns(plain - left, seed)
         explanation = (
             f"Dice of {len(done)} test images, {name} taken away: {lost.mean:.3f} less "
             f"[{lost.low:.3f}, {lost.high:.3f}]."

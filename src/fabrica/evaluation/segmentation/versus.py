@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from fabrica.errors import UsageError
-from fabrica.evaluation.segmentation.accuracy import ALL, NAMES, by_patient
+from fabrica.evaluation.segmentation.accuracy import ALL, NAMES, by_patient_and_class
 from fabrica.evaluation.segmentation.cases import ScoredCase
 from fabrica.evaluation.subject import opened
 from fabrica.metrics import paired as pairs
+from fabrica.metrics.patients import known_mean
 from fabrica.metrics.segmentation import BETTER
 from fabrica.model.segmentation import SegmentationModel
 from fabrica.report.charts import shown
@@ -54,8 +55,8 @@ def comparisons(
     BETTER, then class by class. Classes that no patient has are left out. rival: its name on the page."""
     found = []
     for metric, better in BETTER.items():
-        tables = [by_patient(cases, list(names), metric) for cases in (one, two)]
-        columns = [(ALL, metric, [pairs.known_mean(table, 1) for table in tables])]
+        tables = [by_patient_and_class(cases, list(names), metric) for cases in (one, two)]
+        columns = [(ALL, metric, [known_mean(table, 1) for table in tables])]
         if len(names) > 1 and metric in COMPARED:
             columns += [
                 (name, f"{metric}_{number}", [table[:, k] for table in tables])

@@ -15,7 +15,7 @@ from fabrica.conditioning.masks import Given
 from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Drawn
 from fabrica.image import Float32, Float64
-from fabrica.metrics.paired import interval
+from fabrica.metrics.patients import interval
 from fabrica.report.scores import ScoreRow
 
 SHOWN = 6

@@ -15,8 +15,8 @@ from fabrica.evaluation.synthesis.phantom_classifier import classifier, readable
 from fabrica.evaluation.synthesis.phantom_findings import FINDINGS, Int, numbered
 from fabrica.evaluation.synthesis.text_adherence import Adherence, pictures, prompts, scored
 from fabrica.image import Float32, Float64
-from fabrica.metrics import paired as pairs
 from fabrica.metrics.memorisation import wilson
+from fabrica.metrics.patients import interval
 from fabrica.progress import Progress
 from fabrica.report.charts import Chart, Line, level, line_chart, shown
 from fabrica.report.scores import ScoreRow
@@ -160,7 +160,7 @@ def rows_of(obeyed: Obedience) -> list[ScoreRow]:
 
 
 def _heart(size: str, images: Float64, phantoms: Float64) -> ScoreRow:
-    own = pairs.interval(images)
+    own = interval(images)
     enlarged = "not enlarged" if size == "absent" else f"{size}ly enlarged"
     said = f"Measured in the {len(images)} images of reports in which the heart is {enlarged}; real: in their phantoms."
     name, real = f"Heart-thorax ratio, {enlarged}", float(phantoms.mean())

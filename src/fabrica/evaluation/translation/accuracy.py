@@ -22,6 +22,7 @@ from fabrica.geometry import resample
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.metrics import paired as pairs
+from fabrica.metrics.patients import by_patient, interval
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.scores import Comparison, ScoreRow
@@ -61,7 +62,7 @@ class Scored:
         return [who for who in self.of if who not in ("result", "versus") and not who.startswith(WITHOUT)]
 
     def by_patient(self, who: str, metric: str) -> Float64:
-        return pairs.by_patient(self.of[who][metric], self.patients)
+        return by_patient(self.of[who][metric], self.patients)
 
     def mean(self, who: str, metric: str) -> float:
         """Over patients; NaN of nobody."""
@@ -164,7 +165,7 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
     found = []
     for metric in pairs.METRICS if scored.of else ():
         name, explanation = NAMES[metric]
-        at = pairs.interval(scored.by_patient("result", metric), seed)
+        at = interval(scored.by_patient("result", metric), seed)
         beside = {who: scored.mean(who, metric) for who in scored.baselines}
         name = f"{name}, {units[1]}" if metric == "mae" and units[1] else name
         better = "higher" if metric in pairs.HIGHER_IS_BETTER else "lower"
@@ -173,7 +174,7 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
             ScoreRow(prefix + metric, name, at.mean, low, high, better, explanation, baselines=beside, group=group)
         )
     if scored.round_trip is not None:
-        at = pairs.interval(pairs.by_patient(scored.round_trip, scored.patients), seed)
+        at = interval(by_patient(scored.round_trip, scored.patients), seed)
         name = f"Round trip, {units[0]}" if units[0] else "Round trip"
         explanation = (
             "Mean absolute difference, inside the body, between the source and itself there and back. Small does not "
@@ -186,8 +187,8 @@ def rows(scored: Scored, group: str, prefix: str, units: tuple[str, str], seed: 
 def gain(scored: Scored, group: str, seed: int) -> ScoreRow:
     """By how much PSNR is higher than what came in scores, patient by patient; beside it that of the classics."""
     before = scored.by_patient("identity", "psnr")
-    at = pairs.interval(scored.by_patient("result", "psnr") - before, seed)
-    others = {who: pairs.interval(scored.by_patient(who, "psnr") - before, seed).mean for who in scored.baselines}
+    at = interval(scored.by_patient("result", "psnr") - before, seed)
+    others = {who: interval(scored.by_patient(who, "psnr") - before, seed).mean for who in scored.baselines}
     explanation = "PSNR less that of the degraded image itself, in decibels: 3 dB halve the squared error."
     low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
     return ScoreRow(
@@ -201,8 +202,8 @@ def without(scored: Scored, seed: int) -> list[ScoreRow]:
     for who in scored.of:
         if not who.startswith(WITHOUT):
             continue
-        at = pairs.interval(scored.by_patient(who, "psnr"), seed)
-        lost = pairs.interval(scored.by_patient("result", "psnr") - scored.by_patient(who, "psnr"), seed)
+        at = interval(scored.by_patient(who, "psnr"), seed)
+        lost = interval(scored.by_patient("result", "psnr") - scored.by_patient(who, "psnr"), seed)
         name = who.removeprefix(WITHOUT)
         name = "anything beside" if name == ALL else name
         explanation = (

@@ -14,7 +14,7 @@ from fabrica.evaluation.translation.cases import Cases
 from fabrica.evaluation.translation.panels import Show, how, legends, side_name
 from fabrica.evaluation.translation.restoration_panels import Restoring
 from fabrica.image import Float32
-from fabrica.metrics import paired as pairs
+from fabrica.metrics.patients import by_patient, interval
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
 from fabrica.report.charts import shown
@@ -111,7 +111,7 @@ def _row(agreement: Sequence[tuple[str, float]], group: str, prefix: str, seed: 
     if not agreement:
         return None
     patients, values = [patient for patient, _ in agreement], np.array([value for _, value in agreement])
-    at = pairs.interval(pairs.by_patient(values, patients), seed)
+    at = interval(by_patient(values, patients), seed)
     low, high = (at.low, at.high) if np.isfinite(at.mean) else (None, None)
     explanation = (
         "Does the map know where it is wrong? Spearman's rank correlation of uncertainty and absolute error inside the "

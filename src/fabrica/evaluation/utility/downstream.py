@@ -21,7 +21,7 @@ from fabrica.data.patches import Patches
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson
 from fabrica.image import Float32, Float64
 from fabrica.methods.segment import Segment
-from fabrica.metrics.paired import known_mean
+from fabrica.metrics.patients import known_mean
 from fabrica.metrics.roc import area_under_curve
 from fabrica.metrics.segmentation import dice
 from fabrica.nets.convolutions import BATCH_NORMS, CONVOLUTIONS

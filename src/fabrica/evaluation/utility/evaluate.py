@@ -30,7 +30,7 @@ from fabrica.evaluation.utility.downstream import (
 )
 from fabrica.evaluation.utility.examples import Answers, Examples, Lesson, lesson
 from fabrica.image import Float32, Float64, Image
-from fabrica.metrics.paired import Interval, by_patient, known_mean
+from fabrica.metrics.patients import Interval, by_patient, known_mean
 from fabrica.model.model import Model
 from fabrica.progress import Progress
 from fabrica.recipe.folder import ALARMS
