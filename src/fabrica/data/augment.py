@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +90,19 @@ def _cut(image: Float32, draw: np.random.Generator, changes: Changes, labels: bo
 
 def _smooth(draw: np.random.Generator, size: list[int]) -> Float64:
     """A smooth random field of this size with standard deviation 1."""
-    knots = draw.standard_normal([-(-n // KNOT) + 3 for n in size])
-    field = zoom(knots, [(n + 2 * KNOT) / k for n, k in zip(size, knots.shape, strict=True)], order=3)
+    field = draw.standard_normal([-(-n // KNOT) + 3 for n in size])
+    for knots, n in zip(field.shape, size, strict=True):  # the first axis becomes the last
+        field = np.tensordot(field, _splines(knots, n + 2 * KNOT), (0, 0))
     inner = field[tuple(slice((have - n) // 2, (have - n) // 2 + n) for have, n in zip(field.shape, size, strict=True))]
     smooth: Float64 = inner / max(float(field.std()), 1e-9)
     return smooth
+
+
+@lru_cache(maxsize=64)
+def _splines(knots: int, n: int) -> Float64:
+    """What each of so many knots adds to n places between the first and the last, (knots, n), by cubic splines. Along
+    each axis by itself that is a hundredth of the work of interpolating a volume at once."""
+    return np.stack([zoom(alone, n / knots, order=3) for alone in np.eye(knots)])
 
 
 def stream(seed: int, position: int, which: int = 0) -> np.random.Generator:

@@ -33,10 +33,16 @@ def of_masks(few_held_out: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def of_classes(few_held_out: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    changes = [*TINY.split(), *NET.split(), "data.condition=label", "method.mask_width=1", "data.count=48"]
+    changes = [*TINY.split(), *NET.split(), "data.condition=label", "method.mask_width=1"]
     return fabrica.train(
         load_recipe("ddpm-chest", changes), tmp_path_factory.mktemp("classes") / "m", warn=lambda note: None
     )
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no interval is looked at but for its being there."""
+    monkeypatch.setattr("fabrica.evaluation.utility.evaluate.RESAMPLES", 100)
 
 
 KEYS = [arm.key for arm in ARMS]
@@ -72,7 +78,7 @@ def test_a_gain_that_is_there_is_found_and_its_interval_holds_it() -> None:
         assert np.mean(arm.seeds) == pytest.approx(arm.score.mean)
 
 
-def test_images_of_one_patient_are_no_independent_cases() -> None:
+def test_images_of_one_patient_are_no_independent_cases(few_resamples: None) -> None:
     told = balls()
     one = replace(told, test=replace(told.test, patients=["a"] * 8 + ["b"] * 8))
     answers = outcomes(told, lambda key: 0.1)
@@ -85,15 +91,16 @@ def test_images_of_one_patient_are_no_independent_cases() -> None:
 
 
 @pytest.mark.parametrize("kind", ["of_masks", "of_classes"])
-def test_a_report_has_every_arm(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_report_has_every_arm(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, few_resamples: None
+) -> None:
     folder: Path = request.getfixturevalue(kind)
     report = evaluate(folder, out=tmp_path, utility=True, repeats=2, train_steps=1)
     scores = json.loads((tmp_path / "scores.json").read_text())
     arms = scores["arms"][scores["measure"]]
-    size = 24 if kind == "of_masks" else 48
     assert scores["measure"] == ("Dice" if kind == "of_masks" else "AUC")
     assert [arm["key"] for arm in arms] == [arm.key for arm in ARMS]
-    assert [arm["images"] for arm in arms] == [round(n * size) for n in (1, 1, 1, 1.5, 2, 3)]
+    assert [arm["images"] for arm in arms] == [round(n * 24) for n in (1, 1, 1, 1.5, 2, 3)]
     assert all(len(arm["seeds"]) == 2 and np.isfinite(arm["score"]["mean"]) for arm in arms)
     page = report.page.read_text()
     assert "<svg" in page and page.count("data:image/png") >= 8
