@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,11 @@ def known() -> Fingerprint:
     return fingerprint(*(build_cache(DATA, MR, split, side="a") for split in ("train", "val")), MR)
 
 
+@cache
 def image(contrast: str, seed: int = 11, slices: int | None = None) -> Image:
-    return head(seed, 48, slices, contrasts=[contrast]).images[contrast]
+    drawn = head(seed, 48, slices, contrasts=[contrast]).images[contrast]
+    drawn.data.setflags(write=False)
+    return drawn
 
 
 def test_what_training_images_have_in_common_is_written_down(known: Fingerprint) -> None:
