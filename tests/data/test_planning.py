@@ -68,7 +68,8 @@ def test_few_slices_are_learned_one_by_one() -> None:
 @pytest.mark.parametrize(("names", "mirrored"), [({1: "kidney left"}, False), ({1: "leftover"}, True), ({}, True)])
 def test_sides_that_are_told_apart_are_never_mirrored(names: dict[int, str], mirrored: bool) -> None:
     plan = planned(of((36, 50, 35), (1.0, 1.0, 1.0)), names=names)
-    assert bool(plan.mirror) == mirrored
+    assert plan.mirror == ([2] if mirrored else [])
+    assert planned(of((50, 35), (1.0, 1.0)), names=names).mirror == ([1] if mirrored else [])
 
 
 def test_labels_may_skip_numbers_and_differ_from_case_to_case() -> None:

@@ -62,9 +62,7 @@ def apply(
     ] = False,
     mirror: Annotated[
         bool,
-        typer.Option(
-            "--mirror", help="To segment: the mean over mirrored images, a little better, 2 to 8 times slower."
-        ),
+        typer.Option("--mirror", help="To segment: the mean over mirrored images, a little better, and twice as slow."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also translate what would be refused as unlike the training images.")

@@ -116,7 +116,11 @@ def planned(
         patch = [int(max(1, round(n / m)) * m) for n, m in zip(patch, multiple, strict=True)]
     each = [_named(n, (names or {}).get(n, ""), becomes.get(n, ""), overlap) for n in numbers]
     sided = [name for name in each if SIDED & set(words(name))]
-    reasons["mirror"] = f"{sided[0]} tells sides apart: never mirrored" if sided else "no label tells left from right"
+    reasons["mirror"] = (
+        f"{sided[0]} tells sides apart: never mirrored"
+        if sided
+        else "no label tells left from right; up and down, front and back differ in every patient"
+    )
     thick = dims == 3 and bool(mm) and max(mm) / min(mm) > ANISOTROPIC
     return Plan(
         spacing=[round(float(v), 6) for v in mm],
@@ -127,7 +131,7 @@ def planned(
         numbers=numbers,
         names=each,
         regions=overlap,
-        mirror=[] if sided else list(range(dims)),
+        mirror=[] if sided else [dims - 1],  # turned as networks see images, the last axis runs from left to right
         turned=[1, 2] if thick else list(range(dims)),
         reasons=reasons,
     )

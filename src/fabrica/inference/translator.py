@@ -85,7 +85,7 @@ def apply(
     uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
                  see `fabrica.inference.translation.with_uncertainty`.
     round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
-    mirror       the mean over the mirrored image, too, of models that segment: 2 to 8 times as slow.
+    mirror       the mean over the mirrored image, too, of models that segment: twice as slow.
     overlap, batch   of windows: see `fabrica.inference.tiling.windowed`.
 
     Whether the image is like those in training is not asked here: see `fabrica.inference.refusal`. Raises UsageError.

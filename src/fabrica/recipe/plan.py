@@ -22,7 +22,9 @@ class Plan:
     numbers   what stands in the label maps, the background 0 first; names: of each, "" where nobody named it.
     regions   labels that overlap, name -> the numbers that each holds, in the order in which they are laid over one
               another in a label map: see `laid`. Empty: a voxel has one label.
-    mirror    the axes along which training images are mirrored at random: none where a name tells left from right.
+    mirror    the axes along which training images are mirrored at random: the last, from left to right, or none where a
+              name tells left from right. Along the others patients differ from their mirror images, and a network that is
+              shown both learns less in the same time.
     turned    the axes in whose plane they are turned and bent: all, or of thick slices the last two.
     contrasts of the patient, seen together as channels: the first is side a, the others lie beside it; empty: one.
     reasons   what each was decided by, a sentence each.
@@ -129,12 +131,19 @@ def table(plan: Plan) -> str:
         ("labels", ", ".join(named), "in the label maps"),
         *regions,
         ("turned", turned, "at random, in training"),
-        ("mirrored", "yes" if plan.mirror else "no", plan.reasons.get("mirror", "")),
+        ("mirrored", _mirrored(plan), plan.reasons.get("mirror", "")),
     ]
     if plan.contrasts or "contrasts" in plan.reasons:
         rows.insert(1, ("contrasts", ", ".join(plan.contrasts) or "one", plan.reasons.get("contrasts", "as asked")))
     wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
     return "\n".join(f"{name:{wide[0]}}  {value:{wide[1]}}  {why}".rstrip() for name, value, why in rows)
+
+
+def _mirrored(plan: Plan) -> str:
+    if not plan.mirror:
+        return "no"
+    only = plan.mirror == [len(plan.size) - 1]
+    return "left to right" if only else f"axes {', '.join(map(str, plan.mirror))}"
 
 
 def _times(values: Sequence[float]) -> str:

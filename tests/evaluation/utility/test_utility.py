@@ -91,9 +91,7 @@ def test_images_of_one_patient_are_no_independent_cases(few_resamples: None) -> 
 
 
 @pytest.mark.parametrize("kind", ["of_masks", "of_classes"])
-def test_a_report_has_every_arm(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, few_resamples: None
-) -> None:
+def test_a_report_has_every_arm(kind: str, request: pytest.FixtureRequest, tmp_path: Path, few_resamples: None) -> None:
     folder: Path = request.getfixturevalue(kind)
     report = evaluate(folder, out=tmp_path, utility=True, repeats=2, train_steps=1)
     scores = json.loads((tmp_path / "scores.json").read_text())
