@@ -23,8 +23,8 @@ class Plan:
     regions   labels that overlap, name -> the numbers that each holds, in the order in which they are laid over one
               another in a label map: see `laid`. Empty: a voxel has one label.
     mirror    the axes along which training images are mirrored at random: the last, from left to right, or none where a
-              name tells left from right. Along the others patients differ from their mirror images, and a network that is
-              shown both learns less in the same time.
+              name tells left from right. Along the others patients differ from their mirror images, and a network
+              that is shown both learns less in the same time.
     turned    the axes in whose plane they are turned and bent: all, or of thick slices the last two.
     contrasts of the patient, seen together as channels: the first is side a, the others lie beside it; empty: one.
     reasons   what each was decided by, a sentence each.
