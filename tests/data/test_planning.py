@@ -61,6 +61,28 @@ def test_what_is_asked_stands() -> None:
     assert len(planned(of((36, 50, 35), (1.0, 1.0, 1.0)), dims=2).size) == 2
 
 
+def discs(size: int, radius: float, of: int = 8) -> list[Look]:
+    """Pictures of a disc."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    labels = Image((x**2 + y**2 < radius**2).astype(np.float32)[None], np.eye(4), "label")
+    return [looked(labels.with_data(labels.data, unit="arbitrary"), labels)] * of
+
+
+@pytest.mark.parametrize(("size", "radius"), [(512, 150), (512, 80), (256, 75), (2000, 400)])
+def test_pictures_are_as_small_as_what_is_labelled_in_them_allows(size: int, radius: float) -> None:
+    """Of a disc of 18 pixels, counted on its grid, a tenth lies on the rim."""
+    plan = planned(discs(size, radius), memory=8 * GIB)
+    assert plan.size[0] == plan.size[1] and 14 < radius * plan.size[0] / size < 23
+    assert "times smaller" in plan.reasons["spacing"]
+    assert planned(discs(size, radius), size=[128, 128]).size == [128, 128]
+
+
+@pytest.mark.parametrize(("size", "radius", "patch"), [(512, 10, 320), (256, 10, 256), (64, 30, 64)])
+def test_pictures_of_small_things_and_small_pictures_keep_their_size(size: int, radius: float, patch: int) -> None:
+    plan = planned(discs(size, radius), memory=8 * GIB)
+    assert plan.size == [patch, patch] and "times smaller" not in plan.reasons["spacing"]
+
+
 def test_few_slices_are_learned_one_by_one() -> None:
     assert len(planned(of((5, 200, 200), (8.0, 1.0, 1.0))).size) == 2
 

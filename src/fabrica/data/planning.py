@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fabrica.data.names import words
 from fabrica.errors import UsageError
 from fabrica.geometry import turn
-from fabrica.image import Image
+from fabrica.image import Float32, Image
 from fabrica.recipe.plan import Plan, laid, mistake
 
 ANISOTROPIC = 3.0  # how many times thicker than wide a voxel is, for slices that are not mixed at full resolution
@@ -25,6 +25,8 @@ SHARE = 0.4  # of the free memory that patches may take
 MOST_VOXELS = {2: 320 * 320, 3: 96**3}  # of a patch on a processor: beyond it a step takes longer than it teaches
 BATCH = {2: 4, 3: 2}  # patches a step, at least; at most MOST_BATCH times as many where they are small
 MOST_BATCH = {2: 4, 3: 1}  # volumes: in half an hour of a processor eight would leave few steps
+RIM = 0.1  # of a class's pixels lie on its rim where a network sees pictures: with fewer, these are seen smaller,
+LEAST = 64  # with at least so many pixels a side
 SAMPLED = 1000  # values of what is labelled in an image
 IGNORED = {"ignore", "ignored", "void", "unlabelled", "unlabeled", "unknown"}  # labels of what nobody has said
 SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
@@ -33,12 +35,14 @@ SIDED = {"left", "right", "l", "r", "lt", "rt", "sin", "dex"}
 @dataclass(frozen=True)
 class Look:
     """What is known of one training image: its size turned as networks see it, (D, H, W) or (H, W), mm a voxel in that
-    order (() where it knows none), the numbers in its label map, and, in HU, some values of what is labelled."""
+    order (() where it knows none), the numbers in its label map, in HU some values of what is labelled, and of pictures
+    the share of pixels that lie on the rim of their class, of the class where it is largest."""
 
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     labels: tuple[int, ...]
     values: tuple[float, ...] = ()
+    rim: float = 1.0
 
 
 def looked(image: Image, labels: Image) -> Look:
@@ -47,10 +51,21 @@ def looked(image: Image, labels: Image) -> Look:
     inside = image.data[0][labels.data[0] > 0] if image.unit == "HU" else np.empty(0)
     values = tuple(float(v) for v in inside[:: 1 + len(inside) // SAMPLED])
     if len(image.size) == 2:
-        return Look(image.size, image.spacing if image.measured else (), present, values)
+        return Look(image.size, image.spacing if image.measured else (), present, values, _rim(labels.data[0]))
     axes = [axis - 1 for axis in turn(image.affine, "RAS")[0]]
     spacing = tuple(image.spacing[axis] for axis in axes)
     return Look(tuple(image.size[axis] for axis in axes), spacing if image.measured else (), present, values)
+
+
+def _rim(labels: Float32) -> float:
+    """Of each class in a picture (H, W) the share of its pixels that touch another; the largest of these, 0 of none."""
+    same = np.ones(labels.shape, dtype=bool)
+    for axis in (0, 1):
+        equal = np.diff(labels, axis=axis) == 0
+        same &= np.insert(equal, 0, True, axis) & np.append(equal, np.ones_like(equal.take([0], axis)), axis)
+    whole, rim = (np.bincount(np.rint(part).astype(int)) for part in (labels.ravel(), labels[~same]))
+    shown = np.flatnonzero(whole[1:]) + 1
+    return float(max((np.pad(rim, (0, len(whole) - len(rim)))[shown] / whole[shown]), default=0.0))
 
 
 def window(looks: Sequence[Look]) -> tuple[float, float] | None:
@@ -108,6 +123,8 @@ def planned(
     dims = dims or len(size) or _dims(looks, reasons)
     mm = list(spacing) or _spacing(looks, dims, reasons)
     extents = np.array([_at(look, dims, mm) for look in looks])
+    smaller = 1.0 if size or spacing else _smaller(looks, reasons)
+    mm, extents = [v * smaller for v in mm], extents / smaller
     median = np.median(extents, axis=0)
     patch = [int(n) for n in size] or _patch(median, extents.max(0), mm, dims, width, memory, reasons)
     levels, kernels = _levels(patch, mm)
@@ -220,6 +237,15 @@ def _spacing(looks: Sequence[Look], dims: int, reasons: dict[str, str]) -> list[
         mm[worst] = max(float(np.quantile(known[:, worst], 0.1)), float(others.max()))
         reasons["spacing"] += "; of the thick slices, that of the thinnest tenth"
     return [float(v) for v in mm]
+
+
+def _smaller(looks: Sequence[Look], reasons: dict[str, str]) -> float:
+    """How many times smaller pictures are seen, since all that is labelled in them is large."""
+    rims = [RIM / max(look.rim, RIM * LEAST / min(look.size)) for look in looks if look.labels != (0,)]
+    found = max(1.0, float(np.median(rims or [1.0])))
+    if found > 1:
+        reasons["spacing"] += f"; labels are large, so pictures are seen {found:.2g} times smaller"
+    return found
 
 
 def _at(look: Look, dims: int, mm: Sequence[float]) -> npt.NDArray[np.float64]:
