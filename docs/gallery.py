@@ -3,6 +3,7 @@
 python docs/gallery.py [MODEL_FOLDER ...]
 python docs/gallery.py --rows NAME MODEL_FOLDER ...   one picture, NAME.png: real held-out images, then a row a model
 python docs/gallery.py --translated NAME MODEL_FOLDER ...   held-out sources, the truth of pairs, then a row a model
+python docs/gallery.py --segmented NAME MODEL_FOLDER ...    the first held-out images with contours, a row a model
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as Pillow
 
 import fabrica
 from fabrica.data.cache import build_cache
 from fabrica.data.sources import open_source
 from fabrica.data.standardise import fitted_to
+from fabrica.evaluation.segmentation.panels import overlays
 from fabrica.io.contact_sheet import image_grid, save_picture
 from fabrica.phantoms import chest, head
 from fabrica.report.pictures import SOFT, WIDE
 
 COLUMNS = 10
+OUTLINED, WIDTH = 5, 240  # images in a row, and their width in pixels
 PICTURES = Path(__file__).parent / "pictures"
 CONTRASTS = ("T1", "T2", "FLAIR", "PD", "CT", "PET")
 FINDINGS = ((), ("cardiomegaly",), ("left_effusion",), ("right_effusion",), ("nodule",), ("pacemaker",))
@@ -73,12 +77,28 @@ def translated(name: str, folders: list[str]) -> None:
     save_picture(image_grid(np.stack(tiles), columns=columns), PICTURES / f"{name}.png")
 
 
+def segmented(name: str, folders: list[str]) -> None:
+    """Contours, the truth dashed; of volumes the sagittal plane through the largest error."""
+    made = []
+    for model in map(fabrica.load, folders):
+        a, b = (open_source(model.recipe.data, "test", side) for side in ("a", "b"))
+        tiles = []
+        for image, truth in zip(a.samples(list(range(OUTLINED))), b.samples(list(range(OUTLINED))), strict=True):
+            drawn = overlays(image.image, truth.image, model.apply(image.image).result, list(model.label_names))[-1][1]
+            tiles.append(np.asarray(Pillow.fromarray(drawn).resize((WIDTH, WIDTH * len(drawn) // len(drawn[0])))))
+        tall = max(len(tile) for tile in tiles)
+        made.append(np.hstack([np.pad(tile, ((0, tall - len(tile)), (0, 0), (0, 0))) for tile in tiles]))
+    save_picture(np.vstack(made), PICTURES / f"{name}.png")
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     if sys.argv[1:2] == ["--rows"]:
         sys.exit(rows(sys.argv[2], sys.argv[3:]))
     if sys.argv[1:2] == ["--translated"]:
         sys.exit(translated(sys.argv[2], sys.argv[3:]))
+    if sys.argv[1:2] == ["--segmented"]:
+        sys.exit(segmented(sys.argv[2], sys.argv[3:]))
     phantoms()
     for model_folder in sys.argv[1:]:
         samples(model_folder)
