@@ -25,6 +25,9 @@ lint: $(STAMP)
 # one thread a worker, of every library: threads beyond the cores wait for one another
 test test-all: export OMP_NUM_THREADS ?= 1
 
+# a share of the examples of each property; all of them in test-all
+test: export TEST_SHARE ?= 0.4
+
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 

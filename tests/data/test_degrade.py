@@ -16,6 +16,7 @@ from fabrica.data.degrade import check, degraded, scale
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen
 from fabrica.image import Float32, Image
+from tests.draws import draws
 
 AFFINE = np.diag([0.8, 0.8, 3.0, 1.0])
 
@@ -183,7 +184,7 @@ def test_gaussian_is_relative_to_eight_bits_or_to_the_values() -> None:
         assert noise.std() == pytest.approx(0.05 * span, rel=0.05)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=draws(30), deadline=None)
 @given(st.integers(1, 23), st.integers(1, 23), st.lists(st.sampled_from([2, 4]), min_size=1, max_size=2))
 def test_downsample_gives_area_means_repeated(h: int, w: int, factors: list[int]) -> None:
     data = np.random.default_rng(h * 100 + w).random((2, h, w), np.float32)

@@ -27,6 +27,7 @@ from fabrica.errors import UsageError
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import DataConfig
 from fabrica.training.loop import train
+from tests.draws import draws
 
 Draw = Callable[..., Path]
 SLICES = 5
@@ -50,7 +51,7 @@ def whole(manifest: Manifest, of: Callable[[Row], str]) -> bool:
     return all(len(found) == 1 for found in splits.values())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=draws(15), deadline=None)
 @given(
     layout=st.sampled_from(
         ["{p}/slice_{k:02}", "{p}/mr/{k}", "{p}_slice_{k:02}", "train/{p}/{k}", "images/{p}_{k:03}", "HGG/{p}/{k}"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fabrica.data.manifest import COLUMNS, Manifest, Row
 from fabrica.errors import UsageError
+from tests.draws import draws
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
@@ -20,7 +21,7 @@ def table(root: Path, *rows: Row) -> Manifest:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=draws(20), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(patient=words, text=words, label=words)
 def test_what_is_saved_is_loaded(tmp_path: Path, suffix: str, patient: str, text: str, label: str) -> None:
     row = Row("one", patient, "a b/ü.png", "", "val", "DX", "", label, text, "masks/ü.png", "", "0f")

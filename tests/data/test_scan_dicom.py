@@ -25,6 +25,7 @@ from fabrica import io as fio
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.image import Image
+from tests.draws import draws
 from tests.io.dicom import series as make
 
 GRID = make.grid()
@@ -103,7 +104,9 @@ def trees(draw: st.DrawFn) -> list[dict[str, Any]]:
     return made
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+@settings(
+    max_examples=draws(12), deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 @given(tree=trees())
 def test_every_volume_of_a_tree_is_a_row_and_every_file_is_accounted_for(tree: list[dict[str, Any]]) -> None:
     with folder() as home:

@@ -150,6 +150,7 @@ def test_pneumoniamnist_copies_across_splits_are_found(real: Real) -> None:
     assert [int(row.label) for row in manifest.rows] == labels.tolist()
 
 
+@pytest.mark.slow
 def test_mednist_has_one_copy(real: Real) -> None:
     manifest = checked(scan(real("mednist_64") / "CXR.zip"))
     assert len(manifest.rows) == 10_000 and len({row.sha256 for row in manifest.rows}) == 9_999

@@ -14,6 +14,7 @@ from fabrica.errors import UsageError
 from fabrica.geometry import as_seen, faced, oriented, resample
 from fabrica.image import VOLUMES, Image
 from fabrica.io import to_display
+from tests.draws import draws
 
 WINDOW = Codec("window", 0, 100)
 
@@ -38,7 +39,7 @@ def test_growing_is_linear_between_pixel_centres() -> None:
     np.testing.assert_allclose(resample(values, (20, 31)), expected, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=draws(30), deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_resampling_keeps_constants_and_never_overshoots(source: int, target: int) -> None:
     np.testing.assert_allclose(resample(np.full((1, source, 5), 0.7, np.float32), (target, 5)), 0.7, atol=1e-6)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fabrica.data.scan import scan
 from fabrica.data.tables import find_table, read_table, tables_near
 from fabrica.errors import UsageError
+from tests.draws import draws
 
 Draw = Callable[..., Path]
 NAMES = [(f"im{k:02}.png", "") for k in range(6)]
@@ -25,7 +26,7 @@ def labels(path: Path, names: list[tuple[str, str]] = NAMES) -> list[str]:
     return [table.lookup(*name).get("label", "") for name in names]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=draws(60), deadline=None)
 @given(
     separator=st.sampled_from(",;\t|"),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]),

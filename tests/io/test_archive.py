@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.real import DATA
 
 RNG = np.random.default_rng(0)
@@ -156,7 +157,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 # --- Fabrica's own npz ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=draws(30))
 @given(
     shape=st.one_of(st.tuples(*[st.integers(1, 9)] * 3), st.tuples(*[st.integers(1, 9)] * 4)),
     unit=st.sampled_from(["HU", "arbitrary", "label"]),
@@ -241,7 +242,7 @@ def test_a_truncated_archive_is_a_read_error(tmp_path: Path, suffix: str, part: 
     assert isinstance(everything(path), ReadError)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=draws(120))
 @given(kind=st.sampled_from(["stored", "deflated", "zip"]), data=st.data())
 def test_damage_anywhere_is_a_read_error_and_nothing_else(kind: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

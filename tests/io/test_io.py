@@ -21,6 +21,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io.atomic import atomic
+from tests.draws import draws
 from tests.real import DATA
 
 RNG = np.random.default_rng(0)
@@ -75,7 +76,7 @@ def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
         fio.read(tmp_path)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=draws(100))
 @given(
     content=st.binary(max_size=600),
     start=st.sampled_from([b"", b"\x1f\x8b\x08", b"PK\3\4", b"II*\0", bytes(128) + b"DICM"]),

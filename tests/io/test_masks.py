@@ -16,6 +16,7 @@ from fabrica.errors import FabricaError, ReadError
 from fabrica.image import Image
 from fabrica.io import mask_labels, read_mask
 from fabrica.phantoms.head.head import head
+from tests.draws import draws
 from tests.real import DATA
 
 Array = np.ndarray[Any, Any]
@@ -230,7 +231,7 @@ def organs(folder: Path, parts: dict[str, Array], suffix: str = ".nii.gz") -> Pa
     return folder
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(
         st.sampled_from(["liver", "spleen", "lung_left", "lung_right", "a.b", "Z"]), min_size=1, unique=True

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fabrica import io as fio
 from fabrica.errors import ReadError
+from tests.draws import draws
 
 RNG = np.random.default_rng(0)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -42,7 +43,7 @@ def words(numbers: npt.NDArray[np.float64]) -> str:
     return " ".join(repr(float(number)) for number in numbers.ravel())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(
     dtype=st.sampled_from(list(NAMES)),
     order=st.sampled_from("<>"),
@@ -201,7 +202,7 @@ def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path, packed: bo
             fio.read(tmp_path / "x.mha")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=draws(100))
 @given(changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damage_anywhere_is_a_read_error_and_nothing_else(changes: list[tuple[int, int]]) -> None:
     values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)

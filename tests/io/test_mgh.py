@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +35,7 @@ def loaded_by_nibabel(path: Path) -> nib.MGHImage:
     return nib.MGHImage.from_bytes(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(
     dtype=st.sampled_from(["u1", "i2", "i4", "f4"]),
     dims=st.tuples(st.integers(1, 6), st.integers(2, 6), st.integers(1, 6), st.integers(1, 3)),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.real import DATA
 
 RNG = np.random.default_rng(0)
@@ -220,7 +221,7 @@ def test_nan_is_replaced_and_noted(tmp_path: Path) -> None:
 # --- write and read back ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(
     dtype=st.sampled_from(["u1", "i1", "i2", "u2", "i4", "f4"]),
     slope=st.sampled_from([1.0, 0.5, 0.013, 3.7, -2.0]),
@@ -345,7 +346,7 @@ def test_a_flipped_bit_in_a_gzipped_file_is_noticed(tmp_path: Path) -> None:
         assert isinstance(result, ReadError) or np.array_equal(result, whole), position
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=draws(150))
 @given(changes=st.lists(st.tuples(st.integers(0, 420), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damage_anywhere_is_a_read_error_and_nothing_else(changes: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from PIL import ImageOps
 from fabrica import io as fio
 from fabrica.errors import ReadError, UsageError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.real import DATA
 
 RNG = np.random.default_rng(0)
@@ -236,7 +237,7 @@ def test_a_physical_resolution_is_spacing_and_noted(tmp_path: Path) -> None:
 # --- write and read back ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(
     suffix=st.sampled_from([".png", ".tif", ".tiff", ".jpg"]),
     bits=st.sampled_from([8, 16]),
@@ -405,7 +406,7 @@ def test_a_flipped_bit_in_a_png_is_noticed(tmp_path: Path, kind: str) -> None:
         assert isinstance(outcome(tmp_path / "x.png", bytes(damaged)), ReadError), position
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=draws(150))
 @given(kind=st.sampled_from(sorted(EXAMPLES)), data=st.data())
 def test_damage_anywhere_is_a_read_error_and_nothing_else(kind: str, data: st.DataObject) -> None:
     damaged = bytearray(EXAMPLES[kind])

@@ -18,6 +18,7 @@ from fabrica import io as fio
 from fabrica.image import Image
 from fabrica.io import streams, voxels
 from fabrica.io.voxels import Grid, Storage, first_byte, read_voxels
+from tests.draws import draws
 
 RNG = np.random.default_rng(0)
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz")
@@ -101,7 +102,7 @@ def test_no_second_copy_of_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert peak < most
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=draws(60))
 @given(data=st.data())
 def test_any_order_of_axes_in_any_pieces(data: st.DataObject) -> None:
     """Against numpy's own transpose, with pieces so small that every way of cutting an array into them occurs."""
@@ -127,7 +128,7 @@ def test_any_order_of_axes_in_any_pieces(data: st.DataObject) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=draws(30))
 @given(cuts=st.lists(st.integers(1, 300_000), max_size=4), members=st.integers(1, 3), padding=st.integers(0, 9))
 def test_gzip_is_read_as_gzip_reads_it(cuts: list[int], members: int, padding: int) -> None:
     """In pieces of any length, across members, and on from a bookmark."""

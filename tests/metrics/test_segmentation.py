@@ -27,6 +27,7 @@ from fabrica.metrics.segmentation import (
     volume_error,
 )
 from fabrica.metrics.surfaces import Mask
+from tests.draws import draws
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*namespace is deprecated:DeprecationWarning"),  # of surface_distance
@@ -52,7 +53,7 @@ def blobs(rng: np.random.Generator, shape: Sequence[int], rough: float) -> tuple
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 3), st.sampled_from([0.0, 0.7, 1.5, 3.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=draws(150), deadline=None)
 def test_surfaces_equal_the_reference(seed: int, dims: int, rough: float) -> None:
     rng = np.random.default_rng(seed)
     made, truth = blobs(rng, rng.integers(1, (40, 16)[dims - 2], dims), rough)
@@ -180,7 +181,7 @@ def one_by_one(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 3), st.booleans(), st.sampled_from(["uint8", "int16", "int64"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 def test_all_classes_at_once_equal_each_on_the_whole_image(seed: int, dims: int, hide: bool, dtype: str) -> None:
     rng = np.random.default_rng(seed)
     shape, spacing = rng.integers(3, (40, 14)[dims - 2], dims), rng.uniform(0.5, 3, dims)

@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from surface_distance import lookup_tables
 
 from fabrica.metrics.surfaces import Directed, between, corners, element_areas, elements
+from tests.draws import draws
 
 MM = st.floats(0.1, 10)
 
@@ -24,7 +25,7 @@ def reordered(theirs: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 @given(st.tuples(MM, MM, MM))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=draws(30), deadline=None)
 def test_areas_of_all_neighbourhoods_equal_the_reference(spacing: tuple[float, float, float]) -> None:
     theirs = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
     expected = reordered(theirs, lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL)
@@ -32,7 +33,7 @@ def test_areas_of_all_neighbourhoods_equal_the_reference(spacing: tuple[float, f
 
 
 @given(st.tuples(MM, MM))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=draws(30), deadline=None)
 def test_lengths_of_all_neighbourhoods_equal_the_reference(spacing: tuple[float, float]) -> None:
     theirs = lookup_tables.create_table_neighbour_code_to_contour_length(spacing)
     expected = reordered(theirs, lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL)
@@ -48,7 +49,7 @@ def test_a_box_has_the_area_of_its_faces_bevelled_edges_and_corners(size: tuple[
 
 
 @given(st.integers(0, 10_000), st.integers(2, 3), st.integers(1, 3000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 def test_slabs_find_what_the_whole_holds(seed: int, dims: int, at_once: int) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random(rng.integers(1, 14, dims)) < rng.uniform(0.05, 0.95)

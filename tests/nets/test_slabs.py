@@ -147,6 +147,7 @@ with torch.inference_mode():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system does not tell peaks of memory")
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """The widest map is 16 channels of the image in float32; twice the depth takes more for the image itself alone."""

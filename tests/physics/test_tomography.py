@@ -21,6 +21,7 @@ from fabrica.physics.tomography import (
     project,
     thinned,
 )
+from tests.draws import draws
 
 MM = (0.8, 0.8)
 
@@ -61,7 +62,7 @@ def test_fan_projection_of_a_disc() -> None:
     assert np.abs(found - chords(radius, s))[away].max() < 0.03 * 2 * radius
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=draws(25), deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.sampled_from([0.5, 1.0, 1.7]), st.integers(0, 99))
 def test_back_projection_is_the_transpose_of_projection(h: int, w: int, views: int, row: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -140,7 +141,7 @@ def test_a_starved_ray_stays_finite() -> None:
         assert np.isfinite(thinned(dark, photons, 0.1, 10, rng)).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=draws(15), deadline=None)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 7))
 def test_any_size_and_number_of_views(h: int, w: int, views: int) -> None:
     image = np.ones((h, w), np.float32)

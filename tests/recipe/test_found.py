@@ -15,6 +15,7 @@ from fabrica.errors import FabricaError
 from fabrica.recipe.found import Fingerprint, Found, HeldOutError, found_in, load_found
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import CodecConfig
+from tests.draws import draws
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="$"), max_size=8)
@@ -33,7 +34,7 @@ FOUND = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=draws(40))
 @given(FOUND)
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, found: Found) -> None:
     path = tmp_path_factory.getbasetemp() / "found.yaml"

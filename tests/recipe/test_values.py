@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fabrica.recipe.found import Found
 from fabrica.recipe.values import filled, read, written
+from tests.draws import draws
 from tests.shipped import shipped
 
 LOOKS = ["1", "-3", "1e-4", "2e4", "1_000", "0x1f", "010", ".5", "1.", ".nan", "nan", "inf", "1:30", "1:30.5", "yes"]
@@ -24,7 +25,7 @@ texts = st.sampled_from([*LOOKS, "", "x" * 100]) | st.text(
 texts = texts.filter(lambda text: "$" not in text and text != "???")
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 values = st.recursive(plain, lambda each: st.lists(each, max_size=3) | st.dictionaries(texts, each, max_size=3))
-quickly = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quickly = settings(max_examples=draws(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def of_omegaconf(text: str) -> Any:

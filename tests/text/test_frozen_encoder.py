@@ -217,6 +217,7 @@ assert "transformers" in sys.modules and "torchvision" not in sys.modules, "torc
 """
 
 
+@pytest.mark.slow
 def test_neither_torchvision_nor_the_network_is_asked(homes: dict[str, Path]) -> None:
     arguments = [str(folder) for folder in homes.values()]
     done = subprocess.run([sys.executable, "-c", ALONE, *arguments], capture_output=True, text=True)

@@ -12,6 +12,7 @@ from matplotlib.path import Path as Outline
 from skimage.measure import grid_points_in_poly
 
 from fabrica.io.dicom.contours import filled
+from tests.draws import draws
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +30,7 @@ def centres(size: tuple[int, int]) -> Array:
     return np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), axis=-1).reshape(-1, 2).astype(float)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=draws(150), deadline=None)
 @given(
     seed=st.integers(0, 10**9),
     corners=st.integers(3, 40),
@@ -44,7 +45,7 @@ def test_a_polygon_is_filled_as_others_fill_it(seed: int, corners: int, size: tu
     assert np.array_equal(found, grid_points_in_poly(size, shape[:, ::-1]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(seed=st.integers(0, 10**9), corners=st.integers(3, 12))
 def test_lines_that_cross_follow_the_even_odd_rule(seed: int, corners: int) -> None:
     """By the number of times that a ray to the left crosses an edge, one centre and one edge at a time."""
@@ -59,7 +60,7 @@ def test_lines_that_cross_follow_the_even_odd_rule(seed: int, corners: int) -> N
     assert np.array_equal(filled([shape], size), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(seed=st.integers(0, 10**9), count=st.integers(1, 4))
 def test_several_contours_exclude_one_another(seed: int, count: int) -> None:
     size = (40, 30)

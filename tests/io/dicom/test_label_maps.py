@@ -15,6 +15,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io import mask_labels, read_mask
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.segmentation import NAMES, frames_of, segmentation
 from tests.io.dicom.test_series import QUICK, folder
@@ -94,7 +95,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=draws(60), **QUICK)
 @given(one=cases())
 def test_a_label_map_comes_back_on_the_slices_it_was_drawn_on(one: dict[str, Any]) -> None:
     where = make.grid(**one["grid"])
@@ -115,7 +116,7 @@ def test_a_label_map_comes_back_on_the_slices_it_was_drawn_on(one: dict[str, Any
         assert not any("resampled" in key for key in found.origin)
 
 
-@settings(max_examples=30, **QUICK)
+@settings(max_examples=draws(30), **QUICK)
 @given(one=cases())
 def test_without_a_grid_it_lies_where_it_lies(one: dict[str, Any]) -> None:
     """Planes that a writer left out between others are there again, where slices are even."""

@@ -19,6 +19,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io import read_mask
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.test_label_maps import labels_of
 from tests.io.dicom.test_series import QUICK, folder
@@ -79,7 +80,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=draws(25), **QUICK)
 @given(one=cases())
 def test_labels_come_back_voxel_for_voxel(one: dict[str, Any]) -> None:
     where, kind, numbers = make.grid(**one["grid"]), one["kind"], sorted(one["numbers"])

@@ -16,6 +16,7 @@ from fabrica.errors import ReadError
 from fabrica.image import Image
 from fabrica.io.dicom.header import read_header
 from fabrica.io.dicom.unusual import by_pydicom
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.segmentation import NAMES, frames_of, masks, segmentation
 from tests.io.dicom.test_series import QUICK, everything, folder
@@ -58,7 +59,7 @@ def drawn(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=draws(60), **QUICK)
 @given(one=drawn())
 def test_segments_are_images_on_one_grid(one: dict[str, Any]) -> None:
     present, kind = one["present"], one["kind"]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.io.dicom import series as make
 
 QUICK = {
@@ -84,7 +85,7 @@ def told_apart(draw: st.DrawFn) -> dict[str, Any]:
     return {"count": count, "tell": tell, "numbering": numbering, "modality": modality}
 
 
-@settings(max_examples=70, **QUICK)
+@settings(max_examples=draws(70), **QUICK)
 @given(
     where=grids,
     told=told_apart(),
@@ -141,7 +142,7 @@ def mixed(images: dict[str, Image], truths: list[make.Truth]) -> list[str]:
     return problems
 
 
-@settings(max_examples=50, **QUICK)
+@settings(max_examples=draws(50), **QUICK)
 @given(
     depth=st.integers(4, 7),
     told=told_apart(),
@@ -309,7 +310,7 @@ def test_eight_frames_of_two_time_points(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- places
 
 
-@settings(max_examples=14, **QUICK)
+@settings(max_examples=draws(14), **QUICK)
 @given(
     steps=st.lists(st.sampled_from([4.0, 7.0, 1.08, 4.5, 5.25]), min_size=3, max_size=5),
     sign=st.sampled_from([1, -1]),
@@ -352,7 +353,7 @@ def returned(image: Image, truth: make.Truth, home: Path) -> None:
     assert make.equal(fio.read(home / "out"), make.Truth(truth.values + 5, truth.grid)) == ""
 
 
-@settings(max_examples=15, **QUICK)
+@settings(max_examples=draws(15), **QUICK)
 @given(where=grids, echoes=st.booleans(), modality=st.sampled_from(["CT", "MR"]))
 def test_a_changed_volume_goes_back_to_where_it_was(where: make.Grid, echoes: bool, modality: str) -> None:
     truths = make.truths(2 if echoes else 1, where)
@@ -446,7 +447,7 @@ def test_a_time_point_cut_short_is_a_volume_of_its_own(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- Siemens mosaics
 
 
-@settings(max_examples=25, **QUICK)
+@settings(max_examples=draws(25), **QUICK)
 @given(
     depth=st.integers(2, 10),
     between=st.sampled_from([3.6, -3.6, 2.0]),
@@ -503,7 +504,7 @@ def test_a_mosaic_goes_back_as_slices_in_their_places(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- enhanced multi-frame
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=draws(40), **QUICK)
 @given(
     where=grids,
     count=st.integers(1, 3),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.test_series import QUICK, everything, folder
 
@@ -29,7 +30,7 @@ def written(home: Path, truths: list[make.Truth], form: str, tell: str) -> None:
         make.save(made, home / make.hashed(v), instance=v)
 
 
-@settings(max_examples=60, **QUICK)
+@settings(max_examples=draws(60), **QUICK)
 @given(
     form=st.sampled_from(["slices", "slices", "mosaics", "enhanced"]),
     tell=st.sampled_from(TOLD),
@@ -52,7 +53,7 @@ def test_volumes_that_follow_the_patient_are_never_mixed(
         assert make.compared(everything(home).values(), truths, tolerance=2e-3) == []
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=draws(40), **QUICK)
 @given(
     tell=st.sampled_from(["acquisition", "instance alone"]),
     depth=st.integers(4, 9),

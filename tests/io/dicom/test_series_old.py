@@ -18,6 +18,7 @@ from fabrica import io as fio
 from fabrica.data.scan import scan
 from fabrica.errors import ReadError
 from fabrica.io.dicom.pixels import bits_stored, check_codestream
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.test_series import QUICK, everything, folder
 
@@ -64,7 +65,7 @@ def nuclear(truths: list[make.Truth], counted: dict[str, int], spacing: str) -> 
     return made
 
 
-@settings(max_examples=30, **QUICK)
+@settings(max_examples=draws(30), **QUICK)
 @given(
     counted=st.dictionaries(st.sampled_from(sorted(VECTORS.keys() - {"SliceVector"})), st.integers(1, 3), max_size=2),
     depth=st.integers(2, 5),
@@ -156,7 +157,7 @@ def test_bits_as_the_decoder_of_jpeg_takes_them(syntax: Any, allocated: int, sto
         bits_stored({"bits_allocated": 32, "bits_stored": stored}, syntax, Path("a.dcm"))
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=draws(40), **QUICK)
 @given(start=st.integers(60, 140), junk=st.binary(min_size=1, max_size=12))
 def test_a_damaged_frame_in_run_lengths_is_one_read_error(start: int, junk: bytes) -> None:
     [truth] = make.truths(1, make.grid(1))

@@ -16,6 +16,7 @@ from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.test_series import QUICK, folder
 
@@ -27,7 +28,7 @@ def listed(manifest: Manifest) -> list[Image]:
     return [fio.read(manifest.file(row), row.frame) for row in manifest.rows]
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=draws(40), **QUICK)
 @given(
     tell=st.sampled_from(TOLD),
     count=st.integers(2, 4),
@@ -62,7 +63,7 @@ def test_copies_in_folders_that_nothing_else_tells_apart(tmp_path: Path) -> None
     assert make.compared(listed(scan(tmp_path)), truths) == []
 
 
-@settings(max_examples=30, **QUICK)
+@settings(max_examples=draws(30), **QUICK)
 @given(
     tell=st.sampled_from(TOLD),
     lost=st.sets(st.integers(0, 11), min_size=1, max_size=9),

@@ -15,6 +15,7 @@ from pydicom.sequence import Sequence as Items
 from fabrica import io as fio
 from fabrica.errors import ReadError
 from fabrica.image import Image
+from tests.draws import draws
 from tests.io.dicom import series as make
 
 RNG = np.random.default_rng(0)
@@ -200,7 +201,7 @@ def test_pet_without_what_suv_needs_is_refused_and_says_what(
 
 
 @settings(
-    max_examples=15,
+    max_examples=draws(15),
     deadline=None,
     derandomize=True,
     database=None,

@@ -15,6 +15,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io import mask_labels, read_mask
+from tests.draws import draws
 from tests.io.dicom import series as make
 from tests.io.dicom.structures import Contour, structures
 from tests.io.dicom.test_contours import centres, star
@@ -43,7 +44,7 @@ def series_of(where: make.Grid, home: Path) -> Image:
     return fio.read(home / "series")
 
 
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=draws(40), **QUICK)
 @given(
     seed=st.integers(0, 10**6),
     plane=st.sampled_from(sorted(make.PLANES)),

@@ -19,6 +19,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Image
 from fabrica.io.dicom.read import read_dicom, read_series
 from fabrica.io.dicom.write import write_dicom
+from tests.draws import draws
 from tests.real import DATA as REAL
 
 DATA = REAL / "dicom_pydicom"
@@ -59,7 +60,7 @@ def source_ct(folder: Path, **attributes: Any) -> Image:
     return read_series(paths)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
     spacing=st.tuples(*[st.floats(0.05, 20)] * 3),

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from fabrica.errors import UsageError
 from fabrica.metrics.readers import agreement
+from tests.draws import draws
 
 NONE = np.nan
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", example C: four observers, twelve units
@@ -73,7 +74,7 @@ def test_fleiss_kappa_of_the_example() -> None:
 grades = arrays(np.int64, st.tuples(st.integers(2, 4), st.integers(4, 20)), elements=st.integers(1, 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=draws(40), deadline=None)
 @given(grades)
 def test_kappas_equal_statsmodels(table: np.ndarray) -> None:
     inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
@@ -96,7 +97,7 @@ def test_kappas_equal_statsmodels(table: np.ndarray) -> None:
         assert found.value == pytest.approx(kappa, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=draws(40), deadline=None)
 @given(grades, st.integers(0, 2**16))
 def test_what_does_not_matter(table: np.ndarray, seed: int) -> None:
     """The order of cases and of readers, and cases with one grade only; of nominal scales also the names."""

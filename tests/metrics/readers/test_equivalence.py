@@ -11,6 +11,7 @@ from scipy import stats
 from fabrica.errors import UsageError
 from fabrica.metrics.readers import equivalence, means
 from fabrica.metrics.readers.estimate import Estimate
+from tests.draws import draws
 
 
 def paired(seed: int = 0, shift: float = 0.1) -> tuple[np.ndarray, Estimate]:
@@ -34,7 +35,7 @@ def test_it_equals_statsmodels() -> None:
     assert equivalence.equivalent(of, -0.3, 0.3).p == pytest.approx(p)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(
     st.floats(-2, 2),
     st.floats(0.01, 1),
@@ -75,7 +76,7 @@ def test_what_is_refused(call: object, said: str) -> None:
         call(paired()[1])  # type: ignore[operator]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.metrics.readers import imrmc
+from tests.draws import draws
 from tests.real import DATA
 
 HEAD = "a study\nof two lines\nBEGIN DATA:\n"
@@ -33,7 +34,7 @@ names = st.text("aB1 ,;\"'é中#", min_size=1, max_size=6)
 names = names.map(str.strip).filter(bool)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(st.data())
 def test_it_is_read_as_it_was_written(data: st.DataObject) -> None:
     several = st.lists(names, min_size=1, max_size=3, unique=True)

@@ -12,9 +12,10 @@ from scipy import stats
 
 from fabrica.errors import UsageError
 from fabrica.metrics.readers import proportions
+from tests.draws import draws
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=draws(50), deadline=None)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson(counts: tuple[int, int]) -> None:
     hits, n = counts

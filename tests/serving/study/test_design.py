@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fabrica.errors import UsageError
 from fabrica.serving.study import design as studies
 from fabrica.serving.study.design import Design, Trial, allocated, schedule
+from tests.draws import draws
 
 KEY = bytes(range(32))
 
@@ -56,7 +57,7 @@ def of_part(trials: tuple[Trial, ...], part: str) -> list[Trial]:
     return [trial for trial in trials if trial.part == part]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(designs())
 def test_who_reads_what(design: Design) -> None:
     cases = allocated(design)
@@ -75,7 +76,7 @@ def test_who_reads_what(design: Design) -> None:
         assert even(sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(designs())
 def test_everything_is_shown_and_often_enough(design: Design) -> None:
     for reader, trials in schedule(design, KEY).items():
@@ -94,7 +95,7 @@ def test_everything_is_shown_and_often_enough(design: Design) -> None:
         assert {(t.case, t.arms) for t in again} <= {(t.case, t.arms) for t in readings}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(designs())
 def test_the_washout_holds(design: Design) -> None:
     for trials in schedule(design, KEY).values():
@@ -105,7 +106,7 @@ def test_the_washout_holds(design: Design) -> None:
             last[trial.case] = place
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(designs())
 def test_arms_are_balanced(design: Design) -> None:
     first: dict[str, list[str]] = {case: [] for case in design.cases}
@@ -122,7 +123,7 @@ def test_arms_are_balanced(design: Design) -> None:
             assert even([begins.count(arm) for arm in design.arms])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=draws(40), deadline=None)
 @given(designs())
 def test_it_is_reproducible_and_hidden(design: Design) -> None:
     one = schedule(design, KEY)
