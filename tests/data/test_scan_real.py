@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
