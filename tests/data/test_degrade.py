@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fabrica.data.degradations import STEPS
-from fabrica.data.degrade import check, degraded, scale
+from fabrica.data.degrade import check, degraded
+from fabrica.data.resolution import scale
 from fabrica.errors import UsageError
 from fabrica.geometry import as_seen
 from fabrica.image import Float32, Image

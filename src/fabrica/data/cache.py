@@ -24,8 +24,8 @@ from fabrica.data import standardise as standard
 from fabrica.data.classes import check_labels, classes_of
 from fabrica.data.codecs import resolve_codec
 from fabrica.data.dataset import META, Dataset, Meta, Writer
-from fabrica.data.degrade import scale
 from fabrica.data.manifest_cache import cache_home
+from fabrica.data.resolution import scale
 from fabrica.data.sample import MASK, PHANTOM
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import FabricaError, UsageError

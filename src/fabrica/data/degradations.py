@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from fabrica.data.resolution import FACTORS
 from fabrica.image import Float32
 from fabrica.phantoms.mri import coil_bias, rician
 from fabrica.physics import kspace, radiography, tomography
@@ -213,5 +214,5 @@ STEPS: dict[str, Step] = {
     ),
     "blur": Step(_blur, "any", {"sigma": Limits(1.5, 0.0, 100.0)}),
     "gaussian": Step(_gaussian, "any", {"sigma": Limits(0.02, 0.0, 10.0)}),
-    "downsample": Step(_downsample, "any", {"factor": (2, 4)}),
+    "downsample": Step(_downsample, "any", {"factor": FACTORS}),
 }

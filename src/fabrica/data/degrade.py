@@ -75,11 +75,6 @@ def check(steps: Any) -> None:
             _check_value(f"{step['name']}: {key}", value, known.parameters[key])
 
 
-def scale(steps: Sequence[Parameters]) -> int:
-    """How many times smaller than its grid the degraded image is along each axis: the product of all factors."""
-    return math.prod(int(complete(step)["factor"]) for step in steps if step["name"] == "downsample")
-
-
 def _check_value(what: str, value: Any, allowed: Limits | tuple[str | bool | int, ...]) -> None:
     if not isinstance(allowed, Limits):
         if not any(type(value) is type(choice) and value == choice for choice in allowed):

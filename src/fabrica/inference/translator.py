@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from fabrica.data.degrade import scale
+from fabrica.data.resolution import scale
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Image
 from fabrica.inference.translation import Way, enlarged, translated, with_mirrors, with_uncertainty, with_way_back

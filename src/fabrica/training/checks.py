@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fabrica.data.degrade import scale
+from fabrica.data.resolution import scale
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.methods import Method
 from fabrica.recipe.schema import Recipe

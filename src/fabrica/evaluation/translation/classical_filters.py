@@ -21,7 +21,8 @@ from skimage.transform import resize
 
 from fabrica.codec import Limits
 from fabrica.data.body import Mask
-from fabrica.data.degrade import complete, scale
+from fabrica.data.degrade import complete
+from fabrica.data.resolution import scale
 from fabrica.evaluation.translation.cases import Cases
 from fabrica.geometry import as_seen
 from fabrica.image import Float32, Image
