@@ -21,6 +21,7 @@ from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
 from fabrica.cli.sample import sample
 from fabrica.cli.scan import scan
+from fabrica.cli.study import study
 from fabrica.cli.train import train
 from fabrica.cli.version import version
 from fabrica.errors import FabricaError
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, deidentify, version):
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
+app.add_typer(study, name="study")
 
 
 def main() -> None:
