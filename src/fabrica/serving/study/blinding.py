@@ -160,10 +160,10 @@ def _check_sizes(found: Mapping[str, Mapping[str, Facts]], crossed: bool) -> Non
 
 
 def _window(found: Mapping[str, Mapping[str, Facts]], crossed: bool, window: list[float]) -> tuple[float, float]:
-    limits = {arm: {each.limits for each in images.values()} for arm, images in found.items()}
+    limits = {arm: {each.limits for each in images.values() if each.limits} for arm, images in found.items()}
+    first = next((arm for arm, those in limits.items() if those), "")
     for arm, those in limits.items():
-        first = next(iter(limits))
-        if those != limits[first]:
+        if those and those != limits[first]:
             raise UsageError(
                 f"arm {first} has pictures of values {_ranges(limits[first])}, arm {arm} of {_ranges(those)}: the "
                 "grey values would tell the arms; write all with the same number of bits"
@@ -176,9 +176,10 @@ def _window(found: Mapping[str, Mapping[str, Facts]], crossed: bool, window: lis
         centre, width = every.pop()
         return centre - width / 2, centre + width / 2
     _check_windows(declared, crossed)
-    bounds = [each for each in set().union(*limits.values()) if each is not None]
-    if len(bounds) == 1 and bounds[0][1] - bounds[0][0] <= 255:
-        return bounds[0]
+    if first and len(limits[first]) == 1 and all(limits.values()):
+        (bounds,) = limits[first]
+        if bounds[1] - bounds[0] <= 255:
+            return bounds
     middles = [f.middle for images in found.values() for f in images.values()]
     low, high = min(m[0] for m in middles), max(m[1] for m in middles)
     return (low, high) if low < high else (low, low + 1.0)
@@ -218,6 +219,5 @@ def _size(of: Facts) -> str:
     return " × ".join(map(str, of.shape[1:] if of.shape[0] == 1 else of.shape))
 
 
-def _ranges(limits: set[tuple[float, float] | None]) -> str:
-    known = sorted(each for each in limits if each)
-    return ", ".join(f"{low:g} to {high:g}" for low, high in known) or "any size"
+def _ranges(limits: set[tuple[float, float]]) -> str:
+    return ", ".join(f"{low:g} to {high:g}" for low, high in sorted(limits))
