@@ -113,9 +113,7 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str, of: str = "recipe") 
         if get_origin(types[key]) is list and not isinstance(value, list):
             raise UsageError(f"{of} key {where}{key} is {value!r}; expected a list, such as [1,2]")
         if get_origin(types[key]) is dict and not isinstance(value, dict):
-            raise UsageError(
-                f"{of} key {where}{key} is {value!r}; expected names and values, such as {{name: value}}"
-            )
+            raise UsageError(f"{of} key {where}{key} is {value!r}; expected names and values, such as {{name: value}}")
         clean[key] = value
     return clean
 

@@ -60,7 +60,8 @@ class StudyConfig:
     truth       of a detection: a table (.csv), or a folder of label maps.
     paired      whether all arms hold the same cases; None: not of real-or-synthetic, but of all others. If not, every
                 image is a case of its own.
-    compare     pairs of arms, the first less the second; the first pair is the primary question. Empty: all pairs.
+    compare     pairs of arms, the first less the second; the first pair is the primary question. Empty: all pairs, the
+                later less the earlier.
     margin      of equivalence, stated before the study: in scores, or in shares; 0: none is tested.
     training, catch   cases that count for nothing: shown first with feedback, or strewn among the others; each with
                 the answers that are right, [] where the truth says it.
@@ -108,7 +109,7 @@ class StudyConfig:
         """The pairs of arms that are compared, the first less the second."""
         if self.compare:
             return [(one, two) for one, two in self.compare]
-        return list(combinations(self.names, 2))
+        return [(later, earlier) for earlier, later in combinations(self.names, 2)]
 
     @property
     def hash(self) -> str:

@@ -258,13 +258,19 @@ def _as_shown(trial: Placed, facts: dict[str, Facts]) -> dict[str, Any]:
 
 def _told(config: StudyConfig, how: Look, length: int) -> dict[str, Any]:
     """What all readers are told."""
-    words: dict[str, Any] = {
+    words: dict[str, dict[str, Any]] = {
         "clarity": {"scale": config.scale},
         "real-or-synthetic": {"confidence": config.confidence},
         "preference": {"ties": config.ties, "side_by_side": len(config.arms)},
         "detection": {"confidence": config.confidence, "mark": config.mark},
-    }[config.kind]
-    about = {"format": FORMAT, "title": config.title, "kind": config.kind, "question": config.question, **words}
+    }
+    about = {
+        "format": FORMAT,
+        "title": config.title,
+        "kind": config.kind,
+        "question": config.question,
+        **words[config.kind],
+    }
     return {**about, "image": {**asdict(how), "length": length}}
 
 
