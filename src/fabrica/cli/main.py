@@ -32,6 +32,7 @@ EXTRAS = {  # what brings which packages
     "runtime": ("onnxruntime",),
     "runtime-openvino": ("openvino",),
 }
+PAGES = ("matplotlib", "jinja2", "markupsafe")  # all that a study's results need beside the base: the extra `study`
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 
 app = typer.Typer(
@@ -67,6 +68,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), "")
+        extra = "study" if missing in PAGES and arguments[:1] == ["study"] else extra
         needed = "PyTorch and what belongs to it" if extra == "train" else "it"
         mended = f"this command needs {needed}: pip install 'fabrica-imaging[{extra}]'"
         _fail(error, 1, debug, f"{missing} is not installed; {mended}" if extra else "")

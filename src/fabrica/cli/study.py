@@ -72,8 +72,8 @@ def power(
     effect: Annotated[
         float,
         typer.Option(
-            help="clarity: difference of mean scores; detection: difference of AUCs; else the share of right answers, or "
-            "of those who prefer one arm, less a half. 0 with --claim equivalence."
+            help="clarity: difference of mean scores; detection: of AUCs; else the share of right answers, or of those "
+            "who prefer one arm, less a half. 0 with --claim equivalence."
         ),
     ],
     readers: Annotated[str, typer.Option(help="Numbers of readers to look at.")] = "3,5,8",

@@ -33,6 +33,13 @@ from fabrica.serving.study.database import (
     row_of,
 )
 
+NEXT = """
+SELECT trial FROM trials AS due WHERE reader = ? AND (
+    SELECT total(CASE kind WHEN 'answer' THEN 1 ELSE -1 END) FROM answers
+    WHERE answers.reader = due.reader AND answers.trial = due.trial) = 0
+ORDER BY place LIMIT 1
+"""
+
 
 class Conflict(FabricaError):
     """An answer that comes too late: the trial was answered, in another tab or on another device, or taken back."""
@@ -92,8 +99,9 @@ class Answers:
 
     def next_trial(self, reader: str) -> str | None:
         """The first of the reader's trials without an answer; None at the end."""
-        done = set(self.answered(reader))
-        return next((trial for trial in self.trials[reader] if trial not in done), None)
+        with self._lock:
+            found = self._db.execute(NEXT, (reader,)).fetchone()
+        return str(found[0]) if found else None
 
     def answer(
         self, reader: str, trial: str, answer: Mapping[str, Any], *, seconds: float, request: str, device: str = ""
@@ -113,7 +121,7 @@ class Answers:
             if trial != due:
                 raise Conflict(
                     f"trial {trial} has an answer already; the page is behind: load it again"
-                    if trial in self.answered(reader)
+                    if self.trials[reader].index(trial) < self._place(due, reader)
                     else f"trial {trial} is not the next one; the page is behind: load it again"
                 )
             return self._append(reader, trial, ANSWER, dict(answer), float(seconds), device, request)
@@ -175,6 +183,10 @@ class Answers:
     def _from(self, row: Row) -> str:
         name = self.readers[row.reader].name if row.reader in self.readers else row.reader
         return f"row {row.seq} of the answers (reader {name}, trial {row.trial}, {row.at})"
+
+    def _place(self, trial: str | None, reader: str) -> int:
+        """In the reader's order; after the last, of none."""
+        return len(self.trials[reader]) if trial is None else self.trials[reader].index(trial)
 
     def _append(
         self, reader: str, trial: str, kind: str, answer: dict[str, Any], seconds: float, device: str, request: str

@@ -97,7 +97,7 @@ def _reference(config: StudyConfig) -> str:
         return f"{config.truth}; how it was made is for the authors to say."
     if config.kind == "real-or-synthetic":
         return "Known: what each image was made by."
-    return "None: what is compared is the readers' own opinion."
+    return "There is none: what is compared is the readers' own opinion."
 
 
 def _grades(config: StudyConfig) -> str:

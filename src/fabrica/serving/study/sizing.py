@@ -1,4 +1,4 @@
-"""How large a study must be: an effect in a person's words as the parameters of simulated readers, and power by size."""
+"""How large a study must be: an effect in a person's words as the parameters of simulated readers; power by size."""
 
 from __future__ import annotations
 
