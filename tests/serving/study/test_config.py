@@ -27,7 +27,7 @@ def test_a_config_is_read_and_its_hash_is_of_its_values(kind: str, tmp_path: Pat
     one, two = load_config(tmp_path / "a.yaml"), load_config(tmp_path / "b.yaml")
     assert one == two and one.hash == two.hash == parsed(raw).hash
     assert one.readers == ["reader 1", "reader 2", "reader 3"] and one.question
-    assert one.comparisons == [("degraded", "reference")]
+    assert one.comparisons == [("reference", "degraded")]
     assert one.crossed is (kind != "real-or-synthetic")
     assert parsed({**raw, "seed": 1}).hash != one.hash
 

@@ -123,6 +123,23 @@ def test_no_word_of_the_truth_is_shown(twins: Study) -> None:
     assert all(file.stat().st_mode & 0o077 == 0 for file in (twins.folder / "key").iterdir())
 
 
+def test_a_reader_is_told_of_his_own_trials_alone(twins: Study) -> None:
+    readers = {trial.reader for trial in twins.trials}
+    assert len(readers) == 3
+    for reader in readers:
+        own = json.loads((twins.folder / "shown" / "readers" / f"{reader}.json").read_text())["trials"]
+        told = twins.told(reader)
+        assert [t["trial"] for t in told] == [t["trial"] for t in own] and len(told) == 3 * 18 + 3 + 1 + 1
+        assert not [image.file for image in twins.images if image.file in json.dumps(told)]
+        for trial in own:
+            assert twins.image(reader, trial["trial"], 0).name == trial["images"][0]["file"]
+            for other, place in ((reader, 1), (reader, -1), *((r, 0) for r in readers - {reader})):
+                with pytest.raises(UsageError):
+                    twins.image(other, trial["trial"], place)
+    with pytest.raises(UsageError):
+        twins.image(reader, "../../key/secret", 0)
+
+
 def test_what_is_shown_is_what_was_there(place: Path) -> None:
     made = study(place, config_of("clarity", window=[2000, 4000], bits=12), "values")
     for image in made.images:

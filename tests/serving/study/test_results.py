@@ -21,6 +21,7 @@ from fabrica.metrics.readers.equivalence import equivalent, holm
 from fabrica.metrics.readers.estimate import Estimate
 from fabrica.metrics.readers.proportions import accuracy, mcnemar
 from fabrica.metrics.readers.simulation import Detecting, Grading, RoeMetz
+from fabrica.serving.study.checklist import holds
 from fabrica.serving.study.findings import Findings
 from fabrica.serving.study.folder import Placed, Study, open_study
 from fabrica.serving.study.readings import load
@@ -288,6 +289,32 @@ def test_few_answers_are_said(
         assert np.isfinite(row.estimate.low) == np.isfinite(row.estimate.high)
         assert np.isfinite(row.estimate.low) or row.estimate.note, row.key
         assert row.estimate.low != row.estimate.high, row.key  # never an interval of width 0
+
+
+def test_real_and_synthetic_images_of_the_same_cases(place: Path) -> None:
+    """Crossed: both versions of a case are images of their own, washed out, and the page says what that costs."""
+    config = config_of("real-or-synthetic", (REFERENCE, DEGRADED, RESTORED), paired=True, washout=3, repeats=2)
+    made = study(place / "few", config, "paired")
+    rng = np.random.default_rng(4)
+    said = {(r, c, arm): int(rng.integers(2)) for r in range(3) for c in range(6) for arm in NAMES}
+
+    def say(reader: str, trial: Placed) -> dict[str, Any]:
+        yes = said[number_of(reader) - 1, number_of(trial.case), trial.arms[0]]
+        return {"says": "synthetic" if yes else "real", "confidence": 2}
+
+    answer_all(made, say)
+    found = found_in(made)
+    for arms_of in ((DEGRADED,), (DEGRADED, RESTORED)):
+        table = np.array(
+            [
+                [said[r, c, arm] != (arm == REFERENCE) for arm in (REFERENCE, *arms_of) for c in range(6)]
+                for r in range(3)
+            ]
+        )
+        of = arms_of[0] if len(arms_of) == 1 else "all synthetic"
+        same(figure(found, "accuracy", of), means.mean(table.astype(float), scale="logit", null=0.5))
+    assert sum(row.key == "above_guessing" and np.isfinite(row.holm) for row in found.rows) == 2
+    assert any("of one patient" in line for line in holds(made.config))
 
 
 @pytest.mark.parametrize("wrong", [False, True])

@@ -30,8 +30,8 @@ def test_shares_are_those_asked_for(effect: float) -> None:
 
 @pytest.mark.parametrize("kind", ["clarity", "detection", "real-or-synthetic", "preference"])
 def test_a_larger_effect_and_study_has_more_power(kind: str) -> None:
-    few, many = (powers(kind, 0.12, [4], [n], studies=150, target=0.99)[0].share.value for n in (20, 120))
-    large = powers(kind, 0.19 if kind == "detection" else 0.4, [4], [20], studies=150, target=0.99)[0].share.value
+    few, many = (powers(kind, 0.12, [4], [n], studies=100, target=0.99)[0].share.value for n in (20, 70))
+    large = powers(kind, 0.19 if kind == "detection" else 0.4, [4], [20], studies=100, target=0.99)[0].share.value
     assert few < many and few < large
 
 

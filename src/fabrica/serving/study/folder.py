@@ -64,7 +64,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Study:
-    """An opened study: what was asked, the key, and where it lies. truth: case -> truth, of a detection."""
+    """An opened study: what was asked, the key, and where it lies. truth: case -> truth, of a detection.
+    shapes and aspects: of the files of images; feedback: practice trial -> what is right."""
 
     folder: Path
     config: StudyConfig
@@ -74,11 +75,32 @@ class Study:
     look: Look
     shapes: dict[str, tuple[int, int, int]]
     aspects: dict[str, float]
+    feedback: dict[str, dict[str, Any]]
     key: bytes
 
     def answers(self) -> Answers:
         """The database; close it."""
         return Answers(self.folder / ANSWERS, chain_key(self.key))
+
+    def told(self, reader: str) -> list[dict[str, Any]]:
+        """What a reader's browser may know: his trials in order, each with the shape and aspect of its images, which
+        are called by trial and place from the left."""
+        own = sorted((t for t in self.trials if t.reader == reader), key=lambda t: t.place)
+        return [
+            {
+                "trial": trial.trial,
+                "practice": trial.part == "training",
+                "images": [{"shape": self.shapes[f], "aspect": self.aspects[f]} for f in trial.files],
+            }
+            for trial in own
+        ]
+
+    def image(self, reader: str, trial: str, place: int) -> Path:
+        """The file of an image of a reader's own trial; UsageError for any other, whatever it is called."""
+        found = next((t for t in self.trials if t.trial == trial and t.reader == reader), None)
+        if found is None or not 0 <= place < len(found.files):
+            raise UsageError(f"no image {place} of a trial {trial[:40]!r} of this reader")
+        return self.folder / SHOWN / "images" / found.files[place]
 
     def pixels(self, file: str) -> blinding.Bytes:
         """An image as it is shown, (D, H, W, C)."""
@@ -102,6 +124,7 @@ def open_study(folder: Path) -> Study:
         )
         images = tuple(Shown(**row) for row in _table(folder / KEY / "images.csv"))
         truth = _truth(_table(folder / KEY / "truth.csv"))
+        feedback = json.loads((folder / KEY / "feedback.json").read_text("utf-8"))
         readers = [json.loads(file.read_text("utf-8")) for file in (folder / SHOWN / "readers").iterdir()]
         placed = {i["file"]: i for reader in readers for trial in reader["trials"] for i in trial["images"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -109,7 +132,7 @@ def open_study(folder: Path) -> Study:
     look = Look(*(about["image"][name] for name in ("low", "high", "bits", "unit", "colours")))
     shapes = {file: (i["shape"][0], i["shape"][1], i["shape"][2]) for file, i in placed.items()}
     aspects = {file: float(i["aspect"]) for file, i in placed.items()}
-    study = Study(folder, config, trials, images, truth, look, shapes, aspects, key)
+    study = Study(folder, config, trials, images, truth, look, shapes, aspects, feedback, key)
     with study.answers() as answers:
         if answers.about["config"] != config.hash:
             raise FabricaError(
