@@ -142,7 +142,8 @@ def results(
     with importing():
         from fabrica.serving.study.results import results as evaluate
 
-    made = evaluate(found, out, despite=despite)
+    with named_bars() as progress:
+        made = evaluate(found, out, despite=despite, progress=progress)
     if as_json:
         print_json(made.numbers)
         return

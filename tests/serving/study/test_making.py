@@ -163,6 +163,26 @@ def test_volumes_are_turned_and_all_slices_are_shown(tmp_path: Path) -> None:
     assert not np.array_equal(one["h"][0], one["h"][4])
 
 
+def test_colours_and_pixels_that_are_not_square(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for arm in ("a", "b"):
+        (tmp_path / arm).mkdir()
+        colour = Image(rng.integers(0, 256, (3, 8, 12)).astype(np.float32), origin={"range": (0, 255)})
+        fabrica.write(colour, tmp_path / arm / "c.png")
+    made = study(tmp_path, config_of("preference", ("a", "b")))
+    for image in made.images:
+        read = fabrica.read(tmp_path / image.arm / "c.png").data
+        assert np.array_equal(np.moveaxis(made.pixels(image.file)[0], -1, 0), read)
+    flat, spacing = np.zeros((1, 8, 12), np.float32), np.diag([0.5, 2.0, 1.0, 1.0])
+    flat[0, 2:5] = 100
+    for arm, affine in (("d", spacing), ("e", spacing), ("f", np.diag([0.5, 0.5, 1.0, 1.0]))):
+        (tmp_path / arm).mkdir()
+        fabrica.write(Image(flat, affine, "HU", {"modality": "CT"}), tmp_path / arm / "c.dcm")
+    made = study(tmp_path, config_of("preference", ("d", "e"), window=[50, 100]), "tall")
+    assert set(made.aspects.values()) == {4.0}
+    refused(tmp_path, config_of("preference", ("d", "f"), window=[50, 100]), "pixels 1 times as high as wide in arm f")
+
+
 def test_made_again_it_is_the_same_and_tokens_are_new(place: Path) -> None:
     config = parsed(config_of("clarity", repeats=2))
     tokens = []

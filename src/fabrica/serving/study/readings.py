@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -49,13 +50,13 @@ class Readings:
     def part(self, *parts: str) -> list[Reading]:
         return [reading for reading in self.of if reading.trial.part in parts]
 
-    @property
+    @cached_property
     def readers(self) -> list[str]:
         """Those who have answered, in the order of the config."""
         there = {reading.reader for reading in self.part(READING)}
         return [name for name in self.study.config.readers if name in there]
 
-    @property
+    @cached_property
     def cases(self) -> list[str]:
         """All that were to be read, in the key's order."""
         return list(dict.fromkeys(trial.case for trial in self.study.trials if trial.part == READING))

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from fabrica import __version__
-from fabrica.errors import FabricaError
+from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.metrics.readers import imrmc
+from fabrica.progress import Progress, part
 from fabrica.report import study_charts
 from fabrica.report.charts import Chart
 from fabrica.report.report import filled
@@ -39,6 +40,8 @@ KINDS = {
     "real-or-synthetic": yes_no.analyse,
     "detection": yes_no.analyse,
 }
+MOST_WARNINGS = 6  # of figures without an interval
+STEPS = 3
 PAGE, NUMBERS, TABLE, IMRMC = "report.html", "results.json", "answers.csv", "study.imrmc"
 
 
@@ -51,7 +54,7 @@ class Results:
     page: Path
 
 
-def results(study: Study, out: Path, *, despite: bool = False) -> Results:
+def results(study: Study, out: Path, *, despite: bool = False, progress: Progress | None = None) -> Results:
     """Analyse a study into the folder `out`.
 
     despite   of a broken chain of answers, which then stands first among the page's warnings; else it is a FabricaError
@@ -62,19 +65,21 @@ def results(study: Study, out: Path, *, despite: bool = False) -> Results:
         if broken and not despite:
             raise FabricaError(f"{answers.path}: {broken}; nothing was written (--despite evaluates what is there)")
         readings, receipt = load(study, answers), answers.last()
-    found = analysed(readings)
+    found = analysed(readings, progress)
     if broken:
         found.warnings.insert(
             0, f"The chain of answers is broken: {broken}. Trust none of this before it is explained."
         )
+    layout = _imrmc(readings, found)
     numbers = _numbers(readings, found, receipt)
     files = {
         PAGE: _page(readings, found, numbers, receipt),
         NUMBERS: json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         TABLE: answers_csv(readings),
+        **({IMRMC: layout} if layout else {}),
     }
-    if study.config.kind in ("real-or-synthetic", "detection") and (scores := for_imrmc(readings)) is not None:
-        files[IMRMC] = imrmc.text_of(scores)
+    if progress:
+        progress("evaluating", STEPS, STEPS)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,13 +90,18 @@ def results(study: Study, out: Path, *, despite: bool = False) -> Results:
     return Results(found, numbers, out / PAGE)
 
 
-def analysed(readings: Readings) -> Findings:
+def analysed(readings: Readings, progress: Progress | None = None) -> Findings:
     """All analyses of a study. FabricaError where there is no answer that counts."""
+    done = part(progress, "evaluating")
     if not readings.part(READING):
         raise FabricaError(f"{readings.study.folder} has no answers yet that count; nothing can be evaluated")
     found = Findings(warnings=warnings_of(readings))
-    KINDS[readings.study.config.kind](readings, found)
-    common.analyse(readings, found)
+    for step, analyse in enumerate((KINDS[readings.study.config.kind], common.analyse), start=1):
+        if done:
+            done(step - 1, STEPS)
+        analyse(readings, found)
+    if done:
+        done(STEPS - 1, STEPS)
     found.warnings += [
         f"{name} of {of}: no interval ({note})."
         for name, of, note in dict.fromkeys(
@@ -101,7 +111,17 @@ def analysed(readings: Readings) -> Findings:
     return found
 
 
-MOST_WARNINGS = 6
+def _imrmc(readings: Readings, found: Findings) -> str:
+    """The text of study.imrmc; "" for kinds without a truth, and where the layout cannot hold what there is."""
+    if readings.study.config.kind not in ("real-or-synthetic", "detection"):
+        return ""
+    if (scores := for_imrmc(readings)) is None:
+        return ""
+    try:
+        return imrmc.text_of(scores)
+    except UsageError as error:
+        found.warnings.append(f"{IMRMC} was not written: {error}.")
+        return ""
 
 
 def _numbers(readings: Readings, found: Findings, receipt: Receipt) -> dict[str, Any]:
