@@ -20,16 +20,16 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_config_is_read_and_its_hash_is_of_its_values(kind: str, tmp_path: Path) -> None:
+def test_a_config_is_read_whatever_the_order_of_its_keys(kind: str, tmp_path: Path) -> None:
     raw = config_of(kind, **({"truth": "t.csv"} if kind == "detection" else {}))
     (tmp_path / "a.yaml").write_text("# a comment\n" + written(raw))
     (tmp_path / "b.yaml").write_text(written(dict(reversed(raw.items()))))
     one, two = load_config(tmp_path / "a.yaml"), load_config(tmp_path / "b.yaml")
-    assert one == two and one.hash == two.hash == parsed(raw).hash
+    assert one == two == parsed(raw)
     assert one.readers == ["reader 1", "reader 2", "reader 3"] and one.question
     assert one.comparisons == [("reference", "degraded")]
     assert one.crossed is (kind != "real-or-synthetic")
-    assert parsed({**raw, "seed": 1}).hash != one.hash
+    assert parsed({**raw, "seed": 1}) != one
 
 
 @pytest.mark.parametrize(

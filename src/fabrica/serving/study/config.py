@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -110,11 +108,6 @@ class StudyConfig:
         if self.compare:
             return [(one, two) for one, two in self.compare]
         return [(later, earlier) for earlier, later in combinations(self.names, 2)]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of all values: comments and the order of keys say nothing."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def arm(self, name: str) -> Arm:
         found: Arm = next(arm for arm in self.arms if arm.name == name)

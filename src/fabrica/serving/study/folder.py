@@ -134,7 +134,7 @@ def open_study(folder: Path) -> Study:
     aspects = {file: float(i["aspect"]) for file, i in placed.items()}
     study = Study(folder, config, trials, images, truth, look, shapes, aspects, feedback, key)
     with study.answers() as answers:
-        if answers.about["config"] != config.hash:
+        if answers.about["config"] != hash_of(folder / KEY / "config.yaml"):
             raise FabricaError(
                 f"{folder / KEY / 'config.yaml'} was changed since the study was made; put it back, or make a new study"
             )
@@ -152,8 +152,12 @@ def chain_key(key: bytes) -> bytes:
 
 def kept_hash(folder: Path) -> str:
     """SHA-256 of the tables of the key."""
-    parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in KEPT]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return hashlib.sha256(" ".join(hash_of(folder / name) for name in KEPT).encode()).hexdigest()
+
+
+def hash_of(file: Path) -> str:
+    """SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def image_of(config: StudyConfig, case: str, arm: str) -> tuple[str, str]:

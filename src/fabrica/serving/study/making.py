@@ -31,6 +31,7 @@ from fabrica.serving.study.folder import (
     SHOWN,
     Placed,
     Shown,
+    hash_of,
     image_of,
     kept_hash,
     open_study,
@@ -117,7 +118,7 @@ def _replaceable(out: Path, config: StudyConfig) -> bool:
             raise UsageError(f"{out} is there, and no study; choose another folder")
         return True
     study = open_study(out)
-    if study.config.hash == config.hash:
+    if study.config == config:
         return False
     with study.answers() as answers:
         if number := answers.last().seq:
@@ -221,7 +222,7 @@ def _write(
         made / ANSWERS,
         [replace(r, token=hashed(tokens[r.name])) for r in readers],
         {r.reader: [p.trial for p in placed if p.reader == r.reader] for r in readers},
-        {"format": str(FORMAT), "config": config.hash, "key": kept_hash(made / KEY)},
+        {"format": str(FORMAT), "config": hash_of(made / KEY / "config.yaml"), "key": kept_hash(made / KEY)},
     )
 
 

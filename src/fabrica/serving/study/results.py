@@ -30,7 +30,7 @@ from fabrica.serving.study.checklist import holds, items
 from fabrica.serving.study.database import Receipt
 from fabrica.serving.study.exhibits import exhibits
 from fabrica.serving.study.findings import Finding, Findings, Forest, Plot, in_words, interval, number, p_value
-from fabrica.serving.study.folder import Study
+from fabrica.serving.study.folder import KEY, Study, hash_of
 from fabrica.serving.study.readings import READING, Readings, load, warnings_of
 from fabrica.serving.study.tables import answers_csv, for_imrmc
 
@@ -151,7 +151,7 @@ def _numbers(readings: Readings, found: Findings, receipt: Receipt) -> dict[str,
             "cases": len(readings.cases),
             "answers": len(readings.of),
             "last_answer": asdict(receipt),
-            "config": config.hash,
+            "config": hash_of(readings.study.folder / KEY / "config.yaml"),
             "figures": rows,
             "claims": [{"of": claim.of, **asdict(claim.verdict)} for claim in found.claims],
             "by_reader": forests,
@@ -251,7 +251,7 @@ def _facts(readings: Readings) -> list[tuple[str, str]]:
         ("allocation", f"{config.allocation}; washout {config.washout}, repeats {config.repeats}, seed {config.seed}"),
         ("shown", f"{look.low:g} (black) to {look.high:g} (white) {look.unit}, {look.bits} bits"),
         ("answers", f"{len(readings.of)}, from {times[0][:16]} to {times[-1][:16]} UTC; {taken_back} taken back"),
-        ("config", f"SHA-256 {config.hash[:16]}, unchanged since the study was made"),
+        ("config", f"SHA-256 {hash_of(study.folder / KEY / 'config.yaml')[:16]}, unchanged since the study was made"),
         (
             "versions",
             f"Fabrica {__version__}, Python {platform.python_version()}, "
