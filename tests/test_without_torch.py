@@ -99,6 +99,38 @@ def test_training_says_what_is_missing(base: Path, tmp_path: Path) -> None:
     assert "torch is not installed" in done.stderr and "pip install 'fabrica-imaging[train]'" in done.stderr
 
 
+STUDY = """
+import sys
+from pathlib import Path
+from fabrica.cli.main import main
+from fabrica.serving.study.folder import open_study
+home = Path(sys.argv[1])
+sys.argv[1:] = ["study", "new", str(home / "c.yaml"), "-o", str(home / "study")]
+main()
+with open_study(home / "study").answers() as answers:
+    (reader,) = answers.readers
+    answers.answer(reader, answers.next_trial(reader), {"score": 3}, seconds=1, request="a")
+    print(answers.verify() == "")
+sys.argv[1:] = ["study", "results", str(home / "study")]
+sys.stderr = sys.stdout
+main()
+"""
+
+
+def test_a_reader_study_is_made_and_answered(base: Path, tmp_path: Path) -> None:
+    """And its page says what it needs."""
+    for arm in ("a", "b"):
+        (tmp_path / arm).mkdir()
+        fabrica.write(head(3, 32, contrasts=["T1"]).images["T1"], tmp_path / arm / "one.nii.gz")
+    arms = "[{name: a, images: a}, {name: b, images: b}]"
+    (tmp_path / "c.yaml").write_text(f"kind: clarity\nreaders: [A]\narms: {arms}\n")
+    start = f"import sys; sys.path[1:1] = [{str(SOURCE)!r}, {str(base)!r}]\n"
+    command = [sys.executable, "-I", "-S", "-c", start + STUDY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "True" in done.stdout.splitlines(), done.stdout + done.stderr
+    assert "pip install 'fabrica-imaging[study]'" in done.stdout.splitlines()[-1]
+
+
 APPLY = """
 from fabrica.codec import Codec
 from fabrica.inference.files import apply

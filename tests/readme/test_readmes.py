@@ -49,6 +49,7 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica evaluate runs/t1-ct": "-n 4",
     "fabrica evaluate runs/lowdose": "-n 2",
     "fabrica evaluate RUN": "-n 16",
+    "fabrica study power": "--studies 50",
     "fabrica demo": "--minutes 0.01 -n 180 --size 16",
 }
 SLOW = ("fabrica demo --minutes 30",)  # its four steps are run one by one above, and by the tests of the command line

@@ -21,6 +21,7 @@ from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
 from fabrica.cli.sample import sample
 from fabrica.cli.scan import scan
+from fabrica.cli.study import study
 from fabrica.cli.train import train
 from fabrica.cli.version import version
 from fabrica.errors import FabricaError
@@ -31,6 +32,7 @@ EXTRAS = {  # what brings which packages
     "runtime": ("onnxruntime",),
     "runtime-openvino": ("openvino",),
 }
+PAGES = ("matplotlib", "jinja2", "markupsafe")  # all that a study's results need beside the base: the extra `study`
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
 
 app = typer.Typer(
@@ -43,6 +45,7 @@ app = typer.Typer(
 )
 for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, deidentify, version):
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
+app.add_typer(study, name="study")
 
 
 def main() -> None:
@@ -65,6 +68,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), "")
+        extra = "study" if missing in PAGES and arguments[:1] == ["study"] else extra
         needed = "PyTorch and what belongs to it" if extra == "train" else "it"
         mended = f"this command needs {needed}: pip install 'fabrica-imaging[{extra}]'"
         _fail(error, 1, debug, f"{missing} is not installed; {mended}" if extra else "")

@@ -63,14 +63,15 @@ def versioned(path: Path, version: int, advice: str) -> dict[Any, Any]:
     return raw
 
 
-def typed(cls: type[T], raw: dict[Any, Any], where: str = "") -> T:
-    """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match."""
-    raw = _check_keys(cls, raw, where)
+def typed(cls: type[T], raw: dict[Any, Any], where: str = "", of: str = "recipe") -> T:
+    """The dataclass `cls` filled from plain YAML values, or UsageError naming the key and a near match. of: what the
+    values are of, in words."""
+    raw = _check_keys(cls, raw, where, of)
     try:
         return filled(cls, raw)
     except OmegaConfBaseException as error:
         key = f"{where}{error.full_key}" if error.full_key else where
-        raise UsageError(f"recipe key {key}: {_first_line(error)}") from error
+        raise UsageError(f"{of} key {key}: {_first_line(error)}") from error
 
 
 def _overridden(text: str, overrides: Sequence[str]) -> Any:
@@ -93,16 +94,16 @@ def _check_override(text: str, override: str) -> None:
         raise UsageError(f"{override} cannot be laid over what the recipe has: {reason}") from error
 
 
-def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
+def _check_keys(cls: type, raw: dict[Any, Any], where: str, of: str = "recipe") -> dict[str, Any]:
     types, known = hints(cls), [f.name for f in fields(cls)]
     clean: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in known:
-            raise UsageError(f"unknown recipe key {where}{key}{did_you_mean(str(key), known)}")
+            raise UsageError(f"unknown {of} key {where}{key}{did_you_mean(str(key), known)}")
         if is_dataclass(types[key]):
             if not isinstance(value, dict):
-                raise UsageError(f"recipe key {where}{key} must hold keys of its own, found {value!r}")
-            value = _check_keys(types[key], value, f"{where}{key}.")
+                raise UsageError(f"{of} key {where}{key} must hold keys of its own, found {value!r}")
+            value = _check_keys(types[key], value, f"{where}{key}.", of)
         if key == "condition" and not isinstance(value, list):  # one of them, or none
             value = [value] if value else []
         if value is None and types[key] is str:  # `key=''`, of which a shell leaves `key=`
@@ -110,11 +111,9 @@ def _check_keys(cls: type, raw: dict[Any, Any], where: str) -> dict[str, Any]:
         if key == "size" and isinstance(value, int):
             value = [value, value]
         if get_origin(types[key]) is list and not isinstance(value, list):
-            raise UsageError(f"recipe key {where}{key} is {value!r}; expected a list, such as [1,2]")
+            raise UsageError(f"{of} key {where}{key} is {value!r}; expected a list, such as [1,2]")
         if get_origin(types[key]) is dict and not isinstance(value, dict):
-            raise UsageError(
-                f"recipe key {where}{key} is {value!r}; expected names and values, such as {{name: value}}"
-            )
+            raise UsageError(f"{of} key {where}{key} is {value!r}; expected names and values, such as {{name: value}}")
         clean[key] = value
     return clean
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 
-# Placeholder colours that `_svg` swaps for the page's CSS variables, so that charts follow dark mode. The page's
+# Placeholder colours that `svg_of` swaps for the page's CSS variables, so that charts follow dark mode. The page's
 # two series colours are Okabe and Ito's blue and vermilion, told apart in all common colour blindness.
-_INK, _RULE, _FIRST, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
-_VARIABLES = {_INK: "currentColor", _RULE: "var(--rule)", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+INK, RULE, FIRST, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
+_VARIABLES = {INK: "currentColor", RULE: "var(--rule)", FIRST: "var(--first)", SECOND: "var(--second)"}
 
 STEP = "training step"
 LOGGED = {  # column of a run's log -> its name in a chart, and a factor
@@ -111,9 +111,9 @@ def line_chart(
 
     figure = Figure(figsize=(6.4, 3.3), layout="constrained")
     axes = figure.subplots()
-    colours = iter((_FIRST, _SECOND))
+    colours = iter((FIRST, SECOND))
     for line in lines:
-        colour = _INK if line.dashed else next(colours)
+        colour = INK if line.dashed else next(colours)
         marker = "" if line.dashed or len(line.x) > 30 else "o"
         style = f"{marker}{'--' if line.dashed else '-'}"
         axes.plot(line.x, line.y, style, color=colour, label=line.name, linewidth=1.8, markersize=5)
@@ -128,10 +128,10 @@ def line_chart(
         axes.set_xticks([], minor=True)
     if log_y:
         _plain_ticks(axes.yaxis)
-    _dress(axes, x, y)
+    dress(axes, x, y)
     if len(lines) > 1:
-        figure.legend(loc="outside upper right", ncols=len(lines), frameon=False, labelcolor=_INK)
-    return _svg(figure, name, alt)
+        figure.legend(loc="outside upper right", ncols=len(lines), frameon=False, labelcolor=INK)
+    return svg_of(figure, name, alt)
 
 
 def training_charts(log: Sequence[Mapping[str, float]], real: float | None) -> list[Chart]:
@@ -223,18 +223,18 @@ def _plain_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _dress(axes: Any, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=_INK)
-    axes.set_ylabel(y, color=_INK)
-    axes.grid(color=_RULE, linewidth=0.8)
-    axes.tick_params(which="both", colors=_INK, length=0)
+def dress(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.tick_params(which="both", colors=INK, length=0)
     axes.patch.set_visible(False)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_RULE)
+        spine.set_color(RULE)
 
 
-def _svg(figure: Figure, name: str, alt: str) -> Markup:
+def svg_of(figure: Figure, name: str, alt: str) -> Markup:
     """The figure as an <svg> element without addresses, with unique ids and the page's colours and font."""
     import matplotlib
 

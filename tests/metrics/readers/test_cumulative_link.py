@@ -87,6 +87,17 @@ def test_missing_scores_are_left_out() -> None:
     assert one.log_likelihood == pytest.approx(two.log_likelihood, abs=1e-4)
 
 
+@pytest.mark.parametrize("changed", [0, 1])
+def test_cases_that_are_scored_alike_have_no_interval(changed: int) -> None:
+    """Perfect agreement, or all but one score: what cases vary by is unbounded, and an interval would be too narrow."""
+    one = np.tile(1.0 + np.arange(6) % 3, (3, 1))
+    two = one.copy()
+    two[0, :changed] += 1
+    found = cumulative_link.compare(one, two)
+    for each in (found.effect, *found.readers):
+        assert np.isnan(each.low) and np.isnan(each.high) and "scored alike" in each.note
+
+
 def test_scores_that_hardly_overlap() -> None:
     found = cumulative_link.compare(np.full((2, 10), 5.0), np.full((2, 10), 1.0))
     assert np.isnan(found.effect.low) and found.effect.note

@@ -157,7 +157,7 @@ def _log_likelihood(
     flip = lower > 0  # differences of small tails, not of numbers near 1
     b, a = np.where(flip, -lower, upper), np.where(flip, -upper, lower)
     (fb, db, ddb), (fa, da, dda) = functions(b), functions(a)
-    p = np.maximum(fb - fa, 1e-290)
+    p = np.maximum(fb - fa, 1e-150)  # its inverse is squared below
     sign = np.where(flip, 1.0, -1.0)
     slope = sign * (db - da) / p
     curve = slope**2 - (ddb - dda) / p
@@ -200,8 +200,11 @@ def _effects(model: _Model, found: Float64, level: float) -> tuple[Estimate, tup
     method = "cumulative-link mixed model, Laplace"
     note = ONE_READER if readers < 2 else ""
     covariance = _covariance(model, found)
-    if np.abs(delta).max() > SEPARATED or not (np.diagonal(covariance) > 0).all():
+    alike = found[-1] > MOST - 0.1  # cases that are scored alike each time would vary without end on the link's scale
+    if alike or np.abs(delta).max() > SEPARATED or not (np.diagonal(covariance) > 0).all():
         said = "the scores of the conditions hardly overlap for some reader; no interval can be given"
+        if alike:
+            said = "cases are scored alike by nearly all readers in both conditions; no interval can be given"
         return (
             Estimate(float(delta.mean()), np.nan, np.nan, method=method, note=notes(note, said)),
             tuple(Estimate(float(d), np.nan, np.nan, method=method, note=said) for d in delta),
