@@ -91,6 +91,8 @@ def segmentation(
     )
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
         delattr(dataset, keyword)
+    if maker.created:
+        dataset.ContentDate, dataset.ContentTime = maker.created[:8], maker.created[8:]
     _refer(dataset, planes, sources)
     _place(dataset, shared, planes)
     record(dataset, shared, sources)
