@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
+from fabrica.serving.node.calling import associated, offers_none
 from fabrica.serving.node.peers import Peer
 
 PENDING = (0xFF00, 0xFF01)
@@ -27,14 +28,9 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
     """Ask for NumberOfSeriesRelatedInstances; of an archive that does not say, for the objects themselves."""
     if not (study and series):
         return Answer()
-    ae = AE(aet)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = SECONDS
-    ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-    association = ae.associate(peer.host, peer.port, ae_title=peer.aet)
-    if not association.is_established:
-        known = bool(association.rejected_contexts) and not association.is_rejected
-        return Answer(silent=not known)  # one that takes no queries has nothing to wait for
-    try:
+    with associated(aet, peer, [(StudyRootQueryRetrieveInformationModelFind, None)], SECONDS) as association:
+        if not association.is_established:  # one that takes no queries has nothing to wait for
+            return Answer(silent=not offers_none(association))
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
         query.StudyInstanceUID, query.SeriesInstanceUID = study, series
@@ -52,14 +48,12 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
         found = _found(association, query)
         return Answer(silent=True) if found is None else Answer(len(found))
-    finally:
-        association.release()
 
 
-def _found(association: object, query: Dataset) -> list[Dataset] | None:
+def _found(association: Association, query: Dataset) -> list[Dataset] | None:
     """The matches; None where the archive does not answer to the end."""
     matches = []
-    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)  # type: ignore[attr-defined]
+    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
     for status, match in answers:
         code = status.get("Status")
         if code in PENDING and match is not None:

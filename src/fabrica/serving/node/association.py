@@ -11,9 +11,11 @@ import os
 import queue
 import re
 import select
+import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -151,6 +153,13 @@ class _Connection(AssociationSocket):
             os.eventfd_read(self.waits.fileno())
         return self.socket in found
 
+    def _shutdown_socket(self) -> None:
+        """Close it even where the peer has done so before, which pynetdicom leaves to the garbage collector."""
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
     def recv(self, nr_bytes: int) -> bytearray:
         if nr_bytes > PDU + 6:
             raise OSError("a PDU larger than agreed on")
@@ -213,7 +222,8 @@ class Messages(DIMSEServiceProvider):
             self._storing = None
             status, comment = _kept(arriving, asked.instance_uid, self.assoc, self._say)
             answer = P_DATA()
-            answer.presentation_data_value_list = [(context, response(asked, status, comment))]
+            values: list[Any] = [[context, response(asked, status, comment)]]
+            answer.presentation_data_value_list = values
             self.dul.send_pdu(answer)
 
     def _arriving(self, asked: StoreRequest) -> Arriving:

@@ -12,7 +12,7 @@ from fabrica.io.dicom.header import read_header
 from fabrica.io.dicom.kinds import kind_of
 from fabrica.serving.node.archive import Answer
 from fabrica.serving.node.arriving import DONE
-from fabrica.serving.node.entries import Received, Series, Wanted
+from fabrica.serving.node.entries import OPEN, Received, Series, Wanted
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.rules import FORWARD, Rules
 from fabrica.serving.node.store import Store
@@ -123,9 +123,8 @@ def _looked(path: Path, now: float) -> tuple[Received, Series] | str:
             uid, series, path.name, header.get("SOPClassUID"), header.syntax, image, path.stat().st_size
         )
         modality, part, said = (header.get(each) for each in ("Modality", "BodyPartExamined", "SeriesDescription"))
-        return received, Series(
-            series, modality, part, said, header.get("StudyInstanceUID").strip(), now, now, "", 1, 0, 0.0, ""
-        )
+        study = header.get("StudyInstanceUID").strip()
+        return received, Series(series, modality, part, said, study, now, now, OPEN, 1, 0, 0.0, "")
     except FabricaError as error:
         return str(error).removeprefix(f"{path}: ")
     except RecursionError:

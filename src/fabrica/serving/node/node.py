@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node import store as stores
@@ -65,6 +65,8 @@ class Node:
         self._threads: list[threading.Thread] = []
         self._receivers: list[tuple[Any, Any]] = []
         self._rules, self._hashes = Rules(), dict[str, str]()
+        self._worker: Worker | None = None
+        self._lock: TextIO | None = None
         self._store = Store(settings.store)
 
     def start(self, open_: Open, folders: Sequence[Path], rules: Callable[[Sequence[str]], Rules]) -> None:
@@ -117,8 +119,10 @@ class Node:
             process.kill()
         for thread in self._threads:
             thread.join(15)
-        self._worker.stop()
-        self._lock.close()
+        if self._worker:
+            self._worker.stop()
+        if self._lock:
+            self._lock.close()
 
     def _run(self, step: Callable[[Queue], bool]) -> None:
         """One part of the work, again and again, on a connection of its own. What the disk refuses is tried again."""
@@ -156,6 +160,7 @@ class Node:
         def beat() -> bool:
             return not self._stopped.is_set() and queue.heartbeat(job.id, owner, time.time())
 
+        assert self._worker is not None
         outcome = self._worker.apply(job, [self._store.object(name) for name in names], self._store, beat)
         if outcome is None:
             return True

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when it is imported
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from fabrica.errors import FabricaError, UsageError
@@ -99,7 +99,7 @@ def start(listener: socket.socket, terms: Terms, say: Callable[[str], None]) -> 
     made = ae.make_server(
         listener.getsockname(),
         evt_handlers=handlers,
-        server_class=Server,  # type: ignore[arg-type]  # a class is asked for, an object declared
+        server_class=Server,
         request_handler=_Request,
         listener=listener,
         terms=terms,
@@ -147,7 +147,7 @@ class Server(ThreadedAssociationServer):
         BaseServer.shutdown(self)
         self.server_close()
         end = time.monotonic() + LINGER
-        while self.active_associations and time.monotonic() < end:
+        while any(each.is_established for each in self.active_associations) and time.monotonic() < end:
             time.sleep(0.05)
 
 

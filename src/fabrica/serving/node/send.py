@@ -13,16 +13,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydicom.uid import UID
-from pynetdicom import AE, _config
+from pynetdicom import _config
 
 from fabrica.errors import UsageError
+from fabrica.serving.node.calling import associated, offers_none
 from fabrica.serving.node.entries import Outgoing
 from fabrica.serving.node.peers import Peer, peer
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.store import Store
 
 SECONDS = 60.0
-PDU = 128 * 1024
 AT_ONCE = 500  # objects in one association
 LONGEST_PAUSE = 300.0
 CONTEXTS = 128  # of an association (PS3.8)
@@ -100,21 +100,14 @@ def deliver(objects: Sequence[Outgoing], store: Store, to: Peer | Web, aet: str)
 def _store(files: Sequence[tuple[Outgoing, Path]], to: Peer, aet: str) -> Delivery:
     _config.STORE_SEND_CHUNKED_DATASET = True  # a file as it is, never decoded
     wanted = list(dict.fromkeys((each.class_uid, each.syntax) for each, _ in files))
-    ae = AE(aet)
-    ae.connection_timeout = ae.acse_timeout = SECONDS / 4
-    ae.dimse_timeout = ae.network_timeout = SECONDS
-    for class_uid, syntax in islice(wanted, CONTEXTS):
-        ae.add_requested_context(class_uid, syntax)
-    association = ae.associate(to.host, to.port, ae_title=to.aet, max_pdu=PDU)
     done = Delivery()
-    if not association.is_established:
-        none_taken = bool(association.rejected_contexts) and not association.is_rejected
-        if none_taken:
+    with associated(aet, to, islice(wanted, CONTEXTS), SECONDS) as association:
+        if offers_none(association):
             return Delivery(failed=_not_taken(to, *wanted[0]), lasting=True)
-        why = "it rejects this node's AE title, or its own" if association.is_rejected else "no association"
-        return Delivery(failed=f"{to} cannot be reached ({why})")
-    taken = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
-    try:
+        if not association.is_established:
+            why = "it rejects this node's AE title, or its own" if association.is_rejected else "no association"
+            return Delivery(failed=f"{to} cannot be reached ({why})")
+        taken = {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in association.accepted_contexts}
         for each, path in files:
             if (each.class_uid, each.syntax) not in wanted[:CONTEXTS]:
                 break
@@ -130,9 +123,6 @@ def _store(files: Sequence[tuple[Outgoing, Path]], to: Peer, aet: str) -> Delive
                 done.lasting = status >> 8 != 0xA7  # out of resources passes
                 break
             done.sent.append(each.uid)
-    finally:
-        if association.is_established:
-            association.release()
     return done
 
 

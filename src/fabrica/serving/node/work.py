@@ -92,6 +92,9 @@ class Worker:
             return outcome
         except FileNotFoundError as error:
             return Outcome(refused=f"{error.filename} is gone from the store")
+        except BaseException:
+            self.stop()  # what it would say then is of a job that nobody waits for
+            raise
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
