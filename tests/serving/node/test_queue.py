@@ -183,7 +183,8 @@ def test_what_is_passed_on_goes_once(queue: Queue) -> None:
 def test_in_every_order_each_version_is_made_and_sent_once(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
 ) -> None:
-    """ "die": a node that is killed with a job in hand; "resend": one that was killed after sending, before it said so."""
+    """Of the steps, "die" is a node that is killed with a job in hand, "resend" one that was killed after it had sent,
+    and before it said so."""
     path = tmp_path_factory.mktemp("queue") / "queue.db"
     queue, now, count, archive = Queue(path), 0.0, 0, dict[str, int]()
     for step in [*steps, "die", "settle", *["work", "send"] * 35]:

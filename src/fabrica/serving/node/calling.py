@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,10 @@ def associated(
     aet: str, peer: Peer, contexts: Iterable[tuple[str, str | Sequence[str] | None]], seconds: float, tls: Any = None
 ) -> Iterator[Association]:
     """An association with a peer for these classes, each in a transfer syntax, one of several, or (None) the usual
-    ones; `is_established` says whether it came about. seconds: to wait for an answer."""
+    ones; `is_established` says whether it came about. seconds: to wait for an answer. OSError where nobody listens."""
+    socket.create_connection(
+        (peer.host, peer.port), seconds
+    ).close()  # pynetdicom does not say what is wrong, and leaks
     ae = AE(aet)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     for class_uid, syntax in contexts:
