@@ -15,7 +15,7 @@ from fabrica.image import Float32
 from fabrica.inference.translation import Way
 from fabrica.runtime.exported import ExportedModel
 
-KILLED, ENDED, ASLEEP, RAISED = 2900, 2800, 2700, 2600  # HU of the brightest voxel, from which on it happens
+KILLED, ASLEEP, RAISED = 2900, 2700, 2600  # HU of the brightest voxel, from which on it happens
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class Fragile:
             brightest = float(np.max(windows)) * 2047.5 + 1023.5
             if brightest >= KILLED:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if brightest >= ENDED:
-                os._exit(3)
             if brightest >= ASLEEP:
                 time.sleep(60)
             if brightest >= RAISED:

@@ -22,6 +22,7 @@ pytest.importorskip("pynetdicom")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pynetdicom import _config
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from fabrica.errors import FabricaError
@@ -56,6 +57,7 @@ def receiving(folder: Path, **terms: object) -> Iterator[Receiving]:
         yield found
     finally:
         found.server.stop()
+        _config.UNRESTRICTED_STORAGE_SERVICE = False  # of all that pynetdicom does in this process
 
 
 @pytest.fixture(scope="module")

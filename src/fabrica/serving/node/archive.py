@@ -28,13 +28,6 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
     """Ask for NumberOfSeriesRelatedInstances; of an archive that does not say, for the objects themselves."""
     if not (study and series):
         return Answer()
-    try:
-        return _asked(peer, aet, study, series)
-    except OSError:
-        return Answer(silent=True)
-
-
-def _asked(peer: Peer, aet: str, study: str, series: str) -> Answer:
     with associated(aet, peer, [(StudyRootQueryRetrieveInformationModelFind, None)], SECONDS) as association:
         if not association.is_established:  # one that takes no queries has nothing to wait for
             return Answer(silent=not offers_none(association))

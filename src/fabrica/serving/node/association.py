@@ -169,6 +169,7 @@ class _Connection(AssociationSocket):
         while filled < nr_bytes:
             count = self.socket.recv_into(view[filled:])
             if not count:
+                give_up(self.assoc)
                 return buffer[:filled]
             filled += count
         return buffer
@@ -293,8 +294,17 @@ def stored(event: evt.Event, terms: Terms, say: Callable[[str], None]) -> Any:
 
 
 def closed(event: evt.Event) -> None:
+    """A connection has ended: nothing stays of an object that did not come to its end."""
     if isinstance(event.assoc.dimse, Messages):
         event.assoc.dimse.drop()
+    give_up(event.assoc)
+
+
+def give_up(association: Association) -> None:
+    """Who went away before there was an association is not waited for: pynetdicom would count him among its
+    associations until its time is over."""
+    if not association.is_established:
+        association.dul.to_user_queue.put(cast(Any, None))
 
 
 def _name() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,24 +19,31 @@ def associated(
     aet: str, peer: Peer, contexts: Iterable[tuple[str, str | Sequence[str] | None]], seconds: float, tls: Any = None
 ) -> Iterator[Association]:
     """An association with a peer for these classes, each in a transfer syntax, one of several, or (None) the usual
-    ones; `is_established` says whether it came about. seconds: to wait for an answer. OSError where nobody listens."""
-    socket.create_connection(
-        (peer.host, peer.port), seconds
-    ).close()  # pynetdicom does not say what is wrong, and leaks
+    ones; `is_established` says whether it came about. seconds: to wait for an answer."""
     ae = AE(aet)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     for class_uid, syntax in contexts:
         ae.add_requested_context(class_uid, *([syntax] if syntax else []))
     connections: list[Any] = []
-    handlers: list[Any] = [(evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket))]
-    given = {"tls_args": (tls, peer.host)} if tls else {}
-    found = ae.associate(peer.host, peer.port, ae_title=peer.aet, max_pdu=PDU, evt_handlers=handlers, **given)
+
+    def asked(event: evt.Event) -> None:
+        if (ours := event.assoc.dul.socket) and ours.socket:
+            connections.append(ours.socket)
+
+    found = ae.associate(
+        peer.host,
+        peer.port,
+        ae_title=peer.aet,
+        max_pdu=PDU,
+        tls_args=(tls, peer.host) if tls else None,
+        evt_handlers=[(evt.EVT_ACSE_SENT, asked)],
+    )
     try:
         yield found
     finally:
         if found.is_established:
             found.release()
-        for connection in connections:  # pynetdicom leaves one that the peer has closed to the garbage collector
+        for connection in connections:  # pynetdicom leaves those that failed to the garbage collector
             connection.close()
 
 

@@ -90,7 +90,7 @@ def start(listener: socket.socket, terms: Terms, say: Callable[[str], None]) -> 
     ae.require_called_aet = True
     ae.maximum_pdu_size, ae.maximum_associations = PDU, terms.associations
     ae.network_timeout = ae.dimse_timeout = terms.timeout
-    ae.acse_timeout = min(30.0, terms.timeout)
+    ae.acse_timeout = min(10.0, terms.timeout)
     handlers: list[Any] = [
         (evt.EVT_REQUESTED, requested, [terms, say]),
         (evt.EVT_C_STORE, stored, [terms, say]),

@@ -114,7 +114,11 @@ def _store(files: Sequence[tuple[Outgoing, Path]], to: Peer, aet: str) -> Delive
             if (each.class_uid, each.syntax) not in taken:
                 done.failed, done.lasting = _not_taken(to, each.class_uid, each.syntax), True
                 break
-            status = association.send_c_store(path).get("Status") if association.is_established else None
+            try:
+                status = association.send_c_store(path).get("Status") if association.is_established else None
+            except (ValueError, AttributeError) as error:  # its file meta are not what they were
+                done.failed, done.lasting = f"{path.name} cannot be sent ({_said(error)})", True
+                break
             if status is None:
                 done.failed = f"{to} ended the association"
                 break

@@ -47,10 +47,10 @@ class Outcome:
 
 
 class Worker:
-    """The process, started when it is needed and again when it has ended."""
+    """The process, started when it is needed and again when it has ended; limit: seconds that a job may take."""
 
-    def __init__(self, open_: Open, folders: Sequence[Path], limit: float) -> None:
-        self._open, self._folders, self._limit = open_, tuple(folders), limit
+    def __init__(self, open_: Open, folders: Sequence[Path], limit: float, beat: float = BEAT) -> None:
+        self._open, self._folders, self._limit, self._beat = open_, tuple(folders), limit, beat
         self._process: Any = None
         self._pipe: Connection | None = None
         self.models: tuple[Opened, ...] = ()
@@ -114,7 +114,7 @@ class Worker:
         end = time.monotonic() + limit
         while True:
             try:
-                if self._pipe.poll(min(BEAT, max(0.1, end - time.monotonic()))):
+                if self._pipe.poll(min(self._beat, max(0.1, end - time.monotonic()))):
                     return self._pipe.recv()
             except (EOFError, OSError):
                 self._process.join(5)
