@@ -52,12 +52,13 @@ class Receiving:
 
 @contextmanager
 def receiving(folder: Path, **terms: object) -> Iterator[Receiving]:
+    before = _config.UNRESTRICTED_STORAGE_SERVICE
     found = Receiving(replace(Terms("FABRICA", folder, spare=0, timeout=10), **terms))  # type: ignore[arg-type]
     try:
         yield found
     finally:
         found.server.stop()
-        _config.UNRESTRICTED_STORAGE_SERVICE = False  # of all that pynetdicom does in this process
+        _config.UNRESTRICTED_STORAGE_SERVICE = before  # of all that pynetdicom does in this process
 
 
 @pytest.fixture(scope="module")
