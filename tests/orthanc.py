@@ -180,7 +180,7 @@ def sent(archive: Orthanc, aet: str, port: int, paths: Sequence[Path], tries: in
     raise AssertionError(f"not sent after {tries} tries: {said}")
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came to that"

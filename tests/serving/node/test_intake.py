@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -186,3 +187,26 @@ def test_killed_at_any_point_it_goes_on_where_it_was(
     assert all(place.store.object(each.name).is_file() for each in objects)
     assert len(place.queue.objects(uid("a"))) == 3
     place.queue.close()
+
+
+def test_damaged_objects_are_series_or_refused_and_nothing_else(place: Place) -> None:
+    """Bytes of headers changed, lengths that lie, files cut short: each is in the database or on the list."""
+    chance = random.Random(0)
+    whole = ct("a", 1)
+    path = saved(whole, place.store.root / "whole.dcm")
+    clean = path.read_bytes()
+    for number in range(300):
+        data = bytearray(clean)
+        for _ in range(chance.randrange(1, 6)):
+            data[chance.randrange(132, 1100)] = chance.randrange(256)
+        cut = chance.choice([len(data), chance.randrange(200, 1500)])
+        (place.store.incoming / f"{number:05d}.dcm").write_bytes(data[:cut])
+    while take_in(place.queue, place.store, 0.0):
+        pass
+    known = {each.name for series in place.queue.series() for each in place.queue.objects(series.uid)}
+    refused = {name for name, _ in place.queue.refused()}
+    kept = {path.name for path in (place.store.root / "objects").rglob("*.dcm")}
+    assert kept == known | refused and not known & refused
+    assert refused and len(known) > 20
+    assert all(reason and "\n" not in reason for _, reason in place.queue.refused())
+    place.settle(100)
