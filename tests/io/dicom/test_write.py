@@ -229,7 +229,7 @@ def test_a_result_that_is_made_again_has_the_uids_of_its_sources_and_its_model(t
     assert not set(uids(image, "c", **{**made, "model_hash": "cd"})) & set(first)
     assert not set(uids(image, "d", **{**made, "uid_content": "2"})) & set(first)
     for source in image.origin["dicom"]:
-        source.SOPInstanceUID = f"{source.SOPInstanceUID}.1"
+        source.SOPInstanceUID = f"{source.SOPInstanceUID[:60]}.1"
     assert not set(uids(image, "e", **made)) & set(first)
 
 
