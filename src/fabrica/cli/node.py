@@ -24,7 +24,7 @@ TOKEN = "FABRICA_SEND_TOKEN"
 
 def node(
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="MODEL...", help="Folders of models that translate or segment.")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Folders of models that translate or segment.")
     ] = None,
     store: Annotated[Path, typer.Option(help="Folder for what came in, what is to do, and what was made.")] = Path(
         "node"
@@ -61,8 +61,9 @@ def node(
         int, typer.Option(min=0, help="Megabytes of the disk that stay free.", rich_help_panel=NETWORK)
     ] = 1024,
     receivers: Annotated[
-        int, typer.Option(min=0, help="Processes that receive. [default: 2, or 1 of one core]", rich_help_panel=NETWORK)
-    ] = 0,
+        int | None,
+        typer.Option(min=1, help="Processes that receive. [default: 2, or 1 of one core]", rich_help_panel=NETWORK),
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="PEM file: TLS with this certificate.", rich_help_panel=NETWORK)
     ] = None,
@@ -93,6 +94,12 @@ def node(
     tries: Annotated[
         int, typer.Option(min=1, help="How often a result is sent before it is a dead letter.", rich_help_panel=SERIES)
     ] = 300,
+    keep_days: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Days after which what was sent is removed from the store; 0: never.", rich_help_panel=SERIES
+        ),
+    ] = 30.0,
     list_: Annotated[
         bool, typer.Option("--list", help="Show what is waiting and what failed, and end.", rich_help_panel=LETTERS)
     ] = False,
@@ -140,7 +147,9 @@ def node(
         certificate=(certificate, key) if certificate and key else None,
         authority=authority,
     )
-    settings = Settings(store, terms.aet, host, port, to, terms, asked, Patience(quiet, wait), processes, tries, limit)
+    settings = Settings(
+        store, terms.aet, host, port, to, terms, asked, Patience(quiet, wait), processes, tries, limit, keep_days
+    )
     made = Node(settings, _say)
     signal.signal(signal.SIGTERM, _end)
     table = (lambda names: tables.loaded(rules, names)) if rules else (lambda names: tables.every(names, otherwise))

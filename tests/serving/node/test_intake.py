@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from fabrica.serving.node.archive import Answer
-from fabrica.serving.node.entries import KEPT, PARTIAL
-from fabrica.serving.node.intake import Patience, settle, take_in
+from fabrica.serving.node.entries import KEPT, PARTIAL, Outgoing
+from fabrica.serving.node.intake import Patience, clear, settle, take_in
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.rules import Rule, Rules
 from fabrica.serving.node.store import Store, opened
@@ -129,6 +129,33 @@ def test_what_no_rule_wants_is_kept_or_passed_on(place: Place, tmp_path: Path) -
     other.receive(ct("few", 1), report(), now=0)
     other.settle(10, rules=Rules(RULES.rules, "forward"))
     assert [job.kind for job in other.queue.jobs()] == ["forward", "forward"]
+
+
+def test_what_is_done_with_is_cleared_and_not_forgotten(place: Place) -> None:
+    series = [ct("a", number) for number in (1, 2)]
+    place.receive(*series, ct("few", 1), now=0)
+    place.settle(10)
+    leased = place.queue.lease("me", 10)
+    assert leased
+    result = place.store.result(leased[0].id)
+    result.mkdir()
+    (result / "x.dcm").write_bytes(b"")
+    place.queue.made(
+        leased[0].id, "me", ["r"], [Outgoing(leased[0].id, "x", f"results/{leased[0].id}/x.dcm", "c", "t")]
+    )
+    assert clear(place.queue, place.store, 100) == 0  # not sent yet
+    place.queue.sent(leased[0].id, ["x"])
+    assert clear(place.queue, place.store, 100) == 1
+    assert clear(place.queue, place.store, 100) == 0
+    left = [path.name for path in (place.store.root / "objects").rglob("*.dcm")]
+    assert left == [each.name for each in place.queue.objects(uid("few"))]  # which no rule wanted
+    assert not result.exists() and place.queue.rubbish() == []
+    place.receive(ct("a", 3), now=200)
+    place.settle(210)
+    assert "2 objects of it were cleared, and 1 came since" in place.queue.series(PARTIAL)[0].note
+    place.receive(*series, now=220)
+    assert place.settle(230) == 1
+    assert place.queue.jobs()[-1].version == 2
 
 
 @pytest.mark.parametrize(

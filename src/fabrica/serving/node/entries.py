@@ -14,13 +14,14 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS series (
     uid TEXT PRIMARY KEY, modality TEXT, body_part TEXT, description TEXT, study TEXT,
     first REAL, last REAL, state TEXT, version INTEGER,
-    late INTEGER DEFAULT 0, asked REAL DEFAULT 0, note TEXT DEFAULT ''
+    late INTEGER DEFAULT 0, asked REAL DEFAULT 0, note TEXT DEFAULT '', cleared INTEGER DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS objects (
     uid TEXT PRIMARY KEY, series TEXT, name TEXT UNIQUE, class TEXT, syntax TEXT, image INTEGER, size INTEGER
 );
 CREATE INDEX IF NOT EXISTS objects_series ON objects (series);
 CREATE TABLE IF NOT EXISTS own (series TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS rubbish (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS refused (name TEXT PRIMARY KEY, reason TEXT, at REAL);
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY, series TEXT, model TEXT, hash TEXT, direction TEXT, version INTEGER, kind TEXT, state TEXT,
@@ -53,7 +54,8 @@ class Received:
 
 @dataclass(frozen=True)
 class Series:
-    """What rules go by, and when objects of it came (seconds since 1970)."""
+    """What rules go by, and when objects of it came (seconds since 1970). version: from 1; late: objects of it that
+    came after the version before; asked: when the archive is to be asked again; cleared: objects that were removed."""
 
     uid: str
     modality: str
@@ -65,8 +67,9 @@ class Series:
     state: str
     version: int
     late: int
-    asked: float
-    note: str
+    asked: float = 0.0
+    note: str = ""
+    cleared: int = 0
 
 
 @dataclass(frozen=True)

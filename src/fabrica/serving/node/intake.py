@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ def settle(
     for series in queue.quiet(now - patience.quiet, now):
         objects = queue.objects(series.uid)
         note = ""
+        if series.cleared > len(objects):
+            note = f"{series.cleared} objects of it were cleared, and {len(objects)} came since; send all of them again"
+            queue.set_partial(series, note)
+            say(f"series {shown(series.uid)} is not complete: {note}")
+            continue
         if expected:
             answer = expected(series.study, series.uid)
             waited = now - series.last >= patience.wait
@@ -103,6 +109,18 @@ def settle(
     return decided
 
 
+def clear(queue: Queue, store: Store, before: float) -> int:
+    """Remove what was done with before then; killed at any point, the next call ends it. Returns how many series."""
+    count = queue.clear(before)
+    names = queue.rubbish()
+    for name in names:
+        path = store.file(name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if names:
+        queue.removed(names)
+    return count
+
+
 def shown(uid: str) -> str:
     """A UID in a line of a log, whatever a sender wrote there."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in uid[:LONGEST])
@@ -124,7 +142,7 @@ def _looked(path: Path, now: float) -> tuple[Received, Series] | str:
         )
         modality, part, said = (header.get(each) for each in ("Modality", "BodyPartExamined", "SeriesDescription"))
         study = header.get("StudyInstanceUID").strip()
-        return received, Series(series, modality, part, said, study, now, now, OPEN, 1, 0, 0.0, "")
+        return received, Series(series, modality, part, said, study, now, now, OPEN, 1, 0)
     except FabricaError as error:
         return str(error).removeprefix(f"{path}: ")
     except RecursionError:

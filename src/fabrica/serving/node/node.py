@@ -19,7 +19,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node import store as stores
 from fabrica.serving.node.archive import expected
 from fabrica.serving.node.association import Terms
-from fabrica.serving.node.intake import Patience, settle, take_in
+from fabrica.serving.node.intake import Patience, clear, settle, take_in
 from fabrica.serving.node.peers import Peer, is_loopback
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.receive import listening, serve, tls
@@ -31,12 +31,17 @@ from fabrica.serving.node.work import Open, Worker
 PAUSE = 0.2  # seconds between two looks that find nothing
 TROUBLE = 5.0  # seconds after which what the disk or the database refused is tried again
 RECEIVERS = 2
+CLEARING = 600.0  # seconds between two clearings
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a node is asked. send_to: where results go. archive: who is asked how many objects a series has; None for
-    nobody. receivers: processes. tries: of sending one job. limit: seconds that a model may take for a series."""
+    """What a node is asked.
+
+    send_to    where results go. archive: who is asked how many objects a series has; None for nobody.
+    receivers  processes. tries: of sending one job. limit: seconds that a model may take for a series.
+    keep_days  after which what is done with is removed; 0: never.
+    """
 
     store: Path
     aet: str
@@ -49,6 +54,7 @@ class Settings:
     receivers: int = RECEIVERS
     tries: int = 300
     limit: float = 3600.0
+    keep_days: float = 0.0
 
 
 class Node:
@@ -68,6 +74,7 @@ class Node:
         self._worker: Worker | None = None
         self._lock: TextIO | None = None
         self._store = Store(settings.store)
+        self._next_clearing = 0.0
 
     def start(self, open_: Open, folders: Sequence[Path], rules: Callable[[Sequence[str]], Rules]) -> None:
         """Lock the store, open the models, then listen. rules: of the names that the models turn out to have."""
@@ -144,6 +151,10 @@ class Node:
 
     def _settle(self, queue: Queue) -> bool:
         settings = self.settings
+        if settings.keep_days and time.monotonic() > self._next_clearing:
+            self._next_clearing = time.monotonic() + CLEARING
+            if count := clear(queue, self._store, time.time() - settings.keep_days * 86400):
+                self.say(f"{count} series cleared, done with more than {settings.keep_days:g} days ago")
         ask = partial(expected, settings.archive, settings.aet) if settings.archive else None
         return bool(settle(queue, self._rules, self._hashes, ask, settings.patience, self.say))
 

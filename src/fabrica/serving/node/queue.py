@@ -37,7 +37,7 @@ from fabrica.serving.node.entries import (
 )
 
 _JOB = "id, series, model, hash, direction, version, kind, state, created, note, starts, tries, next, reason"
-_SERIES = "uid, modality, body_part, description, study, first, last, state, version, late, asked, note"
+_SERIES = "uid, modality, body_part, description, study, first, last, state, version, late, asked, note, cleared"
 
 
 class Queue:
@@ -97,7 +97,7 @@ class Queue:
                     continue
                 self._reopen(db, each.series, now)
                 db.execute(
-                    f"INSERT INTO series ({_SERIES}) VALUES (?,?,?,?,?,?,?,'{OPEN}',1,0,0,'') "
+                    f"INSERT INTO series ({_SERIES}) VALUES (?,?,?,?,?,?,?,'{OPEN}',1,0,0,'',0) "
                     f"ON CONFLICT (uid) DO UPDATE SET last = excluded.last, state = '{OPEN}', asked = 0",
                     (series.uid, series.modality, series.body_part, series.description, series.study, now, now),
                 )
@@ -263,6 +263,36 @@ class Queue:
     def postpone(self, job: int, reason: str, at: float) -> None:
         with self._change() as db:
             db.execute("UPDATE jobs SET tries = tries + 1, reason = ?, next = ? WHERE id = ?", (reason, at, job))
+
+    # what is not needed any more
+
+    def clear(self, before: float) -> int:
+        """Let go of the objects and results of series that were done with, and sent, before then; the series itself is
+        remembered. Their files are `rubbish` from then on. Returns how many series."""
+        done = (
+            "SELECT uid FROM series AS s WHERE state = ? AND last < ? "
+            "AND EXISTS (SELECT 1 FROM objects WHERE objects.series = s.uid) "
+            "AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.series = s.uid AND jobs.state <> ?)"
+        )
+        with self._change() as db:
+            found = [uid for (uid,) in db.execute(done, (DONE, before, SENT))]
+            for uid in found:
+                db.execute("INSERT OR IGNORE INTO rubbish SELECT name FROM objects WHERE series = ?", (uid,))
+                db.execute("INSERT OR IGNORE INTO rubbish SELECT 'results/' || id FROM jobs WHERE series = ?", (uid,))
+                count = "(SELECT count(*) FROM objects WHERE series = ?)"
+                db.execute(f"UPDATE series SET cleared = max(cleared, {count}) WHERE uid = ?", (uid, uid))
+                db.execute("DELETE FROM inputs WHERE object IN (SELECT uid FROM objects WHERE series = ?)", (uid,))
+                db.execute("DELETE FROM objects WHERE series = ?", (uid,))
+        return len(found)
+
+    def rubbish(self) -> list[str]:
+        """Files and folders of the store that nothing refers to, as `Store.file` takes them."""
+        return [name for (name,) in self._db.execute("SELECT name FROM rubbish")]
+
+    def removed(self, names: Sequence[str]) -> None:
+        """They are gone."""
+        with self._change() as db:
+            db.executemany("DELETE FROM rubbish WHERE name = ?", [(name,) for name in names])
 
     # what people see
 
