@@ -72,7 +72,8 @@ def send(
 ) -> list[int]:
     """The status of each object; [] where there is no association."""
     contexts = dict.fromkeys((d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets)
-    with associated(aet, Peer(called, "localhost" if tls else "127.0.0.1", port), contexts, 20, tls) as association:
+    peer = Peer(called, "localhost" if tls else "127.0.0.1", port, tls)
+    with associated(aet, peer, contexts, 20) as association:
         if not association.is_established:
             return []
         return [int(association.send_c_store(dataset).get("Status", -1)) for dataset in datasets]

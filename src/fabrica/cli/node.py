@@ -72,6 +72,13 @@ def node(
         Path | None,
         typer.Option(help="PEM file: senders need a certificate that it has signed.", rich_help_panel=NETWORK),
     ] = None,
+    send_authority: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file: TLS to the archive, whose certificate it has signed; with --certificate, if there is one.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     archive: Annotated[
         str,
         typer.Option(
@@ -132,9 +139,17 @@ def node(
         raise UsageError(f"--otherwise {otherwise}; expected keep or forward")
     if rules and otherwise != tables.KEEP:
         raise UsageError("--otherwise and --rules: say `otherwise:` in the file")
-    to = destination(send_to, os.environ.get(TOKEN, ""))
+    own = (certificate, key) if certificate and key else ()
+    secure = peers.trusting(send_authority, own) if send_authority else None
+    to = destination(send_to, os.environ.get(TOKEN, ""), secure)
     asked = (
-        None if archive == "none" else peers.peer(archive) if archive else to if isinstance(to, peers.Peer) else None
+        None
+        if archive == "none"
+        else peers.peer(archive, secure)
+        if archive
+        else to
+        if isinstance(to, peers.Peer)
+        else None
     )
     processes = receivers or min(RECEIVERS, len(os.sched_getaffinity(0)))
     terms = Terms(
@@ -151,7 +166,7 @@ def node(
         store, terms.aet, host, port, to, terms, asked, Patience(quiet, wait), processes, tries, limit, keep_days
     )
     made = Node(settings, _say)
-    signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _end)
     table = (lambda names: tables.loaded(rules, names)) if rules else (lambda names: tables.every(names, otherwise))
     try:
         made.start(opened, models, table)
@@ -161,6 +176,7 @@ def node(
         _say("stopped; what is left to do is in the store")
     finally:
         made.stop()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _letters(store: Path, list_: bool, retry: str, as_json: bool) -> None:

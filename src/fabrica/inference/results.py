@@ -70,7 +70,7 @@ def write_result(
     target.parent.mkdir(parents=True, exist_ok=True)
     drawn = way.target.kind == "label"  # what was seen in the patient, and no synthetic image of one
     said = f"{way.name}, {'segmented' if drawn else 'translated'}"
-    further = dict(record or {}) if kind in ("dicom", *io.SEGMENTATIONS) else {}
+    further: dict[str, Any] = dict(record or {}) if kind in ("dicom", *io.SEGMENTATIONS) else {}
     if note := further.pop("note", ""):
         said = f"{said}, {note}"
     io.write(found.result, target, as_=kind, translated=not drawn, description=said, **made_by, **further)

@@ -23,7 +23,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.from_regex(r"[12](\.[1-9][0-9]{0,8}){1,6}", fullmatch=True), st.text("ABC_1", min_size=1, max_size=16))
 def test_file_meta_is_what_pydicom_reads(tmp_path_factory: pytest.TempPathFactory, instance: str, sender: str) -> None:
     path = tmp_path_factory.mktemp("meta") / "a.dcm"
@@ -34,7 +34,7 @@ def test_file_meta_is_what_pydicom_reads(tmp_path_factory: pytest.TempPathFactor
     assert meta.FileMetaInformationGroupLength == path.stat().st_size - 128 - 4 - 12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=6), st.integers(0, 600))
 def test_fragments_are_joined_and_limits_kept(
     tmp_path_factory: pytest.TempPathFactory, fragments: list[bytes], limit: int

@@ -178,7 +178,7 @@ def test_what_is_passed_on_goes_once(queue: Queue) -> None:
     assert {each.state for each in queue.jobs()} == {SENT}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(["arrive", "settle", "work", "die", "send", "resend"]), max_size=30))
 def test_in_every_order_each_version_is_made_and_sent_once(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]

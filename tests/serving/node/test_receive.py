@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import ssl
 import subprocess
 import time
 import warnings
@@ -28,7 +27,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from fabrica.errors import FabricaError
 from fabrica.serving.node.association import Terms
 from fabrica.serving.node.calling import associated
-from fabrica.serving.node.peers import Peer, allowed
+from fabrica.serving.node.peers import Peer, allowed, trusting
 from fabrica.serving.node.receive import Server, listening, start
 from tests.dicom_network import ct, filed, saved, send
 
@@ -217,7 +216,7 @@ def test_tls_by_certificate_files(tmp_path: Path) -> None:
     subprocess.run(list(map(str, made)), check=True, capture_output=True)
     (tmp_path / "in").mkdir()
     with receiving(tmp_path / "in", certificate=(certificate, key)) as node:
-        assert send([ct("a", 1)], node.port, tls=ssl.create_default_context(cafile=certificate)) == [0]
+        assert send([ct("a", 1)], node.port, tls=trusting(certificate)) == [0]
         assert send([ct("a", 2)], node.port) == []  # without TLS
 
 

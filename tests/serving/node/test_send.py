@@ -16,7 +16,7 @@ pytest.importorskip("pynetdicom")
 from fabrica.errors import UsageError
 from fabrica.serving.node import archive as queries
 from fabrica.serving.node.entries import DEAD, OPEN, SENT, Received, Series
-from fabrica.serving.node.peers import Peer, allowed, peer, plain
+from fabrica.serving.node.peers import Peer, allowed, peer, plain, trusting
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.send import Web, destination, send_next
 from fabrica.serving.node.store import Store, opened
@@ -186,6 +186,13 @@ def test_stow_answers(outbox: Outbox, status: int, lasting: bool) -> None:
 def test_what_is_no_destination(text: str) -> None:
     with pytest.raises(UsageError):
         destination(text)
+
+
+def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:
+    (tmp_path / "authority.pem").write_text("no certificate")
+    for path in (tmp_path / "authority.pem", tmp_path / "nowhere.pem"):
+        with pytest.raises(UsageError, match=f"TLS cannot be set up of {path}"):
+            trusting(path)
 
 
 def test_peers_are_read_and_written_alike() -> None:

@@ -34,13 +34,13 @@ def asked(message: int, instance: str, move: bool = False, data: bool = True) ->
     return bytes(next(iter(made.encode_msg(5, 16384))).presentation_data_value_list[0][1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 65535), UIDS, st.booleans())
 def test_requests_are_read_as_pynetdicom_writes_them(message: int, instance: str, move: bool) -> None:
     assert request(5, asked(message, instance, move)) == StoreRequest(5, message, CTImageStorage, instance)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 65535), UIDS, st.sampled_from([0, 0xA700, 0xC000, 0x0117]), st.text("abc", max_size=64))
 def test_responses_are_read_by_pynetdicom(message: int, instance: str, status: int, comment: str) -> None:
     answer = P_DATA()
@@ -68,7 +68,7 @@ def test_what_is_another_message_is_left_to_pynetdicom() -> None:
     assert request(1, b"") is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_damaged_commands_are_none_or_hold_what_they_say(data: st.DataObject) -> None:
     whole = bytearray(asked(9, "1.2.3"))

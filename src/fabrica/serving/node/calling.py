@@ -16,7 +16,7 @@ PDU = 128 * 1024
 
 @contextmanager
 def associated(
-    aet: str, peer: Peer, contexts: Iterable[tuple[str, str | Sequence[str] | None]], seconds: float, tls: Any = None
+    aet: str, peer: Peer, contexts: Iterable[tuple[str, str | Sequence[str] | None]], seconds: float
 ) -> Iterator[Association]:
     """An association with a peer for these classes, each in a transfer syntax, one of several, or (None) the usual
     ones; `is_established` says whether it came about. seconds: to wait for an answer."""
@@ -35,7 +35,7 @@ def associated(
         peer.port,
         ae_title=peer.aet,
         max_pdu=PDU,
-        tls_args=(tls, peer.host) if tls else None,
+        tls_args=(peer.tls, peer.host) if peer.tls else None,
         evt_handlers=[(evt.EVT_ACSE_SENT, asked)],
     )
     try:

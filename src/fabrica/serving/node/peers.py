@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from fabrica.errors import UsageError
 
@@ -13,11 +16,12 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Peer:
-    """AET@HOST:PORT."""
+    """AET@HOST:PORT; tls: what it is spoken to by, where that is TLS."""
 
     aet: str
     host: str
     port: int
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -35,13 +39,13 @@ class Allowed:
         return self.aet in (ANY, aet) and (not self.addresses or plain(address) in self.addresses)
 
 
-def peer(text: str) -> Peer:
+def peer(text: str, tls: ssl.SSLContext | None = None) -> Peer:
     """AET@HOST:PORT; UsageError for anything else."""
     aet, at, place = text.partition("@")
     host, colon, port = place.rpartition(":")
     if not (at and colon and host and port.isdigit() and 0 < int(port) < 65536):
         raise UsageError(f"{text!r} is no peer; expected AET@HOST:PORT, e.g. ARCHIVE@127.0.0.1:4242")
-    return Peer(checked_title(aet), host.strip("[]"), int(port))
+    return Peer(checked_title(aet), host.strip("[]"), int(port), tls)
 
 
 def allowed(text: str) -> Allowed:
@@ -59,6 +63,17 @@ def allowed(text: str) -> Allowed:
     except OSError as error:
         raise UsageError(f"--allow {text}: host {host!r} is not known ({error.strerror}); give its address") from error
     return Allowed(title, tuple(sorted({plain(str(each[4][0])) for each in found})))
+
+
+def trusting(authority: Path, certificate: Sequence[Path] = ()) -> ssl.SSLContext:
+    """TLS to those whose certificates an authority (PEM) has signed; certificate: this node's own and its key."""
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+        if certificate:
+            context.load_cert_chain(*(str(path) for path in certificate))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"TLS cannot be set up of {authority}: {error.strerror or error}") from error
+    return context
 
 
 def checked_title(aet: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -69,12 +70,13 @@ def tls(certificate: tuple[Path, Path] | None, authority: Path | None) -> ssl.SS
 
 def serve(listener: socket.socket, terms: Terms, alive: Any, say: Callable[[str], None] | None = None) -> None:
     """Receive until the other end of `alive` (a pipe's end) is closed: the main function of a receiving process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then closes the pipe
     server = start(listener, terms, say or _say)
     try:
         while not alive.poll(None):
             pass
         alive.recv()
-    except (EOFError, OSError, KeyboardInterrupt):
+    except (EOFError, OSError):
         pass
     server.stop()
     os._exit(0)  # threads of connections that are open still: what they had not finished was not answered

@@ -34,6 +34,7 @@ class Web:
 
     url: str
     token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.url
@@ -49,14 +50,14 @@ class Delivery:
     lasting: bool = False
 
 
-def destination(text: str, token: str = "") -> Peer | Web:
+def destination(text: str, token: str = "", tls: ssl.SSLContext | None = None) -> Peer | Web:
     """AET@HOST:PORT, or the address of a DICOMweb server; UsageError for anything else."""
     if text.startswith(("http://", "https://")):
         parts = urlsplit(text)
         if not parts.hostname or parts.username or parts.query:
             raise UsageError(f"{text!r} is no DICOMweb server; expected e.g. https://archive.example/dicom-web")
-        return Web(text.rstrip("/"), token)
-    return peer(text)
+        return Web(text.rstrip("/"), token, tls)
+    return peer(text, tls)
 
 
 def send_next(
@@ -140,7 +141,7 @@ def _stow(files: Sequence[tuple[Outgoing, Path]], to: Web) -> Delivery:
     host, port = parts.hostname or "", parts.port
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context()
+        context = to.tls or ssl.create_default_context()
         connection = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=SECONDS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -130,7 +131,8 @@ class Worker:
 def _serve(pipe: Connection, open_: Open, folders: Sequence[Path]) -> None:
     """The main function of the process."""
     parent = multiprocessing.parent_process()
-    if parent is not None:  # never outlive the node
+    if parent is not None:  # never outlive the node, which alone hears of Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         models = {model.name: model for model in map(open_, folders)}
