@@ -175,6 +175,23 @@ def test_nothing_stays_of_an_object_that_was_cut_short(node: Receiving) -> None:
         _until(lambda: not node.files())
 
 
+@pytest.mark.parametrize(("size", "kept"), [(3000, True), (2**24 + 300_000, False)])
+def test_commands_in_pieces_are_left_to_pynetdicom_up_to_a_size(node: Receiving, size: int, kept: bool) -> None:
+    with associated("SCANNER", node.peer, [(CTImageStorage, ExplicitVRLittleEndian)], 20) as association:
+        connection = association.dul.socket.socket
+        command = _command(ct("a", 1))
+        connection.sendall(_pdu(b"\x01" + command[1:50]) + _pdu(b"\x03" + command[50:]))
+        whole = bytes(size)
+        try:
+            for start in range(0, size, 100_000):
+                piece = whole[start : start + 100_000]
+                connection.sendall(_pdu((b"\x02" if start + 100_000 >= size else b"\x00") + piece))
+        except OSError:  # it does not listen to the end
+            assert not kept
+        _until(lambda: bool(node.files()) if kept else not association.is_established)
+    assert len(node.files()) == kept
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.binary(min_size=1, max_size=60))
 def test_what_is_no_dicom_ends_its_connection_alone(open_to_all: Receiving, noise: bytes) -> None:

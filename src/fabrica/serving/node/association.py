@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,10 +53,11 @@ LOSSLESS = (JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLossless, RLE
             HTJ2KLosslessRPCL)  # fmt: skip
 LAST = (ExplicitVRBigEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 UID = re.compile(r"[0-9.]{1,64}")
-SUCCESS, NO_ROOM, NOT_UNDERSTOOD, BAD_UID, FAILED = 0x0000, 0xA700, 0xC000, 0x0117, 0x0110
+SUCCESS, NO_ROOM, NOT_UNDERSTOOD, BAD_UID = 0x0000, 0xA700, 0xC000, 0x0117
 NO_SUCH_TITLE = (1, 1, 3)  # rejected for good, by the user, calling AE title not recognised (PS3.8 9.3.4)
 
 IDLE = 0.5  # seconds after which threads of a connection look up
+MOST_IN_MEMORY = 2**24  # bytes of a message whose command comes in an unusual form
 PAUSE = 0.0002  # seconds between two looks that find nothing
 
 _numbers = itertools.count()
@@ -202,6 +204,7 @@ class Messages(DIMSEServiceProvider):
                 self._storing, values = (asked, self._arriving(asked)), values[1:]
             if self._storing is None:
                 super().receive_primitive(primitive)
+                self._check_size()
             for context, data in values if self._storing else ():
                 self._store(context, data)
         except Exception:
@@ -213,6 +216,13 @@ class Messages(DIMSEServiceProvider):
         if self._storing:
             self._storing[1].drop()
         self._storing = None
+
+    def _check_size(self) -> None:
+        """ValueError where what is left to pynetdicom, which keeps it in memory, is larger than anything usual."""
+        if self.message is not None:
+            size = self.message.encoded_command_set.tell() + cast(BytesIO, self.message.data_set).tell()
+            if size > MOST_IN_MEMORY:
+                raise ValueError("a message of an unusual form and size")
 
     def _store(self, context: int, data: bytes) -> None:
         if self._storing is None or context != self._storing[0].context or data[0] & COMMAND:

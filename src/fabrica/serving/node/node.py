@@ -173,8 +173,8 @@ class Node:
 
         assert self._worker is not None
         outcome = self._worker.apply(job, [self._store.object(name) for name in names], self._store, beat)
-        if outcome is None:
-            return True
+        if outcome is None or (outcome.refused and self._stopped.is_set()):
+            return True  # it is begun again, by whom the queue says
         if outcome.refused:
             queue.refuse(job.id, outcome.refused)
             self.say(f"job {job.id} is a dead letter: {outcome.refused}")

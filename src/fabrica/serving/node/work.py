@@ -78,7 +78,7 @@ class Worker:
         try:
             (place / "in").mkdir(parents=True)
             for path in files:
-                os.link(path, place / "in" / path.name)
+                _link(path, place / "in" / path.name)
             self._pipe.send((job, place))
             said = self._answer(beat, self._limit)
             if said is None or isinstance(said, str):
@@ -126,6 +126,16 @@ class Worker:
                 return f"not done after {limit:g} s"
             if not beat():
                 return None
+
+
+def _link(path: Path, link: Path) -> None:
+    """The same file under another name; a copy where the file system has no such thing."""
+    try:
+        os.link(path, link)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(path, link)
 
 
 def _serve(pipe: Connection, open_: Open, folders: Sequence[Path]) -> None:
