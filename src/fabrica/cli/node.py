@@ -151,7 +151,8 @@ def node(
         if isinstance(to, peers.Peer)
         else None
     )
-    processes = receivers or min(RECEIVERS, len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = receivers or min(RECEIVERS, cores)
     terms = Terms(
         peers.checked_title(aet),
         store / "incoming",

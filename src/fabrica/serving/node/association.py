@@ -118,19 +118,27 @@ class _Telling(queue.Queue[Any]):
 
 
 class _Wake:
-    """A file descriptor that can be waited for beside a connection."""
+    """What can be waited for beside a connection: a pipe that holds something once it was woken."""
 
     def __init__(self) -> None:
-        self._number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
 
     def fileno(self) -> int:
-        return self._number
+        return self._read
 
     def wake(self) -> None:
-        os.eventfd_write(self._number, 1)
+        with suppress(BlockingIOError):  # it is full of earlier calls
+            os.write(self._write, b"\0")
+
+    def clear(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._read, 4096)
 
     def __del__(self) -> None:
-        os.close(self._number)
+        os.close(self._read)
+        os.close(self._write)
 
 
 class _Connection(AssociationSocket):
@@ -152,7 +160,7 @@ class _Connection(AssociationSocket):
             self.event_queue.put("Evt17")  # the connection is closed
             return False
         if self.waits in found:
-            os.eventfd_read(self.waits.fileno())
+            self.waits.clear()
         return self.socket in found
 
     def _shutdown_socket(self) -> None:
