@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS := -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all lint bench docs archive clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/gallery.py
+
+# an archive to try the node with, until Ctrl-C: Debian's Orthanc, in a network of its own where that is possible
+archive: $(STAMP)
+	$(BIN)/python -m tests.orthanc
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -29,6 +29,7 @@ NOT_RUN = {
     "pip install -c constraints.txt '.[all]'": "installs from the network; `make` does it on every fresh machine",
     "make demo": "makes an environment of its own, then runs fabrica demo, which is run below",
     "make bench": "takes hours",
+    "fabrica node runs/lowdose --send-to ARCHIVE@10.0.0.5:104": "serves until it is stopped: tests/serving/node",
     "fabrica scan": "the verb's name in a table of benchmarks",
 }
 

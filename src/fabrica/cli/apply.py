@@ -93,7 +93,7 @@ def apply(
         from fabrica.inference.files import apply as apply_model
         from fabrica.inference.refusal import cautions
 
-        loaded = _opened(model, precision)
+        loaded = opened(model, precision)
     with named_bars() as progress:
         outcomes = apply_model(
             loaded,
@@ -132,7 +132,7 @@ def apply(
     )
 
 
-def _opened(folder: Path, precision: str) -> Translates:
+def opened(folder: Path, precision: str = "") -> Translates:
     """The model in a folder; one that was exported without PyTorch."""
     from fabrica import runtime
 

@@ -16,6 +16,7 @@ from fabrica.cli.deidentify import deidentify
 from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
 from fabrica.cli.export import export
+from fabrica.cli.node import node
 from fabrica.cli.options import Panels, one_line
 from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
@@ -31,6 +32,7 @@ EXTRAS = {  # what brings which packages
     "export": ("onnx", "onnxscript"),
     "runtime": ("onnxruntime",),
     "runtime-openvino": ("openvino",),
+    "serve": ("pynetdicom",),
 }
 PAGES = ("matplotlib", "jinja2", "markupsafe")  # all that a study's results need beside the base: the extra `study`
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
@@ -43,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, deidentify, version):
+for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, node, deidentify, version):
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 app.add_typer(study, name="study")
 

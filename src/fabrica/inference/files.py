@@ -55,6 +55,7 @@ def apply(
     force: bool = False,
     as_: str = "",
     overlap: float = 0.5,
+    record: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Translate what lies at `source` into the folder `out`, with result.json and a preview of each image. What to
@@ -68,6 +69,7 @@ def apply(
     out          a folder; or, for one image, a file: then maps, preview and json stand beside it under its name.
     force        also what is unlike the training images, lacks slices, or holds values that are no numbers.
     as_          one of `fabrica.io.SUFFIXES`, of label maps also of `fabrica.io.SEGMENTATIONS`; "": as the source.
+    record       more for the headers of DICOM results: see `fabrica.inference.results.write_result`.
     direction, uncertainty, round_trip, mirror, overlap   see `fabrica.inference.translator.apply`. Maps are NIfTI,
                  floats on the source's grid.
 
@@ -83,6 +85,7 @@ def apply(
     choices: dict[str, Any] = {"uncertainty": uncertainty, "round_trip": round_trip, "mirror": mirror}
     beside = _auxiliary(auxiliary or {}, Path(source), len(inputs))
     choices |= {"overlap": overlap, "contrast": contrast}
+    record = dict(record or {})
     outcomes = [Outcome(str(path), refused=f"{path}: {why}") for path, why in unreadable]
     for done, each in enumerate(inputs, start=1):
         outcomes.append(Outcome(str(each.path / each.frame if each.frame else each.path), contrast=contrast))
@@ -91,7 +94,7 @@ def apply(
         outcomes[-1].auxiliary |= {name: str(other.path) for name, other in others.items()}
         try:
             read = beside or {name: io.read(other.path, other.frame) for name, other in others.items()}
-            _translate(model, way, each, place, outcomes[-1], force, {**choices, "auxiliary": read}, progress)
+            _translate(model, way, each, place, outcomes[-1], force, {**choices, "auxiliary": read}, record, progress)
         except (ReadError, UsageError) as error:
             if len(inputs) == 1:
                 raise
@@ -111,6 +114,7 @@ def _translate(
     outcome: Outcome,
     force: bool,
     choices: dict[str, Any],
+    record: Mapping[str, str],
     progress: Progress | None,
 ) -> None:
     image = io.read(each.path, each.frame)
@@ -123,7 +127,7 @@ def _translate(
     shown, kind = preview(image, found), place.kind or _kind(found.result, each.path)
     del image  # a large volume need not lie beside its result while that is written
     target = place.folder / (place.file or place.name(each) + suffix)
-    write_result(found, model, way, target, place.name(each), kind, outcome)
+    write_result(found, model, way, target, place.name(each), kind, outcome, record)
     save_picture(shown, place.folder / f"{place.name(each)}-preview.png")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,20 @@ class Outcome:
 
 
 def write_result(
-    found: Applied, model: Translates, way: Way, target: Path, name: str, kind: str, outcome: Outcome
+    found: Applied,
+    model: Translates,
+    way: Way,
+    target: Path,
+    name: str,
+    kind: str,
+    outcome: Outcome,
+    record: Mapping[str, str] | None = None,
 ) -> None:
     """Write result and maps, and note in the outcome what is known of them.
 
     target   where the result goes; the maps lie beside it, their names begin with `name`. kind: its format.
+    record   more for DICOM: "uid_content" and "created" (see `fabrica.io.dicom.write.write_dicom`), and "note", which
+             the description says, too.
     """
     made_by: dict[str, Any] = {
         "software": "Fabrica",
@@ -61,7 +70,10 @@ def write_result(
     target.parent.mkdir(parents=True, exist_ok=True)
     drawn = way.target.kind == "label"  # what was seen in the patient, and no synthetic image of one
     said = f"{way.name}, {'segmented' if drawn else 'translated'}"
-    io.write(found.result, target, as_=kind, translated=not drawn, description=said, **made_by)
+    further: dict[str, Any] = dict(record or {}) if kind in ("dicom", *io.SEGMENTATIONS) else {}
+    if note := further.pop("note", ""):
+        said = f"{said}, {note}"
+    io.write(found.result, target, as_=kind, translated=not drawn, description=said, **made_by, **further)
     outcome.output = target.name
     if found.uncertainty is not None:
         doubted, half = _mean_uncertainty(found.result, found.uncertainty, way.target)

@@ -280,7 +280,7 @@ def write(
                 (SEG): "seg", a frame for each segment, which is what "dicom" means then, or "seg-labelmap", a frame
                 for each slice, which fewer programs read.
     bits, clip  for pictures: see `fabrica.io.raster.write_raster`.
-    provenance  software, version, model, model_hash, seed, description, and for DICOM uid_seed.
+    provenance  software, version, model, model_hash, seed, description, and for DICOM uid_seed, uid_content, created.
     Raises UsageError where the format cannot hold the image, FabricaError where the disk refuses.
 
     >>> import fabrica

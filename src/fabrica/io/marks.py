@@ -27,7 +27,7 @@ _KEYWORDS = {
     "seed": "Seed",
     "description": "Description",
 }
-_IGNORED = ("uid_seed",)  # for DICOM alone
+_IGNORED = ("uid_seed", "uid_content", "created")  # for DICOM alone
 
 
 def is_synthetic(image: Image) -> bool:

@@ -200,6 +200,18 @@ def test_uids_repeat_for_the_same_image_and_model_alone(tmp_path: Path) -> None:
     assert len(uids(image, "seg-labelmap", **MODEL) & first) == 1  # frames are indexed alike; the object is another
 
 
+def test_a_segmentation_that_is_made_again_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    image = scanned(tmp_path, make.grid(4))
+    files = []
+    for second in ("05", "05", "06"):
+        made = {**MODEL, "uid_content": "1", "created": f"202601020304{second}"}
+        [path] = fio.write(on(image, np.ones((4, 6, 8))), tmp_path / "a.dcm", as_="seg", **made)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] != files[2]
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    assert (dataset.ContentDate, dataset.ContentTime) == ("20260102", "030406")
+
+
 def test_an_empty_label_map_needs_few_frames(tmp_path: Path) -> None:
     image = scanned(tmp_path, make.grid(5))
     for names in (NAMES, {}):

@@ -213,6 +213,26 @@ def test_uids_repeat_with_a_seed_and_only_for_the_same_pixels(tmp_path: Path) ->
     assert one[2:] == two[2:] and not set(one[:2]) & set(two[:2])
 
 
+def test_a_result_that_is_made_again_has_the_uids_of_its_sources_and_its_model(tmp_path: Path) -> None:
+    """Another processor may round otherwise: the object is the same one all the same."""
+    image = source_ct(tmp_path / "source")
+    nearly = image.with_data(image.data + np.float32(0.4))
+    made = {"model_hash": "ab", "uid_content": "1", "created": "20260102030405"}
+
+    def uids(of: Image, name: str, **maker: Any) -> list[str]:
+        datasets = [pydicom.dcmread(p) for p in write_dicom(of, tmp_path / name, synthetic=False, **maker)]
+        assert {d.InstanceCreationDate + d.InstanceCreationTime for d in datasets} == {"20260102030405"}
+        return [str(d[key].value) for d in datasets for key in ("SOPInstanceUID", "SeriesInstanceUID")]
+
+    first = uids(image, "a", **made)
+    assert uids(nearly, "b", **made) == first
+    assert not set(uids(image, "c", **{**made, "model_hash": "cd"})) & set(first)
+    assert not set(uids(image, "d", **{**made, "uid_content": "2"})) & set(first)
+    for source in image.origin["dicom"]:
+        source.SOPInstanceUID = f"{source.SOPInstanceUID[:60]}.1"
+    assert not set(uids(image, "e", **made)) & set(first)
+
+
 def test_radiograph_and_colour(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     xray = Image(

@@ -60,8 +60,10 @@ class Series:
 
 def series(image: Image, maker: Maker, sources: tuple[Dataset, ...], synthetic: bool, translated: bool) -> Series:
     """Gather what is shared, with UIDs that repeat where the maker is reproducible."""
-    content = digest_of(image.data)
-    if translated or image.unit == "label":  # two patients may have the same pixels, an empty slice or mask say
+    content = maker.uid_content or digest_of(image.data)
+    if (
+        maker.uid_content or translated or image.unit == "label"
+    ):  # two patients may have the same pixels, an empty slice or mask say
         content = digest(content.encode(), *(str(source.get("SOPInstanceUID")).encode() for source in sources))
     whose = maker.uid_seed or content  # a uid_seed may join several series in one patient and study
     study = maker.uid("study", whose)
@@ -156,6 +158,8 @@ def record(dataset: Dataset, shared: Series, sources: Sequence[Dataset]) -> None
         if source.get("BurnedInAnnotation") == "YES":
             dataset.BurnedInAnnotation = "YES"
         _set_lossy(dataset, source)
+    if created := shared.maker.created:
+        dataset.InstanceCreationDate, dataset.InstanceCreationTime = created[:8], created[8:]
     add_derivation(dataset, shared.maker, sources, derivation)
     add_equipment(dataset, shared.maker, equipment)
 

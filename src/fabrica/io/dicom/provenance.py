@@ -33,6 +33,8 @@ class Maker:
     seed: int | None
     description: str
     uid_seed: str
+    uid_content: str = ""
+    created: str = ""
 
     @property
     def reproducible(self) -> bool:

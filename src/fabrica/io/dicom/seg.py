@@ -91,6 +91,10 @@ def segmentation(
     )
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
         delattr(dataset, keyword)
+    if maker.created:
+        dataset.ContentDate, dataset.ContentTime = maker.created[:8], maker.created[8:]
+        for equipment in highdicoms:
+            equipment.ContributionDateTime = maker.created
     _refer(dataset, planes, sources)
     _place(dataset, shared, planes)
     record(dataset, shared, sources)

@@ -35,6 +35,8 @@ def write_dicom(
     seed: int | None = None,
     description: str = "",
     uid_seed: str = "",
+    uid_content: str = "",
+    created: str = "",
     kind: str = "",
 ) -> list[Path]:
     """Write an image (C, H, W) as one file, or a volume (1, D, H, W) as a folder of 0001.dcm, 0002.dcm ...
@@ -45,7 +47,9 @@ def write_dicom(
     CR, others as secondary capture. `translated` marks it SyntheticData = YES. `synthetic` gives a new patient,
     study and series with that mark. UIDs are the same for the same pixels (and if `translated`, sources) whenever
     `uid_seed`, `model_hash` or `seed` is given; the same `uid_seed` puts several images into one synthetic
-    patient and study.
+    patient and study. `uid_content` stands for the pixels: UIDs then follow from it, the model's hash and the sources'
+    instances alone, so that whoever makes the result anew makes the same objects. `created` ("YYYYMMDDHHMMSS") is when
+    they say that they were made; without it they do not say.
 
     A label map becomes one segmentation (see `fabrica.io.dicom.seg`), of the `kind` "seg" or "seg-labelmap": the file
     `path`, or 0001.dcm in it where it has no suffix.
@@ -55,7 +59,7 @@ def write_dicom(
     FabricaError where the disk refuses; each file is whole or not there. One slice is in memory at a time.
     """
     path = Path(path)
-    maker = Maker(software, version, model, model_hash, seed, description, uid_seed)
+    maker = Maker(software, version, model, model_hash, seed, description, uid_seed, uid_content, created)
     sources = () if synthetic else tuple(image.origin.get("dicom", ()))
     if kind or image.unit == "label":
         return [_write_segmentation(image, path, kind or "seg", maker, sources, synthetic, translated)]

@@ -1,0 +1,65 @@
+"""How many objects of a series the archive has: C-FIND (PS3.4 annex C)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pynetdicom.association import Association
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+
+from fabrica.serving.node.calling import associated, offers_none
+from fabrica.serving.node.peers import Peer
+
+PENDING = (0xFF00, 0xFF01)
+SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """count: objects that the archive has of a series, 0 where it knows none, or nothing of queries at all. silent: it
+    could not be asked."""
+
+    count: int = 0
+    silent: bool = False
+
+
+def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
+    """Ask for NumberOfSeriesRelatedInstances; of an archive that does not say, for the objects themselves."""
+    if not (study and series):
+        return Answer()
+    with associated(aet, peer, [(StudyRootQueryRetrieveInformationModelFind, None)], SECONDS) as association:
+        if not association.is_established:  # one that takes no queries has nothing to wait for
+            return Answer(silent=not offers_none(association))
+        query = Dataset()
+        query.QueryRetrieveLevel = "SERIES"
+        query.StudyInstanceUID, query.SeriesInstanceUID = study, series
+        query.NumberOfSeriesRelatedInstances = None
+        found = _found(association, query)
+        if found is None:
+            return Answer(silent=True)
+        same = [each for each in found if each.get("SeriesInstanceUID") == series]
+        if not same:
+            return Answer()
+        if (said := same[0].get("NumberOfSeriesRelatedInstances")) is not None:
+            return Answer(int(said))
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
+        found = _found(association, query)
+        return Answer(silent=True) if found is None else Answer(len(found))
+
+
+def _found(association: Association, query: Dataset) -> list[Dataset] | None:
+    """The matches; None where the archive does not answer to the end."""
+    matches = []
+    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+    for status, match in answers:
+        code = status.get("Status")
+        if code in PENDING and match is not None:
+            matches.append(match)
+        elif code == 0:
+            return matches
+        else:
+            return None
+    return None
