@@ -42,6 +42,13 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, found
     assert load_found(path) == found
 
 
+@pytest.mark.parametrize("word", ["???", "a ??? b", "null", "~", "1e3", "yes"])
+def test_words_that_mean_more_elsewhere_are_words(tmp_path: Path, word: str) -> None:
+    found = Found(classes=[word, "b"], categories={word: [word]}, modality=word, method={"name": word})
+    found.save(tmp_path / "found.yaml")
+    assert load_found(tmp_path / "found.yaml") == found
+
+
 def test_both_records_are_frozen() -> None:
     recipe = load_recipe("ddpm-chest")
     for record, name in ((recipe, "seed"), (recipe.data, "size"), (recipe.train, "lr"), (Found(), "classes")):

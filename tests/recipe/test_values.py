@@ -114,7 +114,7 @@ FITTING: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-ODD: list[Any] = ["???", ["1", "2"], {"ratio": "0.5"}, [{"ratio": 2}]]
+ODD: list[Any] = [["1", "2"], {"ratio": "0.5"}, [{"ratio": 2}]]
 
 
 def outcome(made: Any, raw: dict[str, Any]) -> str:
@@ -134,9 +134,7 @@ def test_values_of_their_type_fill_a_dataclass_as_omegaconf_fills_it(raw: dict[s
 
 
 @quickly
-@given(
-    st.sampled_from(sorted(FITTING)), values | st.sampled_from(["???", ["1", "2"], {"ratio": "0.5"}, [{"ratio": 2}]])
-)
+@given(st.sampled_from(sorted(FITTING)), values | st.sampled_from([["1", "2"], {"ratio": "0.5"}, [{"ratio": 2}]]))
 def test_any_value_of_any_key_is_converted_or_refused_as_omegaconf_does_it(key: str, value: Any) -> None:
     def of_theirs(raw: dict[str, Any]) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Outer), raw))

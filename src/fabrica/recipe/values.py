@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 T = TypeVar("T")
 
-SPECIAL = ("${", "???")  # what means more than text to OmegaConf
+SPECIAL = "${"  # what means more than text to OmegaConf; "???", to it a value that is missing, is text
 WORDS = ("y", "yes", "n", "no", "true", "false", "on", "off")
 
 
@@ -97,7 +97,7 @@ def _has_type(value: Any, kind: Any) -> bool:
         plain: list[Any] = [str, bool, int, float, NoneType, list[Any], dict[str, Any]]
         return any(_has_type(value, each) for each in plain)
     if kind is str:
-        return type(value) is str and not any(special in value for special in SPECIAL)
+        return type(value) is str and SPECIAL not in value
     return type(value) is kind or (kind is float and type(value) is int)
 
 
