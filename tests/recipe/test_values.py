@@ -114,9 +114,6 @@ FITTING: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-ODD: list[Any] = [["1", "2"], {"ratio": "0.5"}, [{"ratio": 2}]]
-
-
 def outcome(made: Any, raw: dict[str, Any]) -> str:
     try:
         return repr(made(raw))  # repr: 1 and 1.0 are not the same
