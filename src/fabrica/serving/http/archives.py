@@ -40,8 +40,7 @@ def unpacked(archive: Path, folder: Path, *, largest: int, most: int = MOST) -> 
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [each for each in opened.infolist() if not each.is_dir() and not is_hidden(each.filename)]
-            _check(members, largest, most)
+            members = _checked(opened.infolist(), largest, most)
             left = largest
             for k, each in enumerate(sorted(members, key=lambda member: member.filename), start=1):
                 with opened.open(each) as source, (folder / numbered(k, each.filename)).open("wb") as target:
@@ -54,19 +53,22 @@ def unpacked(archive: Path, folder: Path, *, largest: int, most: int = MOST) -> 
         raise Refused(422, "the zip archive is damaged, or packed by a rare method; pack it again") from error
 
 
-def _check(members: list[zipfile.ZipInfo], largest: int, most: int) -> None:
-    total = sum(each.file_size for each in members)
-    if len(members) > most:
-        raise Refused(413, f"the archive holds {len(members)} files; at most {most} are taken")
-    if total > largest:
-        raise Refused(413, f"the archive unpacks to {total} bytes; at most {largest} are taken")
-    for each in members:
+def _checked(found: list[zipfile.ZipInfo], largest: int, most: int) -> list[zipfile.ZipInfo]:
+    """The files that are looked into, of what the directory of an archive says."""
+    if len(found) > most:
+        raise Refused(413, f"the archive holds {len(found)} files; at most {most} are taken")
+    for each in found:
         if outside(each.filename) or stat.S_ISLNK(each.external_attr >> 16):
             raise Refused(422, "the archive holds a link, or a name that leads out of it; pack the series itself again")
         if each.flag_bits & 1:
             raise Refused(422, "the archive is encrypted; unpack it with its password first")
         if each.filename.lower().endswith(".zip"):
             raise Refused(422, "the archive holds another archive; send that one")
+    members = [each for each in found if not each.is_dir() and not is_hidden(each.filename)]
+    total = sum(each.file_size for each in members)
+    if total > largest:
+        raise Refused(413, f"the archive unpacks to {total} bytes; at most {largest} are taken")
+    return members
 
 
 def packed(files: Iterable[tuple[str, Path]], archive: Path) -> Path:
