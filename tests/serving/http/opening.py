@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class Noise:
     size: tuple[int, ...] = (24, 20)
     sampling: str = "ddim, 8 steps"
     data: Data = Data()
-    found: Fingerprint = Fingerprint("DX")
+    found: Fingerprint = field(default_factory=lambda: Fingerprint("DX"))
 
     def way(self, direction: str) -> Way:
         raise UsageError("model noise makes images of noise")

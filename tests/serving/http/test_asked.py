@@ -14,7 +14,9 @@ SERVED = Served("m", "model", "0" * 12, ("apply",), directions={"a2b": "MR to CT
 
 
 def test_parameters_become_choices() -> None:
-    wanted = of_apply({"model": "m", "direction": "b2a", "uncertainty": "1", "mirror": "0", "as": "nifti", "view": ""}, SERVED)
+    wanted = of_apply(
+        {"model": "m", "direction": "b2a", "uncertainty": "1", "mirror": "0", "as": "nifti", "view": ""}, SERVED
+    )
     assert wanted.choices == {"direction": "b2a", "uncertainty": True, "mirror": False, "as_": "nifti"}
     assert wanted.view
     assert of_apply({}, SERVED).choices == {"direction": "a2b"} and not of_apply({}, SERVED).view
@@ -37,7 +39,16 @@ def test_other_parameters_are_refused(given: dict[str, str], line: str) -> None:
 
 
 def test_a_sample_is_told_what_was_said() -> None:
-    said = {"prompt": "Cardiomegaly.", "label": "", "age": 60, "seed": 7, "n": 3, "steps": 4, "guidance": 2, "as": "dicom"}
+    said = {
+        "prompt": "Cardiomegaly.",
+        "label": "",
+        "age": 60,
+        "seed": 7,
+        "n": 3,
+        "steps": 4,
+        "guidance": 2,
+        "as": "dicom",
+    }
     task = of_sample(said)("m", Path("f"))
     assert (task.n, task.seed, task.kind) == (3, 7, "dicom")
     assert task.conditions == {"text": "Cardiomegaly.", "age": 60} and task.choices == {"steps": 4, "guidance": 2}

@@ -63,7 +63,7 @@ def test_a_series_comes_back_as_a_series(client: httpx.Client, images: Path, fol
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/zip"
     assert answer.headers["fabrica-model"] == "hand 000000000000" and json.loads(answer.headers["fabrica-notes"])
     place = unpacked(answer.content, tmp_path / "got")
-    slices = [path for path in place.rglob("*.dcm")]
+    slices = list(place.rglob("*.dcm"))
     assert len(slices) == 4
     made, wanted = fabrica.read(slices[0].parent), expected(folder, images / "series", tmp_path / "own")
     np.testing.assert_array_equal(made.data, wanted.data)
@@ -143,7 +143,9 @@ def test_the_protocol_says_what_there_is(client: httpx.Client) -> None:
 def test_tensors_go_through_the_graph(client: httpx.Client, size: tuple[int, int, int]) -> None:
     values = np.random.default_rng(0).uniform(-1, 1, (size[0], 1, *size[1:])).astype(np.float32)
     shape = {"name": "images", "datatype": "FP32", "shape": list(values.shape)}
-    answer = client.post("v2/models/hand/infer", json={"id": "7", "inputs": [{**shape, "data": values.ravel().tolist()}]})
+    answer = client.post(
+        "v2/models/hand/infer", json={"id": "7", "inputs": [{**shape, "data": values.ravel().tolist()}]}
+    )
     said = answer.json()
     assert said["id"] == "7" and said["model_name"] == "hand"
     one = np.array(said["outputs"][0]["data"], np.float32).reshape(said["outputs"][0]["shape"])
@@ -153,9 +155,7 @@ def test_tensors_go_through_the_graph(client: httpx.Client, size: tuple[int, int
             "parameters": {"binary_data_output": True},
         }
     ).encode()
-    answer = client.post(
-        "v2/models/hand/infer", content=head + values.tobytes(), headers={HEADER: str(len(head))}
-    )
+    answer = client.post("v2/models/hand/infer", content=head + values.tobytes(), headers={HEADER: str(len(head))})
     length = int(answer.headers[HEADER])
     (output,) = json.loads(answer.content[:length])["outputs"]
     assert output["parameters"]["binary_data_size"] == len(answer.content) - length
@@ -201,7 +201,10 @@ def test_nothing_of_a_patient_is_told(server: Server, client: httpx.Client, imag
     assert client.get("v1/Doe^Jane?Doe^Jane=1").status_code == 404
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert {line["status"] for line in lines if line.get("route") == "apply"} >= {200, 422}
-    assert all(line.keys() <= {"time", "event", "route", "seconds", "status", "sent", "came", "model", "models"} for line in lines)
+    assert all(
+        line.keys() <= {"time", "event", "route", "seconds", "status", "sent", "came", "model", "models"}
+        for line in lines
+    )
     told = client.get("metrics").text
     assert 'fabrica_requests_total{route="apply",status="422"}' in told and "fabrica_places 64.0" in told
     assert "Doe" not in server.log.read_text() + told

@@ -136,7 +136,10 @@ class _told:
 
 def _plain(line: str, folder: Path) -> str:
     """A message for who sees neither the server's folders nor its command line."""
-    said = line.replace(f"{folder}/", "").replace("series/", "").replace("--force translates", "force=1 translates")
+    said = line.replace("--force translates", "force=1 translates")
+    for place in ("in", "series", "out"):
+        said = said.replace(f"{folder / place}/", "").replace(str(folder / place), "what was sent")
+    said = said.replace(str(folder), "")
     return " ".join(said.split())[:600]
 
 
