@@ -36,7 +36,11 @@ KEYS = {"ArrowUp": 38, "ArrowDown": 40, "ArrowLeft": 37, "ArrowRight": 39, "Home
 
 
 class Browser:
-    """One page. requests: the addresses that it asked since it was opened; complaints: errors of scripts and of the content policy."""
+    """One page.
+
+    requests    the addresses that it asked since it was opened.
+    complaints  errors of scripts, and of the content policy.
+    """
 
     def __init__(self, read: int, write: int) -> None:
         self.read, self.write = read, write

@@ -280,12 +280,18 @@ def test_nobody_works_for_who_went_away(
     assert clean(folder) and seen <= {"unknown", "waiting", "running"}
 
 
+def family(server: Server) -> list[int]:
+    """The numbers of a server's process and of those that it started."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    threads = list(tasks.iterdir()) if tasks.exists() else []
+    started_by = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [server.process.pid, *started_by]
+
+
 @contextmanager
 def no_room(server: Server, left: int) -> Iterator[None]:
     """Files of the server and of its processes cannot grow past so many bytes, as on a full disk."""
-    who = [server.process.pid]
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-        who += [int(child) for child in (task / "children").read_text().split()]
+    who = family(server)
     hard = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE)[1] for pid in who}
     for pid in who:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (left, hard[pid]))
@@ -316,8 +322,7 @@ def test_what_was_accepted_is_answered_before_the_end(tmp_path: Path, volumes: C
         (tmp_path / name).mkdir()
 
     async def ending(server: Server) -> tuple[httpx.Response, list[int]]:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        workers = [int(each) for each in children.read_text().split()] if children.exists() else []
+        workers = family(server)[1:]
         async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as many:
             asking = asyncio.create_task(many.post("v1/apply", content=volumes(8), headers={"X-Request-ID": "1"}))
             while (await many.get("v1/progress/1")).json()["state"] != "running":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.serving.http.started import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
+PICTURES = os.environ.get("FABRICA_PICTURES", "")  # a folder that keeps what documents show
 SHOWN = """(() => {
     const small = document.createElement("canvas"), from = document.getElementById("canvas");
     const side = Math.min(from.width, from.height);
@@ -39,7 +41,7 @@ def page() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place: Path = tmp_path_factory.mktemp("series") / "ct"
-    fabrica.write(head(3, 64, 5, contrasts=["CT"]).images["CT"], place, as_="dicom")
+    fabrica.write(head(3, 128, 5, contrasts=["CT"]).images["CT"], place, as_="dicom")
     return place
 
 
@@ -106,7 +108,9 @@ def test_a_series_is_shown_as_it_is(page: Browser, server: Server, series: Path,
     page.key("r")
     assert float(text(page, "width")) == 80
     assert only_own(page, server) and not page.complaints
-    assert page.picture(tmp_path / "page.png").stat().st_size > 10_000
+    page.key("1")
+    page.key("ArrowDown")
+    assert page.picture(Path(PICTURES or tmp_path) / "serving-page.png").stat().st_size > 10_000
 
 
 def test_before_and_after_difference_and_uncertainty_differ(page: Browser, server: Server, series: Path) -> None:
