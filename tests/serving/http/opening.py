@@ -23,9 +23,11 @@ SECONDS = 0.1  # a slice, of the slow one
 
 
 def opened(folder: Path, precision: str) -> Any:
-    """By the folder's name: "slow", "stuck", "dies" or "noise"."""
+    """By the folder's name: "slow", "stuck", "dies", "organs" or "noise"."""
     if folder.name == "noise":
         return Noise()
+    if folder.name == "organs":
+        return Deployed("organs", "3" * 12, {"a2b": organs()})
     nets = {"slow": slow, "stuck": stuck, "dies": dies}
 
     def net(windows: Float32) -> Float32:
@@ -38,6 +40,19 @@ def opened(folder: Path, precision: str) -> Any:
     data = DataConfig(a="CT", b="CT", paired=True, size=[32, 32], fit="exact")
     way = Way(net, HU, HU, data, Fingerprint("CT"), "CT", model=folder.name)
     return Deployed(folder.name, "1" * 12, {"a2b": way})
+
+
+def organs() -> Way:
+    """Outlines bone, and what is no air."""
+
+    def net(windows: Float32) -> Float32:
+        hu = (windows[:, :1] + 1) / 2 * 4095 - 1024
+        bone, body = hu > 300, hu > -300
+        return np.concatenate([~body, body & ~bone, bone], axis=1).astype(np.float32) * 2 - 1
+
+    data = DataConfig(a="CT", b="labels", paired=True, size=[32, 32], fit="exact")
+    drawn = Codec("label", classes=3, unit="label")
+    return Way(net, HU, drawn, data, Fingerprint("CT"), "SEG", model="organs", labels={1: "soft tissue", 2: "bone"})
 
 
 def slow() -> None:

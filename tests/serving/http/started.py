@@ -84,3 +84,21 @@ def started(command: list[str], token: str = "", verify: Any = True) -> Iterator
                 process.wait()
             if process.stdout:
                 process.stdout.close()
+
+
+def family(server: Server) -> list[int]:
+    """The numbers of a server's process and of those that it started."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    threads = list(tasks.iterdir()) if tasks.exists() else []
+    started_by = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [server.process.pid, *started_by]
+
+
+def memory(server: Server) -> float:
+    """MiB of these, what they share counted once; 0 where the system does not say."""
+    total = 0
+    for pid in family(server):
+        rolled = Path(f"/proc/{pid}/smaps_rollup")
+        lines = rolled.read_text().splitlines() if rolled.exists() else []
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,4 +86,5 @@ def test_a_body_is_one_object(body: bytes) -> None:
 
 
 def test_notes_are_a_header_of_plain_text() -> None:
+    assert json.loads(as_header(["a" * 3000, "b" * 3000])) == ["a" * 3000]
     assert as_header(["grey\r\nvalues: ü"]).isascii() and "\n" not in as_header(["grey\r\nvalues: ü"])

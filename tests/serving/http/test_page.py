@@ -25,6 +25,7 @@ SHOWN = """(() => {
     const small = document.createElement("canvas"), from = document.getElementById("canvas");
     const side = Math.min(from.width, from.height);
     small.width = small.height = 32;
+    small.getContext("2d").imageSmoothingQuality = "high";
     small.getContext("2d").drawImage(
         from, (from.width - side) / 2, (from.height - side) / 2, side, side, 0, 0, 32, 32);
     return [...small.getContext("2d").getImageData(0, 0, 32, 32).data];
@@ -86,6 +87,10 @@ def grey(volume: fabrica.Image, k: int, centre: float, width: float) -> Array:
     return found
 
 
+def alike(one: Array, other: Array) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
 def test_a_series_is_shown_as_it_is(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:
     applied(page, server, series)
     assert page.evaluate("document.body.dataset.state") == "done", text(page, "error")
@@ -95,15 +100,14 @@ def test_a_series_is_shown_as_it_is(page: Browser, server: Server, series: Path,
         if key:
             page.key(key)
         assert text(page, "where") == f"Slice {k + 1} of 5"
-        wanted = grey(volume, k, 40, 80)
-        assert np.corrcoef(shown(page)[..., 0].ravel(), wanted.ravel())[0, 1] > 0.97, k
-        assert abs(shown(page)[..., 0].mean() - wanted.mean()) < 8
+        wanted, seen = grey(volume, k, 40, 80), shown(page)[..., 0]
+        assert alike(seen, wanted) > 0.95 and abs(seen.mean() - wanted.mean()) < 8, k
+        assert alike(seen, wanted) > max(alike(seen[::-1], wanted), alike(seen[:, ::-1], wanted))  # as it lies
     page.wheel(at, 120)
     page.until("document.getElementById('where').value === 'Slice 2 of 5'")
     page.drag(at, (at[0] + 150, at[1] - 60))  # 150 to the right: wider by half; 60 up: lower by a fifth of the width
     assert (float(text(page, "centre")), float(text(page, "width"))) == pytest.approx((40 - 16, 120), rel=0.02)
-    wanted = grey(volume, 1, 24, 120)
-    assert np.corrcoef(shown(page)[..., 0].ravel(), wanted.ravel())[0, 1] > 0.97
+    assert alike(shown(page)[..., 0], grey(volume, 1, 24, 120)) > 0.95
     assert "before" in text(page, "value") and "HU" in text(page, "value")
     page.key("r")
     assert float(text(page, "width")) == 80
@@ -122,7 +126,7 @@ def test_before_and_after_difference_and_uncertainty_differ(page: Browser, serve
     for one, other in (("2", "3"), ("2", "4"), ("3", "5"), ("4", "5")):
         assert np.abs(views[one] - views[other]).mean() > 0.5, (one, other)
     assert np.ptp(views["2"], axis=2).max() == 0  # grey
-    assert np.ptp(views["4"], axis=2).max() > 60 and np.ptp(views["5"], axis=2).max() > 60  # colours
+    assert min(np.ptp(views[key], axis=2).max() for key in "45") > 20  # colours
     page.key("1")
     half = shown(page)[..., 0]
     np.testing.assert_allclose(half[:, :13], views["2"][:, :13, 0], atol=1)

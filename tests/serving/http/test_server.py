@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +22,7 @@ from fabrica.phantoms.head.head import head
 from fabrica.runtime import opened
 from fabrica.serving.http.tensors import HEADER
 from tests.handmade import handmade_net
-from tests.serving.http.started import Server
+from tests.serving.http.started import Server, family, memory
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +211,40 @@ def test_nothing_of_a_patient_is_told(server: Server, client: httpx.Client, imag
     told = client.get("metrics").text
     assert 'fabrica_requests_total{route="apply",status="422"}' in told and "fabrica_places 64.0" in told
     assert "Doe" not in server.log.read_text() + told
+
+
+def mutated(content: bytes, seed: int) -> bytes:
+    """A file with bits flipped, cut short, or with a length that lies."""
+    chance = random.Random(seed)
+    found = bytearray(content)
+    kind = seed % 3
+    if kind == 0:
+        for _ in range(chance.randint(1, 20)):
+            found[chance.randrange(len(found))] ^= 1 << chance.randrange(8)
+    elif kind == 1:
+        del found[chance.randrange(len(found)) :]
+    else:
+        at = chance.randrange(132, 2000)
+        found[at : at + 4] = chance.choice([2**32 - 1, 2**31, 2**24, 0]).to_bytes(4, "little")
+    return bytes(found)
+
+
+@pytest.mark.slow
+def test_damaged_objects_are_worked_on_or_refused(server: Server, client: httpx.Client, images: Path) -> None:
+    """FABRICA_MUTATED of them, none of which ends a process or lets one grow."""
+    sound, before = (images / "series" / "0001.dcm").read_bytes(), family(server)
+    found: Counter[int] = Counter()
+    count = int(os.environ.get("FABRICA_MUTATED", "60"))
+    for seed in range(count):
+        if seed == count // 3:
+            grown = memory(server)
+        answer = client.post("v1/apply?model=hand", content=mutated(sound, seed))
+        found[answer.status_code] += 1
+        if answer.status_code != 200:
+            said = answer.json()["error"]
+            assert answer.status_code in (400, 422) and said and "\n" not in said, (seed, said)
+    assert found[422] > count // 10 and family(server) == before
+    assert not grown or memory(server) < 1.2 * grown
 
 
 def test_nothing_is_left_on_disk(client: httpx.Client, folder: Path) -> None:

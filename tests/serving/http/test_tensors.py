@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabrica.serving.http.tasks import DATATYPES, Entry, Refused, Served
@@ -40,6 +40,7 @@ def as_bytes(*inputs: tuple[str, str, Any], **more: Any) -> tuple[bytes, str]:
     return head + raw, str(len(head))
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(st.integers(1, 3), st.just(2), st.integers(1, 5), st.integers(1, 5)),
     kind=st.sampled_from(list(DATATYPES)),
@@ -101,6 +102,7 @@ ZEROS = np.zeros((1, 2, 3, 3))
         ({"inputs": []}, 400, "expected images"),
         ({"inputs": [as_json(ZEROS)], "parameters": 3}, 400, "no JSON of the form"),
         ({"inputs": [as_json(ZEROS)], "parameters": {"graph": "x"}}, 404, "it has a2b, generator"),
+        ({"inputs": [as_json(ZEROS)], "parameters": {"graph": ["a2b"]}}, 404, "it has a2b, generator"),
         ({"inputs": [as_json(ZEROS, name="x")]}, 400, "found the inputs x; expected images"),
         ({"inputs": [as_json(ZEROS, "BYTES")]}, 400, "is 'BYTES'"),
         ({"inputs": [{**as_json(ZEROS), "datatype": ["FP32"]}]}, 400, "expected FP32"),

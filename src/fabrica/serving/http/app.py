@@ -228,7 +228,6 @@ async def apply(request: Request) -> Response:
     async with AsyncExitStack() as stack:
         stack.enter_context(service.line.place())
         folder = await stack.enter_async_context(_folder(service))
-        (folder / "in").mkdir()
         files = await uploads.on_disk(request, folder / "in", service.limits.largest, service.limits.patience)
         task = choices.task(served.name, tuple(files), folder, service.limits.largest)
         made = await _answer(request, service, task)
@@ -283,7 +282,9 @@ class _File(FileResponse):
 async def _folder(service: Service) -> AsyncIterator[Path]:
     """A folder for one request, gone with it."""
     try:
+        service.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)  # what tidies temporary files up may have had it
         folder = Path(tempfile.mkdtemp(dir=service.scratch))
+        (folder / "in").mkdir()
     except OSError as error:
         raise Refused(507, "the server has no room to work in; nothing was kept", 60) from error
     try:

@@ -13,6 +13,7 @@ from fabrica import io
 from fabrica.serving.http.tasks import Apply, Refused, Sample, Served
 
 MOST = 64  # synthetic images of one request
+MOST_HEADER = 4000  # characters: proxies take 8 kB of headers, all together
 LAST_SEED = 2**31 - 1
 FLAGS = ("uncertainty", "round_trip", "mirror", "force")
 TOLD = {"prompt": "text", "label": "label", "age": "age", "sex": "sex", "view_position": "view"}
@@ -105,5 +106,8 @@ def _kind(value: str, labels: bool) -> str:
 
 
 def as_header(notes: Iterable[str]) -> str:
-    """Sentences as the value of a header: a JSON list, ASCII."""
-    return json.dumps(list(notes))[:4000]
+    """Sentences as the value of a header: a JSON list, ASCII, of as many as there is room for."""
+    kept = list(notes)
+    while len(said := json.dumps(kept)) > MOST_HEADER:
+        kept.pop()
+    return said

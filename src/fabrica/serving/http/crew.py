@@ -102,7 +102,7 @@ class Crew:
                 if not work.done():
                     member.kill()
             return await work
-        except (EOFError, OSError):
+        except Exception:  # its pipe is closed, or cannot be understood any more
             self.told("died")
             member.down()
             return [DIED] * len(jobs)
@@ -112,7 +112,7 @@ class Crew:
     async def _again(self, member: _Member) -> None:
         pause = PAUSE
         while not member.up:
-            with suppress(FabricaError, OSError):
+            with suppress(Exception):  # whatever it was, the next try may do better
                 await member.start()
                 self.told("started")
                 return

@@ -144,11 +144,19 @@ def _config(settings: Settings, service: Service, failed: Callable[[Exception], 
 
 
 class Impatient(H11Protocol):
-    """Connections that open and then ask nothing are closed."""
+    """Connections that open and then ask nothing are closed, and those that are left open after an answer."""
 
     def connection_made(self, transport: object) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.loop.call_later(HEADERS_WITHIN, self._closed_unless_asked)
+
+    def data_received(self, data: bytes) -> None:
+        """What comes after an answer, the rest of a body that was refused, keeps nothing open for ever."""
+        super().data_received(data)
+        cycle, waits = getattr(self, "cycle", None), self.timeout_keep_alive_task is not None
+        if cycle and cycle.response_complete and not waits and not self.transport.is_closing():
+            handler = self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
 
     def _closed_unless_asked(self) -> None:
         if not getattr(self, "cycle", None):

@@ -52,7 +52,7 @@ def parsed(served: Served, body: bytes, header: str | None) -> tuple[Infer, dict
         graph = request.get("parameters", {}).get("graph", next(iter(served.graphs), ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(400, 'the request is no JSON of the form {"inputs": [{"name": ...}, ...]}') from error
-    if graph not in served.graphs:
+    if not isinstance(graph, str) or graph not in served.graphs:
         known = ", ".join(served.graphs) or "none: it makes images, by /v1/sample"
         raise Refused(404, f"model {served.name} has no graph {str(graph)[:40]!r}; it has {known}")
     entries = served.graphs[graph]

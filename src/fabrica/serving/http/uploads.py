@@ -62,14 +62,13 @@ async def on_disk(request: Request, folder: Path, largest: int, patience: float 
     Raises Refused as `chunks`, 400 for a body without a file, and 507 where the disk is full.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind == b"multipart/form-data":
-        boundary = options.get(b"boundary", b"")
-        if not 0 < len(boundary) <= 70:
-            raise Refused(400, "a form has a boundary of 1 to 70 characters; this one has another, or none")
-        sink: _File | _Form = _Form(folder, boundary)
-    else:
-        sink = _File(folder)
+    form = kind == b"multipart/form-data"
+    boundary = options.get(b"boundary", b"")
+    if form and not 0 < len(boundary) <= 70:
+        raise Refused(400, "a form has a boundary of 1 to 70 characters; this one has another, or none")
+    sink: _File | _Form | None = None
     try:
+        sink = _Form(folder, boundary) if form else _File(folder)
         held = bytearray()
         async for chunk in chunks(request, largest, patience):
             held += chunk
@@ -85,7 +84,8 @@ async def on_disk(request: Request, folder: Path, largest: int, patience: float 
             raise Refused(507, "the server has no room left for it; nothing was kept", 60) from error
         raise
     finally:
-        sink.close()
+        if sink:
+            sink.close()
     if not sink.files or not sink.size:
         raise Refused(400, "the body is empty; send an image as the body, or files as multipart/form-data")
     return sink.files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fabrica import io
-from fabrica.errors import FabricaError, ReadError, UsageError
+from fabrica.errors import FabricaError
 from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.inference.refusal import cautions
@@ -60,7 +60,7 @@ def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
         notes = [*warned, *(_plain(each.refused, task.folder) for each in outcomes if each.refused)]
         files = _files(out, done)
         if task.view:
-            files += _views(source, out, done[0], task.folder)
+            files += _views(source, out, done[0], task.folder, bool(ready.served.labels))
         elif len(files) == 1 and source.is_file() and source.suffix != ".zip":
             return Made(files[0][1], MEDIA.get(files[0][1].suffix, "application/octet-stream"), tuple(notes))
         (task.folder / "about.json").write_text(json.dumps(_about(ready, outcomes, task.folder, notes)), "utf-8")
@@ -130,8 +130,8 @@ class _told:
         cause = error.__cause__ if isinstance(error, FabricaError) else error
         if isinstance(cause, OSError) and cause.errno in FULL:
             raise Refused(507, "the server has no room left to work in; nothing was changed", 60) from error
-        if isinstance(error, UsageError | ReadError):
-            raise Refused(422, _plain(str(error), self.folder)) from error
+        if isinstance(error, FabricaError):  # of files that can be read, and whose headers cannot be written again, too
+            raise Refused(422, _plain(str(error).partition("Traceback")[0], self.folder)) from error
 
 
 def _plain(line: str, folder: Path) -> str:
@@ -175,12 +175,14 @@ def _about(ready: Ready, outcomes: Sequence[Outcome], folder: Path, notes: Seque
     return {**known, "results": results}
 
 
-def _views(source: Path, out: Path, outcome: Outcome, folder: Path) -> list[tuple[str, Path]]:
+def _views(source: Path, out: Path, outcome: Outcome, folder: Path, labels: bool) -> list[tuple[str, Path]]:
     """The first image before and after, and its map, as the page draws them."""
     path, frame = Path(outcome.input), ""
     while not path.exists() and path != source.parent:
         path, frame = path.parent, f"{path.name}/{frame}".rstrip("/")
-    images = {"before": io.read(path, frame), "after": io.read(out / outcome.output)}
+    images = {"before": io.read(path, frame)}
+    made = out / outcome.output
+    images["after"] = io.read_mask(made, grid=images["before"]) if labels else io.read(made)
     if outcome.uncertainty_map:
         images["uncertainty"] = io.read(out / outcome.uncertainty_map)
     return _drawn(images, folder)

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from fabrica.serving.http.work import applied, inferred, sampled
 
 EVERY = 0.1  # seconds between two reports of how far work is
 STOP = "stop"
+USUAL = ("io.dicom.read", "io.dicom.write", "io.nifti", "io.raster", "data.find", "inference.files")
+"""Rooms that the first request would wait for."""
 
 
 class Stopped(Exception):
@@ -43,6 +46,8 @@ def main(connection: Connection, folders: Sequence[tuple[str, Path]], opening: O
     logging.disable(logging.CRITICAL)
     try:
         models = {name: ready(name, opening(folder, precision)) for name, folder in folders}
+        for name in USUAL:
+            import_module(f"fabrica.{name}")
         connection.send(("opened", [each.served for each in models.values()]))
     except (FabricaError, ModuleNotFoundError, OSError) as error:
         connection.send(("failed", str(error)))
