@@ -74,9 +74,9 @@ def serve(
     """
     with importing():
         from fabrica.serving.http.access import access, loopback
-        from fabrica.serving.http.app import Limits
         from fabrica.serving.http.server import Settings, named
         from fabrica.serving.http.server import serve as start
+        from fabrica.serving.http.service import Limits
 
     granted = access(host, token_file, os.environ, name or [], secure=certificate is not None)
     os.environ.pop("FABRICA_TOKEN", None)  # the processes that work need not know it

@@ -23,7 +23,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from fabrica.serving.http.access import Access
-from fabrica.serving.http.app import Limits
+from fabrica.serving.http.service import Limits
 from fabrica.serving.http.server import Settings, named, serve
 from tests.serving.http.opening import opened
 settings = Settings(Access(token=TOKEN), port=0, places=PLACES, limits=Limits(**LIMITS), scratch=Path(sys.argv[1]))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import ssl
+import subprocess
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from fabrica.phantoms.head.head import head
 from fabrica.runtime import opened
 from fabrica.serving.http.tensors import HEADER
 from tests.handmade import handmade_net
-from tests.serving.http.started import Server, family, memory
+from tests.serving.http.started import Server, by_cli, family, memory, started
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,36 @@ def test_nothing_of_a_patient_is_told(server: Server, client: httpx.Client, imag
     told = client.get("metrics").text
     assert 'fabrica_requests_total{route="apply",status="422"}' in told and "fabrica_places 64.0" in told
     assert "Doe" not in server.log.read_text() + told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_certificate_makes_it_https(folder: Path, server: Server, tmp_path: Path) -> None:
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    words += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(words, check=True, capture_output=True)
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    command = by_cli(folder / "hand", "--certificate", tmp_path / "cert.pem", "--key", tmp_path / "key.pem")
+    with started(command, verify=trusted) as secure:
+        assert secure.url.startswith("https://")
+        with secure.client(verify=trusted) as client:
+            assert client.get("v1/models", headers={"Origin": secure.url[:-1]}).status_code == 200
+            plain = {"Origin": secure.url[:-1].replace("https", "http")}
+            assert client.get("v1/models", headers=plain).status_code == 403
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(secure.url.replace("https", "http"), trust_env=False)
 
 
 def mutated(content: bytes, seed: int) -> bytes:

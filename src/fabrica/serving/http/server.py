@@ -17,10 +17,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.http.access import Access, loopback
-from fabrica.serving.http.app import Limits, Service, application
+from fabrica.serving.http.app import application
 from fabrica.serving.http.crew import Crew
 from fabrica.serving.http.line import Line
 from fabrica.serving.http.models import Open
+from fabrica.serving.http.service import Limits, Service
 from fabrica.serving.http.telemetry import Log, Metrics
 
 HEADERS_WITHIN = 20.0  # seconds after which a connection that has not asked anything is closed
