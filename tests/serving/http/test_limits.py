@@ -386,5 +386,7 @@ def test_a_server_that_cannot_be_is_refused_at_once(tmp_path: Path, words: list[
 
 def test_a_taken_port_is_refused(small: Server, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    done = call("serve", tmp_path / "model", "--port", small.host[1])
+    (tmp_path / "scratch").mkdir()
+    done = call("serve", tmp_path / "model", "--port", small.host[1], "--scratch", tmp_path / "scratch")
     assert done.returncode == 2 and "cannot be used" in done.stderr
+    assert not list((tmp_path / "scratch").iterdir())

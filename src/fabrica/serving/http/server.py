@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import signal
 import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +110,9 @@ def serve(
 
     service = Service(line, crew, settings.access, settings.limits, metrics, log, scratch)
     server = uvicorn.Server(_config(settings, service, failed))
-    with _bound(settings) as bound:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)  # where it never came to serving, too
+        bound = stack.enter_context(_bound(settings))
         listening(address(settings, bound.getsockname()[1]))
         before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
