@@ -18,6 +18,7 @@ from fabrica.data.manifest import Manifest
 from fabrica.phantoms import head
 from tests.command import call
 from tests.handmade import handmade
+from tests.serving.http.started import started
 
 SOURCE = Path(str(fabrica.__file__)).parents[1]
 ABSENT = ("torch", "monai", "lightning_fabric", "safetensors", "matplotlib", "jinja2", "einops", "skimage")
@@ -61,6 +62,14 @@ def with_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base with the extra `runtime`."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     return linked(tmp_path_factory.mktemp("runtime"), "fabrica-imaging", "onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def with_serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base with the extras `runtime` and `serve`."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    names = ("fabrica-imaging", "onnxruntime", "prometheus-client", "python-multipart", "starlette", "uvicorn")
+    return linked(tmp_path_factory.mktemp("serve"), *names)
 
 
 def run(base: Path, code: str, *arguments: object) -> str:
@@ -177,6 +186,30 @@ def test_an_exported_model_is_applied(with_runtime: Path, tmp_path: Path) -> Non
     assert maps[0] == maps[1]
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("out", "with")]
     assert results[0] == results[1] and results[0]["model"] == "handmade"
+
+
+def test_an_exported_model_is_served(with_serving: Path, tmp_path: Path) -> None:
+    """By processes none of which has PyTorch: the file is the one that `apply` writes."""
+    fabrica.write(head(3, 48, contrasts=["CT"]).images["CT"], tmp_path / "ct.dcm")
+    model = handmade(tmp_path / "model")
+    code = f"import sys; sys.path[1:1] = [{str(SOURCE)!r}, {str(with_serving)!r}]\n"
+    code += "from fabrica.cli.main import main; main()"
+    command = [sys.executable, "-I", "-S", "-c", code, "serve", str(model), "--port", "0"]
+    with started(command) as server, server.client() as client:
+        answer = client.post("v1/apply", content=(tmp_path / "ct.dcm").read_bytes())
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "got.dcm").write_bytes(answer.content)
+    run(
+        with_serving,
+        "from fabrica.cli.main import main; main()",
+        "apply",
+        model,
+        tmp_path / "ct.dcm",
+        "-o",
+        tmp_path / "o",
+    )
+    made = next((tmp_path / "o").glob("*.dcm"))
+    assert np.array_equal(fabrica.read(tmp_path / "got.dcm").data, fabrica.read(made).data)
 
 
 def test_an_exported_model_says_what_runs_it(base: Path, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import typer
 
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
+from fabrica.cli.opening import opened
 from fabrica.cli.options import KINDS, Json, note, one_line, print_json
 from fabrica.errors import FabricaError, UsageError
 
 if TYPE_CHECKING:
     from fabrica.inference.results import Outcome
-    from fabrica.inference.translator import Translates
 
 
 def apply(
@@ -130,18 +130,6 @@ def apply(
         f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
         file=sys.stderr if as_json else sys.stdout,
     )
-
-
-def opened(folder: Path, precision: str = "") -> Translates:
-    """The model in a folder; one that was exported without PyTorch."""
-    from fabrica import runtime
-
-    if runtime.found(folder):
-        return runtime.opened(folder, precision)
-    from fabrica.model.loading import load
-
-    loaded = load(folder, warn=note)
-    return loaded.computing_in(precision) if precision else loaded
 
 
 def _tell_lacking(contrasts: list[str], contrast: str, outcomes: list[Outcome]) -> None:

@@ -22,6 +22,7 @@ from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
 from fabrica.cli.sample import sample
 from fabrica.cli.scan import scan
+from fabrica.cli.serve import serve
 from fabrica.cli.study import study
 from fabrica.cli.train import train
 from fabrica.cli.version import version
@@ -32,7 +33,7 @@ EXTRAS = {  # what brings which packages
     "export": ("onnx", "onnxscript"),
     "runtime": ("onnxruntime",),
     "runtime-openvino": ("openvino",),
-    "serve": ("pynetdicom",),
+    "serve": ("starlette", "uvicorn", "python_multipart", "prometheus_client", "pynetdicom"),
 }
 PAGES = ("matplotlib", "jinja2", "markupsafe")  # all that a study's results need beside the base: the extra `study`
 INTERRUPTED = 130  # what typer returns, instead of raising, after Ctrl-C
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, scan, phantom, recipes, train, sample, apply, evaluate, export, node, deidentify, version):
+for verb in (demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, export, node, deidentify, version):
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 app.add_typer(study, name="study")
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fabrica.cli.apply import opened
 from fabrica.cli.importing import importing
+from fabrica.cli.opening import opened
 from fabrica.cli.options import Json, one_line, print_json
 from fabrica.errors import UsageError
 

@@ -6,6 +6,7 @@ What is not like the training images, or is incomplete, is refused with the reas
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
     if not source.exists():
         raise UsageError(f"nothing at {source} to translate; expected an image, a DICOM series, a folder or a manifest")
     unreadable: list[tuple[Path, str]] = []
+    apart: Counter[str] = Counter()
     if source.is_file() and source.suffix.lower() in (".csv", ".parquet"):
         manifest = load_manifest(str(source))
         rows = [row for row in manifest.rows if row.split or not row.kind] or manifest.rows  # as of a folder
@@ -145,13 +147,13 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
         looked = contents(source)
         if looked.rejected and not looked.items:
             raise ReadError(f"{looked.rejected[0][0]}: {looked.rejected[0][1]}")
-        unreadable = looked.rejected
+        unreadable, apart = looked.rejected, looked.apart
         home = source if source.is_dir() else source.parent
         found = [(item.path, item.frame, _name(item.path, item.frame, home)) for item in looked.items]
     if not found:
-        raise UsageError(
-            f"no image in {source}; expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip"
-        )
+        others = ", ".join(f"{count} {kind}" for kind, count in apart.most_common())
+        what = f"no image in {source}{f', but {others}' if others else ''}"
+        raise UsageError(f"{what}; expected DICOM, NIfTI, MetaImage, NRRD, MGH, PNG/TIFF/JPEG, npz or zip")
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found], unreadable
 
 

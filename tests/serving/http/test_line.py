@@ -1,0 +1,102 @@
+"""The line of work that waits: bounded, in order, and equal calls together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fabrica.serving.http.line import Job, Line
+from fabrica.serving.http.tasks import Apply, Infer, Refused, Task
+
+
+def call(rows: int = 1, side: int = 8, model: str = "m", graph: str = "a2b") -> Infer:
+    return Infer(model, graph, (np.zeros((rows, 1, side, side), np.float32),))
+
+
+def image() -> Apply:
+    return Apply("m", (), Path())
+
+
+async def taken(line: Line, *tasks: Task) -> list[list[int]]:
+    """Which tasks, by number, are taken together until none are left."""
+    jobs = [await line.add(task) for task in tasks]
+    found = []
+    while line.waiting:
+        found.append([jobs.index(job) for job in await line.take()])
+    return found
+
+
+def test_equal_calls_are_taken_together_and_the_rest_in_order() -> None:
+    tasks = [call(), image(), call(side=9), call(), call(graph="b2a"), call(side=9), image(), call(model="n")]
+    assert asyncio.run(taken(Line(9), *tasks)) == [[0, 3], [1], [2, 5], [4], [6], [7]]
+
+
+def test_batches_stay_within_their_largest() -> None:
+    assert asyncio.run(taken(Line(9, largest=4), *[call() for _ in range(9)])) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert asyncio.run(taken(Line(9, largest=4), call(3), call(3), call(9), call(1))) == [[0], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_job_is_taken_once_and_none_overtakes_its_like(seed: int) -> None:
+    chance = random.Random(seed)
+    tasks: list[Task] = [
+        image() if chance.random() < 0.3 else call(chance.randint(1, 4), chance.choice([8, 9])) for _ in range(40)
+    ]
+    line = Line(99, largest=chance.randint(1, 8), delay=0)
+    batches = asyncio.run(taken(line, *tasks))
+    flat = [k for batch in batches for k in batch]
+    assert sorted(flat) == list(range(40))
+    for batch in batches:
+        assert len({tasks[k].key for k in batch}) == 1 and (len(batch) == 1 or tasks[batch[0]].key is not None)
+        assert len(batch) == 1 or sum(tasks[k].rows for k in batch) <= line.largest
+    for key in {task.key for task in tasks}:
+        own = [k for k in flat if tasks[k].key == key]
+        assert own == sorted(own)
+    firsts = [batch[0] for batch in batches]
+    assert firsts == sorted(firsts)  # the first that waits is always the next
+
+
+def test_who_leaves_is_not_worked_for() -> None:
+    async def leaving() -> list[Job]:
+        line = Line(4)
+        first, second = await line.add(image()), await line.add(image())
+        assert (line.ahead(first), line.ahead(second)) == (0, 1)
+        line.leave(first)
+        line.leave(first)
+        assert line.ahead(second) == 0 and first.answer.cancelled()
+        return await line.take() + [second]
+
+    one, other = asyncio.run(leaving())
+    assert one is other and one.begun
+
+
+def test_there_are_so_many_places_and_so_much_memory() -> None:
+    line = Line(3, memory=100)
+    with ExitStack() as stack:
+        stack.enter_context(line.place(60))
+        with pytest.raises(Refused) as refused:
+            stack.enter_context(line.place(60))
+        assert refused.value.status == 429 and refused.value.retry >= 1
+        stack.enter_context(line.place(40))
+        stack.enter_context(line.place())
+        with pytest.raises(Refused, match="3 requests"):
+            stack.enter_context(line.place())
+    assert (line.taken, line.held) == (0, 0)
+
+
+def test_who_is_refused_comes_again_when_the_line_was_worked_through() -> None:
+    async def full() -> Line:
+        line = Line(50)
+        for _ in range(9):
+            await line.add(image())
+        for _ in range(400):
+            line.took(3.0)
+        return line
+
+    line = asyncio.run(full())
+    assert line.seconds == pytest.approx(3, rel=1e-3) and line.retry == 30

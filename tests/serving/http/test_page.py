@@ -1,0 +1,215 @@
+"""The page, in a browser: images in, looked at, and out again, and nothing asked of any other machine."""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fabrica
+from fabrica.geometry import as_seen
+from fabrica.image import Array
+from fabrica.phantoms.head.head import head
+from tests.serving.http.browser import CHROMIUM, Browser, browser
+from tests.serving.http.started import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
+
+PICTURES = os.environ.get("FABRICA_PICTURES", "")  # a folder that keeps what documents show
+SHOWN = """(() => {
+    const small = document.createElement("canvas"), from = document.getElementById("canvas");
+    const side = Math.min(from.width, from.height);
+    small.width = small.height = 32;
+    small.getContext("2d").imageSmoothingQuality = "high";
+    small.getContext("2d").drawImage(
+        from, (from.width - side) / 2, (from.height - side) / 2, side, side, 0, 0, 32, 32);
+    return [...small.getContext("2d").getImageData(0, 0, 32, 32).data];
+})()"""
+"""The middle of the canvas as 32 x 32 pixels."""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Browser]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place: Path = tmp_path_factory.mktemp("series") / "ct"
+    fabrica.write(head(3, 128, 5, contrasts=["CT"]).images["CT"], place, as_="dicom")
+    return place
+
+
+def shown(page: Browser) -> Array:
+    """(32, 32, 3), 0 to 255."""
+    return np.array(page.evaluate(SHOWN), np.float64).reshape(32, 32, 4)[..., :3]
+
+
+def worked(page: Browser, button: str) -> None:
+    page.evaluate("document.body.dataset.state = 'asked'")
+    page.evaluate(f"document.getElementById('{button}').click()")
+    page.until("['done', 'failed'].includes(document.body.dataset.state)")
+
+
+def text(page: Browser, name: str) -> str:
+    return str(page.evaluate(f"(e => e.value ?? e.textContent)(document.getElementById('{name}'))"))
+
+
+def only_own(page: Browser, server: Server) -> bool:
+    """Whether the page asked its own server, and nobody else."""
+    asked = page.requests
+    return bool(asked) and all(each.startswith((server.url, f"blob:{server.url}")) for each in asked)
+
+
+def applied(page: Browser, server: Server, series: Path, model: str = "hand", **screen: int) -> None:
+    page.open(server.url, **screen)  # type: ignore[arg-type]
+    page.until("document.body.dataset.state === 'ready'")
+    page.evaluate(f"(e => {{ e.value = '{model}'; e.onchange(); }})(document.getElementById('model'))")
+    page.choose_files("#files", sorted(series.iterdir()))
+    page.until("!document.getElementById('apply').disabled")
+    if not page.evaluate("document.getElementById('doubt').checked"):
+        page.evaluate("document.getElementById('doubt').click()")
+    worked(page, "apply")
+
+
+def grey(volume: fabrica.Image, k: int, centre: float, width: float) -> Array:
+    """Slice k from the feet, as radiologists look at it, in this window and 32 x 32."""
+    plane = as_seen(volume.data, volume.affine, "LPS")[0, k]
+    side = plane.shape[0] // 32
+    levels = np.clip((plane - centre + width / 2) / width * 255, 0, 255)
+    found: Array = levels.reshape(32, side, 32, side).mean((1, 3))
+    return found
+
+
+def alike(one: Array, other: Array) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def test_a_series_is_shown_as_it_is(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:
+    applied(page, server, series)
+    assert page.evaluate("document.body.dataset.state") == "done", text(page, "error")
+    volume, at = fabrica.read(series), (700.0, 400.0)
+    page.key("2")
+    for key, k in (("", 2), ("ArrowDown", 3), ("End", 4), ("Home", 0)):
+        if key:
+            page.key(key)
+        assert text(page, "where") == f"Slice {k + 1} of 5"
+        wanted, seen = grey(volume, k, 40, 80), shown(page)[..., 0]
+        assert alike(seen, wanted) > 0.95 and abs(seen.mean() - wanted.mean()) < 8, k
+        assert alike(seen, wanted) > max(alike(seen[::-1], wanted), alike(seen[:, ::-1], wanted))  # as it lies
+    page.wheel(at, 120)
+    page.until("document.getElementById('where').value === 'Slice 2 of 5'")
+    page.drag(at, (at[0] + 150, at[1] - 60))  # 150 to the right: wider by half; 60 up: lower by a fifth of the width
+    assert (float(text(page, "centre")), float(text(page, "width"))) == pytest.approx((40 - 16, 120), rel=0.02)
+    assert alike(shown(page)[..., 0], grey(volume, 1, 24, 120)) > 0.95
+    assert "before" in text(page, "value") and "HU" in text(page, "value")
+    page.key("r")
+    assert float(text(page, "width")) == 80
+    assert only_own(page, server) and not page.complaints
+    page.key("1")
+    page.key("ArrowDown")
+    assert page.picture(Path(PICTURES or tmp_path) / "serving-page.png").stat().st_size > 10_000
+
+
+def test_before_and_after_difference_and_uncertainty_differ(page: Browser, server: Server, series: Path) -> None:
+    applied(page, server, series)
+    views = {}
+    for key in "2345":
+        page.key(key)
+        views[key] = shown(page)
+    for one, other in (("2", "3"), ("2", "4"), ("3", "5"), ("4", "5")):
+        assert np.abs(views[one] - views[other]).mean() > 0.5, (one, other)
+    assert np.ptp(views["2"], axis=2).max() == 0  # grey
+    assert min(np.ptp(views[key], axis=2).max() for key in "45") > 20  # colours
+    page.key("1")
+    half = shown(page)[..., 0]
+    np.testing.assert_allclose(half[:, :13], views["2"][:, :13, 0], atol=1)
+    np.testing.assert_allclose(half[:, 19:], views["3"][:, 19:, 0], atol=1)
+    middle = page.evaluate(
+        "(r => [r.left + r.width / 2, r.top + r.height / 2])(document.getElementById('canvas').getBoundingClientRect())"
+    )
+    page.drag((middle[0], middle[1]), (middle[0] + 2000, middle[1]))
+    np.testing.assert_allclose(shown(page)[:, :28, 0], views["2"][:, :28, 0], atol=1)
+    assert float(text(page, "width")) == 80  # the line was moved, and no window
+    for _ in range(50):
+        page.key("ArrowLeft")
+    np.testing.assert_allclose(shown(page)[:, 4:, 0], views["3"][:, 4:, 0], atol=1)
+    assert not page.complaints
+
+
+def test_the_result_is_downloaded(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:
+    applied(page, server, series)
+    page.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.evaluate("document.getElementById('save').click()")
+    archive = tmp_path / "hand-result.zip"
+    for _ in range(200):
+        if archive.exists() and archive.stat().st_size:
+            break
+        time.sleep(0.05)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() is None and not [name for name in opened.namelist() if name.startswith("view/")]
+        opened.extractall(tmp_path / "got")
+    slices = list((tmp_path / "got").rglob("*.dcm"))
+    assert len(slices) == 5 and fabrica.read(slices[0].parent).unit == "HU"
+    assert list((tmp_path / "got").rglob("*-uncertainty.nii.gz"))
+
+
+def test_a_refusal_is_said(page: Browser, server: Server, series: Path) -> None:
+    applied(page, server, series, model="mr")
+    assert page.evaluate("document.body.dataset.state") == "failed"
+    assert "its modality is CT, and MR in training" in text(page, "error")
+    page.complaints = [each for each in page.complaints if "422" not in each]  # which browsers tell by themselves
+    assert not page.complaints
+
+
+def test_a_phone_has_room_for_it(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:
+    applied(page, server, series, width=390, height=780, phone=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.getElementById('canvas').clientWidth > 300")
+    page.picture(tmp_path / "phone.png")
+
+
+def test_words_and_a_token(page: Browser, small: Server, tmp_path: Path) -> None:
+    page.open(small.url)
+    page.until("document.body.dataset.state === 'locked'")
+    for word in ("wrong-but-of-some-length", small.token):
+        page.evaluate(f"document.getElementById('token').value = '{word}'")
+        page.evaluate("document.querySelector('#entry button').click()")
+        page.until("document.body.dataset.state !== 'locked' || document.getElementById('error').textContent")
+    page.until("document.body.dataset.state === 'ready'")
+    page.evaluate("(e => { e.value = 'noise'; e.onchange(); })(document.getElementById('model'))")
+    assert page.evaluate("!document.getElementById('words').hidden && document.getElementById('images').hidden")
+    for name, value in (("prompt", "Effusion."), ("label", "effusion"), ("count", "3"), ("seed", "5")):
+        page.evaluate(f"document.getElementById('{name}').value = '{value}'")
+    worked(page, "sample")
+    assert text(page, "where") == "Image 2 of 3", text(page, "error")
+    assert "knows none of these words" in text(page, "notes")
+    first = shown(page)
+    page.key("ArrowDown")
+    assert text(page, "where") == "Image 3 of 3" and np.abs(shown(page) - first).mean() > 10
+    assert page.evaluate("document.getElementById('modes').hidden")
+    page.picture(tmp_path / "words.png")
+    assert only_own(page, small)
+    page.complaints = [each for each in page.complaints if "401" not in each]
+    assert not page.complaints
+
+
+def test_the_policy_lets_nothing_out(page: Browser, server: Server) -> None:
+    """Whatever a script in the page might try: another host is not asked, and no code of elsewhere is run."""
+    page.open(server.url)
+    page.requests = []
+    tried = "fetch('http://127.0.0.1:9/').then(() => 'out', () => 'kept in')"
+    assert page.evaluate(tried) == "kept in"
+    page.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x.png'}))")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p onclick=\"document.title = 1\" id=x>')")
+    page.evaluate("document.getElementById('x').click()")
+    assert page.evaluate("document.title") == "Fabrica"
+    page.until("true")
+    assert len([each for each in page.complaints if "Content Security Policy" in each]) >= 3
+    page.complaints = []
