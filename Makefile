@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS := -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-all lint bench docs archive clean
+.PHONY: demo test test-all quick all lint bench docs archive clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,15 +23,22 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # one thread a worker, of every library: threads beyond the cores wait for one another
-test test-all: export OMP_NUM_THREADS ?= 1
+quick all: export OMP_NUM_THREADS ?= 1
 
 # a share of the examples of each property; all of them in test-all
-test: export TEST_SHARE ?= 0.4
+quick: export TEST_SHARE ?= 0.4
 
-test: lint
+# side by side: workers that wait for one another leave a core to the types
+test: $(STAMP)
+	$(MAKE) -j2 lint quick
+
+test-all: $(STAMP)
+	$(MAKE) -j2 lint all
+
+quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
-test-all: lint
+all: $(STAMP)
 	$(BIN)/python -m pytest $(WORKERS)
 
 bench: $(STAMP)

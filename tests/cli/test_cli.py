@@ -301,6 +301,7 @@ def test_models_are_used_for_what_they_are(translator: Path, gan: Path, tmp_path
     assert not list(tmp_path.glob("[abc]"))
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LEAST": 20, "CURVE": (2,)}.items():  # synthetic images in the report, and sampler steps
         monkeypatch.setattr(f"fabrica.evaluation.synthesis.evaluate.{name}", value)

@@ -62,6 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return run, data
 
 
+@pytest.mark.slow
 def test_a_folder_alone_is_enough(trained: tuple[Path, Path]) -> None:
     run, _ = trained
     recipe, found = found_in(run)
@@ -81,6 +82,7 @@ def dice(made: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * ((made == 4) & (truth == 4)).sum() / ((made == 4).sum() + (truth == 4).sum()))
 
 
+@pytest.mark.slow
 def test_label_maps_lie_on_the_image_with_any_contrast_missing(trained: tuple[Path, Path]) -> None:
     run, data = trained
     model, found = load(run), {}
@@ -103,6 +105,7 @@ def test_label_maps_lie_on_the_image_with_any_contrast_missing(trained: tuple[Pa
         model.apply(images["t1"], contrast="t1", auxiliary={"t1": images["t1"]})
 
 
+@pytest.mark.slow
 def test_a_folder_of_cases_is_applied_to_case_by_case(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, data = trained
     for k in range(2):
@@ -120,6 +123,7 @@ def test_a_folder_of_cases_is_applied_to_case_by_case(trained: tuple[Path, Path]
         assert dice(np.asarray(made.dataobj), np.asarray(truth.dataobj)) > 0.7
 
 
+@pytest.mark.slow
 def test_one_image_of_another_contrast_is_named(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, data = trained
     home = data / CASE.format(0)
@@ -132,6 +136,7 @@ def test_one_image_of_another_contrast_is_named(trained: tuple[Path, Path], tmp_
     assert dice(np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj), truth) > 0.6
 
 
+@pytest.mark.slow
 def test_evaluation_says_what_each_contrast_is_worth(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = trained
     report = fabrica.evaluate(run, out=tmp_path / "report")

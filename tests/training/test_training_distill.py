@@ -60,6 +60,7 @@ def test_every_student_names_a_teacher_that_ships() -> None:
             assert getattr(own.data, key) == getattr(recipe.data, key), (name, key)
 
 
+@pytest.mark.slow
 def test_the_student_draws_in_a_few_steps_what_its_teacher_draws_in_eight(teacher: Path, run: Path) -> None:
     losses = [row["val_loss"] for row in read_log(run / "log.csv") if "val_loss" in row]
     assert losses[-1] < 0.95 * losses[0]
@@ -92,6 +93,7 @@ def test_every_recipe_of_a_student_takes_two_steps(name: str, teacher: Path, tmp
     assert fabrica.load(folder, device="cpu").sample_array(1).shape == (1, 1, 16, 16)
 
 
+@pytest.mark.slow
 def test_a_student_of_latents_and_text_has_its_teachers_autoencoder_and_words(tmp_path: Path) -> None:
     small = [*SMALL[:1], "data.size=32", "data.count=12", "data.batch=2", "train.minutes=0", "train.steps=1"]
     coder = ["method.channels=[8,16]", "method.norm_groups=8", "method.adversarial=0", "method.features=0"]

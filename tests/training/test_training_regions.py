@@ -59,6 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return train(load_recipe("segment", asked(data, 120)), home / "run"), data
 
 
+@pytest.mark.slow
 def test_the_plan_has_the_regions_of_dataset_json(trained: tuple[Path, Path]) -> None:
     plan = found_in(trained[0])[1].plan
     assert plan.regions == REGIONS and list(plan.regions) == list(REGIONS) and plan.numbers == [0, 1, 2, 3]
@@ -66,6 +67,7 @@ def test_the_plan_has_the_regions_of_dataset_json(trained: tuple[Path, Path]) ->
     assert load(trained[0]).label_names == {1: "whole tumour without core", 2: "core without enhancing", 3: "enhancing"}
 
 
+@pytest.mark.slow
 def test_regions_come_back_as_one_label_map(trained: tuple[Path, Path]) -> None:
     run, data = trained
     image = io.read(data / "imagesTr" / "case00_0000.nii.gz")
@@ -82,6 +84,7 @@ def test_regions_come_back_as_one_label_map(trained: tuple[Path, Path]) -> None:
     assert doubt.min() >= 0 and doubt.max() <= 0.6 and doubt[border].mean() > doubt[~away & ~border].mean()
 
 
+@pytest.mark.slow
 def test_each_region_is_judged(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, data = trained
     report = evaluate(run, data, tmp_path / "report")

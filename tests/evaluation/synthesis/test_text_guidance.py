@@ -61,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(load_recipe("ddpm-chest", TINY), tmp_path_factory.mktemp("told") / "run")
 
 
+@pytest.mark.slow
 def test_the_report_says_how_far_a_model_obeys(hasty: PhantomClassifier, run: Path, tmp_path: Path) -> None:
     report = evaluate(run, out=tmp_path / "report", n=16, steps_curve=(), guidances=[1.0, 4.0])
     points = report.scores["guidances"]
