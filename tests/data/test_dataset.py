@@ -130,6 +130,7 @@ def test_negative_seeds_are_seeds_too(data: Dataset) -> None:
     assert sorted(batch_at(data, 0, 10, seed=-1, changes=Changes(flip=True))["index"].tolist()) == list(range(10))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """Reading 40 times through 1,000 images of 32 x 32, and then once through 40,000 (80 MB): the largest resident set
     may differ by the order of the images (40,000 x 8 bytes, a few epochs) but not by their pixels."""

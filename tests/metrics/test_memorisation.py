@@ -167,6 +167,7 @@ def test_wilson_interval_of_known_cases() -> None:
     assert wilson(29, 29) == pytest.approx((0.8830, 1.0), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_ten_thousand_training_images_take_seconds() -> None:
     rng = np.random.default_rng(0)
     many = rng.normal(size=(10_000, 1, 64, 64)).astype(np.float32)

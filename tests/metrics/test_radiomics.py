@@ -166,6 +166,7 @@ def test_standardised_features_of_the_reference_are_centred_and_dead_ones_droppe
     assert z[3:, 1].std() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_distance_grows_with_every_kind_of_damage() -> None:
     real, again = textured(300, seed=1), textured(300, seed=2)
     floor = scaled_frechet(real, again)

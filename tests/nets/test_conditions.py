@@ -209,6 +209,7 @@ def test_gradients_in_bf16_reach_every_part(conditions: ConditionEmbedding) -> N
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_words_mean() -> None:
     """Bright or dark as the text says, from noise alone."""
     torch.manual_seed(0)

@@ -336,6 +336,7 @@ def many() -> list[Chest]:
     return [chest(seed, 24) for seed in range(300)]
 
 
+@pytest.mark.slow
 def test_report_says_what_the_labels_say(many: list[Chest]) -> None:
     for made in many:
         found, _, impression = made.text.partition(" IMPRESSION: ")

@@ -35,6 +35,7 @@ def test_a_log_has_the_columns_it_is_given_and_empty_cells_are_left_out(tmp_path
     assert read_log(path) == wanted
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_metrics_and_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is an extra: pip install 'fabrica-imaging[track]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -172,6 +172,7 @@ def test_a_nodule_moves_with_its_image() -> None:
     assert phantom_classifier._cells(places, 32).tolist() == [3 * 8 + 5, 64, 64, 64]
 
 
+@pytest.mark.slow
 def test_a_reader_is_taught_once_and_kept() -> None:
     told: set[str] = set()
     first = classifier(32, count=96, exam=33, epochs=2, tell=lambda what, done, total: told.add(what))

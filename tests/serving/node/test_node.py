@@ -90,6 +90,7 @@ def test_a_series_goes_in_and_its_result_comes_out(node: Node, found: Archive) -
     assert sources == {uid("whole", number) for number in range(4)}
 
 
+@pytest.mark.slow
 def test_late_slices_and_partial_series(node: Node, found: Archive, said: list[str]) -> None:
     assert found.counts is not None
     found.counts[uid("late")] = 3
