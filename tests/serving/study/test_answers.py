@@ -39,6 +39,16 @@ def filled(path: Path) -> None:
         answers.answer("r1", "a2", {"score": 4}, seconds=1.0, request="again")
 
 
+def test_what_would_be_stored_in_a_file_that_is_gone_is_refused(path: Path) -> None:
+    with opened(path) as answers:
+        answers.answer("r1", "a1", {"score": 1}, seconds=1, request="x")
+        path.rename(path.with_name("before"))
+        with pytest.raises(FabricaError, match="another file by now"):
+            answers.answer("r1", "a2", {"score": 1}, seconds=1, request="y")
+        path.with_name("before").rename(path)
+        answers.answer("r1", "a2", {"score": 1}, seconds=1, request="y")
+
+
 def test_answers_come_in_order_once_and_last_ones_can_be_taken_back(path: Path) -> None:
     with opened(path) as answers:
         assert answers.reader_of("one") == "r1" and answers.reader_of("three") is answers.reader_of("") is None

@@ -41,6 +41,14 @@ ORDER BY place LIMIT 1
 """
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file, whatever its name: None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return (found.st_dev, found.st_ino) if path.is_file() else None
+    return None
+
+
 class Conflict(FabricaError):
     """An answer that comes too late: the trial was answered, in another tab or on another device, or taken back."""
 
@@ -54,7 +62,8 @@ class Answers:
     """
 
     def __init__(self, path: Path, key: bytes, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        if not path.is_file():
+        self._file = _identity(path)
+        if self._file is None:
             raise FabricaError(f"no answers at {path}; fabrica study new CONFIG -o STUDY makes a study")
         self.path, self._key, self._now, self._lock = path, key, now, threading.RLock()
         with clearly(path):
@@ -234,6 +243,8 @@ class Answers:
         with self._lock, clearly(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if _identity(self.path) != self._file:  # what is stored in a file that is gone is lost
+                    raise FabricaError(f"{self.path} is another file by now: the study was made anew; open it again")
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
