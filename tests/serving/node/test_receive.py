@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from struct import pack
@@ -235,6 +236,13 @@ def test_tls_by_certificate_files(tmp_path: Path) -> None:
     with receiving(tmp_path / "in", certificate=(certificate, key)) as node:
         assert send([ct("a", 1)], node.port, tls=trusting(certificate)) == [0]
         assert send([ct("a", 2)], node.port) == []  # without TLS
+    with receiving(tmp_path / "in", certificate=(certificate, key), associations=1) as node, ExitStack() as stack:
+        before = threading.active_count()
+        strangers = [stack.enter_context(socket.create_connection(("127.0.0.1", node.port))) for _ in range(12)]
+        for stranger in strangers[4:]:  # who say nothing are counted before they shake hands, too
+            stranger.settimeout(5)
+            assert stranger.recv(1) == b""
+        assert threading.active_count() - before <= 4
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

@@ -1,7 +1,8 @@
 """Who reads what: the design of a reader study, and the order in which each reader is shown his trials.
 
-Pure functions of the design and its seed: the same design gives the same study. Nothing that is shown tells the arm:
-a trial is known by an opaque name only (`schedule`), which a secret key makes of reader and place.
+Pure functions of the design, its seed and a secret key: the same ones give the same study. Nothing that is shown tells
+the arm: a trial is known by an opaque name only (`schedule`), which the key makes of reader and place, and the order is
+drawn with the key, so that nobody who has the config can draw it again.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def schedule(design: Design, key: bytes) -> dict[str, tuple[Trial, ...]]:
     readers every case begins with each arm equally often (to one); of preferences the same holds of the order of arms.
     Between two showings of one case lie at least `washout` other trials.
 
-    key  a secret of the study, at least 16 bytes: names tell nothing without it.
+    key  a secret of the study, at least 16 bytes: names and orders tell nothing without it.
     """
     if len(key) < 16:
         raise UsageError(f"the key has {len(key)} bytes; expected 16 or more, as secrets.token_bytes(32) gives")
@@ -98,7 +99,10 @@ def schedule(design: Design, key: bytes) -> dict[str, tuple[Trial, ...]]:
     ranks, turns = _ranks(design), _turns(cases)
     trials = {}
     for place, reader in enumerate(design.readers):
-        rng, turn = np.random.default_rng([design.seed, 1, place]), turns[reader]
+        secret = hmac.new(
+            key, b"order", hashlib.sha256
+        ).digest()  # a seed is printed in reports, and 0 unless it is set
+        rng, turn = np.random.default_rng([design.seed, 1, place, *secret]), turns[reader]
         passes = _passes(design, cases[reader], ranks, turn, rng)
         readings = [trial for each in passes for trial in each]
         again = _repeats(design, readings, rng)

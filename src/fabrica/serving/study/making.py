@@ -283,6 +283,8 @@ def _told(config: StudyConfig, how: Look, length: int) -> dict[str, Any]:
 def feedback(config: StudyConfig, trial: Placed, truth: dict[str, Truth]) -> dict[str, Any]:
     """What a reader is told after a practice trial: what is right, and where, as far as it is known."""
     right = config.training[trial.case]
+    if right and config.kind == "preference":  # by place, as it is answered: names of arms never leave the key
+        return {"right": [trial.arms.index(arm) + 1 if arm else 0 for arm in right]}
     if right:
         return {"right": right}
     if config.kind == "real-or-synthetic":
