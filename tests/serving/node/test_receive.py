@@ -25,11 +25,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from pynetdicom import _config
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
-from fabrica.errors import FabricaError
+from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node.association import Terms
 from fabrica.serving.node.calling import associated
 from fabrica.serving.node.peers import Peer, allowed, trusting
-from fabrica.serving.node.receive import Server, listening, start
+from fabrica.serving.node.receive import Server, listening, start, tls
 from tests.dicom_network import ct, filed, saved, send
 
 DCMSEND = shutil.which("dcmsend")
@@ -243,6 +243,11 @@ def test_tls_by_certificate_files(tmp_path: Path) -> None:
             stranger.settimeout(5)
             assert stranger.recv(1) == b""
         assert threading.active_count() - before <= 4
+
+
+def test_an_authority_without_a_certificate_is_no_plain_node(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --certificate and --key too"):
+        tls(None, tmp_path / "authority.pem")
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import warnings
 from collections.abc import Iterator
@@ -227,6 +228,17 @@ def test_counts_that_are_no_numbers_are_counted_instead(said: str) -> None:
 def test_what_is_no_destination(text: str) -> None:
     with pytest.raises(UsageError):
         destination(text)
+
+
+def test_what_is_secret_does_not_go_in_clear() -> None:
+    assert isinstance(destination("https://10.0.0.1/x", "secret"), Web)
+    assert isinstance(destination("http://10.0.0.1/x"), Web)
+    with pytest.raises(UsageError, match="token in clear"):
+        destination("http://10.0.0.1/x", "secret")
+    with pytest.raises(UsageError, match="not TLS"):
+        destination("http://127.0.0.1/x", "", ssl.create_default_context())
+    with pytest.raises(UsageError, match="printable ASCII"):
+        destination("https://10.0.0.1/x", "sec\nret")
 
 
 def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def listening(host: str, port: int, patience: float = 5.0) -> socket.socket:
 def tls(certificate: tuple[Path, Path] | None, authority: Path | None) -> ssl.SSLContext | None:
     """The context of a server: its certificate and key as PEM files, and of whom it asks certificates."""
     if certificate is None:
+        if authority:  # who asks for senders' certificates must not be spoken to in clear
+            raise UsageError("--authority needs TLS; give --certificate and --key too")
         return None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority) if authority else None)

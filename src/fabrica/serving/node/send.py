@@ -20,7 +20,7 @@ from pynetdicom import _config
 from fabrica.errors import UsageError
 from fabrica.serving.node.calling import associated, offers_none
 from fabrica.serving.node.entries import Outgoing
-from fabrica.serving.node.peers import Peer, peer
+from fabrica.serving.node.peers import Peer, is_loopback, peer
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.store import Store
 
@@ -65,6 +65,10 @@ def destination(text: str, token: str = "", tls: ssl.SSLContext | None = None) -
             raise UsageError(f"{wrong} ({error})") from error
         if not usable or not text.isascii() or " " in text:
             raise UsageError(wrong)
+        if parts.scheme == "http" and tls:
+            raise UsageError(f"{text} is not TLS, and --send-authority is for it; expected https://")
+        if parts.scheme == "http" and token and not is_loopback(str(parts.hostname)):
+            raise UsageError(f"{text} would carry the token in clear; expected https://")
         if not (token.isascii() and token.isprintable()):
             raise UsageError("the token of the DICOMweb server holds more than printable ASCII characters")
         return Web(text.rstrip("/"), token, tls)
