@@ -132,10 +132,20 @@ def mutated(home: Path) -> dict[str, object]:
         "of_them_process_ended": sum("the process that worked on it" in reason for reason in reasons),
         "kept_without_a_job": queue.counts().get("series kept", 0),
         "unreadable": len(queue.refused()),
+        "series": len(queue.series()),
+        "objects_in_the_database": _accounted(queue),
         "megabytes_at_most": largest,
     }
+    vanished = MUTATED - _accounted(queue)
     node.stop()
+    assert not vanished, f"{vanished} objects that were answered with success are in no table"
     return found
+
+
+def _accounted(queue: Queue) -> int:
+    """Objects that are in the database, in a series or among the refused. The outcomes above are of series: where the
+    damage cuts Series Instance UIDs to the same few digits, two objects are one series."""
+    return queue.counts().get("objects", 0) + len(queue.refused())
 
 
 def _mutated(number: int, home: Path, chance: random.Random) -> Path:

@@ -192,7 +192,7 @@ def _letters(store: Path, list_: bool, retry: str, as_json: bool) -> None:
         raise UsageError(f"{store} is no store of a node; give the --store that it was started with")
     with closing(Queue(path)) as queue:
         if retry:
-            if retry != "all" and not retry.isdigit():
+            if retry != "all" and not (retry.isascii() and retry.isdigit() and 0 < int(retry) < 2**63):
                 raise UsageError(f"--retry {retry}; expected the number of a dead letter, as --list shows it, or all")
             count = queue.retry(0 if retry == "all" else int(retry))
             if not count:

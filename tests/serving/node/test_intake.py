@@ -118,6 +118,9 @@ def test_late_slices_make_a_new_version_that_says_so(place: Place) -> None:
     place.receive(ct("a", 4), now=21)
     place.settle(40)
     assert [(job.version, job.note) for job in place.queue.jobs()] == [(1, ""), (2, "version 2, 2 came late")]
+    place.receive(ct("a", 5), now=50)  # before anybody has begun
+    place.settle(60)
+    assert [(job.version, job.note) for job in place.queue.jobs()] == [(1, ""), (2, "version 2, 3 came late")]
 
 
 def test_what_no_rule_wants_is_kept_or_passed_on(place: Place, tmp_path: Path) -> None:
@@ -184,6 +187,21 @@ def test_objects_that_cannot_be_used_are_kept_and_listed(place: Place) -> None:
     assert [each.uid for each in place.queue.series()] == [uid("a")]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_another_object_under_the_same_uid_is_kept_and_listed(place: Place, together: bool) -> None:
+    again, other = ct("a", 1), ct("b", 1, SOPInstanceUID=ct("a", 1).SOPInstanceUID)
+    if together:
+        place.receive(ct("a", 1), again, other, now=0)
+    else:
+        for dataset in (ct("a", 1), again, other):
+            place.receive(dataset, now=0)
+    ((name, reason),) = place.queue.refused()
+    assert "which holds something else" in reason and place.store.object(name).is_file()
+    assert len(place.queue.objects(uid("a"))) == 1 and not place.queue.objects(uid("b"))
+    assert len(list((place.store.root / "objects").rglob("*.dcm"))) == 2  # the same once more is dropped
+    assert list(place.store.incoming.iterdir()) == []
+
+
 def test_uids_are_never_names_of_files(place: Place, tmp_path: Path) -> None:
     odd = ct("a", 1)
     with warnings.catch_warnings():
@@ -234,6 +252,7 @@ def test_damaged_objects_are_series_or_refused_and_nothing_else(place: Place) ->
     refused = {name for name, _ in place.queue.refused()}
     kept = {path.name for path in (place.store.root / "objects").rglob("*.dcm")}
     assert kept == known | refused and not known & refused
+    assert len(kept) == 300  # none vanishes: another object under the same UID is none that came twice
     assert refused and len(known) > 20
     assert all(reason and "\n" not in reason for _, reason in place.queue.refused())
     place.settle(100)

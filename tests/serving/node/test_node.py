@@ -117,6 +117,7 @@ def test_what_does_not_fit_the_model_is_a_dead_letter_that_people_see(node: Node
     until(shown)
     assert "handmade" in listed[0]
     assert call("node", "--store", home / "store", "--retry", "9999").returncode == 2
+    assert call("node", "--store", home / "store", "--retry", "0").returncode == 2  # not all of them
     assert of(found, "odd") == {}
 
 

@@ -215,6 +215,17 @@ def test_in_every_order_each_version_is_made_and_sent_once(
     queue.close()
 
 
+def test_a_full_disk_costs_one_change_and_says_so(queue: Queue) -> None:
+    arrive(queue, "s", "1")
+    db = queue._db
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        arrive(queue, "s", *(f"{number:060}" for number in range(2000)))
+    db.execute("PRAGMA max_page_count = 1000000")
+    arrive(queue, "s", "2")
+    assert [each.uid for each in queue.objects("s")] == ["1", "2"]
+
+
 def test_later_databases_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     Queue(path).close()

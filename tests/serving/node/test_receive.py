@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from struct import pack
@@ -24,11 +25,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from pynetdicom import _config
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
-from fabrica.errors import FabricaError
+from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node.association import Terms
 from fabrica.serving.node.calling import associated
 from fabrica.serving.node.peers import Peer, allowed, trusting
-from fabrica.serving.node.receive import Server, listening, start
+from fabrica.serving.node.receive import Server, listening, start, tls
 from tests.dicom_network import ct, filed, saved, send
 
 DCMSEND = shutil.which("dcmsend")
@@ -235,6 +236,18 @@ def test_tls_by_certificate_files(tmp_path: Path) -> None:
     with receiving(tmp_path / "in", certificate=(certificate, key)) as node:
         assert send([ct("a", 1)], node.port, tls=trusting(certificate)) == [0]
         assert send([ct("a", 2)], node.port) == []  # without TLS
+    with receiving(tmp_path / "in", certificate=(certificate, key), associations=1) as node, ExitStack() as stack:
+        before = threading.active_count()
+        strangers = [stack.enter_context(socket.create_connection(("127.0.0.1", node.port))) for _ in range(12)]
+        for stranger in strangers[4:]:  # who say nothing are counted before they shake hands, too
+            stranger.settimeout(5)
+            assert stranger.recv(1) == b""
+        assert threading.active_count() - before <= 4
+
+
+def test_an_authority_without_a_certificate_is_no_plain_node(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --certificate and --key too"):
+        tls(None, tmp_path / "authority.pem")
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

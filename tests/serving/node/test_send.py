@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -134,7 +137,9 @@ class Stow(BaseHTTPRequestHandler):
         if not server.status:
             server.parts.append(part)
         self.send_response(server.status or 200)
+        self.send_header("Content-Length", str(len(server.said)))
         self.end_headers()
+        self.wfile.write(server.said)
 
     def log_message(self, *given: object) -> None:
         """Nothing."""
@@ -142,6 +147,7 @@ class Stow(BaseHTTPRequestHandler):
 
 class WebServer(ThreadingHTTPServer):
     status = 0
+    said = b""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Stow)
@@ -180,12 +186,59 @@ def test_stow_answers(outbox: Outbox, status: int, lasting: bool) -> None:
     assert f"HTTP {status}" in job.reason
 
 
+@pytest.mark.parametrize(("reason", "lasting"), [(0xA700, False), (0x0122, True), (None, True)])
+def test_stow_answers_that_take_the_request_and_not_the_object(
+    outbox: Outbox, reason: int | None, lasting: bool
+) -> None:
+    item = {} if reason is None else {"00081197": {"vr": "US", "Value": [reason]}}
+    with web() as server:
+        server.said, server.status = json.dumps({"00081198": {"vr": "SQ", "Value": [item]}}).encode(), 202
+        outbox.send(Web(f"http://127.0.0.1:{server.server_address[1]}"))
+    (job,) = outbox.queue.jobs()
+    assert (job.state == DEAD) == lasting and "failure reason 0x" in job.reason
+    assert outbox.queue.due(1e9) is None or len(outbox.queue.due(1e9)[1]) == 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize("data", [b"", b"no DICOM at all" * 100, b"\0" * 128 + b"DICM" + b"cut"])
+def test_a_damaged_file_is_a_dead_letter_and_no_end_of_the_node(outbox: Outbox, data: bytes) -> None:
+    outbox.files[1].write_bytes(data)
+    with archive() as found:
+        assert outbox.send(found.peer)
+    (job,) = outbox.queue.jobs()
+    assert job.state == DEAD and "1.dcm cannot be sent" in job.reason
+    assert len(found.stored) == 1
+
+
+@pytest.mark.parametrize("said", ["1\\2", ""])
+def test_counts_that_are_no_numbers_are_counted_instead(said: str) -> None:
+    with archive(queries=True) as found, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert found.counts is not None
+        found.counts["1.2"] = said  # type: ignore[assignment]
+        assert not queries.expected(found.peer, "FABRICA", "1", "1.2").silent
+
+
 @pytest.mark.parametrize(
-    "text", ["ARCHIVE", "A@host", "A@host:0", "A@host:99999", "@host:1", "A" * 17 + "@h:1", "https://"]
+    "text",
+    [
+        *("ARCHIVE", "A@host", "A@host:0", "A@host:99999", "@host:1", "A" * 17 + "@h:1", "https://"),
+        *("https://h:port/x", "https://h:99999/x", "https://[h/x", "https://h/a b", "https://h/ä"),
+    ],
 )
 def test_what_is_no_destination(text: str) -> None:
     with pytest.raises(UsageError):
         destination(text)
+
+
+def test_what_is_secret_does_not_go_in_clear() -> None:
+    assert isinstance(destination("https://10.0.0.1/x", "secret"), Web)
+    assert isinstance(destination("http://10.0.0.1/x"), Web)
+    with pytest.raises(UsageError, match="token in clear"):
+        destination("http://10.0.0.1/x", "secret")
+    with pytest.raises(UsageError, match="not TLS"):
+        destination("http://127.0.0.1/x", "", ssl.create_default_context())
+    with pytest.raises(UsageError, match="printable ASCII"):
+        destination("https://10.0.0.1/x", "sec\nret")
 
 
 def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:

@@ -39,6 +39,38 @@ def filled(path: Path) -> None:
         answers.answer("r1", "a2", {"score": 4}, seconds=1.0, request="again")
 
 
+def test_an_answer_under_the_name_of_another_message_is_never_acknowledged(path: Path) -> None:
+    """As two devices would send that both count from 1."""
+    with opened(path) as answers:
+        first = answers.answer("r1", "a1", {"score": 1}, seconds=1, request="1")
+        assert answers.answer("r1", "a1", {"score": 1}, seconds=2, request="1") == first
+        for trial, score in (("a2", 1), ("a1", 2)):
+            with pytest.raises(Conflict, match="was another message"):
+                answers.answer("r1", trial, {"score": score}, seconds=1, request="1")
+        with pytest.raises(Conflict, match="was another message"):
+            answers.undo("r1", request="1")
+        assert len(answers.rows()) == 1 and answers.verify() == ""
+
+
+def test_what_no_file_can_hold_is_no_name_of_a_request_and_no_device(path: Path) -> None:
+    with opened(path) as answers:
+        for request in ("", "x" * 101, "\ud800", "a\0"):
+            with pytest.raises(UsageError, match="new ones each time"):
+                answers.answer("r1", "a1", {"score": 1}, seconds=1, request=request)
+        answers.answer("r1", "a1", {"score": 1}, seconds=1, request="1", device="\ud800 phone\n")
+        assert answers.rows()[0].device == "? phone?" and answers.verify() == ""
+
+
+def test_what_would_be_stored_in_a_file_that_is_gone_is_refused(path: Path) -> None:
+    with opened(path) as answers:
+        answers.answer("r1", "a1", {"score": 1}, seconds=1, request="x")
+        path.rename(path.with_name("before"))
+        with pytest.raises(FabricaError, match="another file by now"):
+            answers.answer("r1", "a2", {"score": 1}, seconds=1, request="y")
+        path.with_name("before").rename(path)
+        answers.answer("r1", "a2", {"score": 1}, seconds=1, request="y")
+
+
 def test_answers_come_in_order_once_and_last_ones_can_be_taken_back(path: Path) -> None:
     with opened(path) as answers:
         assert answers.reader_of("one") == "r1" and answers.reader_of("three") is answers.reader_of("") is None

@@ -196,6 +196,43 @@ def test_made_again_it_is_the_same_and_tokens_are_new(place: Path) -> None:
     assert not new(config, place, place / "one", no_model)  # it is there
 
 
+def test_what_is_told_after_practice_names_no_arm(place: Path) -> None:
+    training = {"case00": ["reference"], "case01": ["reference", ""], "case02": []}
+    made = study(place, config_of("preference", training=training), "practised")
+    told = {(t.case, t.arms): made.feedback[t.trial]["right"] for t in made.trials if t.part == "training"}
+    assert {order for _, order in told} == {("degraded", "reference"), ("reference", "degraded")}
+    for (case, order), right in told.items():
+        best = order.index("reference") + 1
+        assert right == {"case00": [best], "case01": [best, 0], "case02": []}[case]
+
+
+def test_who_answers_while_it_is_made_anew_loses_nothing(place: Path) -> None:
+    config = parsed(config_of("clarity"))
+    assert new(config, place, place / "meanwhile", no_model)
+
+    def answered(phase: str, done: int, total: int) -> None:
+        if phase == "writing images" and done == total:
+            with open_study(place / "meanwhile").answers() as answers:
+                reader = next(iter(answers.readers))
+                answers.answer(reader, answers.trials[reader][0], {"score": 3}, seconds=1, request="a")
+
+    with pytest.raises(UsageError, match="has 1 answers"):
+        new(replace(config, seed=1), place, place / "meanwhile", no_model, progress=answered)
+    with open_study(place / "meanwhile").answers() as answers:
+        assert len(answers.rows()) == 1
+
+
+def test_pixels_that_differ_too_little_to_be_seen_tell_no_arm_by_numbers(tmp_path: Path) -> None:
+    for arm, height in (("a", 1.0), ("b", 1.006)):
+        (tmp_path / arm).mkdir()
+        for case in range(4):
+            values = np.random.default_rng(case).integers(0, 4095, (1, SIZE, SIZE)).astype(np.float32)
+            affine = np.diag([1.0, height, 1.0, 1.0])
+            fabrica.write(Image(values[:, None], affine=affine), tmp_path / arm / f"case{case}.nii.gz")
+    made = study(tmp_path, config_of("clarity", ("a", "b")))
+    assert len(set(made.aspects.values())) == 1
+
+
 def test_a_config_may_change_until_somebody_answers(place: Path) -> None:
     config = parsed(config_of("clarity"))
     assert new(config, place, place / "late", no_model)
@@ -209,6 +246,13 @@ def test_a_config_may_change_until_somebody_answers(place: Path) -> None:
     assert not new(replace(config, seed=1), place, place / "late", no_model)
     with open_study(place / "late").answers() as answers:
         assert len(answers.rows()) == 1
+
+
+def test_a_damaged_study_is_one_line(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(study(place, config_of("clarity"), "whole").folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / "shown" / "study.json").write_text('{"image": {}}')
+    with pytest.raises(FabricaError, match="the study is damaged"):
+        open_study(tmp_path / "damaged")
 
 
 @pytest.mark.parametrize(

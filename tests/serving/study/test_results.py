@@ -192,6 +192,25 @@ def test_a_visual_turing_test(place: Path) -> None:
     )
 
 
+def test_who_always_says_the_same_guesses_whatever_there_is_more_of(tmp_path: Path) -> None:
+    arms(tmp_path, 12, (REFERENCE, RESTORED))
+    for case in range(4, 12):
+        (tmp_path / REFERENCE / f"case{case:02d}.png").unlink()
+    made = study(tmp_path, config_of("real-or-synthetic", (REFERENCE, RESTORED), readers=4))
+    noise = np.random.default_rng(0).random((4, 100)) < 0.1
+
+    def say(reader: str, trial: Placed) -> dict[str, Any]:
+        return {"says": "real" if noise[number_of(reader) - 1, trial.place] else "synthetic", "confidence": 1}
+
+    answer_all(made, say)
+    found = found_in(made)
+    right = figure(found, "accuracy", RESTORED)
+    assert right.value > 0.65 and not np.isfinite(right.p)
+    above = figure(found, "above_guessing", RESTORED)
+    assert above.low < 0 < above.high and above.p > 0.05
+    assert "not shown to differ from guessing" in found.verdict and "both kinds counting equally" in found.verdict
+
+
 def test_detection_of_two_arms(place: Path, tmp_path: Path) -> None:
     """Scores by Roe and Metz's model, cut into four degrees of confidence each way, with a split plot; marks within the
     lesion where the latent score is high."""

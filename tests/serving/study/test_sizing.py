@@ -56,6 +56,7 @@ def test_without_an_effect_a_difference_is_shown_as_often_as_the_level_allows() 
         ("taste", 0.5, {}, "no kind 'taste'"),
         ("clarity", 0.5, {"claim": "equivalence"}, "expected a number above 0"),
         ("clarity", 0.5, {"readers": [1]}, "two or more of each"),
+        ("detection", 0.05, {"readers": [0]}, "two or more of each"),
     ],
 )
 def test_what_cannot_be(kind: str, effect: float, more: dict[str, object], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -41,8 +42,8 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
         same = [each for each in found if each.get("SeriesInstanceUID") == series]
         if not same:
             return Answer()
-        if (said := same[0].get("NumberOfSeriesRelatedInstances")) is not None:
-            return Answer(int(said))
+        with suppress(AttributeError, TypeError, ValueError):  # no number, or none that is one
+            return Answer(int(same[0].NumberOfSeriesRelatedInstances))
         query = Dataset()
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
@@ -53,13 +54,16 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
 def _found(association: Association, query: Dataset) -> list[Dataset] | None:
     """The matches; None where the archive does not answer to the end."""
     matches = []
-    answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
-    for status, match in answers:
-        code = status.get("Status")
-        if code in PENDING and match is not None:
-            matches.append(match)
-        elif code == 0:
-            return matches
-        else:
-            return None
+    try:
+        answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+        for status, match in answers:
+            code = status.get("Status")
+            if code in PENDING and match is not None:
+                matches.append(match)
+            elif code == 0:
+                return matches
+            else:
+                return None
+    except RuntimeError:  # the association has ended meanwhile
+        return None
     return None

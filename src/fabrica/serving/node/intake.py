@@ -22,6 +22,7 @@ NEVER_APPLIED = ("localizer", "screen", "dose", "segmentation", "structures", "p
 """Of `fabrica.io.dicom.kinds`."""
 
 AT_ONCE = 200  # objects in one transaction
+CHUNK = 2**20  # bytes of two files that are compared at once
 DEFLATED = "1.2.840.10008.1.2.1.99"
 LONGEST = 64  # characters of a UID
 
@@ -50,6 +51,7 @@ def take_in(queue: Queue, store: Store, now: float) -> int:
             refused.append((name, looked))
         else:
             found.append(looked)
+    found = _without_others(queue, store, found, refused)
     dropped = queue.add(found, refused, now) if found or refused else set()
     for name in names:
         if name in dropped:
@@ -124,6 +126,38 @@ def clear(queue: Queue, store: Store, before: float) -> int:
 def shown(uid: str) -> str:
     """A UID in a line of a log, whatever a sender wrote there."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in uid[:LONGEST])
+
+
+def _without_others(
+    queue: Queue, store: Store, found: list[tuple[Received, Series]], refused: list[tuple[str, str]]
+) -> list[tuple[Received, Series]]:
+    """Those that are new, or the same once more. Another object under a UID that is taken goes among the refused, where
+    it is kept for people to see: dropped it would be lost, and its sender was told that it is not."""
+    held = queue.files(each.uid for each, _ in found)
+    kept = []
+    for each, series in found:
+        there = held.setdefault(each.uid, each.name)
+        if there != each.name and not _same(store, there, each.name):
+            refused.append((each.name, f"its SOP Instance UID is that of {there}, which holds something else"))
+        else:
+            kept.append((each, series))
+    return kept
+
+
+def _same(store: Store, one: str, two: str) -> bool:
+    """Whether two files hold the same data set, whoever sent them."""
+    places = [store.object(one), store.incoming / one, store.incoming / two]
+    paths = [path for path in places if path.is_file()]
+    if len(paths) < 2:  # what was there is gone: nothing can be compared with it
+        return False
+    with paths[0].open("rb") as first, paths[-1].open("rb") as second:
+        for file in (first, second):
+            head = file.read(144)  # preamble, mark, and the length of the file meta, which name the sender
+            file.seek(144 + int.from_bytes(head[140:144], "little"))
+        while (data := first.read(CHUNK)) == second.read(CHUNK):
+            if not data:
+                return True
+    return False
 
 
 def _looked(path: Path, now: float) -> tuple[Received, Series] | str:

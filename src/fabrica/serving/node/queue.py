@@ -64,10 +64,11 @@ class Queue:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # of a full disk SQLite has rolled back by itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # objects and series
 
@@ -80,6 +81,12 @@ class Queue:
             asked * 2,
         )
         return {name for (name,) in found}
+
+    def files(self, uids: Iterable[str]) -> dict[str, str]:
+        """SOP Instance UID -> the name of the file, of those of these objects that are there."""
+        asked = list(uids)
+        marks = ",".join("?" * len(asked))
+        return dict(self._db.execute(f"SELECT uid, name FROM objects WHERE uid IN ({marks})", asked))
 
     def add(self, found: Sequence[tuple[Received, Series]], refused: Sequence[tuple[str, str]], now: float) -> set[str]:
         """Objects that were received, with what each says of its series, and files that cannot be read; all or none.
@@ -123,6 +130,7 @@ class Queue:
             for table in ("inputs", "outbox"):
                 db.execute(f"DELETE FROM {table} WHERE job IN ({jobs})", (uid, version))
             db.execute("DELETE FROM jobs WHERE series = ? AND version = ?", (uid, version))
+            db.execute("UPDATE series SET late = late + 1 WHERE uid = ? AND version > 1", (uid,))
         else:
             db.execute("UPDATE series SET version = version + 1, late = 1, first = ? WHERE uid = ?", (now, uid))
 

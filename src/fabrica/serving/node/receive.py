@@ -27,6 +27,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node.association import PDU, Terms, closed, fitted, requested, stored
 
+HANDSHAKE = 10.0  # seconds that a TLS handshake may be silent
 LINGER = 5.0  # seconds that open connections have to end by themselves
 
 
@@ -56,6 +57,8 @@ def listening(host: str, port: int, patience: float = 5.0) -> socket.socket:
 def tls(certificate: tuple[Path, Path] | None, authority: Path | None) -> ssl.SSLContext | None:
     """The context of a server: its certificate and key as PEM files, and of whom it asks certificates."""
     if certificate is None:
+        if authority:  # who asks for senders' certificates must not be spoken to in clear
+            raise UsageError("--authority needs TLS; give --certificate and --key too")
         return None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority) if authority else None)
@@ -121,6 +124,7 @@ class Server(ThreadedAssociationServer):
         self, *given: Any, listener: socket.socket, terms: Terms, say: Callable[[str], None], **others: Any
     ) -> None:
         self.listener, self.terms, self.say = listener, terms, say
+        self.beginning: set[Any] = set()  # addresses of connections that have not got to an association yet
         self.context = tls(terms.certificate, terms.authority)
         super().__init__(*given, **others)
 
@@ -139,10 +143,17 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether to listen to a host at all."""
-        return self.terms.knows(client_address[0]) and len(self.active_associations) < 4 * self.terms.associations
+        most = 4 * self.terms.associations
+        if not self.terms.knows(client_address[0]) or len(self.beginning) >= most:
+            return False
+        if len(self.active_associations) >= most:
+            return False
+        self.beginning.add(client_address)
+        return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that fails before it says anything: a failed TLS handshake, say. Nothing to keep."""
+        self.beginning.discard(client_address)
 
     def stop(self) -> None:
         """Take no more connections, and give those that are open a moment to finish their object."""
@@ -160,10 +171,12 @@ class _Request(RequestHandler):
 
     def handle(self) -> None:
         terms = self.server.terms
-        self.request.settimeout(terms.timeout)
         if self.server.context:  # in this connection's own thread: a slow handshake keeps nobody waiting
+            self.request.settimeout(min(HANDSHAKE, terms.timeout))
             self.request = self.server.context.wrap_socket(self.request, server_side=True)
+        self.request.settimeout(terms.timeout)
         super().handle()
+        self.server.beginning.discard(self.client_address)  # counted among the associations from here on
 
     def _create_association(self) -> Association:
         return fitted(super()._create_association(), self.server.terms, self.server.say)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import http.client
+import json
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom import _config
 
 from fabrica.errors import UsageError
 from fabrica.serving.node.calling import associated, offers_none
 from fabrica.serving.node.entries import Outgoing
-from fabrica.serving.node.peers import Peer, peer
+from fabrica.serving.node.peers import Peer, is_loopback, peer
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.store import Store
 
@@ -26,6 +28,8 @@ SECONDS = 60.0
 AT_ONCE = 500  # objects in one association
 LONGEST_PAUSE = 300.0
 CONTEXTS = 128  # of an association (PS3.8)
+PIECE, MOST_SAID = 2**20, 2**20  # bytes of a file sent at once, and of an answer that are looked at
+PROCESSING_FAILURE = 0x0110
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,20 @@ class Delivery:
 def destination(text: str, token: str = "", tls: ssl.SSLContext | None = None) -> Peer | Web:
     """AET@HOST:PORT, or the address of a DICOMweb server; UsageError for anything else."""
     if text.startswith(("http://", "https://")):
-        parts = urlsplit(text)
-        if not parts.hostname or parts.username or parts.query:
-            raise UsageError(f"{text!r} is no DICOMweb server; expected e.g. https://archive.example/dicom-web")
+        wrong = f"{text!r} is no DICOMweb server; expected e.g. https://archive.example/dicom-web"
+        try:
+            parts = urlsplit(text)
+            usable = parts.hostname and parts.port != 0 and not (parts.username or parts.query or parts.fragment)
+        except ValueError as error:
+            raise UsageError(f"{wrong} ({error})") from error
+        if not usable or not text.isascii() or " " in text:
+            raise UsageError(wrong)
+        if parts.scheme == "http" and tls:
+            raise UsageError(f"{text} is not TLS, and --send-authority is for it; expected https://")
+        if parts.scheme == "http" and token and not is_loopback(str(parts.hostname)):
+            raise UsageError(f"{text} would carry the token in clear; expected https://")
+        if not (token.isascii() and token.isprintable()):
+            raise UsageError("the token of the DICOMweb server holds more than printable ASCII characters")
         return Web(text.rstrip("/"), token, tls)
     return peer(text, tls)
 
@@ -117,7 +132,9 @@ def _store(files: Sequence[tuple[Outgoing, Path]], to: Peer, aet: str) -> Delive
                 break
             try:
                 status = association.send_c_store(path).get("Status") if association.is_established else None
-            except (ValueError, AttributeError) as error:  # its file meta are not what they were
+            except RuntimeError:  # it ended between the look and the call
+                status = None
+            except (ValueError, AttributeError, EOFError, InvalidDicomError) as error:  # it is not what it was
                 done.failed, done.lasting = f"{path.name} cannot be sent ({_said(error)})", True
                 break
             if status is None:
@@ -150,24 +167,54 @@ def _stow(files: Sequence[tuple[Outgoing, Path]], to: Web) -> Delivery:
         for each, path in files:
             boundary = secrets.token_hex(16)
             head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
-            body = head + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode("ascii")
+            tail = f"\r\n--{boundary}--\r\n".encode("ascii")
             headers: dict[str, Any] = {
                 "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+                "Content-Length": str(len(head) + path.stat().st_size + len(tail)),
                 "Accept": "application/dicom+json",
             }
             if to.token:
                 headers["Authorization"] = f"Bearer {to.token}"
-            connection.request("POST", f"{parts.path}/studies", body, headers)
+            connection.request("POST", f"{parts.path}/studies", _pieces(head, path, tail), headers)
             answer = connection.getresponse()
-            answer.read()
+            said = answer.read(MOST_SAID)
             if answer.status not in (200, 202):
                 done.failed = f"{to} refuses an object with HTTP {answer.status} {answer.reason}"
                 done.lasting = answer.status < 500 and answer.status not in (401, 403, 408, 429)
+                break
+            if reason := _failure(said):
+                done.failed = f"{to} refuses an object with failure reason 0x{reason:04X}"
+                done.lasting = reason >> 8 != 0xA7
                 break
             done.sent.append(each.uid)
     finally:
         connection.close()
     return done
+
+
+def _pieces(head: bytes, path: Path, tail: bytes) -> Iterator[bytes]:
+    """A request's body, of a file of which only a piece is in memory."""
+    yield head
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+    yield tail
+
+
+def _failure(said: bytes) -> int:
+    """Why the object was not stored, where the answer names it in its FailedSOPSequence, as one of status 202 may
+    (PS3.18 10.5.3); 0 where it was."""
+    try:
+        answer = json.loads(said)
+        failed = (answer[0] if isinstance(answer, list) else answer).get("00081198", {}).get("Value")
+    except (ValueError, AttributeError, IndexError):  # no JSON: the status alone says it
+        return 0
+    if not failed:
+        return 0
+    try:
+        return int(failed[0]["00081197"]["Value"][0])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return PROCESSING_FAILURE
 
 
 def _said(error: Exception) -> str:

@@ -41,6 +41,14 @@ ORDER BY place LIMIT 1
 """
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file, whatever its name: None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return (found.st_dev, found.st_ino) if path.is_file() else None
+    return None
+
+
 class Conflict(FabricaError):
     """An answer that comes too late: the trial was answered, in another tab or on another device, or taken back."""
 
@@ -54,7 +62,8 @@ class Answers:
     """
 
     def __init__(self, path: Path, key: bytes, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        if not path.is_file():
+        self._file = _identity(path)
+        if self._file is None:
             raise FabricaError(f"no answers at {path}; fabrica study new CONFIG -o STUDY makes a study")
         self.path, self._key, self._now, self._lock = path, key, now, threading.RLock()
         with clearly(path):
@@ -114,7 +123,7 @@ class Answers:
         if not 0 <= seconds < 1e6:
             raise UsageError(f"seconds are {seconds}; expected 0 or more")
         with self._writing():
-            if (known := self._known(reader, request)) is not None:
+            if (known := self._known(reader, request, ANSWER, trial, dict(answer))) is not None:
                 return known
             self._check_owner(reader, trial)
             due = self.next_trial(reader)
@@ -130,7 +139,7 @@ class Answers:
         """Take the reader's last answer back, as a further row; it is asked again. Conflict where the last row is no
         answer: only the last one can be taken back, once."""
         with self._writing():
-            if (known := self._known(reader, request)) is not None:
+            if (known := self._known(reader, request, UNDO)) is not None:
                 return known
             if reader not in self.readers:
                 raise UsageError(f"no reader {reader}")
@@ -196,20 +205,28 @@ class Answers:
             "SELECT count(*) FROM answers WHERE reader = ? AND trial = ? AND kind = 'undo'", (reader, trial)
         ).fetchone()
         at = self._now().astimezone(UTC).isoformat(timespec="milliseconds")
-        row = Row(last.seq + 1, at, reader, trial, attempt, kind, answer, seconds, device[:100], request, "")
+        device = "".join(c if c.isprintable() else "?" for c in device[:100])  # whatever a browser calls itself
+        row = Row(last.seq + 1, at, reader, trial, attempt, kind, answer, seconds, device, request, "")
         link = self._link(last.hash, row)
         values = [getattr(row, name) for name in COLUMNS]
         values[COLUMNS.index("answer")] = plain(row.answer)
         self._db.execute(f"INSERT INTO answers VALUES ({', '.join('?' * (len(COLUMNS) + 1))})", [*values, link])
         return Receipt(row.seq, link)
 
-    def _known(self, reader: str, request: str) -> Receipt | None:
-        if not request or len(request) > 100:
+    def _known(
+        self, reader: str, request: str, kind: str, trial: str = "", answer: dict[str, Any] | None = None
+    ) -> Receipt | None:
+        """The receipt of a message that was stored before; Conflict for another message of the same name."""
+        if not 0 < len(request) <= 100 or not (request.isascii() and request.isprintable()):
             raise UsageError(f"the request is called {request[:20]!r}; expected 1 to 100 letters, new ones each time")
         found = self._db.execute(
-            "SELECT seq, hash FROM answers WHERE reader = ? AND request = ?", (reader, request)
+            "SELECT seq, hash, kind, trial, answer FROM answers WHERE reader = ? AND request = ?", (reader, request)
         ).fetchone()
-        return Receipt(*found) if found else None
+        if found is None:
+            return None
+        if found[2] != kind or (answer is not None and found[3:] != (trial, plain(answer))):
+            raise Conflict(f"the request {request} was another message, which is stored; load the page again")
+        return Receipt(*found[:2])
 
     def _check_owner(self, reader: str, trial: str) -> None:
         if trial not in self.trials.get(reader, ()):
@@ -234,6 +251,8 @@ class Answers:
         with self._lock, clearly(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if _identity(self.path) != self._file:  # what is stored in a file that is gone is lost
+                    raise FabricaError(f"{self.path} is another file by now: the study was made anew; open it again")
                 yield
                 self._db.execute("COMMIT")
             except BaseException:

@@ -191,10 +191,20 @@ def _check(config: StudyConfig) -> None:
             raise UsageError(message)
     _check_arms(config)
     _check_compare(config)
+    can_be: dict[str, Any] = {
+        "clarity": range(1, len(config.scale) + 1),
+        "real-or-synthetic": TRUTHS,
+        "preference": (*config.names, ""),
+        "detection": ("none", "lesion"),
+    }
     for key, cases in (("training", config.training), ("catch", config.catch)):
         for case, right in cases.items():
             if not isinstance(right, list):
                 raise UsageError(f"{key}: {case} is {right!r}; expected a list of the answers that are right, or []")
+            for each in right:
+                if each not in can_be[config.kind]:
+                    listed = ", ".join(str(answer) or "'' (no difference)" for answer in can_be[config.kind])
+                    raise UsageError(f"{key}: {case} has the right answer {each!r}; expected of {listed}")
 
 
 def _check_arms(config: StudyConfig) -> None:

@@ -1,7 +1,8 @@
 """Who reads what: the design of a reader study, and the order in which each reader is shown his trials.
 
-Pure functions of the design and its seed: the same design gives the same study. Nothing that is shown tells the arm:
-a trial is known by an opaque name only (`schedule`), which a secret key makes of reader and place.
+Pure functions of the design, its seed and a secret key: the same ones give the same study. Nothing that is shown tells
+the arm: a trial is known by an opaque name only (`schedule`), which the key makes of reader and place, and the order is
+drawn with the key, so that nobody who has the config can draw it again.
 """
 
 from __future__ import annotations
@@ -90,27 +91,30 @@ def schedule(design: Design, key: bytes) -> dict[str, tuple[Trial, ...]]:
     readers every case begins with each arm equally often (to one); of preferences the same holds of the order of arms.
     Between two showings of one case lie at least `washout` other trials.
 
-    key  a secret of the study, at least 16 bytes: names tell nothing without it.
+    key  a secret of the study, at least 16 bytes: names and orders tell nothing without it.
     """
     if len(key) < 16:
         raise UsageError(f"the key has {len(key)} bytes; expected 16 or more, as secrets.token_bytes(32) gives")
     cases = allocated(design)
-    ranks = _ranks(design)
+    ranks, turns = _ranks(design), _turns(cases)
     trials = {}
     for place, reader in enumerate(design.readers):
-        rng = np.random.default_rng([design.seed, 1, place])
-        passes = _passes(design, cases[reader], ranks, place, rng)
+        secret = hmac.new(
+            key, b"order", hashlib.sha256
+        ).digest()  # a seed is printed in reports, and 0 unless it is set
+        rng, turn = np.random.default_rng([design.seed, 1, place, *secret]), turns[reader]
+        passes = _passes(design, cases[reader], ranks, turn, rng)
         readings = [trial for each in passes for trial in each]
         again = _repeats(design, readings, rng)
-        strewn = _strewn([*readings, *again], _extra(design, design.catch, "catch", ranks, place), rng)
-        first = _extra(design, design.training, "training", ranks, place)
+        strewn = _strewn([*readings, *again], _extra(design, design.catch, "catch", ranks, turn), rng)
+        first = _extra(design, design.training, "training", ranks, turn)
         order = [first[i] for i in rng.permutation(len(first))] + strewn
         trials[reader] = tuple(replace(t, name=_name(key, reader, i)) for i, t in enumerate(order))
     return trials
 
 
 def _passes(
-    design: Design, cases: Sequence[str], ranks: Mapping[str, int], place: int, rng: np.random.Generator
+    design: Design, cases: Sequence[str], ranks: Mapping[str, int], turn: int, rng: np.random.Generator
 ) -> list[list[Trial]]:
     n = len(cases)
     order = [cases[i] for i in rng.permutation(n)]
@@ -119,7 +123,7 @@ def _passes(
     for number in range(showings):
         if number:
             order = _again(order, design.washout, rng)
-        found.append([Trial("", case, _arms(design, ranks[case] + place + number), "reading") for case in order])
+        found.append([Trial("", case, _arms(design, ranks[case] + turn + number), "reading") for case in order])
     return found
 
 
@@ -161,8 +165,8 @@ def _repeats(design: Design, readings: Sequence[Trial], rng: np.random.Generator
     return chosen
 
 
-def _extra(design: Design, cases: Sequence[str], part: str, ranks: Mapping[str, int], place: int) -> list[Trial]:
-    return [Trial("", case, _arms(design, ranks[case] + place), part) for case in cases]
+def _extra(design: Design, cases: Sequence[str], part: str, ranks: Mapping[str, int], turn: int) -> list[Trial]:
+    return [Trial("", case, _arms(design, ranks[case] + turn), part) for case in cases]
 
 
 def _strewn(trials: Sequence[Trial], more: Sequence[Trial], rng: np.random.Generator) -> list[Trial]:
@@ -172,6 +176,15 @@ def _strewn(trials: Sequence[Trial], more: Sequence[Trial], rng: np.random.Gener
     for low, high, trial in sorted(zip(edges[:-1], edges[1:], more, strict=True), reverse=True, key=lambda at: at[0]):
         found.insert(int(rng.integers(int(low), max(int(high), int(low) + 1))), trial)
     return found
+
+
+def _turns(cases: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """A number of each reader. Those who read the same cases have consecutive ones, so that every arm comes first to
+    equally many of them."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for reader, own in cases.items():
+        together.setdefault(own, []).append(reader)
+    return {reader: i for i, reader in enumerate(r for readers in together.values() for r in readers)}
 
 
 def _ranks(design: Design) -> dict[str, int]:

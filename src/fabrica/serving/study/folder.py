@@ -127,11 +127,11 @@ def open_study(folder: Path) -> Study:
         feedback = json.loads((folder / KEY / "feedback.json").read_text("utf-8"))
         readers = [json.loads(file.read_text("utf-8")) for file in (folder / SHOWN / "readers").iterdir()]
         placed = {i["file"]: i for reader in readers for trial in reader["trials"] for i in trial["images"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        look = Look(*(about["image"][name] for name in ("low", "high", "bits", "unit", "colours")))
+        shapes = {file: (i["shape"][0], i["shape"][1], i["shape"][2]) for file, i in placed.items()}
+        aspects = {file: float(i["aspect"]) for file, i in placed.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise FabricaError(f"{folder}: the study is damaged ({error}); put a copy back") from error
-    look = Look(*(about["image"][name] for name in ("low", "high", "bits", "unit", "colours")))
-    shapes = {file: (i["shape"][0], i["shape"][1], i["shape"][2]) for file, i in placed.items()}
-    aspects = {file: float(i["aspect"]) for file, i in placed.items()}
     study = Study(folder, config, trials, images, truth, look, shapes, aspects, feedback, key)
     with study.answers() as answers:
         if answers.about["config"] != hash_of(folder / KEY / "config.yaml"):

@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -77,7 +76,9 @@ def new(
         _check_truth(config, design, truth, facts)
         _write(config, design, found, facts, how, truth, work, made, key, url, progress)
         if out.exists():
-            shutil.rmtree(out)
+            if not _replaceable(out, config):  # somebody may have answered while images were read
+                return False
+            out.rename(Path(place) / "before")
         made.rename(out)
     return True
 
@@ -197,7 +198,11 @@ def _write(
         for r in readers
         for i, t in enumerate(trials[r.name])
     ]
-    shape_of = {i.file: facts[i.arm][i.case] for i in images}
+    first = facts[
+        config.names[0]
+    ]  # of all arms: pixels that differ by less than can be seen would tell them by numbers
+    usual = next(iter(first.values()))
+    shape_of = {i.file: first[i.case] if config.crossed else usual for i in images}
     for reader in readers:
         own = [_as_shown(p, shape_of) for p in placed if p.reader == reader.reader]
         write_json(made / SHOWN / "readers" / f"{reader.reader}.json", {"trials": own})
@@ -278,6 +283,8 @@ def _told(config: StudyConfig, how: Look, length: int) -> dict[str, Any]:
 def feedback(config: StudyConfig, trial: Placed, truth: dict[str, Truth]) -> dict[str, Any]:
     """What a reader is told after a practice trial: what is right, and where, as far as it is known."""
     right = config.training[trial.case]
+    if right and config.kind == "preference":  # by place, as it is answered: names of arms never leave the key
+        return {"right": [trial.arms.index(arm) + 1 if arm else 0 for arm in right]}
     if right:
         return {"right": right}
     if config.kind == "real-or-synthetic":

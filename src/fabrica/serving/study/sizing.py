@@ -48,6 +48,8 @@ def powers(
     Other parameters, how readers and cases vary, are those of `fabrica.metrics.readers.simulation`.
     Raises UsageError for an effect that cannot be.
     """
+    if few := [each for each in (*readers, *cases) if each < 2]:
+        raise UsageError(f"{few[0]} readers or cases; power over readers and cases needs two or more of each")
     sizes = [(r, c) for r in readers for c in cases]
     choices: dict[str, Any] = {"claim": claim, "margin": margin, "alpha": alpha, "studies": studies, "seed": seed}
     if kind == "clarity":

@@ -112,7 +112,7 @@ def analyse(readings: Readings, found: Findings) -> None:
 def _one(readings: Readings, group: Group, found: Findings) -> None:
     detects = readings.study.config.kind == "detection"
     of, heading = group.name, ("Detection" if detects else "Told apart") + f": {group.name}"
-    null = 0.0 if detects else 0.5
+    null = 0.0 if detects or not _even(group) else 0.5
     ill = group.truth
     plain = tried(means.mean, group.right, scale="logit", null=null)
     found.add("accuracy", heading, "Accuracy", of, plain, WHY["accuracy"], percent=True)
@@ -237,10 +237,14 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
     """Whether readers tell synthetic images at all."""
     family: list[Finding] = []
     for group in every:
-        plain = tried(means.mean, group.right, null=0.5)
+        plain = _above(group)
         gap = replace(plain, value=plain.value - 0.5, low=plain.low - 0.5, high=plain.high - 0.5)
-        why = "Accuracy less that of guessing, readers and cases both a sample: the primary figure."
-        row = Finding("above_guessing", "Above guessing", "Accuracy less 50 %", group.name, gap, why, percent=True)
+        what, why = "Accuracy less 50 %", "Accuracy less that of guessing, readers and cases both a sample"
+        if not _even(group):
+            what = "Mean of sensitivity and specificity less 50 %"
+            why = "Less that of guessing, readers and cases both a sample; real and synthetic images count equally"
+        why += ": the primary figure."
+        row = Finding("above_guessing", "Above guessing", what, group.name, gap, why, percent=True)
         if group.name != "all synthetic":
             family.append(row)
         found.rows.append(row)
@@ -251,8 +255,9 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
                 found.claims.append(Claim(f"{group.name} not told from real images", equivalent(gap, -margin, margin)))
     correct(found, family)
     if family:
-        first, right = family[0].estimate, tried(means.mean, every[0].right, scale="logit", null=0.5)
+        first, right = family[0].estimate, _above(every[0], scale="logit")
         found.verdict = f"Readers told {every[0].name} images from real ones in {in_words(right, True)} of cases"
+        found.verdict += "" if _even(every[0]) else ", both kinds counting equally"
         if not np.isfinite(first.p):
             found.verdict += f"; {first.note or 'nothing could be tested'}."
         elif first.p < 0.05:
@@ -261,6 +266,19 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
             found.verdict += (
                 f": not shown to differ from guessing (p {p_is(first.p)}), which is no proof that it does not."
             )
+
+
+def _even(group: Group) -> bool:
+    """Whether there are as many of both kinds: else who says always the same is right more or less often than half."""
+    return 2 * int(group.truth.sum()) == len(group.truth)
+
+
+def _above(group: Group, scale: str = "identity") -> Estimate:
+    """The share that guessing makes one half, whatever a reader's leaning: accuracy of as many of both kinds, else the
+    mean of sensitivity and specificity, which is the AUC of yes and no."""
+    if _even(group):
+        return tried(means.mean, group.right, scale=scale, null=0.5)
+    return tried(lambda: mrmc.auc(group.says, group.truth, scale=scale).t)
 
 
 def _mcnemar(pair: str, reader: str, one: Float64, two: Float64) -> tuple[str, ...]:
