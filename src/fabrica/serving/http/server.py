@@ -20,6 +20,7 @@ from fabrica.serving.http.models import Open
 from fabrica.serving.http.service import Limits, Service
 from fabrica.serving.http.telemetry import Log, Metrics
 
+
 @dataclass(frozen=True)
 class Settings:
     """How to serve.

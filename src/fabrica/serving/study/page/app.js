@@ -283,12 +283,12 @@ function draw() {
   at("practice").textContent = say("practice");
   at("images").className = viewer.tool ? "marks" : "";
   const choices = Object.entries(SAYS[study.kind] ?? {});
-  at("says").hidden = !choices.length;
+  at("says").hidden = at("sure").hidden = !choices.length || Boolean(right);
   replaced("says", choices.map(([key, what]) =>
     button(key, say(what), said === what, () => choose(what), busy || Boolean(right))));
-  at("sure").hidden = !choices.length;
   at("sure").textContent = said ? say("sure") : say("firstSay");
   replaced("answers", answers());
+  at("answers").hidden = Boolean(right);
   at("feedback").hidden = !right;
   const words = right?.right ?? [];
   at("right").textContent = words.length ? say("right", words.map(named).join(", ")) : say("noRight");
