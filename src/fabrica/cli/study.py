@@ -13,7 +13,8 @@ from fabrica.cli.options import Json, Panels, Seed, note, print_json, say
 from fabrica.errors import UsageError
 
 study = typer.Typer(
-    help="A double-blind reader study: made of a config (new), sized (power), read in browsers (serve), evaluated (results).",
+    help="A double-blind reader study: made of a config (new), sized (power), answered in browsers (serve), evaluated "
+    "(results).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

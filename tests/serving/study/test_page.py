@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,18 @@ NAMELESS = """[...document.querySelectorAll("button, input, canvas, [role=group]
     .filter((e) => !(e.getAttribute("aria-label") || e.textContent || [...(e.labels ?? [])].map((l) => l.textContent)
         .join("")).trim()).map((e) => e.outerHTML)"""
 """Controls that are seen and have no name."""
+WAIT = "new Promise((done) => setTimeout(done, 1000))"
+SEEN = """Object.defineProperty(document, "visibilityState", {value: "STATE", configurable: true});
+    document.dispatchEvent(new Event("visibilitychange"));"""
+"""Another tab before this one, or this one again."""
+LOST = """(() => {
+    const before = window.fetch;
+    window.fetch = (...words) => before(...words).then(() => {
+        window.fetch = before;
+        throw new TypeError("the connection ended");
+    });
+})()"""
+"""The next answer of the server does not arrive."""
 NARROW = "document.documentElement.scrollWidth <= innerWidth"
 
 
@@ -135,16 +148,20 @@ def test_what_is_typed_is_what_the_statistics_say(page: Browser, home: Path, tmp
     assert abs(gap.estimate.value) == pytest.approx(np.mean([1 + case % 2 for case in range(1, CASES + 1)]))
 
 
-def test_time_stops_when_paused_and_answers_come_after_it(page: Browser, home: Path, tmp_path: Path) -> None:
+def test_time_stops_when_nobody_looks_and_lesions_are_marked(page: Browser, home: Path, tmp_path: Path) -> None:
     config = config_of("detection", readers=["A"], truth="truth.csv", mark="box", training={"case01": []})
     made = study(home, config, "detection")
     with served(made, tmp_path / "log") as server:
+        began = time.monotonic()
         opened(page, server.link("A"))
+        page.evaluate(SEEN.replace("STATE", "hidden"))
+        page.evaluate(WAIT)
+        page.evaluate(SEEN.replace("STATE", "visible"))
         page.key("p")
         waits(page, "paused")
         page.key("l")
         assert page.evaluate("document.getElementById('trial').hidden")
-        page.evaluate("new Promise((done) => setTimeout(done, 1500))")
+        page.evaluate(WAIT)
         page.key("p")
         waits(page, "ready")
         page.evaluate("document.querySelector('canvas').focus()")
@@ -156,6 +173,7 @@ def test_time_stops_when_paused_and_answers_come_after_it(page: Browser, home: P
             for key in ["ArrowRight"] * 8 + ["ArrowDown"] * 8:
                 page.key(key)
         typed(page, "4")
+        took = time.monotonic() - began
         waits(page, "feedback")
         kept(page, "detection", tmp_path)
         page.evaluate("document.getElementById('language').click()")
@@ -176,7 +194,7 @@ def test_time_stops_when_paused_and_answers_come_after_it(page: Browser, home: P
     assert page.complaints == []
     with made.answers() as answers:
         first, second = answers.rows()
-    assert first.seconds < 60 and first.answer["says"] == "lesion" and first.answer["confidence"] == 4
+    assert 0 < first.seconds < took - 2 and first.answer["says"] == "lesion" and first.answer["confidence"] == 4
     assert first.answer["marks"] == [[0, 12, 12, 20, 20]]
     assert second.answer == {"says": "none", "confidence": 2, "marks": []}
 
@@ -193,6 +211,14 @@ def test_other_kinds(page: Browser, home: Path, tmp_path: Path, kind: str, keys:
             kept(page, kind, tmp_path)
             assert page.evaluate(NAMELESS) == []
             typed(page, each[-1])
+        page.evaluate(LOST)
+        for each in keys[0]:
+            page.key(each)
+        waits(page, "failed")
+        assert "Not stored yet" in page.evaluate("document.getElementById('error').textContent")
+        kept(page, "lost", tmp_path)
+        page.evaluate("document.getElementById('again').click()")
+        page.until("document.getElementById('bar').value === 3")
     assert page.complaints == []
     with made.answers() as answers:
         given = [row.answer for row in answers.rows()]
@@ -200,4 +226,4 @@ def test_other_kinds(page: Browser, home: Path, tmp_path: Path, kind: str, keys:
         "preference": [{"choice": 0}, {"choice": 2}],
         "real-or-synthetic": [{"says": "synthetic", "confidence": 3}, {"says": "real", "confidence": 1}],
     }
-    assert given == expected[kind]
+    assert given == [*expected[kind], expected[kind][0]]
