@@ -9,7 +9,8 @@ let said = "", busy = false, pending = null, right = null, resting = false, stat
 
 // --- time: it runs while the images of a trial are there, and the page is seen
 let seconds = 0, since = null;
-const runs = () => document.visibilityState === "visible" && !resting && shown && !right && !busy;
+const held = () => busy || Boolean(pending) || Boolean(right);  // nothing is answered now
+const runs = () => document.visibilityState === "visible" && !resting && shown && !held();
 function clock() {
   if (since !== null) seconds += (performance.now() - since) / 1000;
   since = runs() ? performance.now() : null;
@@ -68,7 +69,6 @@ async function open() {
     study.reader = found.reader;
     viewer ??= new Viewer(at("images"), study.image, viewed, () => choose("lesion"));
     viewer.adjust = study.adjust !== false;
-    viewer.tool = study.kind === "detection" ? study.mark : "";
     await take(found);
   } catch (error) {
     failed(error, open);
@@ -98,6 +98,7 @@ async function show() {
     const found = await fetched(trial);
     if (state.trial !== trial) return;
     const many = found.length > 1;
+    viewer.tool = study.kind === "detection" ? study.mark : "";
     viewer.show(found, found.map((_, k) => (many ? say("imageOf", k + 1, found.length) : say("image"))));
     seconds = 0;
     since = null;
@@ -112,13 +113,13 @@ async function show() {
 }
 
 function answer(given) {
-  if (busy || right || resting || !shown) return;
+  if (held() || resting || !shown) return;
   clock();
   send("/v1/answer", { trial: shown, answer: given, seconds: Math.round(seconds * 1000) / 1000 });
 }
 
 function undo() {
-  if (busy || resting || !state?.may_undo) return;
+  if (busy || pending || resting || !state?.may_undo) return;
   send("/v1/undo", {});
 }
 
@@ -138,13 +139,15 @@ async function deliver() {
   const { path, body } = pending;
   try {
     const found = await (await ask(path, body)).json();
+    const taken = path === "/v1/undo";
     pending = null;
     busy = false;
-    status = say(path === "/v1/undo" ? "takenBack" : "stored");
+    status = say(taken ? "takenBack" : "stored");
     right = null;
     if (found.feedback) {
       right = found.feedback;
       state = found;
+      viewer.tool = "";
       viewer.boxes = right.boxes ?? [];
       if (right.boxes?.length) viewer.slice = right.boxes[0][0];
       go("feedback");
@@ -173,6 +176,7 @@ function onward() {
 
 // --- what went wrong
 let again = null;
+const AGAIN = 5000;  // milliseconds
 function failed(error, retry) {
   if (error.status === 401) {
     token = "";
@@ -181,9 +185,11 @@ function failed(error, retry) {
     return go("token");
   }
   again = retry;
-  const lost = !(error instanceof Refused) || error.status >= 500;
+  const lost = !(error instanceof Refused) || error.status >= 500 || error.status === 429;
   at("errorText").textContent = lost && pending && error.status !== 507 ? say("lost") : say("failed", error.message);
   at("error").hidden = false;
+  status = "";
+  if (lost && pending) setTimeout(deliver, AGAIN);
   if (!lost) pending = null;  // what the server does not take, it would not take again
   go(shown && !pending && !lost ? "ready" : "failed");
   if (!lost) again = open;
@@ -223,7 +229,7 @@ function button(key, text, pressed, act, disabled = false) {
 }
 
 function answers() {
-  const off = busy || Boolean(right);
+  const off = held();
   if (study.kind === "clarity")
     return study.scale.map((word, k) => button(String(k + 1), word, null, () => answer({ score: k + 1 }), off));
   if (study.kind === "preference") {
@@ -237,7 +243,7 @@ function answers() {
 const SAYS = { "real-or-synthetic": { R: "real", S: "synthetic" }, detection: { N: "none", L: "lesion" } };
 
 function choose(what) {
-  if (busy || right || resting || !shown) return;
+  if (held() || resting || !shown) return;
   said = what;
   if (what === "none") while (viewer.marks.length) viewer.unmark();
   draw();
@@ -276,7 +282,7 @@ function draw() {
   at("far").hidden = false;
   at("progress").textContent = say("progress", Math.min(state.done + (right ? 0 : 1), state.total), state.total);
   Object.assign(at("bar"), { max: state.total, value: state.done });
-  at("undo").disabled = busy || resting || !state.may_undo;
+  at("undo").disabled = busy || Boolean(pending) || resting || !state.may_undo;
   if (!looks) return;
   at("question").textContent = study.question;
   at("practice").hidden = !(right || state.trial?.practice);
@@ -285,7 +291,7 @@ function draw() {
   const choices = Object.entries(SAYS[study.kind] ?? {});
   at("says").hidden = at("sure").hidden = !choices.length || Boolean(right);
   replaced("says", choices.map(([key, what]) =>
-    button(key, say(what), said === what, () => choose(what), busy || Boolean(right))));
+    button(key, say(what), said === what, () => choose(what), held())));
   at("sure").textContent = said ? say("sure") : say("firstSay");
   replaced("answers", answers());
   at("answers").hidden = Boolean(right);
@@ -309,7 +315,7 @@ function viewed() {
   at("windowBox").hidden = !viewer.adjust;
   at("centre").value = 1 - viewer.centre;  // brighter to the right
   at("width").value = -viewer.width;  // more contrast to the right
-  at("markBox").hidden = study.kind !== "detection";
+  at("markBox").hidden = study.kind !== "detection" || Boolean(right);
   at("mark").setAttribute("aria-pressed", String(Boolean(viewer.tool)));
   at("unmark").disabled = !viewer.marks.length;
   at("marks").textContent = say("marks", viewer.marks.length);
@@ -317,7 +323,7 @@ function viewed() {
 }
 
 function marking() {
-  if (study?.kind !== "detection") return;
+  if (study?.kind !== "detection" || right) return;
   viewer.tool = viewer.tool ? "" : study.mark;
   draw();
   viewer.draw();
@@ -377,7 +383,7 @@ const KEYS = {
   u: undo, p: pause, m: marking, f: () => viewer.fit(), "+": () => viewer.zoomBy(1.25), "=": () => viewer.zoomBy(1.25),
   "-": () => viewer.zoomBy(0.8), "[": () => viewer.window(0.03, 0), "]": () => viewer.window(-0.03, 0),
   ",": () => viewer.window(0, 0.05), ".": () => viewer.window(0, -0.05), pageup: () => viewer.scroll(-1),
-  pagedown: () => viewer.scroll(1), delete: () => viewer.unmark(),
+  pagedown: () => viewer.scroll(1), delete: () => right || viewer.unmark(),
 };
 
 document.addEventListener("keydown", (event) => {
