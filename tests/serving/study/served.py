@@ -60,7 +60,7 @@ def served(study: Study, log: Path) -> Iterator[Server]:
             process.stdout.close()
 
 
-def answered(client: httpx.Client, trial: str, request: str, answer: Any, **more: Any) -> httpx.Response:
+def answered(client: httpx.Client, trial: str, request: str, answer: Any, /, **more: Any) -> httpx.Response:
     """An answer sent, as the page sends it."""
     return client.post(
         "v1/answer",
