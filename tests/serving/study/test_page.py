@@ -66,11 +66,11 @@ def waits(page: Browser, state: str) -> None:
     page.until(f"document.body.dataset.state === '{state}'", 30)
 
 
-def opened(page: Browser, url: str, *screen: int, phone: bool = False) -> None:
+def opened(page: Browser, url: str, width: int = 1200, height: int = 760, phone: bool = False) -> None:
     """As in a new tab: an address that differs after # alone would not load again."""
     page.tell("Page.navigate", url="about:blank")
     page.until("location.href === 'about:blank'")
-    page.open(url, *screen, phone=phone)
+    page.open(url, width, height, phone)
     waits(page, "ready")
 
 
@@ -222,7 +222,7 @@ def test_other_kinds(page: Browser, home: Path, tmp_path: Path, kind: str, keys:
     assert page.complaints == []
     with made.answers() as answers:
         given = [row.answer for row in answers.rows()]
-    expected = {
+    expected: dict[str, list[dict[str, object]]] = {
         "preference": [{"choice": 0}, {"choice": 2}],
         "real-or-synthetic": [{"says": "synthetic", "confidence": 3}, {"says": "real", "confidence": 1}],
     }
