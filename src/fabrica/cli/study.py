@@ -9,11 +9,12 @@ import typer
 
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
-from fabrica.cli.options import Json, Panels, Seed, note, print_json
+from fabrica.cli.options import Json, Panels, Seed, note, print_json, say
 from fabrica.errors import UsageError
 
 study = typer.Typer(
-    help="A double-blind reader study: made of a config (new), sized (power), and evaluated (results).",
+    help="A double-blind reader study: made of a config (new), sized (power), answered in browsers (serve), evaluated "
+    "(results).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -119,6 +120,42 @@ def power(
         )
     else:
         print(f"no size reaches {target:g}; look at more readers or cases, or at a larger effect")
+
+
+@study.command(cls=Panels, context_settings=WIDE)
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder that fabrica study new made.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8000,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name by which readers reach it beside its address; may be repeated.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="Certificate (PEM): the server speaks HTTPS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key, where it is not in it.")] = None,
+) -> None:
+    """Serve a study to its readers, each by his own link of key/links.csv: a page to look at images and answer.
+
+    Every answer is stored for good before the next image is shown. Logs are lines of JSON on stderr.
+    """
+    from fabrica.serving.study.folder import KEY, open_study
+
+    with importing():
+        from fabrica.serving.http.access import access, loopback
+        from fabrica.serving.study.server import serve as start
+
+    found = open_study(folder)
+    granted = access(host, None, {}, name or [], secure=certificate is not None, personal=True)
+    if not loopback(host) and not certificate:
+        note("others reach this address, and without --certificate links, images and answers go in the clear")
+    note(f"links of the readers are in {folder / KEY / 'links.csv'}; what stands there before # is the address")
+    start(
+        found,
+        granted,
+        port,
+        certificate=certificate,
+        key=key,
+        listening=lambda where: say(f"fabrica serves the study at {where}"),
+    )
 
 
 @study.command(cls=Panels, context_settings=WIDE)

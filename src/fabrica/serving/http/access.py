@@ -58,17 +58,23 @@ def loopback(host: str) -> bool:
 
 
 def access(
-    host: str, token_file: Path | None, environment: Mapping[str, str], names: Iterable[str] = (), secure: bool = False
+    host: str,
+    token_file: Path | None,
+    environment: Mapping[str, str],
+    names: Iterable[str] = (),
+    secure: bool = False,
+    *,
+    personal: bool = False,
 ) -> Access:
     """What was asked for on the command line, checked.
 
     environment   that of the process, for TOKEN. names: of the server, beside its addresses. secure: it has a
-                  certificate.
+                  certificate. personal: everybody who asks has a token of his own, and the application checks it.
 
     Raises UsageError for an address beyond this machine without a token, and for tokens and names that are none.
     """
     token = read_token(token_file, environment)
-    if not loopback(host) and not token:
+    if not loopback(host) and not token and not personal:
         raise UsageError(
             f"{host} can be reached from other machines, and then a token is needed; write one of {SHORTEST} "
             f"characters or more into a file and give --token-file FILE, or set {TOKEN}"

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from fabrica.serving.http.access import Access, refusal
+from fabrica.serving.http.guarded import Guarded
 from fabrica.serving.http.routes import ROUTES
 from fabrica.serving.http.service import Service
 from fabrica.serving.http.tasks import Refused
@@ -20,15 +20,6 @@ from fabrica.serving.http.telemetry import Observed
 
 PUBLIC = ("/", "/page/", "/v2/health/")
 """What needs no token, and begins so ("/" alone: itself): none of it says anything of models or images."""
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
 
 
 def application(service: Service, failed: Callable[[Exception], None]) -> ASGIApp:
@@ -59,35 +50,7 @@ def application(service: Service, failed: Callable[[Exception], None]) -> ASGIAp
         exception_handlers={Refused: _refused, 404: _no_route, 405: _no_method, 500: _failed},
     )
     app.state.service = service
-    return Observed(Guarded(app, service.access), service.metrics, service.log)
-
-
-class Guarded:
-    """Around an application: requests refused that may not be asked, and strict headers on every answer."""
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *own]}
-            await send(message)
-
-        path = scope["path"]
-        public = any(path == each or (each != "/" and path.startswith(each)) for each in PUBLIC)
-        if refused := refusal(self.access, scope["method"], scope["headers"], public=public):
-            answer = JSONResponse({"error": refused.line}, refused.status)
-            if refused.status == 401:
-                answer.headers["www-authenticate"] = "Bearer"
-            await answer(scope, receive, sending)
-            return
-        await self.app(scope, receive, sending)
+    return Observed(Guarded(app, service.access, PUBLIC), service.metrics, service.log)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -69,9 +69,9 @@ class Log:
 
 
 class Observed:
-    """Around an ASGI application: each request counted, and logged once it is answered."""
+    """Around an ASGI application: each request counted, where it is counted at all, and logged once it is answered."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: Log) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None, log: Log) -> None:
         self.app, self.metrics, self.log = app, metrics, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +99,8 @@ class Observed:
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none")
             seconds = time.monotonic() - began
-            self.metrics.requests.labels(route, found["status"]).inc()
-            self.metrics.seconds.labels(route).observe(seconds)
+            if self.metrics:
+                self.metrics.requests.labels(route, found["status"]).inc()
+                self.metrics.seconds.labels(route).observe(seconds)
             known = {"model": scope["served"]} if "served" in scope else {}
             self.log("request", route=route, seconds=round(seconds, 4), **found, **known)

@@ -112,6 +112,14 @@ class Answers:
             found = self._db.execute(NEXT, (reader,)).fetchone()
         return str(found[0]) if found else None
 
+    def may_undo(self, reader: str) -> str | None:
+        """The trial whose answer the reader may take back: that of his last row, unless it took one back."""
+        with self._lock:
+            last = self._db.execute(
+                "SELECT trial, kind FROM answers WHERE reader = ? ORDER BY seq DESC LIMIT 1", (reader,)
+            ).fetchone()
+        return str(last[0]) if last and last[1] == ANSWER else None
+
     def answer(
         self, reader: str, trial: str, answer: Mapping[str, Any], *, seconds: float, request: str, device: str = ""
     ) -> Receipt:
@@ -143,12 +151,9 @@ class Answers:
                 return known
             if reader not in self.readers:
                 raise UsageError(f"no reader {reader}")
-            last = self._db.execute(
-                "SELECT trial, kind FROM answers WHERE reader = ? ORDER BY seq DESC LIMIT 1", (reader,)
-            ).fetchone()
-            if last is None or last[1] != ANSWER:
+            if (last := self.may_undo(reader)) is None:
                 raise Conflict("there is no answer to take back; only the last one can be, once")
-            return self._append(reader, last[0], UNDO, {}, 0.0, device, request)
+            return self._append(reader, last, UNDO, {}, 0.0, device, request)
 
     def rows(self) -> list[Row]:
         """All rows as they are stored, in order."""

@@ -65,6 +65,7 @@ class StudyConfig:
                 the answers that are right, [] where the truth says it.
     window      [centre, width] in the images' unit, the same for all; empty: what the images agree on.
     bits        of the grey values that are shown.
+    adjust      whether readers may change the window, all from the same one.
     The others are those of `fabrica.serving.study.design.Design`.
     """
 
@@ -90,6 +91,7 @@ class StudyConfig:
     catch: dict[str, Any] = field(default_factory=dict)
     window: list[float] = field(default_factory=list)
     bits: int = 8
+    adjust: bool = True
     seed: int = 0
 
     @property

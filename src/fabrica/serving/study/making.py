@@ -275,6 +275,7 @@ def _told(config: StudyConfig, how: Look, length: int) -> dict[str, Any]:
         "title": config.title,
         "kind": config.kind,
         "question": config.question,
+        "adjust": config.adjust,
         **words[config.kind],
     }
     return {**about, "image": {**asdict(how), "length": length}}
