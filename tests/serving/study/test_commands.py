@@ -39,7 +39,7 @@ def commands() -> list[list[str]]:
 
 
 def test_what_the_docs_show(place: Path) -> None:
-    power, made, evaluated = commands()
+    power, made, _, evaluated, *_ = commands()  # it is served in test_serving.py
     done = call(*power, "--studies", "50")
     assert done.returncode == 0 and re.search(r"readers and \d+ cases reach 0.8", done.stdout), done.stderr
     done = call(*made)
