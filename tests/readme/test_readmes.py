@@ -31,6 +31,7 @@ NOT_RUN = {
     "make bench": "takes hours",
     "fabrica node runs/lowdose --send-to ARCHIVE@10.0.0.5:104": "serves until it is stopped: tests/serving/node",
     "fabrica serve runs/lowdose": "serves until it is stopped; tests/serving/http starts servers",
+    "fabrica study serve study": "serves until it is stopped; tests/serving/study starts servers",
     "fabrica scan": "the verb's name in a table of benchmarks",
 }
 
