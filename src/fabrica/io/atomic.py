@@ -22,7 +22,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name[-80:]}")
     try:
         yield temporary
-        _flush(temporary, os.O_RDWR)
+        flush(temporary, os.O_RDWR)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
@@ -30,10 +30,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe by now
-        _flush(path.parent, os.O_RDONLY)
+        flush(path.parent)
 
 
-def _flush(path: Path, mode: int) -> None:
+def flush(path: Path, mode: int = os.O_RDONLY) -> None:
     """fsync a file, or a folder so that its new entry survives a power cut."""
     descriptor = os.open(path, mode)
     try:

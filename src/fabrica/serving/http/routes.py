@@ -19,16 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from fabrica import __version__
 from fabrica.serving.http import asked, tensors, uploads
-from fabrica.serving.http.page import PAGE, file_of
+from fabrica.serving.http.pages import page_of
 from fabrica.serving.http.service import Service
 from fabrica.serving.http.tasks import Inferred, Made, Refused, Result, Served, Task
-
-
-async def page(request: Request) -> Response:
-    name = request.path_params.get("name", "index.html")
-    if name not in PAGE:
-        raise Refused(404, "the page has no such file")
-    return Response(file_of(name), media_type=PAGE[name])
 
 
 async def metrics(request: Request) -> Response:
@@ -221,8 +214,8 @@ def _chosen(request: Request, name: str, task: str) -> Served:
 
 
 ROUTES = [
-    Route("/", page),
-    Route("/page/{name}", page),
+    Route("/", page_of("fabrica.serving.http.page")),
+    Route("/page/{name}", page_of("fabrica.serving.http.page")),
     Route("/metrics", metrics),
     Route("/v1/models", models),
     Route("/v1/apply", apply, methods=["POST"]),

@@ -11,6 +11,7 @@ from struct import pack
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 
 from fabrica import __version__
+from fabrica.io.atomic import flush
 
 PART, WHOLE, DONE = ".part", ".whole", ".dcm"
 """How names of files end that are being written; that are complete, with their size before it, and about to be flushed;
@@ -80,7 +81,7 @@ class Arriving:
             whole = self.folder / f"{self.name}-{len(self._meta) + self.size}{WHOLE}"
             self._part.rename(whole)
             os.fsync(self._file)
-            flush_folder(self.folder)
+            flush(self.folder)
             whole.rename(self.folder / (self.name + DONE))
         except OSError as error:
             self._refuse(error.strerror or type(error).__name__)
@@ -139,12 +140,3 @@ def recovered(folder: Path) -> int:
         elif path.name.endswith(PART):
             path.unlink()
     return count
-
-
-def flush_folder(folder: Path) -> None:
-    """fsync a folder, so that its new names survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

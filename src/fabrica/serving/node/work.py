@@ -19,7 +19,7 @@ from typing import Any
 
 from fabrica.errors import FabricaError
 from fabrica.inference.translator import Translates
-from fabrica.serving.node.arriving import flush_folder
+from fabrica.io.atomic import flush
 from fabrica.serving.node.entries import Job, Outgoing
 from fabrica.serving.node.store import Store
 
@@ -89,7 +89,7 @@ class Worker:
                 result = store.result(job.id)
                 shutil.rmtree(result, ignore_errors=True)  # of a node that was killed before it could say so
                 (place / "out").rename(result)
-                flush_folder(result.parent)
+                flush(result.parent)
             return outcome
         except FileNotFoundError as error:
             return Outcome(refused=f"{error.filename} is gone from the store")

@@ -30,24 +30,17 @@ from starlette.types import ASGIApp
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.http.access import Access
 from fabrica.serving.http.guarded import Guarded
+from fabrica.serving.http.pages import page_of
+from fabrica.serving.http.tasks import Refused
 from fabrica.serving.http.telemetry import Log, Observed
 from fabrica.serving.study.answers import Answers, Conflict
 from fabrica.serving.study.database import Receipt
 from fabrica.serving.study.folder import SHOWN, Study
 from fabrica.serving.study.forms import checked
-from fabrica.serving.study.page import PAGE, file_of
 
 AHEAD = 2  # trials after the next one whose images may be fetched
 AT_ONCE = 16  # requests of one reader; a browser has six connections
 LARGEST = 2**15  # bytes of an answer
-
-
-class Refused(Exception):
-    """A request that is refused: a status of HTTP, and one line."""
-
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(line)
-        self.status, self.line = status, line
 
 
 @dataclass
@@ -145,13 +138,6 @@ def application(study: Study, answers: Answers, access: Access, log: Log) -> ASG
     return Observed(Guarded(app, access, ()), None, log)
 
 
-async def page(request: Request) -> Response:
-    name = request.path_params.get("name", "index.html")
-    if name not in PAGE:
-        raise Refused(404, "the page has no such file")
-    return Response(file_of(name), media_type=PAGE[name])
-
-
 async def health(request: Request) -> Response:
     return JSONResponse({"live": True})
 
@@ -239,8 +225,8 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 ROUTES = [
-    Route("/", page),
-    Route("/page/{name}", page),
+    Route("/", page_of("fabrica.serving.study.page")),
+    Route("/page/{name}", page_of("fabrica.serving.study.page")),
     Route("/health", health),
     Route("/v1/session", session),
     Route("/v1/trials/{trial}/images/{place}", image),
