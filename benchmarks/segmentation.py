@@ -140,14 +140,22 @@ def critic(work: Path, budget: Budget) -> Scores:
     return _arms(manifest, work / "critic", budget.words(10), CRITICS)
 
 
+def labelled_few(work: Path) -> Path:
+    """The manifest with FEW of the training patients, chosen once."""
+    manifest = Manifest.load(scanned("mri_hippocampus_msd", work))
+    train = sorted(row.patient for row in manifest.rows if row.split == "train")
+    labelled = set(np.random.default_rng(0).permutation(train)[:FEW])
+    path = work / "few-labelled.csv"
+    rows = [row for row in manifest.rows if row.split != "train" or row.patient in labelled]
+    Manifest(rows, manifest.root).save(path)
+    return path
+
+
 def few(work: Path, budget: Budget) -> Scores:
     """Ten labelled training patients; the others of the training split have an image and no mask."""
+    alone, beside = labelled_few(work), work / "few-unlabelled.csv"
     manifest = Manifest.load(scanned("mri_hippocampus_msd", work))
-    train = [row.patient for row in manifest.rows if row.split == "train"]
-    labelled = set(np.random.default_rng(0).permutation(sorted(train))[:FEW])
-    alone, beside = work / "few-labelled.csv", work / "few-unlabelled.csv"
-    rows = [row for row in manifest.rows if row.split != "train" or row.patient in labelled]
-    Manifest(rows, manifest.root).save(alone)
+    labelled = {row.patient for row in Manifest.load(alone).rows}
     bare = [
         row if row.split != "train" or row.patient in labelled else replace(row, mask="", mask_labels="")
         for row in manifest.rows
