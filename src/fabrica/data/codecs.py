@@ -16,20 +16,10 @@ from fabrica.image import Image
 from fabrica.recipe.schema import CodecConfig, DataConfig
 
 SAMPLE = 64  # images looked at to choose a codec
-
-
 VOXELS = 200_000_000  # of which no more than this many voxels, however large the volumes
-
-
 HOUNSFIELD = (-1024.0, 3071.0)
-
-
 PERCENTILES = (0.5, 99.5)
-
-
 FAT = -50.0  # HU
-
-
 WIDER = 4.0
 
 
