@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -198,3 +199,22 @@ def test_a_folder_of_one_file_an_organ_may_lack_some(tmp_path: Path) -> None:
     by_class = {one["name"]: one for one in report.scores["classes"]}
     lacking = sum(int(one["patient"][-1]) % 2 for one in report.scores["patients"])
     assert by_class["liver"]["absent"] == lacking and by_class["spleen"]["absent"] == 0
+
+
+def test_a_picture_is_outlined_alike_in_8_bits_and_in_12(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for k in range(8):
+        values = rng.integers(0, 120, (32, 32)).astype(np.uint8)
+        values[8:20, 8:20] += np.uint8(100)
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[8:20, 8:20] = 255
+        for name, picture in (("images", values), ("masks", mask)):
+            PIL.Image.fromarray(picture).save(tmp_path / "data" / name / f"{k}.png")
+    wanted = [*TINY, f"data.source={tmp_path / 'data'}", "data.size=32", "data.batch=4", "train.steps=6"]
+    model = load(train(load_recipe("segment", wanted), tmp_path / "run"))
+    assert model.codec.kind == "percentile"
+    image = io.read(tmp_path / "data" / "images" / "0.png")
+    once, again = (model.apply(image.with_data(image.data * by)).result.data for by in (1.0, 16.0))
+    np.testing.assert_array_equal(once, again)

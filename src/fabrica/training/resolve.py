@@ -226,10 +226,14 @@ def decide_plan(recipe: Recipe, found: Found, progress: Progress | None) -> Foun
 
 
 def _planned_codec(data: DataConfig, chosen: CodecConfig, side: str, looks: Sequence[planning.Look]) -> CodecConfig:
-    """That of one contrast; where its values are in HU, what is labelled says which of them matter."""
+    """That of one contrast: in HU, what is labelled says which values matter; otherwise each image has its own
+    percentiles, so that what is labelled is found whether a radiograph has 8 bits or 12."""
     if chosen.kind == "auto" and (window := planning.window(looks)):
-        chosen = CodecConfig("window", *window, "HU")
-    return _resolved(data, chosen, side)
+        return _resolved(data, CodecConfig("window", *window, "HU"), side)
+    found = _resolved(data, chosen, side)
+    if chosen.kind == "auto" and found.kind == "window" and found.unit != "HU":
+        return _resolved(data, CodecConfig("percentile"), side)
+    return found
 
 
 def unshown(heldout: Cases, plan: Plan) -> str:
