@@ -14,7 +14,8 @@ from fabrica.codec import Codec
 from fabrica.errors import UsageError
 from fabrica.geometry import faced
 from fabrica.image import Float32, Float64, Image
-from fabrica.inference.translation import enlarged, with_uncertainty, with_way_back
+from fabrica.inference.test_time import with_uncertainty, with_way_back
+from fabrica.inference.translation import enlarged
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.found import Fingerprint

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from fabrica.data.resolution import scale
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.image import Image
-from fabrica.inference.translation import Way, enlarged, translated, with_mirrors, with_uncertainty, with_way_back
+from fabrica.inference.test_time import with_mirrors, with_uncertainty, with_way_back
+from fabrica.inference.translation import Way, enlarged, translated
 from fabrica.progress import Count
 from fabrica.recipe.schema import DataConfig
 
@@ -83,7 +84,7 @@ def apply(
     contrast     of models that segment: which of the contrasts that it sees the image is, where it is not the first;
                  that one may stand in `auxiliary`, or is missing. The result lies on the image's grid.
     uncertainty  also a map of the standard deviation of the answers to slightly changed images, in the result's unit:
-                 see `fabrica.inference.translation.with_uncertainty`.
+                 see `fabrica.inference.test_time.with_uncertainty`.
     round_trip   also a map of |image - there and back|, in the image's unit, for models that go both ways.
     mirror       the mean over the mirrored image, too, of models that segment: twice as slow.
     overlap, batch   of windows: see `fabrica.inference.tiling.windowed`.

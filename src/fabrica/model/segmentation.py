@@ -14,8 +14,9 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
 from fabrica.image import Float32
+from fabrica.inference.test_time import with_uncertainty
 from fabrica.inference.tiling import whole
-from fabrica.inference.translation import Way, largest_only, with_uncertainty
+from fabrica.inference.translation import Way, largest_only
 from fabrica.io.palette import RGB, colours
 from fabrica.methods.segment import Segment
 from fabrica.metrics.patients import interval, known_mean

@@ -18,8 +18,9 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.image import Float32, Image
 from fabrica.inference.out_of_distribution import out_of_distribution, uncertainty_in_body
+from fabrica.inference.test_time import with_uncertainty
 from fabrica.inference.tiling import Net
-from fabrica.inference.translation import Way, with_uncertainty
+from fabrica.inference.translation import Way
 from fabrica.inference.translator import Applied, apply
 from fabrica.inference.ways import way_of
 from fabrica.io.contact_sheet import Uint8, image_grid
