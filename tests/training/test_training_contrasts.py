@@ -55,8 +55,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("contrasts")
     data = brats(home / "data")
     said: list[str] = []
-    asked = [*TINY, f"data.source={data}", "data.batch=2", "train.steps=120", "train.lr=3e-2", "train.warmup=10"]
-    asked += ["method.drop=0.6"]
+    asked = [*TINY, f"data.source={data}", "data.batch=2", "train.steps=240", "train.lr=2e-2", "train.warmup=10"]
+    asked += ["method.drop=0.6", "method.width=4"]
     run = train(load_recipe("segment", asked), home / "run", say=said.append)
     assert any("contrasts  flair, t1, t1ce, t2" in each for each in said)
     return run, data
