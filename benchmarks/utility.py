@@ -77,7 +77,16 @@ def judged(name: str, asked: Asked, work: Path, steps: int) -> dict[str, Any]:
     if not (report / "scores.json").exists():
         fabrica("evaluate", run, "--utility", *asked.evaluate, "-o", report)
     scores: dict[str, Any] = json.loads((report / "scores.json").read_text())
-    return scores
+    told = {key: scores[key] for key in ("n_real", "n_test", "n_patients", "repeats", "steps")}
+    return {**told, **{measure: [_short(arm) for arm in arms] for measure, arms in scores["arms"].items()}}
+
+
+def _short(arm: dict[str, Any]) -> dict[str, Any]:
+    """Name, score and gain over real images with classic augmentation, [mean, low, high], and the score by seed."""
+    told: dict[str, Any] = {"learned from": arm["name"], "by seed": [round(each, 4) for each in arm["seeds"]]}
+    for key in ("score", "gain"):
+        told[key] = arm[key] and [round(arm[key][end], 4) for end in ("mean", "low", "high")]
+    return told
 
 
 BENCHMARKS: dict[str, Callable[[Path], Asked]] = {"lesions": lesions, "hippocampi": hippocampi, "lungs": lungs}
