@@ -3,7 +3,7 @@
 Each row holds the HMAC-SHA-256, with a key that lies in the study's key folder, of its own content and of the row
 before it (Haber and Stornetta 1991, Journal of Cryptology 3:99). The first row follows from who the readers are, what
 they are shown and what the study was asked. A row is stored for good (write-ahead log, flushed) before it is
-acknowledged. Nothing is overwritten: taking an answer back is a further row.
+acknowledged. Nothing is overwritten: taking an answer back is a further row, and so is an answer that comes too late.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.study.database import (
     ANSWER,
     COLUMNS,
+    LATE,
     UNDO,
     Reader,
     Receipt,
@@ -35,7 +36,7 @@ from fabrica.serving.study.database import (
 
 NEXT = """
 SELECT trial FROM trials AS due WHERE reader = ? AND (
-    SELECT total(CASE kind WHEN 'answer' THEN 1 ELSE -1 END) FROM answers
+    SELECT total(CASE kind WHEN 'answer' THEN 1 WHEN 'undo' THEN -1 ELSE 0 END) FROM answers
     WHERE answers.reader = due.reader AND answers.trial = due.trial) = 0
 ORDER BY place LIMIT 1
 """
@@ -102,7 +103,7 @@ class Answers:
         for trial, kind in rows:
             if kind == ANSWER:
                 live[trial] = None
-            else:
+            elif kind == UNDO:
                 live.pop(trial, None)
         return tuple(live)
 
@@ -116,7 +117,8 @@ class Answers:
         """The trial whose answer the reader may take back: that of his last row, unless it took one back."""
         with self._lock:
             last = self._db.execute(
-                "SELECT trial, kind FROM answers WHERE reader = ? ORDER BY seq DESC LIMIT 1", (reader,)
+                "SELECT trial, kind FROM answers WHERE reader = ? AND kind <> 'late' ORDER BY seq DESC LIMIT 1",
+                (reader,),
             ).fetchone()
         return str(last[0]) if last and last[1] == ANSWER else None
 
@@ -126,22 +128,25 @@ class Answers:
         """Store what the reader answers to the trial that is his next one (`forms.checked` before).
 
         A message that was stored already is acknowledged again. Raises Conflict where the trial is not the next one, so
-        that of two tabs one wins; UsageError for a trial of somebody else and seconds that are none.
+        that of two tabs one wins: what the other said is stored as late, and counts for nothing. UsageError for a trial
+        of somebody else and seconds that are none.
         """
         if not 0 <= seconds < 1e6:
             raise UsageError(f"seconds are {seconds}; expected 0 or more")
+        said = dict(answer)
         with self._writing():
-            if (known := self._known(reader, request, ANSWER, trial, dict(answer))) is not None:
+            if (known := self._known(reader, request, ANSWER, trial, said)) is not None:
                 return known
             self._check_owner(reader, trial)
             due = self.next_trial(reader)
-            if trial != due:
-                raise Conflict(
-                    f"trial {trial} has an answer already; the page is behind: load it again"
-                    if self.trials[reader].index(trial) < self._place(due, reader)
-                    else f"trial {trial} is not the next one; the page is behind: load it again"
-                )
-            return self._append(reader, trial, ANSWER, dict(answer), float(seconds), device, request)
+            if trial == due:
+                return self._append(reader, trial, ANSWER, said, float(seconds), device, request)
+            self._append(reader, trial, LATE, said, float(seconds), device, request)
+        raise Conflict(
+            f"trial {trial} has an answer already; the page is behind: load it again"
+            if self.trials[reader].index(trial) < self._place(due, reader)
+            else f"trial {trial} is not the next one; the page is behind: load it again"
+        )
 
     def undo(self, reader: str, *, request: str, device: str = "") -> Receipt:
         """Take the reader's last answer back, as a further row; it is asked again. Conflict where the last row is no
@@ -154,6 +159,12 @@ class Answers:
             if (last := self.may_undo(reader)) is None:
                 raise Conflict("there is no answer to take back; only the last one can be, once")
             return self._append(reader, last, UNDO, {}, 0.0, device, request)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is stored meanwhile, by any process; what waits is refused if the database is moved away."""
+        with self._writing():
+            yield
 
     def rows(self) -> list[Row]:
         """All rows as they are stored, in order."""
@@ -229,6 +240,8 @@ class Answers:
         ).fetchone()
         if found is None:
             return None
+        if found[2] == LATE and found[3:] == (trial, plain(answer)):
+            raise Conflict(f"trial {trial} was not the next one when this came; the page is behind: load it again")
         if found[2] != kind or (answer is not None and found[3:] != (trial, plain(answer))):
             raise Conflict(f"the request {request} was another message, which is stored; load the page again")
         return Receipt(*found[:2])

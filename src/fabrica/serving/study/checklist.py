@@ -124,7 +124,7 @@ def _statistics(config: StudyConfig) -> str:
         "detection": "AUC by U-statistics over readers and cases, shares likewise, McNemar's exact test of each reader",
     }[config.kind]
     claims = f"; equivalence within {config.margin:g} by TOST" if config.margin else ""
-    several = "; Holm's correction of the primary figure" if len(config.comparisons) > 1 else ""
+    several = "; Holm's correction of the primary figure, and of all claims" if len(config.comparisons) > 1 else ""
     return f"{of}{claims}{several}."
 
 
