@@ -181,6 +181,9 @@ def test_perfect_readers() -> None:
     truth = np.arange(20) % 2
     found = mrmc.auc(np.tile(truth, (3, 1)), truth)
     assert found.value == 1 and np.isnan(found.t.low) and estimate.CONSTANT in found.note
+    for table, value in ((truth, 1), (1 - truth, 0)):
+        of = mrmc.auc(np.tile(table, (3, 1)), truth, scale="logit").t
+        assert (of.value, of.low, of.high) == (value, *mrmc.score_interval(value, 10, 10)) and mrmc.ALIKE in of.note
     (one, *_) = mrmc.reader_aucs(np.tile(truth, (3, 1)), truth)
     assert one.high == 1 and 0.7 < one.low < 1 and "Newcombe" in one.method
 

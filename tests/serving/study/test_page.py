@@ -106,7 +106,7 @@ def test_what_is_typed_is_what_the_statistics_say(page: Browser, home: Path, tmp
             waits(page, "done")
         kept(page, "done", tmp_path)
         assert all(each.startswith(server.url) for each in page.requests)
-    assert page.complaints == []
+        assert page.complaints == []
     with made.answers() as answers:
         assert answers.verify() == ""
         rows = answers.rows()
@@ -159,7 +159,7 @@ def test_time_stops_when_nobody_looks_and_lesions_are_marked(page: Browser, home
         page.key("n")
         assert page.evaluate("document.getElementById('marks').textContent").endswith("0")
         typed(page, "2")
-    assert page.complaints == []
+        assert page.complaints == []  # before the server ends, whom the page asks for the images that follow
     with made.answers() as answers:
         first, second = answers.rows()
     assert 0 < first.seconds < took - 2 and first.answer["says"] == "lesion" and first.answer["confidence"] == 4
@@ -187,7 +187,7 @@ def test_other_kinds(page: Browser, home: Path, tmp_path: Path, kind: str, keys:
         kept(page, "lost", tmp_path)
         page.evaluate("document.getElementById('again').click()")
         page.until("document.getElementById('bar').value === 3")
-    assert page.complaints == []
+        assert page.complaints == []
     with made.answers() as answers:
         given = [row.answer for row in answers.rows()]
     expected: dict[str, list[dict[str, object]]] = {

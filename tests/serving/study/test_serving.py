@@ -77,7 +77,7 @@ def test_what_a_browser_gets_tells_no_arm(made: Study, server: Server) -> None:
         assert client.get(f"v1/trials/{own[1 + AHEAD]['trial']}/images/0").status_code == 409
         assert client.get(f"v1/trials/{own[0]['trial']}/images/1").status_code == 404
         assert client.get(f"v1/trials/{own[0]['trial']}/images/-1").status_code == 404
-        other = made.told(reader_called(made, "killed"))[0]["trial"]
+        other = made.told(reader_called(made, "sending"))[0]["trial"]
         assert client.get(f"v1/trials/{other}/images/0").status_code == 404
         file = made.images[0].file
         assert client.get(f"v1/trials/{file}/images/0").status_code == 404
@@ -147,11 +147,10 @@ def test_what_is_no_answer_is_refused_and_stores_nothing(
         assert client.get("v1/session").json()["done"] == 0
 
 
-def test_what_was_acknowledged_outlives_a_server_that_is_killed(made: Study, tmp_path: Path) -> None:
+def test_what_was_acknowledged_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
     """Readers at once over HTTP, who send an answer until it is acknowledged, and a server that is killed twice."""
-    home = tmp_path / "killed"
-    arms(home, 3)
-    of = study(home, config_of("clarity", readers=4))
+    arms(tmp_path, 3)
+    of = study(tmp_path, config_of("clarity", readers=4))
     seen = read_together(of, tmp_path / "log", kills=2)
     assert seen.kills == 2 and seen.answers == len(of.trials) == 4 * 6 and lost(of, seen) == []
     with of.answers() as answers:

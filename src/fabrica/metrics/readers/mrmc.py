@@ -42,6 +42,7 @@ from fabrica.metrics.readers.ustatistics import (
 )
 
 Bool = npt.NDArray[np.bool_]
+ALIKE = "all pairs are in one order: the interval of these cases' number, as if all readers were one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,8 @@ def auc(scores: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL, sc
 
     scores  (R, C), higher for disease; NaN where a reader has not read a case.
     truth   (C,), true or 1 for disease.
-    scale   "logit": the interval of t stays inside (0, 1).
+    scale   "logit": the interval of t stays inside (0, 1); an AUC of 0 or 1 has Newcombe's of as many cases, as if all
+            readers were one.
 
     One reader is analysed over cases alone. Raises UsageError for fewer than two normal or two diseased cases that
     have been read, and where no two readings are independent.
@@ -84,7 +86,14 @@ def auc(scores: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL, sc
     success, there = successes(table, diseased)
     fixed = _fixed(there)
     found = of_successes(success, there, fixed=fixed)
-    return _analysis(spread(found), (found,), [there], 0.5, level, scale, fixed)
+    of = _analysis(spread(found), (found,), [there], 0.5, level, scale, fixed)
+    return replace(of, t=_by_size(of, level)) if scale == "logit" and of.value in (0.0, 1.0) else of
+
+
+def _by_size(of: Analysis, level: float) -> Estimate:
+    low, high = score_interval(of.value, of.normals, of.diseased, level)
+    said = notes(ONE_READER if of.readers < 2 else "", ALIKE)
+    return replace(of.t, low=low, high=high, method="Newcombe 2006, method 5", note=said)
 
 
 def auc_difference(

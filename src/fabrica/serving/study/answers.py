@@ -34,12 +34,12 @@ from fabrica.serving.study.database import (
     row_of,
 )
 
-NEXT = """
-SELECT trial FROM trials AS due WHERE reader = ? AND (
-    SELECT total(CASE kind WHEN 'answer' THEN 1 WHEN 'undo' THEN -1 ELSE 0 END) FROM answers
-    WHERE answers.reader = due.reader AND answers.trial = due.trial) = 0
-ORDER BY place LIMIT 1
+ANSWERED = """
+SELECT count(*) FILTER (WHERE kind = 'answer') - count(*) FILTER (WHERE kind = 'undo') FROM answers
+WHERE reader = ? AND kind <> 'late'
 """
+"""How many of a reader's trials hold an answer: always his first ones, since only the next one can be answered and only
+the last answer be taken back. (What is said of kind lets SQLite take the index `once`.)"""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -110,8 +110,8 @@ class Answers:
     def next_trial(self, reader: str) -> str | None:
         """The first of the reader's trials without an answer; None at the end."""
         with self._lock:
-            found = self._db.execute(NEXT, (reader,)).fetchone()
-        return str(found[0]) if found else None
+            (done,) = self._db.execute(ANSWERED, (reader,)).fetchone()
+        return next(iter(self.trials.get(reader, ())[done:]), None)
 
     def may_undo(self, reader: str) -> str | None:
         """The trial whose answer the reader may take back: that of his last row, unless it took one back."""
@@ -218,7 +218,8 @@ class Answers:
     ) -> Receipt:
         last = self.last()
         (attempt,) = self._db.execute(
-            "SELECT count(*) FROM answers WHERE reader = ? AND trial = ? AND kind = 'undo'", (reader, trial)
+            "SELECT count(*) FROM answers WHERE reader = ? AND trial = ? AND kind = 'undo' AND kind <> 'late'",
+            (reader, trial),
         ).fetchone()
         at = self._now().astimezone(UTC).isoformat(timespec="milliseconds")
         device = "".join(c if c.isprintable() else "?" for c in device[:100])  # whatever a browser calls itself
