@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -65,6 +65,8 @@ class Seen:
     interrupted: list[float] = field(default_factory=list)
     storing: list[float] = field(default_factory=list)
     kills: int = 0
+    down: Event = field(default_factory=Event)  # from a kill until the server answers again
+    over: Event = field(default_factory=Event)  # nobody goes on
 
     @property
     def answers(self) -> int:
@@ -84,34 +86,42 @@ def read_together(
 
     in_browser  who reads in Chromium; "" nobody. think: mean seconds for which readers look at an image.
     """
-    tokens, seen, down = tokens_of(made), Seen(), Event()
+    tokens, seen = tokens_of(made), Seen()
     url = f"http://127.0.0.1:{free_port()}/"
     total = len(made.trials)
     others = [name for name in tokens if name != in_browser]
     seen.acknowledged = {name: [] for name in others}
     with ThreadPoolExecutor(len(tokens)) as pool:
-        working = []
-        for life in range(kills + 1):
-            with served(made, log, url) as server:
-                down.clear()
-                if not working:
-                    working = [pool.submit(_reads, url, tokens[n], seen, n, think, scores, down) for n in others]
-                    if in_browser:
-                        working.append(pool.submit(_looks, server, in_browser, made, seen, think, scores, down))
-                while seen.answers < total * (life + 1) / (kills + 1):
-                    for each in working:
-                        if each.done():
-                            each.result()  # raises what ended it
-                    time.sleep(0.01)
-                if life < kills:
-                    down.set()
-                    seen.kills += 1
-                    server.process.kill()
-                    server.process.wait()
-                else:
-                    for each in working:
-                        each.result()
+        working: list[Future[None]] = []
+        try:
+            for life in range(kills + 1):
+                with served(made, log, url) as server:
+                    seen.down.clear()
+                    if not working:
+                        working = [pool.submit(_reads, url, tokens[n], seen, n, think, scores) for n in others]
+                        if in_browser:
+                            working.append(pool.submit(_looks, server, in_browser, made, seen, think, scores))
+                    until = total * (life + 1) // (kills + 1)
+                    while seen.answers < until:
+                        _check(working)
+                        time.sleep(0.01)
+                    if life < kills:
+                        seen.down.set()
+                        seen.kills += 1
+                        server.process.kill()
+                        server.process.wait()
+                    else:
+                        for each in working:
+                            each.result()
+        finally:
+            seen.over.set()
     return seen
+
+
+def _check(working: list[Future[None]]) -> None:
+    for each in working:
+        if each.done():
+            each.result()  # raises what ended it
 
 
 def lost(made: Study, seen: Seen) -> list[str]:
@@ -139,7 +149,7 @@ def lost(made: Study, seen: Seen) -> list[str]:
     return found
 
 
-def _reads(url: str, token: str, seen: Seen, name: str, think: float, scores: int, down: Event) -> list[Acknowledged]:
+def _reads(url: str, token: str, seen: Seen, name: str, think: float, scores: int) -> None:
     """As the page does: the images of the trials that follow are fetched, an answer is sent until it is acknowledged,
     under one name."""
     rng, own = np.random.default_rng([*name.encode()]), seen.acknowledged[name]
@@ -147,28 +157,27 @@ def _reads(url: str, token: str, seen: Seen, name: str, think: float, scores: in
     with httpx.Client(
         base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False
     ) as client:
-        state = _until_answered(lambda: client.get("v1/session"))
+        state = _until_answered(seen, lambda: client.get("v1/session"))
         while state["trial"]:
             for trial in [state["trial"], *state["ahead"]]:
                 if trial["trial"] not in fetched:
                     path = f"v1/trials/{trial['trial']}/images/0"
-                    _until_answered(lambda path=path: client.get(path), json=False)
+                    _until_answered(seen, lambda path=path: client.get(path), json=False)
                     fetched.add(trial["trial"])
             if think:
                 time.sleep(think * rng.uniform(0.5, 1.5))
             said = {"score": int(rng.integers(1, scores + 1))}
             message = {"trial": state["trial"]["trial"], "answer": said, "seconds": think, "device": "client"}
             message["request"] = f"{name} {len(own)}".replace(" ", "-")
-            began, lived = time.perf_counter(), not down.is_set()
-            state = _until_answered(lambda message=message: client.post("v1/answer", json=message))
-            if lived and not down.is_set():
+            began, kills, lived = time.perf_counter(), seen.kills, not seen.down.is_set()
+            state = _until_answered(seen, lambda message=message: client.post("v1/answer", json=message))
+            if lived and kills == seen.kills and not seen.down.is_set():
                 seen.storing.append(1e3 * (time.perf_counter() - began))
             own.append(Acknowledged(str(message["trial"]), said, tuple(state["receipt"])))
-    return own
 
 
-def _until_answered(ask: Callable[[], httpx.Response], json: bool = True) -> Any:
-    while True:
+def _until_answered(seen: Seen, ask: Callable[[], httpx.Response], json: bool = True) -> Any:
+    while not seen.over.is_set():
         try:
             answer = ask()
         except httpx.TransportError:
@@ -176,9 +185,10 @@ def _until_answered(ask: Callable[[], httpx.Response], json: bool = True) -> Any
             continue
         assert answer.status_code == 200, answer.text
         return answer.json() if json else None
+    raise AssertionError("another reader could not go on")
 
 
-def _looks(server: Server, name: str, made: Study, seen: Seen, think: float, scores: int, down: Event) -> None:
+def _looks(server: Server, name: str, made: Study, seen: Seen, think: float, scores: int) -> None:
     """Types a score once the images of the trials that follow are there, and waits for the next image."""
     rng = np.random.default_rng(0)
     total = len(made.told(_reader(made, name)))
@@ -190,11 +200,11 @@ def _looks(server: Server, name: str, made: Study, seen: Seen, think: float, sco
             page.until(f"{FETCHED} >= {min(number + 3, total)}")
             if think:
                 time.sleep(think * rng.uniform(0.5, 1.5))
-            score, kills, lived = int(rng.integers(1, scores + 1)), seen.kills, not down.is_set()
+            score, kills, lived = int(rng.integers(1, scores + 1)), seen.kills, not seen.down.is_set()
             page.key(str(score))
             page.until(f"window.took.length > {number} && document.getElementById('bar').value > {number}")
             took = float(page.evaluate(f"window.took[{number}]"))
-            lived = lived and kills == seen.kills and not down.is_set()
+            lived = lived and kills == seen.kills and not seen.down.is_set()
             (seen.showing if lived else seen.interrupted).append(took)
             seen.typed.append(score)
         page.until("document.body.dataset.state === 'done'")

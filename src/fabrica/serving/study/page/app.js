@@ -284,19 +284,11 @@ at("language").onclick = () => {
 };
 at("again").onclick = () => (clearError(), again?.());
 at("next").onclick = onward;
-at("zoomIn").onclick = () => viewer.zoomBy(1.25);
-at("zoomOut").onclick = () => viewer.zoomBy(0.8);
-at("fit").onclick = () => viewer.fit();
-at("reset").onclick = () => (viewer.resetWindow(), viewer.draw());
-at("mark").onclick = marking;
-at("unmark").onclick = () => viewer.unmark();
-at("slice").oninput = (event) => viewer.scroll(event.target.value - 1 - viewer.slice);
-at("centre").oninput = (event) => viewer.window(1 - event.target.value - viewer.centre, 0);
-at("width").oninput = (event) => viewer.window(0, -event.target.value - viewer.width);
 
 listen({
   viewer: () => viewer, study: () => study, shown: () => shown, right: () => right, resting: () => resting,
   choose, undo, pause, marking,
 });
+
 words();
 open();

@@ -1,4 +1,4 @@
-// Keys. page: where the reader is (functions), and what keys can do.
+// Keys and tools. page: where the reader is (functions), and what they can do.
 import { at } from "/page/parts.js";
 
 export const SAYS = { "real-or-synthetic": { R: "real", S: "synthetic" }, detection: { N: "none", L: "lesion" } };
@@ -27,6 +27,15 @@ export function listen(page) {
     ",": () => viewer().window(0, 0.05), ".": () => viewer().window(0, -0.05),
     pageup: () => viewer().scroll(-1), pagedown: () => viewer().scroll(1), delete: () => right() || viewer().unmark(),
   };
+  at("zoomIn").onclick = () => viewer().zoomBy(1.25);
+  at("zoomOut").onclick = () => viewer().zoomBy(0.8);
+  at("fit").onclick = () => viewer().fit();
+  at("reset").onclick = () => (viewer().resetWindow(), viewer().draw());
+  at("mark").onclick = page.marking;
+  at("unmark").onclick = () => viewer().unmark();
+  at("slice").oninput = (event) => viewer().scroll(event.target.value - 1 - viewer().slice);
+  at("centre").oninput = (event) => viewer().window(1 - event.target.value - viewer().centre, 0);
+  at("width").oninput = (event) => viewer().window(0, -event.target.value - viewer().width);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat && /^[0-9a-z]$/i.test(event.key)) return;
     const typed = event.target.matches?.("input[type=password]"), ranged = event.target.matches?.("input[type=range]");
