@@ -221,6 +221,8 @@ def test_the_logit_interval_of_a_difference_and_its_tests_say_the_same(seed: int
     assert (of.p < 0.05) == (of.low > 0 or of.high < 0)
     (low, high), (lower, higher) = of.at(level), of.at((1 + level) / 2)
     assert lower <= low < of.value < high <= higher  # nested
+    for null in (of.value, of.value + 1e-16, of.value - 1e-13):
+        assert of.p_above(null) == pytest.approx(0.5, abs=1e-6)
     for null in np.linspace(-0.6, 0.6, 7):
         assert (of.p_above(null) < (1 - level) / 2) == (low > null)
         assert (of.p_below(null) < (1 - level) / 2) == (high < null)

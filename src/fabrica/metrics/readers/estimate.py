@@ -82,9 +82,13 @@ def _tail(limits: Callable[[float], tuple[float, float]], value: float, null: fl
     def past(alpha: float) -> float:
         return limits(1 - 2 * alpha)[end] - null
 
-    if past(LEAST_TAIL) * (1 if end == 0 else -1) >= 0:
-        return LEAST_TAIL if end == 0 else 1 - LEAST_TAIL
-    alpha = 0.5 if value == null else float(brentq(past, LEAST_TAIL, 0.5 - LEAST_TAIL))
+    sign = 1 if end == 0 else -1
+    if past(LEAST_TAIL) * sign >= 0:
+        alpha = LEAST_TAIL
+    elif past(0.5 - LEAST_TAIL) * sign <= 0:  # the value is the null, but for rounding
+        alpha = 0.5
+    else:
+        alpha = float(brentq(past, LEAST_TAIL, 0.5 - LEAST_TAIL))
     return alpha if end == 0 else 1 - alpha
 
 

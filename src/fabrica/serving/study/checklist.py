@@ -168,8 +168,8 @@ HOLDS = {
     "yes-no": [
         "The bootstrap over readers and cases is too wide (98.2 %, 97.8 % near guessing); read the interval above it.",
         "The AUC's interval, on the logit scale, covers in 93.0 to 94.5 %; on its own it would be too narrow near 1.",
-        "Differences of AUCs, by both AUCs' logit intervals, cover in 94 to 97 %; Student's of the difference, as iMRMC "
-        "gives it, errs at one end in up to 5 % instead of 2.5 % of studies where AUCs are high and differ.",
+        "Differences of AUCs, by both AUCs' logit intervals, cover in 94 to 97 %; Student's, as iMRMC gives it, "
+        "errs at one end in up to 5 % instead of 2.5 % of studies where AUCs are high and differ.",
         "Equivalence of AUCs within 0.05 is hardly ever shown by a study of this size: ask fabrica study power before.",
     ],
 }
