@@ -17,11 +17,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, stats
 
 from fabrica.image import Float64
 from fabrica.metrics.readers import (
@@ -107,16 +108,20 @@ def areas(studies: int) -> Iterator[tuple[str, Row]]:
         plain: list[Interval] = []
         logit: list[Interval] = []
         gaps: list[Interval] = []
+        logit_gaps: list[Interval] = []
         for number in parts(studies):
             scores, truth = model.scores(READERS, NORMALS, DISEASED, rng, number)
             success, there = mrmc.successes(scores[:, 0], truth)
             found = spread(mrmc.of_successes(success, there))
             plain += of_spread(found, model.aucs[0])
             logit += of_spread(found, model.aucs[0], "logit")
-            gaps += of_spread(mrmc.difference_spread(scores[:, 0], scores[:, 1], truth), 0.0)
+            gap = mrmc.differences(scores[:, 0], scores[:, 1], truth)
+            gaps += of_spread(gap.gap, 0.0)
+            logit_gaps += [(low, high, 0.0) for low, high in zip(*gap.limits(0.95), strict=True)]
         yield f"AUC, U-statistic ({called})", covered(plain, ALL_READERS)
         yield f"AUC, U-statistic, logit ({called})", covered(logit, ALL_READERS)
         yield f"AUC difference, U-statistic ({called})", covered(gaps, ALL_READERS)
+        yield f"AUC difference, U-statistic, logit ({called})", covered(logit_gaps, ALL_READERS)
     rng = np.random.default_rng(2)
     model = RoeMetz(reader=0.0, reader_modality=0.0)
     one: list[Interval] = []
@@ -127,33 +132,49 @@ def areas(studies: int) -> Iterator[tuple[str, Row]]:
 
 
 def claims(studies: int) -> Iterator[tuple[str, Row]]:
-    base = SCORES["much by cases"]
-
-    def mean_at(area: float) -> float:
-        return float(optimize.brentq(lambda mu: RoeMetz(one=mu).aucs[0] - area, 0.0, 6.0))
-
-    worse, better = (RoeMetz(one=mean_at(base.aucs[1] + sign * MARGIN)) for sign in (-1, 1))
+    base, high = SCORES["much by cases"], SCORES["high AUC"]
+    worse, better = (shifted(base, sign * MARGIN) for sign in (-1, 1))
+    not_worse = power.Stated("non-inferiority", MARGIN)
     cases = [
-        ("AUC difference, no difference", base, "difference", 0.0, 0.05),
-        ("AUC superiority, no difference", base, "superiority", 0.0, 0.025),
-        ("AUC superiority by a margin, at the margin", better, "superiority", MARGIN, 0.025),
-        ("AUC non-inferiority, at the margin", worse, "non-inferiority", MARGIN, 0.025),
-        ("AUC equivalence (TOST), at the margin", worse, "equivalence", MARGIN, 0.05),
+        ("AUC difference, no difference", base, power.Stated(), 0.05),
+        ("AUC superiority, no difference", base, power.Stated("superiority"), 0.025),
+        ("AUC superiority by a margin, at the margin", better, power.Stated("superiority", MARGIN), 0.025),
+        ("AUC non-inferiority, at the margin", worse, not_worse, 0.025),
+        ("AUC non-inferiority, at the margin (high AUC)", shifted(high, -MARGIN), not_worse, 0.025),
+        ("AUC superiority, no difference (high AUC)", high, power.Stated("superiority"), 0.025),
+        ("AUC equivalence (TOST), at the margin", worse, power.Stated("equivalence", MARGIN), 0.05),
+        # of so few readers equivalence within 0.05 is never shown: a large margin, so that the test is at work
+        (
+            "AUC equivalence (TOST), at a margin of 0.25",
+            shifted(base, -0.25),
+            power.Stated("equivalence", 0.25),
+            0.05,
+        ),
     ]
-    for called, model, claim, margin, level in cases:
-        alpha = level if claim in ("difference", "equivalence") else 2 * level
-        shown = power.of_auc(
-            model, READERS, NORMALS, DISEASED, claim=claim, margin=margin, alpha=alpha, studies=studies, seed=3
-        )
+    for called, model, stated, level in cases:
+        shown = power.of_auc(model, READERS, NORMALS, DISEASED, stated, studies=studies, seed=3)
         yield called, rate(np.repeat([1.0, 0.0], _split(shown.share.value, studies)), level)
-    # of so few readers equivalence within 0.05 is never shown: a large margin, so that the test is at work
-    wide = RoeMetz(one=mean_at(base.aucs[1] - 0.25), two=base.two)
-    shown = power.of_auc(wide, READERS, NORMALS, DISEASED, claim="equivalence", margin=0.25, studies=studies, seed=4)
-    yield (
-        "AUC equivalence (TOST), at a margin of 0.25",
-        rate(np.repeat([1.0, 0.0], _split(shown.share.value, studies)), 0.05),
-    )
+    for called, model in (("", worse), (" (high AUC)", shifted(high, -MARGIN))):
+        yield f"AUC non-inferiority by Student's interval, at the margin{called}", rate(students(model, studies), 0.025)
     yield from graded_claims(studies)
+
+
+def shifted(base: RoeMetz, gap: float) -> RoeMetz:
+    """With an AUC of modality one that is that of two and so much."""
+    area = base.aucs[1] + gap
+    return replace(base, one=float(optimize.brentq(lambda mu: replace(base, one=mu).aucs[0] - area, 0.0, 6.0)))
+
+
+def students(model: RoeMetz, studies: int) -> Float64:
+    """1 where the difference less its own Student's t times its error is above the margin: as iMRMC's interval is."""
+    rng = np.random.default_rng(3)
+    found = []
+    for number in parts(studies):
+        scores, truth = model.scores(READERS, NORMALS, DISEASED, rng, number)
+        gap = mrmc.differences(scores[:, 0], scores[:, 1], truth).gap
+        low, _, _ = t_interval(gap.value, gap.usable, gap.df)
+        found.append(low > -MARGIN)
+    return np.concatenate(found).astype(np.float64)
 
 
 def graded_claims(studies: int) -> Iterator[tuple[str, Row]]:
@@ -164,14 +185,13 @@ def graded_claims(studies: int) -> Iterator[tuple[str, Row]]:
     truth = [float((GRADES.shares(level + width * nodes) @ numbers) @ (weights / weights.sum())) for level in levels]
     shift = float(np.interp(truth[0] + GRADE_MARGIN, truth, levels))
     null, edge = (Grading((0.0, s), GRADES.bias, GRADES.reader_shift, drift=GRADES.drift) for s in (0.0, shift))
-    for called, model, claim, margin, level in [
-        ("grade difference, no difference", null, "difference", 0.0, 0.05),
-        ("grade superiority, no difference", null, "superiority", 0.0, 0.025),
-        ("grade superiority by a margin, at the margin", edge, "superiority", GRADE_MARGIN, 0.025),
-        ("grade equivalence (TOST), at the margin", edge, "equivalence", GRADE_MARGIN, 0.05),
+    for called, model, stated, level in [
+        ("grade difference, no difference", null, power.Stated(), 0.05),
+        ("grade superiority, no difference", null, power.Stated("superiority"), 0.025),
+        ("grade superiority by a margin, at the margin", edge, power.Stated("superiority", GRADE_MARGIN), 0.025),
+        ("grade equivalence (TOST), at the margin", edge, power.Stated("equivalence", GRADE_MARGIN), 0.05),
     ]:
-        alpha = level if claim in ("difference", "equivalence") else 2 * level
-        shown = power.of_grades(model, READERS, CASES, claim=claim, margin=margin, alpha=alpha, studies=studies, seed=5)
+        shown = power.of_grades(model, READERS, CASES, stated, studies=studies, seed=5)
         yield called, rate(np.repeat([1.0, 0.0], _split(shown.share.value, studies)), level)
 
 
@@ -371,6 +391,33 @@ def _intraclass(model: Grading, rng: np.random.Generator) -> tuple[float, float]
     return shared / whole, shared / (whole - between)
 
 
+def preferences(studies: int) -> Iterator[tuple[str, Row]]:
+    """The better of two images by a latent difference of all readers, of each, of each case and of the single look;
+    no difference where it is small."""
+    rng = np.random.default_rng(11)
+    of_reader, of_case, own, tie = 0.3, 0.6, 0.8, 0.25
+    width = float(np.sqrt(of_reader**2 + of_case**2 + own**2))
+    for called, middle in (("no preference", 0.0), ("some preference", 0.5), ("strong preference", 1.5)):
+        true = float((stats.norm.sf((tie - middle) / width) + stats.norm.sf((-tie - middle) / width)) / 2)
+        found, claimed = [], []
+        for _ in range(studies):
+            latent = middle + rng.normal(0, of_reader, (READERS, 1)) + rng.normal(0, of_case, CASES)
+            latent = latent + rng.normal(0, own, (READERS, CASES))
+            of = means.mean(np.where(np.abs(latent) <= tie, 0.5, latent > 0), null=0.5)
+            found.append(ends(of, true))
+            claimed.append(of.p < 0.05)
+        yield f"share preferring one of two, with ties ({called})", covered(found, ALL_READERS)
+        if not middle:
+            yield "share preferring one of two, no preference", rate(np.asarray(claimed, float), 0.05)
+    found = []
+    true = 1 / 3
+    for _ in range(studies):
+        quality = rng.normal(0, of_reader, (3, READERS, 1)) + rng.normal(0, of_case, (3, 1, CASES))
+        best = (quality + rng.normal(0, own, (3, READERS, CASES))).argmax(0)
+        found.append(ends(means.mean((best == 0).astype(np.float64)), true))
+    yield "share choosing one of three", covered(found, ALL_READERS)
+
+
 def links(studies: int) -> Iterator[tuple[str, Row]]:
     rng = np.random.default_rng(10)
     model = Grading((0.0, 0.5), bias=0.3, reader_shift=0.15)
@@ -386,6 +433,7 @@ FAMILIES: dict[str, Callable[[int], Iterator[tuple[str, Row]]]] = {
     "one reader": one_reader,
     "grades": grades,
     "agreement": agreed,
+    "preferences": preferences,
     "cumulative link": links,
 }
 

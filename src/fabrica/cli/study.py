@@ -188,5 +188,7 @@ def results(
         note(warning)
     print(made.findings.verdict)
     for claim in made.findings.claims:
-        print(f"{claim.of}: {'shown' if claim.verdict.shown else 'not shown'} ({claim.verdict.method})")
+        alone = claim.verdict.shown and not claim.shown_of_all
+        said = "shown alone, not with Holm's correction for all claims" if alone else "shown"
+        print(f"{claim.of}: {said if claim.verdict.shown else 'not shown'} ({claim.verdict.method})")
     print(f"report: {made.page}")

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers import estimate, imrmc, mrmc
+from fabrica.metrics.readers import equivalence, estimate, imrmc, mrmc
+from fabrica.metrics.readers.estimate import t_interval
+from fabrica.metrics.readers.simulation import RoeMetz
 from fabrica.metrics.readers.ustatistics import READERS_AND_BOTH_CLASSES
 from fabrica.metrics.roc import area_under_curve
+from tests.draws import draws
 from tests.real import DATA
 
 EXAMPLE = DATA / "imrmc_example"
@@ -175,6 +181,9 @@ def test_perfect_readers() -> None:
     truth = np.arange(20) % 2
     found = mrmc.auc(np.tile(truth, (3, 1)), truth)
     assert found.value == 1 and np.isnan(found.t.low) and estimate.CONSTANT in found.note
+    for table, value in ((truth, 1), (1 - truth, 0)):
+        of = mrmc.auc(np.tile(table, (3, 1)), truth, scale="logit").t
+        assert (of.value, of.low, of.high) == (value, *mrmc.score_interval(value, 10, 10)) and mrmc.ALIKE in of.note
     (one, *_) = mrmc.reader_aucs(np.tile(truth, (3, 1)), truth)
     assert one.high == 1 and 0.7 < one.low < 1 and "Newcombe" in one.method
 
@@ -195,6 +204,51 @@ def test_the_logit_interval_stays_inside() -> None:
     scores = truth * 2.5 + rng.normal(size=(3, 20))
     plain, inside = (mrmc.auc(scores, truth, scale=scale) for scale in ("identity", "logit"))
     assert plain.t.high > 1 > inside.t.high and inside.t.low < inside.value < inside.t.high
+
+
+@settings(max_examples=draws(15), deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.5, 0.99))
+def test_the_logit_interval_of_a_difference_and_its_tests_say_the_same(seed: int, level: float) -> None:
+    rng = np.random.default_rng(seed)
+    truth = np.arange(24) % 2
+    one, two = truth * rng.uniform(0, 3, (2, 1, 1)) + rng.normal(size=(2, 3, 24)) + rng.normal(size=24)
+    plain, found = (mrmc.auc_difference(one, two, truth, scale=scale) for scale in ("identity", "logit"))
+    back = mrmc.auc_difference(two, one, truth, scale="logit").t
+    of = found.t
+    assert (of.value, of.error, of.df, found.normal) == (plain.value, plain.t.error, plain.t.df, plain.normal)
+    assert -1 <= of.low < of.value < of.high <= 1
+    assert (-of.high, -of.low, of.p) == pytest.approx((back.low, back.high, back.p))
+    assert (of.p < 0.05) == (of.low > 0 or of.high < 0)
+    (low, high), (lower, higher) = of.at(level), of.at((1 + level) / 2)
+    assert lower <= low < of.value < high <= higher  # nested
+    for null in (of.value, of.value + 1e-16, of.value - 1e-13):
+        assert of.p_above(null) == pytest.approx(0.5, abs=1e-6)
+    for null in np.linspace(-0.6, 0.6, 7):
+        assert (of.p_above(null) < (1 - level) / 2) == (low > null)
+        assert (of.p_below(null) < (1 - level) / 2) == (high < null)
+    both = equivalence.equivalent(of, -0.2, 0.2)
+    assert both.shown == (both.low > -0.2 and both.high < 0.2) and (both.low, both.high) == of.at(0.9)
+    assert equivalence.not_inferior(of, 0.1).shown == (of.low > -0.1)
+
+
+def test_non_inferiority_of_high_areas_keeps_its_level() -> None:
+    """Areas of 0.91 and 0.96, worse by the margin: Student's interval of the difference lies above it in about 5 %."""
+    model = RoeMetz(one=float(brentq(lambda mu: RoeMetz(one=mu).aucs[0] - 0.907, 0, 6)), two=2.5)
+    scores, truth = model.scores(5, 30, 30, np.random.default_rng(1), 400)
+    gap = mrmc.differences(scores[:, 0], scores[:, 1], truth)
+    true = model.aucs[0] - model.aucs[1]
+    low, high = gap.limits(0.95)
+    plain, _, _ = t_interval(gap.gap.value, gap.gap.usable, gap.gap.df)
+    assert (low > true).mean() < 0.04 < (plain > true).mean() and (high < true).mean() < 0.04
+    of = mrmc.auc_difference(scores[0, 0], scores[0, 1], truth, scale="logit").t
+    assert (of.low, of.high) == pytest.approx((low[0], high[0]))
+
+
+def test_a_perfect_modality_has_the_plain_interval() -> None:
+    truth = np.arange(20) % 2
+    other = truth + np.random.default_rng(0).normal(size=(3, 20))
+    plain, found = (mrmc.auc_difference(np.tile(truth, (3, 1)), other, truth, scale=s).t for s in ("identity", "logit"))
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high)) and found.p == pytest.approx(plain.p)
 
 
 def test_aucs_of_readers() -> None:
@@ -235,6 +289,8 @@ def test_levels_and_scales() -> None:
         mrmc.auc(one, truth, level=95)
     with pytest.raises(UsageError, match="no scale"):
         mrmc.auc(one, truth, scale="log")
+    with pytest.raises(UsageError, match="no scale"):
+        mrmc.auc_difference(one, two, truth, scale="log")
     with pytest.raises(UsageError, match="same readers"):
         mrmc.auc_difference(one, two[:2], truth)
 

@@ -7,8 +7,8 @@ import pytest
 
 from fabrica.errors import UsageError
 from fabrica.metrics.readers import mrmc, power
+from fabrica.metrics.readers.power import Stated
 from fabrica.metrics.readers.simulation import Detecting, Grading, RoeMetz
-from fabrica.metrics.readers.ustatistics import Spread
 
 MODELS = (RoeMetz(one=1.0, two=2.0), Detecting(drift=0.8), Grading((0.0, 0.7), reader_shift=0.2, drift=0.8))
 
@@ -106,17 +106,17 @@ def test_power_of_nothing_is_the_level() -> None:
     null = Grading((0.0, 0.0), reader_shift=0.15)
     found = power.of_grades(null, 6, 30, studies=1500)
     assert found.share.low < 0.06 and found.share.value < 0.07
-    one_sided = power.of_grades(null, 6, 30, claim="superiority", studies=1500)
+    one_sided = power.of_grades(null, 6, 30, Stated("superiority"), studies=1500)
     assert one_sided.share.value < 0.04
 
 
 def test_equivalence_and_detection() -> None:
-    same = power.of_grades(Grading((0.0, 0.0)), 6, 60, claim="equivalence", margin=0.5, studies=200)
+    same = power.of_grades(Grading((0.0, 0.0)), 6, 60, Stated("equivalence", 0.5), studies=200)
     assert same.share.value > 0.9
     guessing = Detecting(d_prime=0.0, reader_d=0.0)
-    assert power.of_detection(guessing, 6, 40, 40, claim="equivalence", margin=0.15, studies=200).share.value > 0.7
+    assert power.of_detection(guessing, 6, 40, 40, Stated("equivalence", 0.15), studies=200).share.value > 0.7
     assert power.of_detection(guessing, 6, 40, 40, studies=400).share.value < 0.09
-    assert power.of_detection(Detecting(), 6, 40, 40, claim="superiority", studies=200).share.value > 0.95
+    assert power.of_detection(Detecting(), 6, 40, 40, Stated("superiority"), studies=200).share.value > 0.95
 
 
 def test_the_least_size() -> None:
@@ -135,9 +135,9 @@ def test_the_least_size() -> None:
     ("call", "said"),
     [
         (lambda: power.of_auc(RoeMetz(), 1, 5, 5), "two or more of each"),
-        (lambda: power.of_auc(RoeMetz(), 3, 5, 5, claim="better"), "no claim 'better'"),
-        (lambda: power.of_auc(RoeMetz(), 3, 5, 5, claim="equivalence"), "the margin 0"),
-        (lambda: power.of_auc(RoeMetz(), 3, 5, 5, alpha=5), "alpha is 5"),
+        (lambda: Stated("better"), "no claim 'better'"),
+        (lambda: Stated("equivalence"), "the margin 0"),
+        (lambda: Stated(alpha=5), "alpha is 5"),
         (lambda: power.of_auc(RoeMetz(), 3, 5, 5, studies=0), "0 simulated studies"),
         (lambda: power.of_grades(Grading((0.0,)), 3, 5), "expected two to compare"),
         (lambda: power.least([], lambda r, c: power.of_auc(RoeMetz(), r, c, c)), "no sizes"),
@@ -150,5 +150,6 @@ def test_what_is_refused(call: object, said: str) -> None:
 
 
 def test_a_study_in_which_nothing_varies_shows_nothing() -> None:
-    nothing = Spread(np.array([0.5]), np.array([0.0]), np.array([0.0]), np.array([4.0]))
-    assert power.shown(nothing, "difference", 0.0, 0.05).tolist() == [0.0]
+    truth = np.arange(8) % 2 == 1
+    alike = np.broadcast_to(truth.astype(float), (1, 3, 8))
+    assert power.shown(mrmc.differences(alike, 1 - alike, truth).limits, Stated()).tolist() == [0.0]

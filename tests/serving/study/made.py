@@ -23,9 +23,11 @@ def no_model(folder: Path) -> Any:
     raise AssertionError(f"{folder}: this study has no model")
 
 
-def arms(home: Path, cases: int = 12, names: tuple[str, ...] = ("degraded", "reference"), seed: int = 0) -> None:
+def arms(
+    home: Path, cases: int = 12, names: tuple[str, ...] = ("degraded", "reference"), seed: int = 0, side: int = SIZE
+) -> None:
     """A folder of PNG for each arm under `home`, the same phantoms: with noise of its own in all but the reference."""
-    drawn = [chest(case, SIZE).image for case in range(min(cases, 6))]
+    drawn = [chest(case, side).image for case in range(min(cases, 6))]
     for case in range(cases):
         image = drawn[case % 6]
         for i, name in enumerate(names):

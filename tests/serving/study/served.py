@@ -20,9 +20,7 @@ class Server:
     """Where it is, its process, and a client for each reader by the token of his link."""
 
     def __init__(self, url: str, process: subprocess.Popen[str], study: Study, log: Path) -> None:
-        self.url, self.process, self.log = url, process, log
-        with (study.folder / KEY / "links.csv").open(newline="", encoding="utf-8") as file:
-            self.tokens = {row["reader"]: row["token"] for row in csv.DictReader(file)}
+        self.url, self.process, self.log, self.tokens = url, process, log, tokens_of(study)
 
     def client(self, reader: str = "", **headers: str) -> httpx.Client:
         own = {"Authorization": f"Bearer {self.tokens[reader]}"} if reader else {}
@@ -32,11 +30,18 @@ class Server:
         return f"{self.url}#{self.tokens[reader]}"
 
 
+def tokens_of(study: Study) -> dict[str, str]:
+    """The secret of each reader's link."""
+    with (study.folder / KEY / "links.csv").open(newline="", encoding="utf-8") as file:
+        return {row["reader"]: row["token"] for row in csv.DictReader(file)}
+
+
 @contextmanager
-def served(study: Study, log: Path) -> Iterator[Server]:
-    """Ready to answer, and ended afterwards."""
+def served(study: Study, log: Path, url: str = "") -> Iterator[Server]:
+    """Ready to answer, and ended afterwards. url: where; "": any free port of this machine."""
+    port = url.rstrip("/").rpartition(":")[2] or "0"
     with log.open("a") as errors:
-        command = [*CLI, "study", "serve", str(study.folder), "--port", "0"]
+        command = [*CLI, "study", "serve", str(study.folder), "--port", port]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         assert process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,8 +76,6 @@ def test_answers_come_in_order_once_and_last_ones_can_be_taken_back(path: Path) 
     with opened(path) as answers:
         assert answers.reader_of("one") == "r1" and answers.reader_of("three") is answers.reader_of("") is None
         assert answers.next_trial("r1") == "a1" and answers.last().seq == 0
-        with pytest.raises(Conflict, match=r"is not the next one"):
-            answers.answer("r1", "a2", {"score": 1}, seconds=1, request="x")
         with pytest.raises(UsageError, match=r"no trial 'b1' of this reader"):
             answers.answer("r1", "b1", {"score": 1}, seconds=1, request="x")
         with pytest.raises(UsageError, match=r"seconds"):
@@ -92,11 +91,48 @@ def test_answers_come_in_order_once_and_last_ones_can_be_taken_back(path: Path) 
         with pytest.raises(Conflict):
             answers.undo("r1", request="zz")
         answers.answer("r1", "a1", {"score": 3}, seconds=1, request="w")
-        assert [(row.kind, row.attempt) for row in answers.rows()] == [("answer", 0), ("undo", 0), ("answer", 1)]
+        kept = [(row.kind, row.attempt) for row in answers.rows()]
+        assert kept == [("answer", 0), ("late", 0), ("undo", 0), ("answer", 1)]
         for trial in TRIALS["r1"][1:]:
             answers.answer("r1", trial, {"score": 3}, seconds=1, request=trial)
         assert answers.next_trial("r1") is None and answers.next_trial("r2") == "b1"
         assert answers.verify() == ""
+
+
+def test_what_comes_too_late_is_kept_and_counts_for_nothing(path: Path) -> None:
+    with opened(path) as answers:
+        answers.answer("r1", "a1", {"score": 1}, seconds=1, request="one", device="A")
+        for trial, said in (
+            ("a1", "has an answer already"),
+            ("a1", "was not the next one"),
+            ("a3", "not the next one"),
+        ):
+            with pytest.raises(Conflict, match=said):  # the second time it is the same message, sent again
+                answers.answer("r1", trial, {"score": 5}, seconds=2, request=f"late {trial}", device="B")
+        with pytest.raises(Conflict, match="has an answer already"):
+            answers.answer("r1", "a1", {"score": 4}, seconds=2, request="another", device="B")
+        kept = [(row.kind, row.trial, row.answer["score"], row.device) for row in answers.rows()]
+        assert kept == [
+            ("answer", "a1", 1, "A"),
+            ("late", "a1", 5, "B"),
+            ("late", "a3", 5, "B"),
+            ("late", "a1", 4, "B"),
+        ]
+        assert answers.answered("r1") == ("a1",) and answers.next_trial("r1") == "a2" and answers.verify() == ""
+        assert answers.may_undo("r1") == "a1"
+        answers.undo("r1", request="back", device="A")
+        assert answers.next_trial("r1") == "a1" and answers.answered("r1") == () and answers.may_undo("r1") is None
+
+
+def test_what_waits_while_a_study_is_taken_away_is_refused(path: Path) -> None:
+    with opened(path) as one, opened(path) as two, ThreadPoolExecutor(1) as pool:
+        with one.held():
+            waiting = pool.submit(two.answer, "r1", "a1", {"score": 1}, seconds=1, request="x")
+            time.sleep(0.1)
+            assert not waiting.done()
+            path.rename(path.with_name("before"))
+        with pytest.raises(FabricaError, match="another file by now"):
+            waiting.result()
 
 
 def test_tokens_are_kept_hashed(path: Path) -> None:
@@ -117,7 +153,8 @@ def test_two_tabs_cannot_answer_twice(path: Path) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(send, range(16))) == 1
-        assert len(one.rows()) == 1 and one.verify() == ""
+        kinds = [row.kind for row in one.rows()]
+        assert kinds.count("answer") == 1 and kinds.count("late") == 15 and one.verify() == ""
 
 
 def test_an_acknowledged_answer_outlives_a_killed_process(path: Path) -> None:

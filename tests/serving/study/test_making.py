@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,25 @@ def test_who_answers_while_it_is_made_anew_loses_nothing(place: Path) -> None:
         new(replace(config, seed=1), place, place / "meanwhile", no_model, progress=answered)
     with open_study(place / "meanwhile").answers() as answers:
         assert len(answers.rows()) == 1
+
+
+def test_nobody_can_answer_between_the_last_look_and_the_exchange(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = parsed(config_of("clarity")), place / "exchanged"
+    assert new(config, place, out, no_model)
+    move, moved = Path.rename, []
+
+    def rename(path: Path, to: Path) -> Path:
+        if path == out:
+            other = sqlite3.connect(out / "answers.sqlite", timeout=0)
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            other.close()
+            moved.append(to)
+        return move(path, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert new(replace(config, seed=1), place, out, no_model) and len(moved) == 1
+    assert open_study(out).config.seed == 1
 
 
 def test_pixels_that_differ_too_little_to_be_seen_tell_no_arm_by_numbers(tmp_path: Path) -> None:

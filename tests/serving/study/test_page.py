@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fabrica.serving.study.folder import Placed, Study
+from fabrica.serving.study.folder import Placed
 from fabrica.serving.study.readings import load
 from fabrica.serving.study.results import analysed
 from tests.serving.http.browser import CHROMIUM, Browser, browser
+from tests.serving.study.driven import in_order, opened, typed, waits
 from tests.serving.study.made import arms, config_of, study
 from tests.serving.study.served import served
 
@@ -45,6 +46,7 @@ NARROW = "document.documentElement.scrollWidth <= innerWidth"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place: Path = tmp_path_factory.mktemp("page")
     arms(place, CASES + 1)
+    arms(place / "fine", CASES + 1, side=256)  # what documents show
     rows = [f"case{c:02d},{c % 2},{'8,8,20,20' if c % 2 else ',,,'}" for c in range(CASES + 1)]
     (place / "truth.csv").write_text("\n".join(["case,truth,left,top,right,bottom", *rows]))
     return place
@@ -62,35 +64,8 @@ def chromium() -> Iterator[Browser]:
         yield found
 
 
-def waits(page: Browser, state: str) -> None:
-    page.until(f"document.body.dataset.state === '{state}'", 30)
-
-
-def opened(page: Browser, url: str, width: int = 1200, height: int = 760, phone: bool = False) -> None:
-    """As in a new tab: an address that differs after # alone would not load again."""
-    page.tell("Page.navigate", url="about:blank")
-    page.until("location.href === 'about:blank'")
-    page.open(url, width, height, phone)
-    waits(page, "ready")
-
-
 def kept(page: Browser, name: str, tmp_path: Path) -> None:
     page.picture(Path(PICTURES or tmp_path) / f"study-{name}.png")
-
-
-def shown_now(page: Browser) -> int:
-    """How many trials the reader has answered."""
-    return int(page.evaluate("document.getElementById('bar').value"))
-
-
-def typed(page: Browser, key: str) -> None:
-    """A key that ends a trial."""
-    before = shown_now(page)
-    page.key(key)
-    page.until(
-        f"document.getElementById('bar').value > {before} && "
-        "['ready', 'done', 'feedback'].includes(document.body.dataset.state)"
-    )
 
 
 def score(reader: str, trial: Placed) -> int:
@@ -99,16 +74,9 @@ def score(reader: str, trial: Placed) -> int:
     return 2 + (trial.arms[0] == "reference") * (1 + case % 2) + (reader == "B")
 
 
-def in_order(made: Study, name: str) -> list[Placed]:
-    with made.answers() as answers:
-        reader = next(r.reader for r in answers.readers.values() if r.name == name)
-    return sorted((t for t in made.trials if t.reader == reader), key=lambda t: t.place)
-
-
 def test_what_is_typed_is_what_the_statistics_say(page: Browser, home: Path, tmp_path: Path) -> None:
-    made = study(
-        home, config_of("clarity", readers=["A", "B"], training={"case00": [2]}, title="Chest radiographs"), "clarity"
-    )
+    more = {"readers": ["A", "B"], "training": {"case00": [2]}, "title": "Chest radiographs, restored"}
+    made = study(home / "fine", config_of("clarity", **more), "clarity")
     with served(made, tmp_path / "log") as server:
         for name in ("A", "B"):
             opened(page, server.link(name))
@@ -138,7 +106,7 @@ def test_what_is_typed_is_what_the_statistics_say(page: Browser, home: Path, tmp
             waits(page, "done")
         kept(page, "done", tmp_path)
         assert all(each.startswith(server.url) for each in page.requests)
-    assert page.complaints == []
+        assert page.complaints == []
     with made.answers() as answers:
         assert answers.verify() == ""
         rows = answers.rows()
@@ -191,7 +159,7 @@ def test_time_stops_when_nobody_looks_and_lesions_are_marked(page: Browser, home
         page.key("n")
         assert page.evaluate("document.getElementById('marks').textContent").endswith("0")
         typed(page, "2")
-    assert page.complaints == []
+        assert page.complaints == []  # before the server ends, whom the page asks for the images that follow
     with made.answers() as answers:
         first, second = answers.rows()
     assert 0 < first.seconds < took - 2 and first.answer["says"] == "lesion" and first.answer["confidence"] == 4
@@ -219,7 +187,7 @@ def test_other_kinds(page: Browser, home: Path, tmp_path: Path, kind: str, keys:
         kept(page, "lost", tmp_path)
         page.evaluate("document.getElementById('again').click()")
         page.until("document.getElementById('bar').value === 3")
-    assert page.complaints == []
+        assert page.complaints == []
     with made.answers() as answers:
         given = [row.answer for row in answers.rows()]
     expected: dict[str, list[dict[str, object]]] = {

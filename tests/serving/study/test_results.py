@@ -21,12 +21,13 @@ from fabrica.metrics.readers.equivalence import equivalent, holm
 from fabrica.metrics.readers.estimate import Estimate
 from fabrica.metrics.readers.proportions import accuracy, mcnemar
 from fabrica.metrics.readers.simulation import Detecting, Grading, RoeMetz
+from fabrica.serving.study.answers import Conflict
 from fabrica.serving.study.checklist import holds
 from fabrica.serving.study.findings import Findings
 from fabrica.serving.study.folder import Placed, Study, open_study
 from fabrica.serving.study.readings import load
 from fabrica.serving.study.results import analysed, results
-from fabrica.serving.study.tables import answers_csv, for_imrmc
+from fabrica.serving.study.tables import answers_csv, as_text, for_imrmc
 from tests.serving.study.made import arms, config_of, study
 from tests.serving.study.simulated import answer_all
 
@@ -113,6 +114,10 @@ def test_scores_are_those_of_the_same_tables(clarity: tuple[Study, np.ndarray[An
     assert ratio.value == pytest.approx(0.5) and figure(found, "seconds", DEGRADED).value == pytest.approx(6)
     claim = next(c for c in found.claims if c.of == f"{RESTORED} as good as {DEGRADED}")
     assert claim.verdict == equivalent(gaps[0], -0.4, 0.4)
+    raised = [min(1, c.verdict.p * 0.05 / c.verdict.alpha) for c in found.claims]
+    assert [c.holm * 0.05 / c.verdict.alpha for c in found.claims] == pytest.approx(holm(raised))
+    for c in found.claims:
+        assert c.shown_of_all == (c.holm <= c.verdict.alpha) and c.verdict.shown >= c.shown_of_all
 
 
 def test_simulated_readers_have_their_parameters(scored: Findings) -> None:
@@ -234,8 +239,9 @@ def test_detection_of_two_arms(place: Path, tmp_path: Path) -> None:
     assert 0.4 < seen.mean() < 0.6
     one, two = (np.where(seen, table, np.nan) for table in rating)
     found, pair = found_in(made), f"{RESTORED} less {DEGRADED}"
-    gap = mrmc.auc_difference(two, one, truth)
+    gap = mrmc.auc_difference(two, one, truth, scale="logit")
     same(figure(found, "auc_difference", pair), gap.t)
+    same(figure(found, "auc_difference_students", pair), mrmc.auc_difference(two, one, truth).t)
     same(figure(found, "auc", DEGRADED), mrmc.auc(one, truth, scale="logit").t)
     right = [np.where(seen, (table > 0) == truth, np.nan) for table in (one, two)]
     same(figure(found, "accuracy_difference", pair), means.mean_difference(right[1], right[0]))
@@ -379,6 +385,47 @@ def test_taken_back_answers_are_kept_and_count_for_nothing(place: Path) -> None:
     assert sum("two people may have used it" in warning for warning in found.warnings) == 3
     rows = list(csv.DictReader(io.StringIO(answers_csv(readings))))
     assert sum(row["taken_back"] == "1" for row in rows) == 36
+
+
+def test_a_link_used_by_two_people_is_one_line_and_loses_nothing(place: Path) -> None:
+    """At once: one answers what the other has answered on another device. In turn: devices alternate. A second tab of
+    one browser is one person."""
+    names = ["at once", "in turn", "two tabs"]
+    made = study(place / "few", config_of("clarity", (DEGRADED, REFERENCE), readers=names), "two people")
+    with made.answers() as answers:
+        for reader in answers.readers.values():
+            for i, trial in enumerate(answers.trials[reader.reader]):
+                device = "AB"[i // 2 % 2] if reader.name == "in turn" else "A"
+                answers.answer(reader.reader, trial, {"score": 3}, seconds=1, request=f"{i}", device=device)
+                if reader.name != "in turn" and i in (2, 5):
+                    other = "B" if reader.name == "at once" else "A"
+                    with pytest.raises(Conflict):
+                        answers.answer(reader.reader, trial, {"score": 1}, seconds=1, request=f"l{i}", device=other)
+        assert answers.verify() == ""
+        readings = load(made, answers)
+    said = [line for line in analysed(readings).warnings if "two people" in line]
+    assert len(said) == 2 and not any("\n" in line for line in said)
+    assert said[0].startswith("at once's link was used on two devices at once (2 answers")
+    assert said[1].startswith("in turn's link was used on two devices in turn (5 changes)")
+    rows = list(csv.DictReader(io.StringIO(answers_csv(readings))))
+    assert [row["score"] for row in rows if row["late"] == "1"] == ["1"] * 4 and len(readings.of) == 3 * 12
+    assert figure(analysed(readings), "mean_score", DEGRADED).value == 3
+
+
+def test_no_cell_of_the_answers_is_a_formula(place: Path) -> None:
+    for words in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "＝1", "\ufeff=1", "\r=1", "\n=1"):
+        assert as_text(words) == f"'{words}"
+    for words in ("A", "reader-1", "1=1", "", 3, -0.5):
+        assert as_text(words) == words
+    made = study(place / "few", config_of("clarity", (DEGRADED, REFERENCE), readers=["=A", "B"]), "formulas")
+    with made.answers() as answers:
+        reader = next(r.reader for r in answers.readers.values() if r.name == "=A")
+        for i, trial in enumerate(answers.trials[reader][:2]):
+            device = '=HYPERLINK("x")' if i else "\t=1"
+            answers.answer(reader, trial, {"score": 3}, seconds=1, request=trial, device=device)
+        rows = list(csv.DictReader(io.StringIO(answers_csv(load(made, answers)))))
+    assert [row["device"] for row in rows] == ["?=1", '\'=HYPERLINK("x")']  # what no line can hold is no letter
+    assert all(row["reader"] == "'=A" and row["score"] == "3" for row in rows)
 
 
 def test_nobody_has_answered(place: Path, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from fabrica.serving.study.folder import Study
 from fabrica.serving.study.routes import AHEAD, LARGEST
 from fabrica.serving.study.server import serve
 from tests.command import call
+from tests.serving.http.browser import CHROMIUM
 from tests.serving.study.made import arms, config_of, study
 from tests.serving.study.served import Server, answered, served
+from tests.serving.study.together import lost, read_together
 
-READERS = ["asking", "answering", "practising", "sending", "killed"]
+READERS = ["asking", "answering", "practising", "sending"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_what_a_browser_gets_tells_no_arm(made: Study, server: Server) -> None:
         assert client.get(f"v1/trials/{own[1 + AHEAD]['trial']}/images/0").status_code == 409
         assert client.get(f"v1/trials/{own[0]['trial']}/images/1").status_code == 404
         assert client.get(f"v1/trials/{own[0]['trial']}/images/-1").status_code == 404
-        other = made.told(reader_called(made, "killed"))[0]["trial"]
+        other = made.told(reader_called(made, "sending"))[0]["trial"]
         assert client.get(f"v1/trials/{other}/images/0").status_code == 404
         file = made.images[0].file
         assert client.get(f"v1/trials/{file}/images/0").status_code == 404
@@ -99,7 +101,8 @@ def test_of_two_tabs_one_answers_and_the_last_answer_can_be_taken_back_once(made
         assert tab.get("v1/session").json()["done"] == client.get("v1/session").json()["done"] == changed["done"] == 1
     with made.answers() as answers:
         own = [row for row in answers.rows() if row.reader == reader_called(made, "answering")]
-        assert [(row.kind, row.answer.get("score")) for row in own] == [("answer", 2), ("undo", None), ("answer", 3)]
+        said = [(row.kind, row.answer.get("score")) for row in own]
+        assert said == [("answer", 2), ("late", 5), ("undo", None), ("answer", 3)]
         assert own[0].seconds == 1.5 and own[0].device == "test" and answers.verify() == ""
 
 
@@ -144,22 +147,24 @@ def test_what_is_no_answer_is_refused_and_stores_nothing(
         assert client.get("v1/session").json()["done"] == 0
 
 
-def test_what_was_acknowledged_outlives_a_server_that_is_killed(made: Study, tmp_path: Path) -> None:
-    receipts = []
-    with served(made, tmp_path / "log") as server, server.client("killed") as client:
-        state = client.get("v1/session").json()
-        for number in range(5):
-            state = answered(client, state["trial"]["trial"], str(number), {"score": number % 5 + 1}).json()
-            receipts.append(tuple(state["receipt"]))
-        server.process.kill()
-        server.process.wait()
-    with made.answers() as answers:
-        rows = [row for row in answers.rows() if row.reader == reader_called(made, "killed")]
-        assert [(row.seq, row.hash) for row in rows] == receipts and answers.verify() == ""
-        assert [row.answer["score"] for row in rows] == [1, 2, 3, 4, 5]
-    with served(made, tmp_path / "log") as server, server.client("killed") as client:
-        resumed = client.get("v1/session").json()
-        assert resumed["trial"] == state["trial"] and resumed["done"] == 5
+def test_what_was_acknowledged_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    """Readers at once over HTTP, who send an answer until it is acknowledged, and a server that is killed twice."""
+    arms(tmp_path, 3)
+    of = study(tmp_path, config_of("clarity", readers=4))
+    seen = read_together(of, tmp_path / "log", kills=2)
+    assert seen.kills == 2 and seen.answers == len(of.trials) == 4 * 6 and lost(of, seen) == []
+    with of.answers() as answers:
+        assert len(answers.rows()) == seen.answers  # each once, however often it was sent
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_a_browser_among_the_readers_loses_nothing_either(tmp_path: Path) -> None:
+    arms(tmp_path, 3)
+    of = study(tmp_path, config_of("clarity", readers=4))
+    seen = read_together(of, tmp_path / "log", in_browser="reader 2", think=0.5, kills=1)
+    assert seen.answers == len(of.trials) and lost(of, seen) == []
+    assert len(seen.typed) == len(seen.showing) + len(seen.interrupted) == 6
 
 
 def test_changed_answers_are_not_served(made: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

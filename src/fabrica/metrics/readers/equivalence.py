@@ -1,8 +1,8 @@
 """Is a difference large, small enough, or not too bad? Superiority, equivalence and non-inferiority of estimates, and
 Holm's correction of several tests.
 
-All take an `Estimate` with its standard error and degrees of freedom, so that readers and cases are random wherever the
-estimate says so.
+All take an `Estimate` whose interval is known at any level, so that readers and cases are random wherever the estimate
+says so.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fabrica.errors import UsageError
-from fabrica.metrics.readers.estimate import NORMAL_ABOVE, Estimate
+from fabrica.metrics.readers.estimate import Estimate
 
 ALPHA = 0.05
 CONSTANT = "the difference has no standard error; nothing can be shown"
@@ -47,12 +46,10 @@ def equivalent(of: Estimate, low: float, high: float, *, alpha: float = ALPHA) -
     if not low < 0 < high:
         raise UsageError(f"margins {low:g} and {high:g}; expected one below 0 and one above, such as -0.05 and 0.05")
     method = f"TOST, margins {low:g} to {high:g}"
-    if (error := _error(of)) is None:
+    p = max(of.p_above(low), of.p_below(high))
+    if np.isnan(p):
         return Verdict(False, np.nan, np.nan, np.nan, _checked(alpha), method, CONSTANT)
-    t = _t(of)
-    p = max(float(t.sf((of.value - low) / error)), float(t.cdf((of.value - high) / error)))
-    half = float(t.ppf(1 - _checked(alpha))) * error
-    return Verdict(p <= alpha, p, of.value - half, of.value + half, alpha, method)
+    return Verdict(p <= alpha, p, *of.at(1 - 2 * _checked(alpha)), alpha, method)
 
 
 def not_inferior(of: Estimate, margin: float, *, alpha: float = 0.025) -> Verdict:
@@ -68,12 +65,9 @@ def superior(of: Estimate, by: float = 0.0, *, alpha: float = 0.025) -> Verdict:
 
 
 def _above(of: Estimate, least: float, alpha: float, method: str) -> Verdict:
-    if (error := _error(of)) is None:
+    if np.isnan(p := of.p_above(least)):
         return Verdict(False, np.nan, np.nan, np.nan, _checked(alpha), method, CONSTANT)
-    t = _t(of)
-    p = float(t.sf((of.value - least) / error))
-    low = of.value - float(t.ppf(1 - _checked(alpha))) * error
-    return Verdict(p <= alpha, p, low, np.inf, alpha, method)
+    return Verdict(p <= alpha, p, of.at(1 - 2 * _checked(alpha))[0], np.inf, alpha, method)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -94,12 +88,3 @@ def _checked(alpha: float) -> float:
     if not 0 < alpha < 0.5:
         raise UsageError(f"alpha is {alpha:g}; expected a number between 0 and 0.5, such as 0.05")
     return alpha
-
-
-def _error(of: Estimate) -> float | None:
-    return of.error if np.isfinite(of.error) and of.error > 0 else None
-
-
-def _t(of: Estimate) -> stats.rv_continuous:
-    """The distribution of the estimate, its degrees of freedom as in its interval."""
-    return stats.norm() if not of.df <= NORMAL_ABOVE else stats.t(max(np.floor(of.df), 1.0))

@@ -10,7 +10,7 @@ study's AUC is that share over the pairs of all readers: their mean where all ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from scipy.stats import norm
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
+from fabrica.metrics.readers.area_gap import METHOD, AreaGap
 from fabrica.metrics.readers.estimate import (
     CONSTANT,
     LEVEL,
@@ -27,6 +28,7 @@ from fabrica.metrics.readers.estimate import (
     Estimate,
     by_t,
     checked_level,
+    checked_scale,
     notes,
 )
 from fabrica.metrics.readers.ustatistics import (
@@ -40,6 +42,7 @@ from fabrica.metrics.readers.ustatistics import (
 )
 
 Bool = npt.NDArray[np.bool_]
+ALIKE = "all pairs are in one order: the interval of these cases' number, as if all readers were one"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,8 @@ def auc(scores: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL, sc
 
     scores  (R, C), higher for disease; NaN where a reader has not read a case.
     truth   (C,), true or 1 for disease.
-    scale   "logit": the interval of t stays inside (0, 1).
+    scale   "logit": the interval of t stays inside (0, 1); an AUC of 0 or 1 has Newcombe's of as many cases, as if all
+            readers were one.
 
     One reader is analysed over cases alone. Raises UsageError for fewer than two normal or two diseased cases that
     have been read, and where no two readings are independent.
@@ -82,11 +86,23 @@ def auc(scores: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL, sc
     success, there = successes(table, diseased)
     fixed = _fixed(there)
     found = of_successes(success, there, fixed=fixed)
-    return _analysis(spread(found), (found,), [there], 0.5, level, scale, fixed)
+    of = _analysis(spread(found), (found,), [there], 0.5, level, scale, fixed)
+    return replace(of, t=_by_size(of, level)) if scale == "logit" and of.value in (0.0, 1.0) else of
 
 
-def auc_difference(one: npt.ArrayLike, two: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL) -> Analysis:
+def _by_size(of: Analysis, level: float) -> Estimate:
+    low, high = score_interval(of.value, of.normals, of.diseased, level)
+    said = notes(ONE_READER if of.readers < 2 else "", ALIKE)
+    return replace(of.t, low=low, high=high, method="Newcombe 2006, method 5", note=said)
+
+
+def auc_difference(
+    one: npt.ArrayLike, two: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL, scale: str = "identity"
+) -> Analysis:
     """AUC of modality one less that of modality two, over the same readers and cases; arguments as of `auc`.
+
+    scale  "logit": the interval and tests of t are made of both AUCs' on the logit scale (`area_gap`), which hold their
+           level where AUCs are high and differ; "identity": iMRMC's.
 
     Readings that only one modality has count in that one's AUC, and their covariance is of what both have.
     """
@@ -103,7 +119,22 @@ def auc_difference(one: npt.ArrayLike, two: npt.ArrayLike, truth: npt.ArrayLike,
         of_successes(s2, w2, fixed=fixed),
         of_successes(s1, w1, s2, w2, fixed=fixed),
     )
-    return _analysis(spread_of_difference(*parts), parts, [w1, w2], 0.0, level, "identity", fixed)
+    gap = AreaGap(spread(parts[0]), spread(parts[1]), spread_of_difference(*parts))
+    plain = _analysis(gap.gap, parts, [w1, w2], 0.0, level, "identity", fixed)
+    return replace(plain, t=_recovered(plain.t, gap, level)) if checked_scale(scale) == "logit" else plain
+
+
+def _recovered(plain: Estimate, gap: AreaGap, level: float) -> Estimate:
+    if not plain.error > 0:
+        return plain
+
+    def limits(at: float) -> tuple[float, float]:
+        low, high = gap.limits(at)
+        return float(low), float(high)
+
+    low, high = limits(level)
+    found = replace(plain, low=low, high=high, method=METHOD, limits=limits)
+    return replace(found, p=2 * min(found.p_above(0.0), found.p_below(0.0)))
 
 
 def reader_aucs(scores: npt.ArrayLike, truth: npt.ArrayLike, *, level: float = LEVEL) -> list[Estimate]:
@@ -135,11 +166,12 @@ def _one_reader(row: Float64, diseased: Bool, level: float) -> Estimate:
     return by_t(value, variance, np.inf, level=level, null=0.5, scale="logit", method="DeLong, logit", note=note)
 
 
-def difference_spread(one: Float64, two: Float64, diseased: Bool) -> Spread:
+def differences(one: Float64, two: Float64, diseased: Bool) -> AreaGap:
     """AUC of one less that of two, scores (..., R, C) of many studies at once: what `auc_difference` computes of
     one."""
     (s1, w1), (s2, w2) = successes(one, diseased), successes(two, diseased)
-    return spread_of_difference(of_successes(s1, w1), of_successes(s2, w2), of_successes(s1, w1, s2, w2))
+    first, second = of_successes(s1, w1), of_successes(s2, w2)
+    return AreaGap(spread(first), spread(second), spread_of_difference(first, second, of_successes(s1, w1, s2, w2)))
 
 
 def score_interval(value: float, normals: int, diseased: int, level: float = LEVEL) -> tuple[float, float]:

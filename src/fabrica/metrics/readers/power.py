@@ -20,6 +20,35 @@ _CHUNK = 4_000_000  # numbers in one table of successes
 CLAIMS = ("difference", "superiority", "non-inferiority", "equivalence")
 
 
+Limits = Callable[[float], tuple[Float64, Float64]]
+"""Of many studies: low and high (S,) at a level of confidence, NaN where there is no interval."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a study is to show, as it is stated before.
+
+    claim   difference: of the first from the second; superiority: that it is larger, by more than `margin`;
+            non-inferiority: at most `margin` lower; equivalence: within `margin`.
+    alpha   two-sided: one-sided claims are tested at half of it, and equivalence by two tests at alpha each.
+    """
+
+    claim: str = "difference"
+    margin: float = 0.0
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.claim not in CLAIMS:
+            raise UsageError(f"no claim {self.claim!r}; expected one of {', '.join(CLAIMS)}")
+        if self.claim in ("non-inferiority", "equivalence") and not self.margin > 0:
+            raise UsageError(f"{self.claim} with the margin {self.margin:g}; expected a number above 0")
+        if not 0 < self.alpha < 0.5:
+            raise UsageError(f"alpha is {self.alpha:g}; expected a number between 0 and 0.5, such as 0.05")
+
+
+DIFFERENCE = Stated()
+
+
 @dataclass(frozen=True)
 class Power:
     """The share of simulated studies of this size that show the claim, with Wilson's interval for their number."""
@@ -34,49 +63,38 @@ def of_auc(
     readers: int,
     normals: int,
     diseased: int,
+    stated: Stated = DIFFERENCE,
     *,
-    claim: str = "difference",
-    margin: float = 0.0,
-    alpha: float = 0.05,
     studies: int = STUDIES,
     seed: int = 0,
 ) -> Power:
-    """Power to show that modality one has another AUC than two, a higher one, one at most `margin` lower, or one within
-    `margin` of it; by U-statistics with Student's t. alpha is two-sided; one-sided claims are tested at half of it, and
-    equivalence by two tests at alpha each."""
+    """Power to show what is stated of the AUC of modality one less that of two: by U-statistics, intervals of both
+    AUCs on the logit scale."""
     rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // (2 * readers * normals * diseased))
+    chunk = max(1, _CHUNK // (2 * max(readers * normals * diseased, 1)))
 
-    def part(number: int) -> Spread:
+    def part(number: int) -> Limits:
         scores, truth = model.scores(readers, normals, diseased, rng, number)
-        return mrmc.difference_spread(scores[:, 0], scores[:, 1], truth)
+        return mrmc.differences(scores[:, 0], scores[:, 1], truth).limits
 
-    return _power(part, readers, normals + diseased, claim, margin, alpha, studies, chunk)
+    return _power(part, readers, normals + diseased, stated, studies, chunk)
 
 
 def of_grades(
-    model: Grading,
-    readers: int,
-    cases: int,
-    *,
-    claim: str = "difference",
-    margin: float = 0.0,
-    alpha: float = 0.05,
-    studies: int = STUDIES,
-    seed: int = 0,
+    model: Grading, readers: int, cases: int, stated: Stated = DIFFERENCE, *, studies: int = STUDIES, seed: int = 0
 ) -> Power:
     """The same of the mean grade of the model's second condition less that of the first; the margin in grades."""
     if len(model.shifts) < 2:
         raise UsageError(f"the model has {len(model.shifts)} condition; expected two to compare")
     rng = np.random.default_rng(seed)
 
-    def part(number: int) -> Spread:
+    def part(number: int) -> Limits:
         grades, _ = model.grades(readers, cases, rng, number)
         there = np.ones(grades[:, 0].shape)
-        return means.difference_spread(grades[:, 1], there, grades[:, 0], there)
+        return _students(means.difference_spread(grades[:, 1], there, grades[:, 0], there))
 
-    chunk = max(1, _CHUNK // (len(model.shifts) * readers * cases))
-    return _power(part, readers, cases, claim, margin, alpha, studies, chunk)
+    chunk = max(1, _CHUNK // (len(model.shifts) * max(readers * cases, 1)))
+    return _power(part, readers, cases, stated, studies, chunk)
 
 
 def of_detection(
@@ -84,11 +102,9 @@ def of_detection(
     readers: int,
     normals: int,
     diseased: int,
+    stated: Stated = DIFFERENCE,
     *,
     chance: float = 0.5,
-    margin: float = 0.0,
-    claim: str = "difference",
-    alpha: float = 0.05,
     studies: int = STUDIES,
     seed: int = 0,
 ) -> Power:
@@ -96,14 +112,14 @@ def of_detection(
     (equivalence) tell them hardly better than by guessing."""
     rng = np.random.default_rng(seed)
 
-    def part(number: int) -> Spread:
+    def part(number: int) -> Limits:
         answers, truth = model.answers(readers, normals, diseased, rng, number)
         right = (answers == truth).astype(np.float64)
         found = spread(means.table_moments(right, np.ones(right.shape)), bounded=True)
-        return Spread(found.value - chance, found.variance, found.variance_mle, found.df)
+        return _students(Spread(found.value - chance, found.variance, found.variance_mle, found.df))
 
-    chunk = max(1, _CHUNK // (readers * (normals + diseased)))
-    return _power(part, readers, normals + diseased, claim, margin, alpha, studies, chunk)
+    chunk = max(1, _CHUNK // max(readers * (normals + diseased), 1))
+    return _power(part, readers, normals + diseased, stated, studies, chunk)
 
 
 def least(sizes: Iterable[tuple[int, int]], power: Callable[[int, int], Power], *, target: float = 0.8) -> list[Power]:
@@ -121,39 +137,34 @@ def least(sizes: Iterable[tuple[int, int]], power: Callable[[int, int], Power], 
     return found
 
 
-def shown(found: Spread, claim: str, margin: float, alpha: float) -> Float64:
-    """1 where studies show the claim of their differences, else 0 (S,)."""
-    if claim not in CLAIMS:
-        raise UsageError(f"no claim {claim!r}; expected one of {', '.join(CLAIMS)}")
-    if claim in ("non-inferiority", "equivalence") and not margin > 0:
-        raise UsageError(f"{claim} with the margin {margin:g}; expected a number above 0")
-    level = 1 - 2 * alpha if claim == "equivalence" else 1 - alpha
-    low, high, _ = t_interval(found.value, found.usable, found.df, level=level)
-    if claim == "difference":
+def shown(limits: Limits, stated: Stated) -> Float64:
+    """1 where studies show what is stated, else 0 (S,)."""
+    low, high = limits(1 - 2 * stated.alpha if stated.claim == "equivalence" else 1 - stated.alpha)
+    if stated.claim == "difference":
         says = (low > 0) | (high < 0)
-    elif claim == "equivalence":
-        says = (low > -margin) & (high < margin)
+    elif stated.claim == "equivalence":
+        says = (low > -stated.margin) & (high < stated.margin)
     else:
-        says = low > (margin if claim == "superiority" else -margin)
-    return (says & (found.usable > 0)).astype(np.float64)
+        says = low > (stated.margin if stated.claim == "superiority" else -stated.margin)
+    return says.astype(np.float64)  # NaN is above and below nothing
 
 
-def _power(
-    part: Callable[[int], Spread],
-    readers: int,
-    cases: int,
-    claim: str,
-    margin: float,
-    alpha: float,
-    studies: int,
-    chunk: int,
-) -> Power:
+def _students(found: Spread) -> Limits:
+    """Value ± t × error."""
+
+    def limits(level: float) -> tuple[Float64, Float64]:
+        low, high, _ = t_interval(found.value, found.usable, found.df, level=level)
+        varies = found.usable > 0
+        return np.where(varies, low, np.nan), np.where(varies, high, np.nan)
+
+    return limits
+
+
+def _power(part: Callable[[int], Limits], readers: int, cases: int, stated: Stated, studies: int, chunk: int) -> Power:
     if readers < 2 or cases < 2:
         raise UsageError(f"{readers} readers and {cases} cases; power over readers and cases needs two or more of each")
-    if not 0 < alpha < 0.5:
-        raise UsageError(f"alpha is {alpha:g}; expected a number between 0 and 0.5, such as 0.05")
     if studies < 1:
         raise UsageError(f"{studies} simulated studies; expected at least 1")
     sizes = [min(chunk, studies - start) for start in range(0, studies, chunk)]
-    hits = sum(float(shown(part(number), claim, margin, alpha).sum()) for number in sizes)
+    hits = sum(float(shown(part(number), stated).sum()) for number in sizes)
     return Power(readers, cases, share(hits, studies))

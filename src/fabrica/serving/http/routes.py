@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from fabrica import __version__
 from fabrica.serving.http import asked, tensors, uploads
-from fabrica.serving.http.pages import page_of
 from fabrica.serving.http.service import Service
 from fabrica.serving.http.tasks import Inferred, Made, Refused, Result, Served, Task
+from fabrica.serving.page import page_of
 
 
 async def metrics(request: Request) -> Response:

@@ -3,7 +3,7 @@
 Each row holds the HMAC-SHA-256, with a key that lies in the study's key folder, of its own content and of the row
 before it (Haber and Stornetta 1991, Journal of Cryptology 3:99). The first row follows from who the readers are, what
 they are shown and what the study was asked. A row is stored for good (write-ahead log, flushed) before it is
-acknowledged. Nothing is overwritten: taking an answer back is a further row.
+acknowledged. Nothing is overwritten: taking an answer back is a further row, and so is an answer that comes too late.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.study.database import (
     ANSWER,
     COLUMNS,
+    LATE,
     UNDO,
     Reader,
     Receipt,
@@ -33,12 +34,12 @@ from fabrica.serving.study.database import (
     row_of,
 )
 
-NEXT = """
-SELECT trial FROM trials AS due WHERE reader = ? AND (
-    SELECT total(CASE kind WHEN 'answer' THEN 1 ELSE -1 END) FROM answers
-    WHERE answers.reader = due.reader AND answers.trial = due.trial) = 0
-ORDER BY place LIMIT 1
+ANSWERED = """
+SELECT count(*) FILTER (WHERE kind = 'answer') - count(*) FILTER (WHERE kind = 'undo') FROM answers
+WHERE reader = ? AND kind <> 'late'
 """
+"""How many of a reader's trials hold an answer: always his first ones, since only the next one can be answered and only
+the last answer be taken back. (What is said of kind lets SQLite take the index `once`.)"""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -102,21 +103,22 @@ class Answers:
         for trial, kind in rows:
             if kind == ANSWER:
                 live[trial] = None
-            else:
+            elif kind == UNDO:
                 live.pop(trial, None)
         return tuple(live)
 
     def next_trial(self, reader: str) -> str | None:
         """The first of the reader's trials without an answer; None at the end."""
         with self._lock:
-            found = self._db.execute(NEXT, (reader,)).fetchone()
-        return str(found[0]) if found else None
+            (done,) = self._db.execute(ANSWERED, (reader,)).fetchone()
+        return next(iter(self.trials.get(reader, ())[done:]), None)
 
     def may_undo(self, reader: str) -> str | None:
         """The trial whose answer the reader may take back: that of his last row, unless it took one back."""
         with self._lock:
             last = self._db.execute(
-                "SELECT trial, kind FROM answers WHERE reader = ? ORDER BY seq DESC LIMIT 1", (reader,)
+                "SELECT trial, kind FROM answers WHERE reader = ? AND kind <> 'late' ORDER BY seq DESC LIMIT 1",
+                (reader,),
             ).fetchone()
         return str(last[0]) if last and last[1] == ANSWER else None
 
@@ -126,22 +128,25 @@ class Answers:
         """Store what the reader answers to the trial that is his next one (`forms.checked` before).
 
         A message that was stored already is acknowledged again. Raises Conflict where the trial is not the next one, so
-        that of two tabs one wins; UsageError for a trial of somebody else and seconds that are none.
+        that of two tabs one wins: what the other said is stored as late, and counts for nothing. UsageError for a trial
+        of somebody else and seconds that are none.
         """
         if not 0 <= seconds < 1e6:
             raise UsageError(f"seconds are {seconds}; expected 0 or more")
+        said = dict(answer)
         with self._writing():
-            if (known := self._known(reader, request, ANSWER, trial, dict(answer))) is not None:
+            if (known := self._known(reader, request, ANSWER, trial, said)) is not None:
                 return known
             self._check_owner(reader, trial)
             due = self.next_trial(reader)
-            if trial != due:
-                raise Conflict(
-                    f"trial {trial} has an answer already; the page is behind: load it again"
-                    if self.trials[reader].index(trial) < self._place(due, reader)
-                    else f"trial {trial} is not the next one; the page is behind: load it again"
-                )
-            return self._append(reader, trial, ANSWER, dict(answer), float(seconds), device, request)
+            if trial == due:
+                return self._append(reader, trial, ANSWER, said, float(seconds), device, request)
+            self._append(reader, trial, LATE, said, float(seconds), device, request)
+        raise Conflict(
+            f"trial {trial} has an answer already; the page is behind: load it again"
+            if self.trials[reader].index(trial) < self._place(due, reader)
+            else f"trial {trial} is not the next one; the page is behind: load it again"
+        )
 
     def undo(self, reader: str, *, request: str, device: str = "") -> Receipt:
         """Take the reader's last answer back, as a further row; it is asked again. Conflict where the last row is no
@@ -154,6 +159,12 @@ class Answers:
             if (last := self.may_undo(reader)) is None:
                 raise Conflict("there is no answer to take back; only the last one can be, once")
             return self._append(reader, last, UNDO, {}, 0.0, device, request)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is stored meanwhile, by any process; what waits is refused if the database is moved away."""
+        with self._writing():
+            yield
 
     def rows(self) -> list[Row]:
         """All rows as they are stored, in order."""
@@ -207,7 +218,8 @@ class Answers:
     ) -> Receipt:
         last = self.last()
         (attempt,) = self._db.execute(
-            "SELECT count(*) FROM answers WHERE reader = ? AND trial = ? AND kind = 'undo'", (reader, trial)
+            "SELECT count(*) FROM answers WHERE reader = ? AND trial = ? AND kind = 'undo' AND kind <> 'late'",
+            (reader, trial),
         ).fetchone()
         at = self._now().astimezone(UTC).isoformat(timespec="milliseconds")
         device = "".join(c if c.isprintable() else "?" for c in device[:100])  # whatever a browser calls itself
@@ -229,6 +241,8 @@ class Answers:
         ).fetchone()
         if found is None:
             return None
+        if found[2] == LATE and found[3:] == (trial, plain(answer)):
+            raise Conflict(f"trial {trial} was not the next one when this came; the page is behind: load it again")
         if found[2] != kind or (answer is not None and found[3:] != (trial, plain(answer))):
             raise Conflict(f"the request {request} was another message, which is stored; load the page again")
         return Receipt(*found[:2])

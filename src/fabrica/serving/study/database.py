@@ -15,6 +15,8 @@ from typing import Any
 from fabrica.errors import FabricaError
 
 ANSWER, UNDO = "answer", "undo"
+LATE = "late"
+"""What was answered when the trial was no longer, or not yet, the reader's next one: kept, counts for nothing."""
 COLUMNS = ("seq", "at", "reader", "trial", "attempt", "kind", "answer", "seconds", "device", "request")
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -24,9 +26,9 @@ CREATE TABLE trials (trial TEXT PRIMARY KEY, reader TEXT NOT NULL REFERENCES rea
 CREATE TABLE answers (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, reader TEXT NOT NULL REFERENCES readers,
     trial TEXT NOT NULL REFERENCES trials, attempt INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('answer', 'undo')), answer TEXT NOT NULL, seconds REAL NOT NULL,
-    device TEXT NOT NULL, request TEXT NOT NULL, hash TEXT NOT NULL,
-    UNIQUE (reader, trial, attempt, kind), UNIQUE (reader, request));
+    kind TEXT NOT NULL CHECK (kind IN ('answer', 'undo', 'late')), answer TEXT NOT NULL, seconds REAL NOT NULL,
+    device TEXT NOT NULL, request TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (reader, request));
+CREATE UNIQUE INDEX once ON answers (reader, trial, attempt, kind) WHERE kind <> 'late';
 CREATE TRIGGER answers_stay BEFORE UPDATE ON answers BEGIN SELECT RAISE(ABORT, 'answers are never changed'); END;
 CREATE TRIGGER answers_last BEFORE DELETE ON answers BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
-from fabrica.metrics.readers.equivalence import Verdict
+from fabrica.metrics.readers.equivalence import ALPHA, Verdict, holm
 from fabrica.metrics.readers.estimate import Estimate
 
 NOT_GIVEN = "–"
@@ -82,10 +82,17 @@ class Plot:
 
 @dataclass(frozen=True)
 class Claim:
-    """A test of what was stated before the study."""
+    """A test of what was stated before the study. holm: its p corrected for all claims of the study, to be compared
+    with the verdict's own alpha; NaN of one claim alone, or without a test."""
 
     of: str
     verdict: Verdict
+    holm: float = float("nan")
+
+    @property
+    def shown_of_all(self) -> bool:
+        """Whether it is shown also with Holm's correction for all claims."""
+        return self.verdict.shown and not self.holm > self.verdict.alpha
 
 
 @dataclass
@@ -104,6 +111,15 @@ class Findings:
         """A row; the estimate, for who goes on with it."""
         self.rows.append(Finding(key, group, name, of, estimate, why, **more))
         return estimate
+
+
+def corrected(claims: Sequence[Claim]) -> list[Claim]:
+    """With Holm's correction for all of them. One-sided tests at 2.5 % count as two-sided ones at 5 % do, so that one p
+    can be compared with another."""
+    if len(claims) < 2:
+        return list(claims)
+    alike = [min(1.0, claim.verdict.p * ALPHA / claim.verdict.alpha) for claim in claims]
+    return [replace(claim, holm=p * claim.verdict.alpha / ALPHA) for claim, p in zip(claims, holm(alike), strict=True)]
 
 
 def untested(of: Estimate) -> Estimate:

@@ -13,7 +13,7 @@ import numpy as np
 from fabrica.errors import FabricaError
 from fabrica.image import Float64
 from fabrica.serving.study.answers import Answers
-from fabrica.serving.study.database import ANSWER, Row
+from fabrica.serving.study.database import ANSWER, LATE, UNDO, Row
 from fabrica.serving.study.folder import Placed, Study, image_of
 from fabrica.serving.study.forms import positive
 
@@ -22,12 +22,14 @@ READING, REPEAT, CATCH, TRAINING = "reading", "repeat", "catch", "training"
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer and its trial. reader: the name; taken_back: it is kept, and counts for nothing."""
+    """An answer and its trial. reader: the name; taken_back, late (the trial was not the next one): it is kept, and
+    counts for nothing."""
 
     reader: str
     trial: Placed
     row: Row
     taken_back: bool = False
+    late: bool = False
 
     @property
     def arm(self) -> str:
@@ -40,7 +42,7 @@ Value = Callable[[Reading], float]
 
 @dataclass(frozen=True)
 class Readings:
-    """All of a study. of: those that count, taken back ones left out; every: all, in the order of the table."""
+    """All of a study. of: those that count, neither taken back nor late; every: all, in the order of the table."""
 
     study: Study
     of: tuple[Reading, ...]
@@ -83,18 +85,24 @@ def load(study: Study, answers: Answers) -> Readings:
     for place, row in enumerate(rows):
         if row.kind == ANSWER:
             live[row.reader, row.trial] = place
-        else:
+        elif row.kind == UNDO:
             live.pop((row.reader, row.trial), None)
         if row.trial not in trials or row.reader not in names:
             raise FabricaError(f"row {row.seq} of the answers is of a trial that the key lacks; put the key back")
     counts = set(live.values())
     every = tuple(
-        Reading(names[row.reader], trials[row.trial], row, place not in counts)
+        Reading(
+            names[row.reader],
+            trials[row.trial],
+            row,
+            taken_back=row.kind == ANSWER and place not in counts,
+            late=row.kind == LATE,
+        )
         for place, row in enumerate(rows)
-        if row.kind == ANSWER
+        if row.kind != UNDO
     )
     due = Counter(names[trial.reader] for trial in study.trials)
-    return Readings(study, tuple(r for r in every if not r.taken_back), every, dict(due))
+    return Readings(study, tuple(r for r in every if not (r.taken_back or r.late)), every, dict(due))
 
 
 def warnings_of(readings: Readings) -> list[str]:
@@ -108,9 +116,7 @@ def warnings_of(readings: Readings) -> list[str]:
         said.append("One reader: every interval is over cases alone, and says nothing of other readers.")
     if len(readings.cases) == 1:
         said.append("One case: no interval can be given.")
-    for name, switches in sorted(_switches(readings).items()):
-        said.append(f"{name}'s link was used on two devices in turn ({switches} changes): two people may have used it.")
-    return said
+    return said + _two_people(readings)
 
 
 def catches(readings: Readings) -> dict[str, tuple[int, int]]:
@@ -150,13 +156,26 @@ def chosen(reading: Reading) -> str:
     return reading.trial.arms[choice - 1] if choice else ""
 
 
-def _switches(readings: Readings) -> dict[str, int]:
-    """Readers whose devices alternate, and how often. A study that is begun on one device and ended on another changes
-    once; a telephone and a computer in turn, twice or three times: told from four changes on."""
-    found = {}
+def _two_people(readings: Readings) -> list[str]:
+    """One line for each reader whose link two people may have used: at once, so that one answered what the other had
+    answered on another device; or in turn. A study that is begun on one device and ended on another changes once; a
+    telephone and a computer in turn, twice or three times: told from four changes on."""
+    found = []
     for name in readings.readers:
-        devices = [r.row.device for r in readings.every if r.reader == name and r.row.device]
+        own = [reading for reading in readings.every if reading.reader == name and reading.row.device]
+        devices = [reading.row.device.partition(" ")[0] for reading in own]  # its size changes as it is turned
+        given = {r.trial.trial: device for r, device in zip(own, devices, strict=True) if not r.late}
+        at_once = sum(
+            r.late and given.get(r.trial.trial, device) != device for r, device in zip(own, devices, strict=True)
+        )
         changes = sum(one != two for one, two in pairwise(devices))
-        if changes >= 4:
-            found[name] = changes
+        if at_once:
+            found.append(
+                f"{name}'s link was used on two devices at once ({at_once} answers to what the other device had "
+                "answered: kept as late in answers.csv, counting for nothing): two people may have used it."
+            )
+        elif changes >= 4:
+            found.append(
+                f"{name}'s link was used on two devices in turn ({changes} changes): two people may have used it."
+            )
     return found

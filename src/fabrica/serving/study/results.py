@@ -29,7 +29,17 @@ from fabrica.serving.study import clarity, common, preference, yes_no
 from fabrica.serving.study.checklist import holds, items
 from fabrica.serving.study.database import Receipt
 from fabrica.serving.study.exhibits import exhibits
-from fabrica.serving.study.findings import Finding, Findings, Forest, Plot, in_words, interval, number, p_value
+from fabrica.serving.study.findings import (
+    Finding,
+    Findings,
+    Forest,
+    Plot,
+    corrected,
+    in_words,
+    interval,
+    number,
+    p_value,
+)
 from fabrica.serving.study.folder import KEY, Study, hash_of
 from fabrica.serving.study.readings import READING, Readings, load, warnings_of
 from fabrica.serving.study.tables import answers_csv, for_imrmc
@@ -100,6 +110,7 @@ def analysed(readings: Readings, progress: Progress | None = None) -> Findings:
         if done:
             done(step - 1, STEPS)
         analyse(readings, found)
+    found.claims = corrected(found.claims)
     if done:
         done(STEPS - 1, STEPS)
     found.warnings += [
@@ -153,7 +164,10 @@ def _numbers(readings: Readings, found: Findings, receipt: Receipt) -> dict[str,
             "last_answer": asdict(receipt),
             "config": hash_of(readings.study.folder / KEY / "config.yaml"),
             "figures": rows,
-            "claims": [{"of": claim.of, **asdict(claim.verdict)} for claim in found.claims],
+            "claims": [
+                {"of": claim.of, **asdict(claim.verdict), "p_holm": claim.holm, "shown_holm": claim.shown_of_all}
+                for claim in found.claims
+            ],
             "by_reader": forests,
             "tables": [asdict(table) for table in found.tables],
             "fabrica": __version__,
@@ -236,7 +250,7 @@ def _plot(of: Plot) -> dict[str, Any]:
 def _facts(readings: Readings) -> list[tuple[str, str]]:
     study, config = readings.study, readings.study.config
     times = sorted(reading.row.at for reading in readings.of)
-    taken_back = sum(reading.taken_back for reading in readings.every)
+    taken_back, late = (sum(getattr(r, name) for r in readings.every) for name in ("taken_back", "late"))
     look = study.look
     return [
         ("question", config.question),
@@ -250,7 +264,11 @@ def _facts(readings: Readings) -> list[tuple[str, str]]:
         ("cases", f"{len(readings.cases)}, and {len(config.training)} for practice, {len(config.catch)} to catch"),
         ("allocation", f"{config.allocation}; washout {config.washout}, repeats {config.repeats}, seed {config.seed}"),
         ("shown", f"{look.low:g} (black) to {look.high:g} (white) {look.unit}, {look.bits} bits"),
-        ("answers", f"{len(readings.of)}, from {times[0][:16]} to {times[-1][:16]} UTC; {taken_back} taken back"),
+        (
+            "answers",
+            f"{len(readings.of)}, from {times[0][:16]} to {times[-1][:16]} UTC; {taken_back} taken back"
+            f"{f', {late} too late' if late else ''}",
+        ),
         ("config", f"SHA-256 {hash_of(study.folder / KEY / 'config.yaml')[:16]}, unchanged since the study was made"),
         (
             "versions",

@@ -30,9 +30,9 @@ from starlette.types import ASGIApp
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.http.access import Access
 from fabrica.serving.http.guarded import Guarded
-from fabrica.serving.http.pages import page_of
 from fabrica.serving.http.tasks import Refused
 from fabrica.serving.http.telemetry import Log, Observed
+from fabrica.serving.page import page_of
 from fabrica.serving.study.answers import Answers, Conflict
 from fabrica.serving.study.database import Receipt
 from fabrica.serving.study.folder import SHOWN, Study

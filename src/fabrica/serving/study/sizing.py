@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from fabrica.errors import UsageError
 from fabrica.metrics.readers import power
-from fabrica.metrics.readers.power import Power
+from fabrica.metrics.readers.power import Power, Stated
 from fabrica.metrics.readers.simulation import Detecting, Grading, RoeMetz
 from fabrica.progress import Progress
 
@@ -51,24 +51,25 @@ def powers(
     if few := [each for each in (*readers, *cases) if each < 2]:
         raise UsageError(f"{few[0]} readers or cases; power over readers and cases needs two or more of each")
     sizes = [(r, c) for r in readers for c in cases]
-    choices: dict[str, Any] = {"claim": claim, "margin": margin, "alpha": alpha, "studies": studies, "seed": seed}
+    stated = Stated(claim, margin, alpha)
+    draws: dict[str, Any] = {"studies": studies, "seed": seed}
     if kind == "clarity":
         grading = grading_of(effect, scores)
 
         def one(r: int, c: int) -> Power:
-            return power.of_grades(grading, r, c, **choices)
+            return power.of_grades(grading, r, c, stated, **draws)
 
     elif kind == "detection":
         roe_metz = roe_metz_of(start, effect)
 
         def one(r: int, c: int) -> Power:
-            return power.of_auc(roe_metz, r, c - c // 2, c // 2, **choices)
+            return power.of_auc(roe_metz, r, c - c // 2, c // 2, stated, **draws)
 
     elif kind in MEANS:
         detecting = detecting_of(effect)
 
         def one(r: int, c: int) -> Power:
-            return power.of_detection(detecting, r, c - c // 2, c // 2, **choices)
+            return power.of_detection(detecting, r, c - c // 2, c // 2, stated, **draws)
 
     else:
         raise UsageError(f"no kind {kind!r}; expected one of {', '.join(MEANS)}")

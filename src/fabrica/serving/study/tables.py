@@ -9,8 +9,8 @@ import numpy as np
 
 from fabrica.metrics.readers import imrmc
 from fabrica.serving.study.folder import JOIN
+from fabrica.serving.study.groups import groups
 from fabrica.serving.study.readings import Reading, Readings, is_positive
-from fabrica.serving.study.yes_no import groups
 
 COLUMNS = {
     "clarity": ("score",),
@@ -19,9 +19,12 @@ COLUMNS = {
     "detection": ("says", "confidence", "marks", "truth"),
 }
 
+FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
+"""What a cell begins with that a spreadsheet may take for a formula (OWASP, "CSV Injection")."""
+
 
 def answers_csv(readings: Readings) -> str:
-    """Every answer, in the order in which they came, also those that were taken back."""
+    """Every answer, in the order in which they came, also those that were taken back or came too late."""
     kind = readings.study.config.kind
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
@@ -36,6 +39,7 @@ def answers_csv(readings: Readings) -> str:
         *COLUMNS[kind],
         "seconds",
         "taken_back",
+        "late",
         "trial",
         "device",
     )
@@ -44,8 +48,17 @@ def answers_csv(readings: Readings) -> str:
         trial, row = each.trial, each.row
         said = [_cell(readings, each, name) for name in COLUMNS[kind]]
         start = (row.seq, row.at, each.reader, trial.place, trial.part, trial.case, JOIN.join(trial.arms))
-        rows.writerow([*start, *said, f"{row.seconds:g}", int(each.taken_back), trial.trial, row.device])
+        end = (f"{row.seconds:g}", int(each.taken_back), int(each.late), trial.trial, row.device)
+        rows.writerow([as_text(cell) for cell in (*start, *said, *end)])
     return out.getvalue()
+
+
+def as_text(cell: object) -> object:
+    """A cell that no spreadsheet evaluates: what comes from readers, their devices and names of files is no formula,
+    whatever it begins with. The apostrophe before it is how spreadsheets themselves mark text."""
+    if isinstance(cell, str) and cell.lstrip(" \ufeff")[:1] in FORMULAS:
+        return f"'{cell}"
+    return cell
 
 
 def _cell(readings: Readings, reading: Reading, name: str) -> object:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from fabrica.errors import UsageError
 from fabrica.image import Float64
@@ -31,10 +30,10 @@ from fabrica.serving.study.findings import (
     tried,
     untested,
 )
-from fabrica.serving.study.folder import image_of
-from fabrica.serving.study.forms import SAYS, positive, rating
+from fabrica.serving.study.forms import SAYS
+from fabrica.serving.study.groups import Bool, Group, groups
 from fabrica.serving.study.lesions import located
-from fabrica.serving.study.readings import READING, Readings, is_positive
+from fabrica.serving.study.readings import Readings
 
 DIFFERENCES = "Differences"
 WHY = {
@@ -48,53 +47,10 @@ WHY = {
     "criterion": "Above 0: readers rarely say that it is there.",
     "auc": "Area under the ROC curve of the confidence, readers and cases both a sample (U-statistic, Gallas 2006; "
     "logit interval).",
+    "students": "The same difference with Student's interval: of high AUCs that differ its ends err up to twice as "
+    "often as they should.",
     "located": "Share of the lesions' cases in which one was seen and marked inside it.",
 }
-Bool = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Answers that belong together: those of one arm, or real images and those of one synthetic arm.
-
-    columns   (case, arm as it is shown) along the tables.
-    says, rating, right   (R, C), NaN where there is none; truth (C,).
-    """
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-    says: Float64
-    rating: Float64
-    right: Float64
-    truth: Bool
-
-
-def groups(readings: Readings) -> list[Group]:
-    """Of a detection one an arm; of real and synthetic images one a synthetic arm, and all where there are several."""
-    config, study = readings.study.config, readings.study
-    if config.kind == "detection":
-        return [_group(readings, arm, [(case, arm) for case in readings.cases]) for arm in config.names]
-    shown = list(dict.fromkeys((t.case, t.arms[0]) for t in study.trials if t.part == READING))
-    arm_of = {each: image_of(config, *each)[0] for each in shown}
-    real = [arm.name for arm in config.arms if arm.truth == "real"]
-    synthetic = [arm.name for arm in config.arms if arm.truth == "synthetic"]
-    found = [_group(readings, name, [e for e in shown if arm_of[e] in (*real, name)]) for name in synthetic]
-    return found if len(found) == 1 else [*found, _group(readings, "all synthetic", shown)]
-
-
-def _group(readings: Readings, name: str, columns: list[tuple[str, str]]) -> Group:
-    config = readings.study.config
-    rows = {reader: i for i, reader in enumerate(readings.readers)}
-    places = {column: i for i, column in enumerate(columns)}
-    says, sure = (np.full((len(rows), len(columns)), np.nan) for _ in range(2))
-    for reading in readings.part(READING):
-        place = places.get((reading.trial.case, reading.arm))
-        if place is not None:
-            says[rows[reading.reader], place] = positive(config, reading.row.answer)
-            sure[rows[reading.reader], place] = rating(config, reading.row.answer)
-    truth = np.array([is_positive(readings.study, case, arm) for case, arm in columns], dtype=bool)
-    right = np.where(np.isfinite(says), says == truth, np.nan)
-    return Group(name, tuple(columns), says, sure, right, truth)
 
 
 def analyse(readings: Readings, found: Findings) -> None:
@@ -112,7 +68,7 @@ def analyse(readings: Readings, found: Findings) -> None:
 def _one(readings: Readings, group: Group, found: Findings) -> None:
     detects = readings.study.config.kind == "detection"
     of, heading = group.name, ("Detection" if detects else "Told apart") + f": {group.name}"
-    null = 0.0 if detects or not _even(group) else 0.5
+    null = 0.0 if detects or not group.even else 0.5
     ill = group.truth
     plain = tried(means.mean, group.right, scale="logit", null=null)
     found.add("accuracy", heading, "Accuracy", of, plain, WHY["accuracy"], percent=True)
@@ -202,6 +158,8 @@ def _compare(readings: Readings, of: dict[str, Group], found: Findings) -> None:
             Finding("auc_difference", DIFFERENCES, "AUC", pair, gap, "Difference of the AUCs: the primary figure.")
         )
         found.rows.append(family[-1])
+        plain = tried(_students_gap, a.rating, b.rating, a.truth)
+        found.add("auc_difference_students", DIFFERENCES, "AUC, as iMRMC gives it", pair, plain, WHY["students"])
         for key, there in (("accuracy", np.ones_like(a.truth)), ("sensitivity", a.truth), ("specificity", ~a.truth)):
             share = tried(means.mean_difference, a.right[:, there], b.right[:, there])
             found.add(f"{key}_difference", DIFFERENCES, key.capitalize(), pair, share, WHY[key], percent=True)
@@ -240,7 +198,7 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
         plain = _above(group)
         gap = replace(plain, value=plain.value - 0.5, low=plain.low - 0.5, high=plain.high - 0.5)
         what, why = "Accuracy less 50 %", "Accuracy less that of guessing, readers and cases both a sample"
-        if not _even(group):
+        if not group.even:
             what = "Mean of sensitivity and specificity less 50 %"
             why = "Less that of guessing, readers and cases both a sample; real and synthetic images count equally"
         why += ": the primary figure."
@@ -257,7 +215,7 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
     if family:
         first, right = family[0].estimate, _above(every[0], scale="logit")
         found.verdict = f"Readers told {every[0].name} images from real ones in {in_words(right, True)} of cases"
-        found.verdict += "" if _even(every[0]) else ", both kinds counting equally"
+        found.verdict += "" if every[0].even else ", both kinds counting equally"
         if not np.isfinite(first.p):
             found.verdict += f"; {first.note or 'nothing could be tested'}."
         elif first.p < 0.05:
@@ -268,15 +226,10 @@ def _guessing(readings: Readings, every: list[Group], found: Findings) -> None:
             )
 
 
-def _even(group: Group) -> bool:
-    """Whether there are as many of both kinds: else who says always the same is right more or less often than half."""
-    return 2 * int(group.truth.sum()) == len(group.truth)
-
-
 def _above(group: Group, scale: str = "identity") -> Estimate:
     """The share that guessing makes one half, whatever a reader's leaning: accuracy of as many of both kinds, else the
     mean of sensitivity and specificity, which is the AUC of yes and no."""
-    if _even(group):
+    if group.even:
         return tried(means.mean, group.right, scale=scale, null=0.5)
     return tried(lambda: mrmc.auc(group.says, group.truth, scale=scale).t)
 
@@ -301,5 +254,9 @@ def _auc(scores: Float64, truth: Bool) -> Estimate:
     return mrmc.auc(scores, truth, scale="logit").t
 
 
-def _auc_gap(one: Float64, two: Float64, truth: Bool) -> Estimate:
+def _students_gap(one: Float64, two: Float64, truth: Bool) -> Estimate:
     return mrmc.auc_difference(one, two, truth).t
+
+
+def _auc_gap(one: Float64, two: Float64, truth: Bool) -> Estimate:
+    return mrmc.auc_difference(one, two, truth, scale="logit").t

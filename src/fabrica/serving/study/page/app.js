@@ -1,10 +1,12 @@
 // The reader's page: the trial that is next, its answer, stored by the server before the next is shown.
-import { chinese, say, turn } from "/page/words.js";
+import { listen, SAYS } from "/page/keys.js";
+import { at, button, replaced, words } from "/page/parts.js";
+import { Ahead, ask, device, entered, forgotten, fresh, Refused } from "/page/server.js";
 import { Viewer } from "/page/viewer.js";
+import { say, turn } from "/page/words.js";
 
-const at = (id) => document.getElementById(id);
-const fresh = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
-let token = "", study = null, state = null, viewer = null, shown = "", images = new Map();
+const images = new Ahead();
+let study = null, state = null, viewer = null, shown = "";
 let said = "", busy = false, pending = null, right = null, resting = false, status = "";
 
 // --- time: it runs while the images of a trial are there, and the page is seen
@@ -22,46 +24,9 @@ function go(to) {
   draw();
 }
 
-// --- the server
-class Refused extends Error {
-  constructor(status, line) {
-    super(line);
-    this.status = status;
-  }
-}
-
-async function ask(path, body) {
-  const found = await fetch(path, {
-    method: body ? "POST" : "GET", body: body && JSON.stringify(body), cache: "no-store", redirect: "error",
-    headers: { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) },
-  });
-  if (!found.ok) throw new Refused(found.status, (await found.json().catch(() => ({}))).error ?? String(found.status));
-  return found;
-}
-
-function device() {
-  let known = localStorage.getItem("device");
-  if (!known) localStorage.setItem("device", (known = fresh().slice(0, 10)));
-  return `${known} ${screen.width}x${screen.height}${navigator.maxTouchPoints ? " touch" : ""}`;
-}
-
-// Images of the trial that is next and of those that follow; what is behind is let go.
-function fetched(trial) {
-  if (!images.has(trial.trial)) {
-    const found = Promise.all(trial.images.map(async (each, k) => {
-      const answer = await ask(`/v1/trials/${trial.trial}/images/${k}`);
-      return { ...each, data: await answer.arrayBuffer() };
-    }));
-    found.catch(() => images.delete(trial.trial));
-    images.set(trial.trial, found);
-  }
-  return images.get(trial.trial);
-}
-
 async function open() {
   clearError();
-  token = decodeURIComponent(location.hash.slice(1)) || token;
-  if (!token) return go("token");
+  if (!entered()) return go("token");
   go("opening");
   try {
     const found = await (await ask("/v1/session")).json();
@@ -78,8 +43,7 @@ async function open() {
 // What the server says of where the reader stands.
 async function take(found) {
   state = found;
-  const wanted = [state.trial, ...state.ahead].filter(Boolean);
-  for (const name of images.keys()) if (!wanted.some((each) => each.trial === name)) images.delete(name);
+  images.keep([state.trial, ...state.ahead].filter(Boolean));
   if (!state.trial) {
     clock();
     shown = "";
@@ -93,9 +57,9 @@ async function show() {
   const trial = state.trial;
   clock();
   shown = said = "";
-  if (!images.has(trial.trial)) go("loading");
+  if (!images.has(trial)) go("loading");
   try {
-    const found = await fetched(trial);
+    const found = await images.of(trial);
     if (state.trial !== trial) return;
     const many = found.length > 1;
     viewer.tool = study.kind === "detection" ? study.mark : "";
@@ -106,7 +70,7 @@ async function show() {
     clock();
     go(resting ? "paused" : "ready");
     viewer.draw();
-    for (const each of state.ahead) fetched(each).catch(() => {});
+    for (const each of state.ahead) images.of(each).catch(() => {});
   } catch (error) {
     failed(error, show);
   }
@@ -179,8 +143,7 @@ let again = null;
 const AGAIN = 5000;  // milliseconds
 function failed(error, retry) {
   if (error.status === 401) {
-    token = "";
-    history.replaceState(null, "", location.pathname);
+    forgotten();
     status = say("badToken");
     return go("token");
   }
@@ -199,35 +162,6 @@ function clearError() {
 }
 
 // --- what is seen
-const WORDS = ["undo", "pause", "language", "enter", "fit", "reset", "again", "next", "keys"];
-const LABELS = { tools: "tools", answers: "answer", says: "answer", images: "image", zoomIn: "zoomIn", zoomOut: "zoomOut" };
-const SPANS = { entryWord: "token", sliceWord: "slice", centreWord: "centre", widthWord: "width", mark: "marking", unmark: "removeMark" };
-
-function words() {
-  document.documentElement.lang = chinese ? "zh-CN" : "en";
-  for (const id of WORDS) at(id).textContent = say(id);
-  for (const [id, name] of Object.entries(SPANS)) at(id).textContent = say(name);
-  for (const [id, name] of Object.entries(LABELS)) at(id).setAttribute("aria-label", say(name));
-  at("keyList").replaceChildren(...say("help").map(([key, what]) => {
-    const line = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = key;
-    dd.textContent = what;
-    line.append(dt, dd);
-    return line;
-  }));
-}
-
-function button(key, text, pressed, act, disabled = false) {
-  const made = document.createElement("button"), hint = document.createElement("kbd");
-  hint.textContent = key;
-  made.append(hint, text);
-  made.setAttribute("aria-keyshortcuts", key);
-  if (pressed !== null) made.setAttribute("aria-pressed", String(pressed));
-  made.disabled = disabled;
-  made.onclick = act;
-  return made;
-}
-
 function answers() {
   const off = held();
   if (study.kind === "clarity")
@@ -240,8 +174,6 @@ function answers() {
   return study.confidence.map((word, k) => button(String(k + 1), word, null, () => sure(k + 1), off || !said));
 }
 
-const SAYS = { "real-or-synthetic": { R: "real", S: "synthetic" }, detection: { N: "none", L: "lesion" } };
-
 function choose(what) {
   if (held() || resting || !shown) return;
   said = what;
@@ -253,13 +185,6 @@ function sure(confidence) {
   if (!said) return;
   const marks = study.kind === "detection" ? { marks: viewer.marks } : {};
   answer({ says: said, confidence, ...marks });
-}
-
-// Keeps the focus where it was, of what is made anew.
-function replaced(id, made) {
-  const before = [...at(id).children].indexOf(document.activeElement);
-  at(id).replaceChildren(...made);
-  if (before >= 0) at(id).children[before]?.focus();
 }
 
 function draw() {
@@ -359,56 +284,10 @@ at("language").onclick = () => {
 };
 at("again").onclick = () => (clearError(), again?.());
 at("next").onclick = onward;
-at("zoomIn").onclick = () => viewer.zoomBy(1.25);
-at("zoomOut").onclick = () => viewer.zoomBy(0.8);
-at("fit").onclick = () => viewer.fit();
-at("reset").onclick = () => (viewer.resetWindow(), viewer.draw());
-at("mark").onclick = marking;
-at("unmark").onclick = () => viewer.unmark();
-at("slice").oninput = (event) => viewer.scroll(event.target.value - 1 - viewer.slice);
-at("centre").oninput = (event) => viewer.window(1 - event.target.value - viewer.centre, 0);
-at("width").oninput = (event) => viewer.window(0, -event.target.value - viewer.width);
 
-// --- keys
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-function arrow(key, shift, onImage) {
-  const [dx, dy] = STEPS[key];
-  if (viewer.tool && onImage && !shift) viewer.moveCursor(dx, dy);
-  else if (dy && viewer.depth > 1 && !shift) viewer.scroll(dy);
-  else viewer.move(dx * 0.05, dy * 0.05);
-}
-
-const KEYS = {
-  u: undo, p: pause, m: marking, f: () => viewer.fit(), "+": () => viewer.zoomBy(1.25), "=": () => viewer.zoomBy(1.25),
-  "-": () => viewer.zoomBy(0.8), "[": () => viewer.window(0.03, 0), "]": () => viewer.window(-0.03, 0),
-  ",": () => viewer.window(0, 0.05), ".": () => viewer.window(0, -0.05), pageup: () => viewer.scroll(-1),
-  pagedown: () => viewer.scroll(1), delete: () => right || viewer.unmark(),
-};
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat && /^[0-9a-z]$/i.test(event.key)) return;
-  const typed = event.target.matches?.("input[type=password]"), ranged = event.target.matches?.("input[type=range]");
-  if (typed || !study || document.body.dataset.state === "token") return;
-  const onImage = event.target.tagName === "CANVAS", key = event.key.toLowerCase();
-  if (resting) {
-    if (key === "p") pause();
-    return;
-  }
-  if (event.key in STEPS) {
-    if (ranged || !shown) return;
-    arrow(event.key, event.shiftKey, onImage);
-  } else if (event.key === "Enter" && onImage && viewer.tool && !right) viewer.markHere();
-  else if (/^[0-9]$/.test(key)) {
-    if (right) return;
-    const place = key === "0" ? at("answers").children.length - 1 : Number(key) - 1;
-    const chosen = at("answers").children[place];
-    if (!chosen || chosen.firstChild.textContent !== key) return;
-    chosen.click();
-  } else if (SAYS[study.kind]?.[key.toUpperCase()]) choose(SAYS[study.kind][key.toUpperCase()]);
-  else if (KEYS[key] && (shown || key === "u")) KEYS[key]();
-  else return;
-  event.preventDefault();
+listen({
+  viewer: () => viewer, study: () => study, shown: () => shown, right: () => right, resting: () => resting,
+  choose, undo, pause, marking,
 });
 
 words();

@@ -1,4 +1,4 @@
-"""A page's files, as they stand in its package: no build, nothing from elsewhere."""
+"""Pages as their files stand in packages, no build and nothing from elsewhere; what pages share: head, icon, looks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ TYPES = {
 
 
 def page_of(package: str) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint that answers with the files of a package of pages, index.html where none is named."""
+    """The endpoint that answers with the files of a page's package and those that pages share, with index.html where
+    none is named: the shared head, and the body of the package."""
 
     async def page(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -34,5 +35,11 @@ def page_of(package: str) -> Callable[[Request], Awaitable[Response]]:
 
 @cache
 def _files(package: str) -> dict[str, bytes]:
-    found = (each for each in files(package).iterdir() if each.name.rpartition(".")[2] in TYPES)
-    return {each.name: each.read_bytes() for each in found}
+    found = {
+        each.name: each.read_bytes()
+        for place in (__name__, package)
+        for each in files(place).iterdir()
+        if each.name.rpartition(".")[2] in TYPES
+    }
+    found["index.html"] = found.pop("head.html") + found.pop("body.html")
+    return found
