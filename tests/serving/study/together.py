@@ -67,6 +67,7 @@ class Seen:
     kills: int = 0
     down: Event = field(default_factory=Event)  # from a kill until the server answers again
     over: Event = field(default_factory=Event)  # nobody goes on
+    looking: Event = field(default_factory=Event)  # the page is in the browser
 
     @property
     def answers(self) -> int:
@@ -97,10 +98,12 @@ def read_together(
             for life in range(kills + 1):
                 with served(made, log, url) as server:
                     seen.down.clear()
-                    if not working:
-                        working = [pool.submit(_reads, url, tokens[n], seen, n, think, scores) for n in others]
-                        if in_browser:
-                            working.append(pool.submit(_looks, server, in_browser, made, seen, think, scores))
+                    if in_browser and not working:  # a page that is there outlives the server, one that is not does not
+                        working = [pool.submit(_looks, server, in_browser, made, seen, think, scores)]
+                        while not seen.looking.wait(0.05):
+                            _check(working)
+                    if len(working) < len(tokens):
+                        working += [pool.submit(_reads, url, tokens[n], seen, n, think, scores) for n in others]
                     until = total * (life + 1) // (kills + 1)
                     while seen.answers < until:
                         _check(working)
@@ -196,6 +199,7 @@ def _looks(server: Server, name: str, made: Study, seen: Seen, think: float, sco
         page.open(server.link(name))
         page.until("document.body.dataset.state === 'ready'")
         page.evaluate(TIMED)
+        seen.looking.set()
         for number in range(total):
             page.until(f"{FETCHED} >= {min(number + 3, total)}")
             if think:

@@ -4,8 +4,8 @@ Statistics in Medicine 32:5077).
 
 Student's interval d ± q s is symmetric, and an area near 1 is skewed: the higher it happens to come out, the less it
 seems to vary. Of a first area that is the lower one s is therefore too small just where the difference comes out too
-high, and "not worse" is claimed too often: twice too often at areas of 0.91 and 0.96. With [l, u] the interval of each
-area on the logit scale and r the correlation of both,
+high, and "not worse" is claimed too often: twice as often as it may at areas of 0.91 and 0.96. With [l, u] the interval
+of each area on the logit scale and r the correlation of both,
 
     low  = d - sqrt((A1 - l1)^2 + (u2 - A2)^2 - 2 r (A1 - l1) (u2 - A2))
     high = d + sqrt((u1 - A1)^2 + (A2 - l2)^2 - 2 r (u1 - A1) (A2 - l2)).
