@@ -5,8 +5,8 @@ kills       1,000 small objects, a series each, go in while the node is killed t
             and Orthanc, where the results go, twice. What is in the archive then is counted: each result once.
 receiving   objects a second of four senders at once (dcmsend, 512 x 512 CT), the node's fsync included, in turn with
             DCMTK's `storescp --fork`, which flushes nothing.
-mutated     10,000 objects, a series each, of which bytes were changed, lengths made to lie or the end cut off, while
-            this runs: what became of each, and the memory of the node's processes. Nothing takes the results.
+mutated     10,000 objects, a series each, damaged while this runs (`benchmarks.mutated`): what became of each, and the
+            memory of the node's processes. Nothing takes the results.
 
 Kept in benchmarks/real/node.json. Orthanc and DCMTK are needed; all runs on the processors that this process may use.
 """
@@ -25,13 +25,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+import pydicom
 from pynetdicom import _config
 
+from benchmarks.mutated import maker, numbers
+from benchmarks.servers import peak, resident
 from fabrica.serving.node.calling import associated
+from fabrica.serving.node.letters import counts, refused
 from fabrica.serving.node.peers import Peer
 from fabrica.serving.node.queue import Queue
 from tests.dicom_network import ct, saved, uid
@@ -41,8 +45,8 @@ from tests.orthanc import Orthanc, Running, free_port, orthanc, sent, until
 KEPT = Path(__file__).parent / "real" / "node.json"
 OBJECTS, KILLS, ARCHIVE_KILLS = int(os.environ.get("NODE_OBJECTS", 1000)), 10, 2
 SENDERS, EACH, ROUNDS = 4, 100, int(os.environ.get("NODE_ROUNDS", 5))
-MUTATED = int(os.environ.get("NODE_MUTATED", 10_000))
 CHUNK = 20  # files of one dcmsend
+AHEAD = 100  # damaged objects that wait at most while more are sent
 
 
 def main() -> None:
@@ -98,75 +102,71 @@ def kills(home: Path) -> dict[str, object]:
 
 def mutated(home: Path) -> dict[str, object]:
     handmade(home / "model")
-    port, chance = free_port(), random.Random(time.time_ns())
-    node = Running(Orthanc([], home, 9, 9), home, port, "--quiet", 0.5, "--archive", "none", "--tries", 1)
-    node.start()
+    port, made = free_port(), maker(random.Random(time.time_ns()))
+    with Running(Orthanc([], home, 9, 9), home, port, "--quiet", 0.5, "--archive", "none", "--tries", 1) as node:
+        return _damaged(home, port, made, node)
+
+
+def _damaged(home: Path, port: int, made: Callable[[int], bytes], node: Running) -> dict[str, object]:
     statuses: Counter[str] = Counter()
     _config.STORE_SEND_CHUNKED_DATASET = True
-    largest = 0
-    for start in range(0, MUTATED, CHUNK):
-        paths = [_mutated(number, home, chance) for number in range(start, min(start + CHUNK, MUTATED))]
-        context = [(CTImageStorage, ExplicitVRLittleEndian)]
-        with associated("SCANNER", Peer("FABRICA", "127.0.0.1", port), context, 60) as association:
+    memory, peaks, queue = [], [0.0], Queue(home / "store" / "queue.db")
+
+    def left() -> int:
+        found = counts(queue)
+        peaks.append(peak(node.process.pid))
+        busy = ("series open", "jobs waiting", "jobs leased", "jobs made")
+        return sum(found.get(what, 0) for what in busy) + len(list((home / "store" / "incoming").iterdir()))
+
+    given = numbers()
+    while several := list(islice(given, CHUNK)):
+        paths = []
+        for number in several:
+            paths.append(home / f"{number}.dcm")
+            paths[-1].write_bytes(made(number))
+        metas = [pydicom.filereader.read_file_meta_info(path) for path in paths]
+        contexts = sorted({(str(each.MediaStorageSOPClassUID), str(each.TransferSyntaxUID)) for each in metas})
+        with associated("SCANNER", Peer("FABRICA", "127.0.0.1", port), contexts, 60) as association:
             for path in paths:
                 statuses[f"{int(association.send_c_store(path).Status):04X}"] += 1
                 path.unlink()
-        largest = max(largest, _memory(node.process.pid))
-    queue = Queue(home / "store" / "queue.db")
-
-    def left() -> int:
-        counts = queue.counts()
-        busy = ("series open", "jobs waiting", "jobs leased", "jobs made")
-        return sum(counts.get(what, 0) for what in busy) + len(list((home / "store" / "incoming").iterdir()))
-
+        memory.append(resident(node.process.pid))
+        until(lambda: left() < AHEAD, 36000)
     until(lambda: not left(), 36000)
-    alive = node.process.poll() is None
-    reasons = [job.reason for job in queue.jobs("dead")]
-    made = sum("cannot be reached" in reason for reason in reasons)
+    became = _became(queue)
+    memory.append(resident(node.process.pid))
     found = {
-        "objects": MUTATED,
+        "objects": statuses.total(),
         "statuses": dict(statuses),
-        "node_alive": alive,
-        "results": made,
-        "refused_by_the_model_or_its_process": len(reasons) - made,
-        "of_them_process_ended": sum("the process that worked on it" in reason for reason in reasons),
-        "kept_without_a_job": queue.counts().get("series kept", 0),
-        "unreadable": len(queue.refused()),
+        "node_alive": node.process.poll() is None,
+        "became": dict(became),
         "series": len(queue.series()),
-        "objects_in_the_database": _accounted(queue),
-        "megabytes_at_most": largest,
+        "megabytes_after_a_tenth_and_at_the_end": [round(memory[len(memory) // 10]), round(memory[-1])],
+        "megabytes_of_one_process_at_most": round(max(peaks)),
     }
-    vanished = MUTATED - _accounted(queue)
-    node.stop()
-    assert not vanished, f"{vanished} objects that were answered with success are in no table"
+    lost = statuses["0000"] - became.total()
+    assert not lost, f"{lost} objects that were answered with success are in no table"
     return found
 
 
-def _accounted(queue: Queue) -> int:
-    """Objects that are in the database, in a series or among the refused. The outcomes above are of series: where the
-    damage cuts Series Instance UIDs to the same few digits, two objects are one series."""
-    return queue.counts().get("objects", 0) + len(queue.refused())
-
-
-def _mutated(number: int, home: Path, chance: random.Random) -> Path:
-    """An object whose file meta are sound, since they are the sender's, and whose data set is not."""
-    path = saved(ct(f"m{number}", 1), home / f"{number}.dcm")
-    data = bytearray(path.read_bytes())
-    begin = 144 + int.from_bytes(data[140:144], "little")
-    for _ in range(chance.randrange(1, 6)):
-        data[chance.randrange(begin, len(data))] = chance.randrange(256)
-    if chance.random() < 0.3:
-        at = chance.randrange(begin, len(data) - 4)
-        data[at : at + 4] = chance.choice([2**32 - 1, 2**31, 2**24, 65535]).to_bytes(4, "little")
-    path.write_bytes(data[: chance.randrange(begin + 1, len(data))] if chance.random() < 0.3 else data)
-    return path
-
-
-def _memory(process: int) -> int:
-    """Resident megabytes of a process and of those that it has started."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in [str(process), *children]]
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE") // 2**20
+def _became(queue: Queue) -> Counter[str]:
+    """What became of each object. Where the damage cuts Series Instance UIDs to the same few digits, objects share what
+    became of their series."""
+    found = Counter({"unreadable, listed": len(refused(queue))})
+    jobs = {job.series: job.reason for job in queue.jobs()}  # the last of each series
+    for (series,) in queue.rows("SELECT series FROM objects"):
+        reason = jobs.get(series)
+        if reason is None:
+            found["no image, kept"] += 1
+        elif "cannot be reached" in reason:  # made, and nobody is there who takes it
+            found["result"] += 1
+        elif "the process that worked on it" in reason or reason.startswith(("not done after", "begun ")):
+            found["refused, its process ended"] += 1
+        elif reason.startswith("unexpected"):
+            found["refused, of no known kind"] += 1
+        else:
+            found["refused with the reason"] += 1
+    return found
 
 
 def _send(archive: Orthanc, port: int, paths: list[Path], tries: list[int]) -> None:

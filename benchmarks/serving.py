@@ -1,10 +1,14 @@
-"""python -m benchmarks.serving [SECONDS]: a server of exported models under ten times the load that it can bear.
+"""python -m benchmarks.serving [overload] [batches] [mutated]: a server of exported models.
 
-Two loads, of as many clients as make ten times what is answered: `/v1/apply` of a CT slice by a small network, and
-`/infer` of a window by the same. Each client asks again as soon as it has its answer, or after about as long as the
-whole line takes where it was refused: together ten times what the server can do. Then calls of a GAN's generator as
-fast as they go, with batches and without. Clients are plain sockets, which cost the processor that they share with the
-server as little as can be.
+overload   ten times what it can bear, for SERVING_SECONDS (60): `/v1/apply` of a CT slice by a small network, and
+           `/infer` of a window by the same. Each client asks again as soon as it has its answer, or after about as long
+           as the whole line takes where it was refused.
+batches    calls of a GAN's generator as fast as they go, with batches and without.
+mutated    10,000 objects that are damaged while this runs (`benchmarks.mutated`), to /v1/apply: what became of each,
+           and the memory of the server's processes.
+
+Clients are plain sockets, which cost as little as can be. SERVER_CORE=1 gives the server and its processes that
+processor, and clients whatever this was started with. Kept in benchmarks/real/serving.json.
 """
 
 from __future__ import annotations
@@ -13,14 +17,13 @@ import asyncio
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +31,8 @@ from urllib.request import urlopen
 
 import numpy as np
 
+from benchmarks.mutated import maker, numbers, written
+from benchmarks.servers import CORE, peak, resident, served
 from fabrica import io, runtime
 from fabrica.export import export
 from fabrica.image import Float32
@@ -36,7 +41,11 @@ from fabrica.phantoms import head
 from fabrica.recipe.load import load_recipe
 from fabrica.runtime.exported import ExportedModel
 from fabrica.training.loop import train
+from tests.dicom_network import ct
+from tests.handmade import handmade
 
+KEPT = Path(__file__).parent / "real" / "serving.json"
+SECONDS = float(os.environ.get("SERVING_SECONDS", 60))
 PLACES = 16
 TIMES = 10
 WARM = 0.25  # of the time: what memory is compared with is that after this
@@ -53,23 +62,66 @@ class Load:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-def main(seconds: float = 60.0) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as work:
-        place = Path(work)
-        models = exported(place)
-        ct = place / "ct.dcm"
-        io.write(head(0, 256, contrasts=["CT"]).images["CT"], ct)
-        found: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "seconds": seconds, "places": PLACES}
-        with served(*models.values()) as (address, process):
-            apply = request("/v1/apply?model=restorer&force=1", ct.read_bytes())
-            found["apply"] = overloaded(address, process, apply, seconds)
-            found["infer"] = overloaded(address, process, window_call(models["restorer"]), seconds)
-        found["batches"] = batches(models["generator"])
-        return found
+def main() -> None:
+    names = sys.argv[1:] or list(WHAT)
+    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = WHAT[name](Path(folder))
+        print(name, json.dumps(found[name], indent=2), flush=True)
+        KEPT.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def exported(place: Path) -> dict[str, Path]:
-    """A small restorer of CT, and the generator of a small GAN: of hardly any training, which does not matter here."""
+def overload(place: Path) -> dict[str, Any]:
+    models, slice_ = exported(place, "restorer"), place / "ct.dcm"
+    io.write(head(0, 256, contrasts=["CT"]).images["CT"], slice_)
+    where = f"processor {CORE}, clients elsewhere" if CORE else "where the clients are"
+    found: dict[str, Any] = {"seconds": SECONDS, "places": PLACES, "server": where}
+    with served(*models.values(), places=PLACES) as (address, process):
+        apply = request("/v1/apply?model=restorer&force=1", slice_.read_bytes())
+        found["apply"] = overloaded(address, process, apply, SECONDS)
+        found["infer"] = overloaded(address, process, window_call(models["restorer"]), SECONDS)
+    return found
+
+
+def mutated(place: Path) -> dict[str, Any]:
+    """Half of them with force=1, which lets them on to the network and into a file, whatever they are like."""
+    made, became, memory, peaks = maker(random.Random(time.time_ns())), Counter[str](), [], [0.0]
+    with served(handmade(place / "model"), places=PLACES) as (address, process):
+        for number in numbers():
+            status, said = asked(address, f"/v1/apply?force={number % 2}", made(number))
+            typed = "error" in said and not said["error"].startswith("unexpected")
+            kind = "result" if status == 200 else f"refused with {status}" if typed else f"{status}, of no known kind"
+            became["refused, its process died" if status == 500 and "died" in said.get("error", "") else kind] += 1
+            if number % 100 == 0:
+                memory.append(resident(process))
+                peaks.append(peak(process))
+        whole = asked(address, "/v1/apply?force=1", written(ct("whole", 1)))[0]
+    return {
+        "objects": became.total(),
+        "became": dict(sorted(became.items())),
+        "a whole one afterwards": whole,
+        "MiB after a tenth and at the end": [round(memory[len(memory) // 10]), round(memory[-1])],
+        "MiB of one process at most": round(max(peaks)),
+    }
+
+
+def asked(address: tuple[str, int], path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of an answer; again while nobody is there to work, which is while a process is started."""
+    while True:
+        connection = HTTPConnection(*address, timeout=600)
+        connection.request("POST", path, body, {"Host": "localhost"})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if answer.status not in (429, 503):
+            json_ = answer.headers.get_content_type() == "application/json"
+            return answer.status, json.loads(content) if json_ else {}
+        time.sleep(0.2)
+
+
+def exported(place: Path, *names: str) -> dict[str, Path]:
+    """A small restorer of CT, or the generator of a small GAN: of hardly any training, which does not matter here."""
     recipes = {
         "restorer": ("nafnet-lowdose", ["data.count=16", "data.size=96", "train.steps=2", "train.minutes=0"]),
         "generator": (
@@ -78,34 +130,12 @@ def exported(place: Path) -> dict[str, Path]:
         ),
     }
     made = {}
-    for name, (recipe, changes) in recipes.items():
+    for name in names:
+        recipe, changes = recipes[name]
         trained = train(load_recipe(recipe, changes), place / f"{name}-run")
         made[name] = place / name
         export(load(trained), "onnx", made[name])
     return made
-
-
-@contextmanager
-def served(*models: Path, batch: int = BATCH) -> Iterator[tuple[tuple[str, int], int]]:
-    """A server of these models, ready: its address and the number of its process."""
-    words = [sys.executable, "-m", "fabrica", "serve", *map(str, models), "--port", "0"]
-    words += ["--queue", str(PLACES), "--batch", str(batch)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[-1]
-    try:
-        while True:
-            try:
-                with urlopen(f"{url}v2/health/ready") as answer:
-                    if answer.status == 200:
-                        break
-            except OSError:
-                time.sleep(0.1)
-        host, port = url.removeprefix("http://").rstrip("/").split(":")
-        yield (host, int(port)), process.pid
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def request(path: str, body: bytes, **headers: str) -> bytes:
@@ -221,28 +251,14 @@ def worked(address: tuple[str, int]) -> tuple[float, float]:
     return found["fabrica_work_seconds_total"], found["fabrica_batch_jobs_sum"]
 
 
-def resident(process: int) -> float:
-    """MiB of a process and its children, what they share counted once."""
-    total, left = 0.0, [process]
-    while left:
-        pid = left.pop()
-        try:
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                left += map(int, (thread / "children").read_text().split())
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
-
-
-def batches(model: Path) -> dict[str, Any]:
+def batches(place: Path) -> dict[str, Any]:
     """Calls a second with batches and without, in turn; and of the network alone, in this process."""
+    model = exported(place, "generator")["generator"]
     asked = generator_call(model)
     rates: dict[int, list[float]] = {1: [], BATCH: []}
     for _ in range(ROUNDS):
         for batch, found in rates.items():
-            with served(model, batch=batch) as (address, _pid):
+            with served(model, places=PLACES, batch=batch) as (address, _pid):
                 found.append(fast(address, asked))
     graph, noise = runtime.opened(model), width(model)
     alone = {rows: per_second(graph, np.zeros((rows, noise), np.float32)) for rows in rates}
@@ -278,7 +294,7 @@ def per_second(graph: ExportedModel, noise: Float32, seconds: float = 2.0) -> fl
     return count / (time.perf_counter() - began)
 
 
+WHAT: dict[str, Callable[[Path], dict[str, Any]]] = {"overload": overload, "batches": batches, "mutated": mutated}
+
 if __name__ == "__main__":
-    scores = main(float(sys.argv[1]) if sys.argv[1:] else 60.0)
-    Path(__file__).with_name("real").joinpath("serving.json").write_text(json.dumps(scores, indent=2) + "\n")
-    print(json.dumps(scores, indent=2))
+    main()

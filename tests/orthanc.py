@@ -20,6 +20,9 @@ from pathlib import Path
 import pydicom
 
 PROGRAM = shutil.which("Orthanc")
+DICOMWEB = next(
+    (each for each in Path("/usr").glob("*/orthanc/plugins/libOrthancDicomWeb.so*") if each.is_file()), None
+)
 MISSING = [name for name in ("Orthanc", "dcmsend", "findscu") if shutil.which(name) is None]
 
 
@@ -69,7 +72,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 @contextmanager
-def orthanc(folder: Path, nodes: dict[str, int]) -> Iterator[Orthanc]:
+def orthanc(folder: Path, nodes: dict[str, int], plugins: Sequence[Path] = ()) -> Iterator[Orthanc]:
     """An archive that knows these nodes, AE title -> port. `folder` is its own."""
     with namespace() as prefix:
         port, http = (4242, 8042) if prefix else (free_port(), free_port())
@@ -85,7 +88,7 @@ def orthanc(folder: Path, nodes: dict[str, int]) -> Iterator[Orthanc]:
             "DicomModalities": {aet: [aet, "127.0.0.1", other] for aet, other in nodes.items()},
             "DicomCheckCalledAet": True,
             "OverwriteInstances": True,
-            "Plugins": [],
+            "Plugins": [str(plugin) for plugin in plugins],
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         found = Orthanc(prefix, folder, port, http)
@@ -121,9 +124,9 @@ def free_port() -> int:
 
 
 class Running:
-    """`fabrica node` as a user starts it."""
+    """`fabrica node` as a user starts it. web: where results go by STOW-RS."""
 
-    def __init__(self, archive: Orthanc, home: Path, port: int, *options: object) -> None:
+    def __init__(self, archive: Orthanc, home: Path, port: int, *options: object, web: str = "") -> None:
         self.command = [
             *archive.prefix,
             sys.executable,
@@ -134,7 +137,7 @@ class Running:
             "--store",
             home / "store",
         ]
-        self.command += ["--send-to", f"ORTHANC@127.0.0.1:{archive.port}", "--port", port, "--spare", 0]
+        self.command += ["--send-to", web or f"ORTHANC@127.0.0.1:{archive.port}", "--port", port, "--spare", 0]
         self.command += ["--receivers", 1, *options]
         self.home = home
 

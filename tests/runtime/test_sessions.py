@@ -33,6 +33,7 @@ def test_both_runtimes_give_what_numpy_gives(of_openvino: list[bytes]) -> None:
     by_openvino = openvino.session("a2b.xml", of_openvino, ["images"])
     for net in (by_onnx, by_openvino):
         np.testing.assert_allclose(net(IMAGES), handmade_net(IMAGES), atol=1e-6)
+        assert net.shapes == ((-1, 1, -1, -1),)
     first = by_openvino(IMAGES)
     by_openvino(-IMAGES)
     np.testing.assert_allclose(first, handmade_net(IMAGES), atol=1e-6)  # a result is its caller's own

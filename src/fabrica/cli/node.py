@@ -130,10 +130,10 @@ def node(
     with importing():
         from fabrica.serving.node import peers
         from fabrica.serving.node import rules as tables
-        from fabrica.serving.node.association import Terms
         from fabrica.serving.node.intake import Patience
         from fabrica.serving.node.node import RECEIVERS, Node, Settings
         from fabrica.serving.node.send import destination
+        from fabrica.serving.node.terms import Terms
 
     if otherwise not in (tables.KEEP, tables.FORWARD):
         raise UsageError(f"--otherwise {otherwise}; expected keep or forward")
@@ -152,12 +152,14 @@ def node(
         else None
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = receivers or min(RECEIVERS, cores)
+    if receivers and receivers > associations:
+        raise UsageError(f"--receivers {receivers} of --associations {associations}; expected one for each at least")
+    processes = receivers or min(RECEIVERS, cores, associations)
     terms = Terms(
         peers.checked_title(aet),
         store / "incoming",
         tuple(peers.allowed(each) for each in allow or []),
-        -(-associations // processes),
+        associations,
         largest * 2**20,
         spare * 2**20,
         certificate=(certificate, key) if certificate and key else None,
@@ -183,9 +185,10 @@ def node(
 def _letters(store: Path, list_: bool, retry: str, as_json: bool) -> None:
     """--list and --retry: on the store of a node that runs, or of one that does not."""
     with importing():
-        from fabrica.serving.node import entries
+        from fabrica.serving.node import entries, letters
         from fabrica.serving.node.intake import shown
         from fabrica.serving.node.queue import Queue
+        from fabrica.serving.node.store import Store
 
     path = store / "queue.db"
     if not path.is_file():
@@ -194,14 +197,14 @@ def _letters(store: Path, list_: bool, retry: str, as_json: bool) -> None:
         if retry:
             if retry != "all" and not (retry.isascii() and retry.isdigit() and 0 < int(retry) < 2**63):
                 raise UsageError(f"--retry {retry}; expected the number of a dead letter, as --list shows it, or all")
-            count = queue.retry(0 if retry == "all" else int(retry))
+            count = letters.retry(queue, Store(store), 0 if retry == "all" else int(retry))
             if not count:
                 raise UsageError(f"no dead letter{'' if retry == 'all' else f' {retry}'} in {store}; see --list")
             print(f"{count} taken up again")
         if not list_:
             return
-        dead, partial, refused = queue.jobs(entries.DEAD), queue.series(entries.PARTIAL), queue.refused()
-        counts = queue.counts()
+        dead, partial, refused = queue.jobs(entries.DEAD), queue.series(entries.PARTIAL), letters.refused(queue)
+        counts = letters.counts(queue)
         if as_json:
             print_json(
                 {

@@ -25,6 +25,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         flush(temporary, os.O_RDWR)
         temporary.replace(path)
     except OSError as error:
+        while error.errno is None and isinstance(error.__cause__, OSError):
+            error = error.__cause__  # pydicom raises another in its place, with a text of many lines
         reason = error.strerror or str(error) or type(error).__name__
         raise FabricaError(f"{path}: cannot be written ({reason}); nothing was changed") from error
     finally:

@@ -46,6 +46,13 @@ class ExportedModel:
         """What a graph makes of these inputs: images (B, C, *S) in [-1, 1] of "a2b", "b2a" and "encoder", latents
         (B, L, *s) of "decoder", Gaussian z (B, D), and int64 labels (B,) where the model is told them, of "generator".
         UsageError for a graph that the model does not have."""
+        return self._session(graph)(*inputs)
+
+    def shapes(self, graph: str) -> tuple[tuple[int, ...], ...]:
+        """Of each input of a graph, in the order of the record; -1 where it takes any size."""
+        return self._session(graph).shapes
+
+    def _session(self, graph: str) -> Session:
         if graph not in self.record.graphs:
             known = ", ".join(self.record.graphs)
             raise UsageError(
@@ -56,7 +63,7 @@ class ExportedModel:
             opener = import_module(f"fabrica.runtime.{self.record.format}").session
             name = str(self.folder / self.record.graphs[graph].files[0])
             self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision))
-        return self._open[graph](*inputs)
+        return self._open[graph]
 
     def way(self, direction: str = "a2b") -> Way:
         """One direction, for `fabrica.inference`; UsageError for one that the model does not go."""

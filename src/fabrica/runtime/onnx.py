@@ -38,4 +38,5 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
         made: Float32 = opened.run(None, dict(zip(inputs, as_arrays(values), strict=True)))[0]
         return made
 
-    return run
+    sizes = {each.name: tuple(n if isinstance(n, int) else -1 for n in each.shape) for each in opened.get_inputs()}
+    return Session(run, tuple(sizes[each] for each in inputs))

@@ -57,4 +57,8 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
         made: Float32 = np.array(answers[0])  # its memory is used again at the next call
         return made
 
-    return run
+    sizes = {
+        each.get_any_name(): tuple(n.get_length() if n.is_static else -1 for n in each.get_partial_shape())
+        for each in compiled.inputs
+    }
+    return Session(run, tuple(sizes[each] for each in inputs))

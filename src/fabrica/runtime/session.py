@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,20 @@ import numpy.typing as npt
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Float32
 
-Session = Callable[..., Float32]
-"""session(*inputs) -> the result; inputs in the order in which the graph was asked for them."""
+
+@dataclass(frozen=True)
+class Session:
+    """session(*inputs) -> the result; inputs in the order in which the graph was asked for them.
+
+    shapes   of each input, -1 where the graph takes any size.
+    """
+
+    run: Callable[..., Float32]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __call__(self, *inputs: npt.NDArray[Any]) -> Float32:
+        return self.run(*inputs)
+
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 

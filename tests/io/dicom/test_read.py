@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -25,10 +26,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    RLELossless,
     generate_uid,
 )
 
 from fabrica import io as fio
+from fabrica.data.find import contents
 from fabrica.data.scan import scan
 from fabrica.errors import FabricaError, ReadError
 from fabrica.io.dicom.header import read_header
@@ -291,11 +294,11 @@ def test_codestream_that_asks_for_more_than_the_header_says(tmp_path: Path) -> N
 
 
 def test_lying_headers_allocate_nothing(tmp_path: Path) -> None:
-    huge = sample(tmp_path / "a.dcm", np.zeros((4, 4), "u2"), Rows=60000, Columns=60000, NumberOfFrames=100)
+    huge = sample(tmp_path / "a.dcm", np.zeros((4, 4), "u2"), Rows=60000, Columns=60000, NumberOfFrames=60)
     with pytest.raises(ReadError, match="budget"):
         read_dicom(huge, "1")
     many = sample(tmp_path / "m.dcm", np.zeros((4, 4), "u2"), NumberOfFrames=2**31 - 1)
-    with pytest.raises(ReadError, match=r"2,147,483,647 frames in .* bytes"):
+    with pytest.raises(ReadError, match=r"2,147,483,647 frames in .* bytes|promises 2147483647 frames"):
         read_dicom(many)
     assert _peak(sample(tmp_path / "b.dcm", np.zeros((4, 4), "u2"), Rows=9000, Columns=9000), 2**30) < 10 * 2**20
     raw = sample(tmp_path / "c.dcm", np.zeros((4, 4), "u2"), PatientComments="x" * 20).read_bytes()
@@ -303,6 +306,30 @@ def test_lying_headers_allocate_nothing(tmp_path: Path) -> None:
     lie = tmp_path / "c.dcm"  # a private element of 4 GB in a file of 1 kB
     lie.write_bytes(raw[:at] + b"\x11\x00\x01\x10UN\0\0\xf0\xff\xff\xff" + raw[at:])
     assert _peak(lie, 2**30) < 10 * 2**20
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_frames_that_are_not_there_are_no_images(tmp_path: Path, syntax: UID) -> None:
+    """A header that promises thousands is refused once, not for each of them; of one that was cut short what is there
+    is read."""
+    pixels = np.arange(200 * 6 * 5, dtype="u2").reshape(200, 6, 5)
+    path = sample(tmp_path / "x.dcm", pixels, NumberOfFrames=200)
+    if syntax.is_encapsulated:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(syntax, encoding_plugin="pydicom")
+        dataset.save_as(path)
+    assert contents(tmp_path).items
+    found = fio.read(path, "170")
+    np.testing.assert_array_equal(found.data[0], pixels[169])
+    raw = path.read_bytes()
+    at = raw.index(b"\x28\x00\x08\x00IS") + 8
+    path.write_bytes(raw[:at] + b"9999" + raw[at + 4 :])
+    with pytest.raises(ReadError, match="promises 9999 frames, and the pixel data hold 200"):
+        fio.read(path)
+    ((rejected, why),) = contents(tmp_path).rejected
+    assert rejected == path and "promises 9999" in why
+    path.write_bytes(raw[: -len(raw) // 5])
+    assert contents(tmp_path).items and fio.read(path, "100").data[0, 0, 0] == pixels[99, 0, 0]
 
 
 def test_any_damage_is_one_read_error(tmp_path: Path) -> None:

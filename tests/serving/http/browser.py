@@ -26,7 +26,8 @@ WORDS = [
     "--disable-default-apps",
     "--disable-extensions",
     "--disable-sync",
-    "--disable-gpu",
+    "--use-angle=swiftshader",  # WebGL on the processor
+    "--enable-unsafe-swiftshader",
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--force-color-profile=srgb",
@@ -60,7 +61,7 @@ class Browser:
             message["sessionId"] = self.session
         os.write(self.write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(30)
+            answer = self._next(120)  # a rendering in software may take long
             if answer.get("id") == self.number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]

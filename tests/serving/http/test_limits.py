@@ -285,6 +285,30 @@ def test_a_process_that_dies_fails_one_request(
     assert clean(folder)
 
 
+@pytest.mark.slow
+def test_what_waits_behind_a_file_that_brings_the_process_down_is_done(
+    small: Server, folder: Path, volumes: Callable[[int], bytes]
+) -> None:
+    """The process has the next request already when it dies at one: that goes to the process that comes after it."""
+    before = calls(folder, "slow")
+
+    async def asking() -> list[httpx.Response]:
+        headers = {"Authorization": f"Bearer {small.token}"}
+        async with httpx.AsyncClient(base_url=small.url, headers=headers, timeout=60, trust_env=False) as many:
+            first = asyncio.create_task(many.post("v1/apply?model=slow", content=volumes(8)))
+            while calls(folder, "slow") == before:
+                await asyncio.sleep(0.02)
+            rest = [
+                asyncio.create_task(many.post(f"v1/apply?model={each}", content=volumes(1)))
+                for each in ("dies", "slow")
+            ]
+            return await asyncio.gather(first, *rest)
+
+    first, died, behind = (answer.status_code for answer in asyncio.run(asking()))
+    assert (first, died) == (200, 500) and behind in (200, 504)  # 504: the other process came up too late for it
+    assert clean(folder)
+
+
 def test_nobody_works_for_who_went_away(
     small: Server, client: httpx.Client, folder: Path, volumes: Callable[[int], bytes]
 ) -> None:

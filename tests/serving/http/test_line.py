@@ -72,7 +72,7 @@ def test_who_leaves_is_not_worked_for() -> None:
         return await line.take() + [second]
 
     one, other = asyncio.run(leaving())
-    assert one is other and one.begun
+    assert one is other
 
 
 def test_there_are_so_many_places_and_so_much_memory() -> None:
@@ -100,3 +100,48 @@ def test_who_is_refused_comes_again_when_the_line_was_worked_through() -> None:
 
     line = asyncio.run(full())
     assert line.seconds == pytest.approx(3, rel=1e-3) and line.retry == 30
+
+
+def test_who_is_at_work_takes_ahead_what_nobody_else_is_free_for() -> None:
+    """One image ahead, so that a process need not wait for the next; calls of a graph only once no more can come to go
+    with them."""
+
+    async def taking() -> None:
+        line, at_work, free = Line(2, largest=4), [1], [0]
+        await line.add(image())
+        assert len(await asyncio.wait_for(line.take(lambda: at_work[0], 2), 1)) == 1
+        busy = asyncio.create_task(line.take(lambda: at_work[0], 2))
+        idle = asyncio.create_task(line.take(lambda: free[0], 2))
+        await asyncio.sleep(0)
+        first, second = await line.add(image()), None
+        assert await asyncio.wait_for(idle, 1) == [first] and not busy.done()
+        at_work[0] = 2  # as many as it may have
+        second = await line.add(image())
+        await asyncio.sleep(0.02)
+        assert not busy.done()
+        at_work[0] = 1
+        await line.wake()
+        assert await asyncio.wait_for(busy, 1) == [second]
+        busy = asyncio.create_task(line.take(lambda: at_work[0], 2))
+        with line.place():
+            await line.add(call())
+            await asyncio.sleep(0.02)
+            assert not busy.done()
+            with line.place():
+                await line.add(call())
+                assert len(await asyncio.wait_for(busy, 1)) == 2
+
+    asyncio.run(taking())
+
+
+def test_what_was_not_begun_goes_back_to_its_place() -> None:
+    async def returned() -> list[Job]:
+        line = Line(4)
+        jobs = [await line.add(image()) for _ in range(3)]
+        taken = await line.take() + await line.take()
+        taken[1].answer.cancel()  # nobody waits for it any more
+        line.back(taken)
+        return [*(await line.take()), *(await line.take()), *jobs]
+
+    first, second, *jobs = asyncio.run(returned())
+    assert [first, second] == [jobs[0], jobs[2]]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 import fabrica
 from fabrica.geometry import as_seen
@@ -64,7 +65,7 @@ def text(page: Browser, name: str) -> str:
 def only_own(page: Browser, server: Server) -> bool:
     """Whether the page asked its own server, and nobody else."""
     asked = page.requests
-    return bool(asked) and all(each.startswith((server.url, f"blob:{server.url}")) for each in asked)
+    return bool(asked) and all(each.startswith((server.url, f"blob:{server.url}", "data:")) for each in asked)
 
 
 def applied(page: Browser, server: Server, series: Path, model: str = "hand", **screen: int) -> None:
@@ -141,6 +142,69 @@ def test_before_and_after_difference_and_uncertainty_differ(page: Browser, serve
         page.key("ArrowLeft")
     np.testing.assert_allclose(shown(page)[:, 4:, 0], views["3"][:, 4:, 0], atol=1)
     assert not page.complaints
+
+
+def pixels(page: Browser, name: str, path: Path) -> Array:
+    """An element of the page as it is on the screen, (H, W, 3)."""
+    where = f"document.getElementById('{name}').getBoundingClientRect()"
+    place = page.evaluate(f"(r => [r.x, r.y, r.right, r.bottom])({where})")
+    with Pillow.open(page.picture(path)) as picture:
+        return np.asarray(picture.convert("RGB").crop([round(side) for side in place]), np.float64)
+
+
+def test_volumes_are_seen_from_all_sides(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:
+    """By niivue, which is fetched when the first is asked for, and from this server alone."""
+    applied(page, server, series, width=1000, height=560)
+    assert not [each for each in page.requests if "niivue" in each]
+    seen = {}
+    modes = ("Before | after", "Before", "After", "Difference", "Uncertainty")
+    for key, mode in zip("v2345", modes, strict=True):
+        page.key(key)
+        page.until(f"document.getElementById('volume').dataset.shown === '{mode}'")
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        seen[key] = pixels(page, "volume", tmp_path / "volume.png")[:280, :600]  # it is some pixels less high at times
+    assert [each for each in page.requests if each == f"{server.url}page/niivue.js"] and only_own(page, server)
+    for one, other in (("2", "3"), ("2", "4"), ("3", "5"), ("4", "5")):
+        assert np.abs(seen[one] - seen[other]).mean() > 0.2, (one, other)
+    grey, bright = np.ptp(seen["2"], axis=2) < 8, seen["2"].max(2) > 60
+    assert (grey & bright).mean() > 0.05  # the image; the crosshair is amber
+    assert (np.ptp(seen["5"], axis=2) > 60).mean() > (np.ptp(seen["2"], axis=2) > 60).mean() + 0.01
+    if PICTURES:
+        page.key("4")
+        page.until("document.getElementById('volume').dataset.shown === 'Difference'")
+        page.picture(Path(PICTURES) / "serving-volume.png")
+    page.key("ArrowDown")
+    assert text(page, "where") == "Slice 4 of 5"
+    page.key("v")
+    assert page.evaluate("document.getElementById('volumes').hidden && document.activeElement.id") == "canvas"
+    assert not page.complaints
+
+
+def test_a_volume_lies_as_its_slices_say(page: Browser, server: Server, tmp_path: Path) -> None:
+    page.open(server.url)
+    numbers = np.random.default_rng(0).integers(0, 65535, (2, 3, 4))
+    of = "{ width: 4, height: 3, depth: 2, spacing: [5, 2, 1], step: 0.5, low: -10, numbers: new Uint16Array(%s) }"
+    file = f"import('/page/volume.js').then((all) => all.nifti({of % numbers.ravel().tolist()}).arrayBuffer())"
+    made = page.evaluate(f"{file}.then((bytes) => [...new Uint8Array(bytes)])")
+    (tmp_path / "volume.nii").write_bytes(bytes(made))
+    found = fabrica.read(tmp_path / "volume.nii")
+    np.testing.assert_allclose(as_seen(found.data, found.affine, "LPS")[0], numbers * 0.5 - 10)
+    assert sorted(found.spacing) == [1, 2, 5]
+
+
+def test_without_webgl_there_are_slices(page: Browser, server: Server, series: Path) -> None:
+    off = """const old = HTMLCanvasElement.prototype.getContext;
+        HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+            return kind === "webgl2" ? null : old.call(this, kind, ...more);
+        };"""
+    number = page.tell("Page.addScriptToEvaluateOnNewDocument", source=off)["identifier"]
+    try:
+        applied(page, server, series)
+        assert page.evaluate("document.getElementById('solid').hidden") and shown(page).max() > 50
+        page.key("v")
+        assert page.evaluate("document.getElementById('volumes').hidden")
+    finally:
+        page.tell("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
 
 
 def test_the_result_is_downloaded(page: Browser, server: Server, series: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
@@ -283,3 +285,11 @@ def test_damaged_objects_are_worked_on_or_refused(server: Server, client: httpx.
 def test_nothing_is_left_on_disk(client: httpx.Client, folder: Path) -> None:
     (place,) = (folder / "scratch").iterdir()
     assert not list(place.iterdir())
+
+
+def test_niivue_is_served_as_it_came(client: httpx.Client) -> None:
+    """The file whose version, sum and licences stand beside it."""
+    content = client.get("page/niivue.js").content
+    beside = files("fabrica.serving.http.page").joinpath("niivue.LICENSE.txt").read_text()
+    assert hashlib.sha256(content).hexdigest() in beside and "BSD 2-Clause" in beside
+    assert client.get("page/niivue.LICENSE.txt").status_code == 404

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from fabrica.serving.node.archive import Answer
+from fabrica.serving.node.archive import AWAY, Answer
+from fabrica.serving.node.clearing import clear, rubbish
 from fabrica.serving.node.entries import KEPT, PARTIAL, Outgoing
-from fabrica.serving.node.intake import Patience, clear, settle, take_in
+from fabrica.serving.node.intake import Patience, settle, take_in
+from fabrica.serving.node.letters import refused, retry
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.rules import Rule, Rules
 from fabrica.serving.node.store import Store, opened
@@ -93,7 +95,7 @@ def test_a_partial_series_is_never_worked_on(place: Place) -> None:
     assert [each.note for each in place.queue.series(PARTIAL)] == ["2 of 3 objects came within 100 s; send the others"]
     assert place.said == [f"series {uid('a')} is not complete: 2 of 3 objects came within 100 s; send the others"]
     assert place.queue.jobs() == []
-    assert place.queue.retry() == 1  # people may ask again
+    assert retry(place.queue, place.store) == 1  # people may ask again
     place.receive(ct("a", 3), now=300)
     assert place.settle(310, lambda study, series: Answer(3)) == 1
 
@@ -103,6 +105,33 @@ def test_an_archive_that_cannot_be_reached_is_waited_for(place: Place) -> None:
     assert place.settle(50, lambda study, series: Answer(silent=True)) == 0
     assert place.settle(100, lambda study, series: Answer(silent=True)) == 1
     assert "the archive could not be asked" in place.said[-1]
+
+
+def test_an_archive_that_is_away_is_asked_once_for_all_series(place: Place) -> None:
+    """Each question of an archive that does not answer costs seconds."""
+    asked = []
+
+    def expected(study: str, series: str) -> Answer:
+        asked.append(series)
+        return AWAY if away else Answer(2)
+
+    away = True
+    for name in "abc":
+        place.receive(ct(name, 1), ct(name, 2), now=0)
+    assert place.settle(50, expected) == 0 and len(asked) == 1
+    assert place.settle(51, expected) == 0 and len(asked) == 1
+    away = False
+    assert place.settle(70, expected) == 3 and len(asked) == 4
+    for name in "def":
+        place.receive(ct(name, 1), ct(name, 2), now=100)
+    away = True
+    assert place.settle(200, expected) == 3 and len(asked) == 5  # none is held up for longer than Patience says
+
+
+def test_one_series_that_the_archive_cannot_be_asked_about_holds_up_itself_alone(place: Place) -> None:
+    for name in "abc":
+        place.receive(ct(name, 1), ct(name, 2), now=0)
+    assert place.settle(50, lambda study, series: Answer(2, silent=series == uid("a"))) == 2
 
 
 def test_an_archive_that_does_not_know_the_series_holds_nothing_up(place: Place) -> None:
@@ -152,7 +181,7 @@ def test_what_is_done_with_is_cleared_and_not_forgotten(place: Place) -> None:
     assert clear(place.queue, place.store, 100) == 0
     left = [path.name for path in (place.store.root / "objects").rglob("*.dcm")]
     assert left == [each.name for each in place.queue.objects(uid("few"))]  # which no rule wanted
-    assert not result.exists() and place.queue.rubbish() == []
+    assert not result.exists() and rubbish(place.queue) == []
     place.receive(ct("a", 3), now=200)
     place.settle(210)
     assert "2 objects of it were cleared, and 1 came since" in place.queue.series(PARTIAL)[0].note
@@ -180,10 +209,10 @@ def test_objects_that_cannot_be_used_are_kept_and_listed(place: Place) -> None:
     del anonymous.SeriesInstanceUID
     (place.store.incoming / "1.dcm").write_bytes(b"no DICOM at all" * 100)
     place.receive(anonymous, ct("a", 2), now=0)
-    refused = dict(place.queue.refused())
-    assert len(refused) == 2
-    assert any("no usable Series Instance UID" in reason for reason in refused.values())
-    assert all(place.store.object(name).is_file() for name in refused)
+    listed = dict(refused(place.queue))
+    assert len(listed) == 2
+    assert any("no usable Series Instance UID" in reason for reason in listed.values())
+    assert all(place.store.object(name).is_file() for name in listed)
     assert [each.uid for each in place.queue.series()] == [uid("a")]
 
 
@@ -195,7 +224,7 @@ def test_another_object_under_the_same_uid_is_kept_and_listed(place: Place, toge
     else:
         for dataset in (ct("a", 1), again, other):
             place.receive(dataset, now=0)
-    ((name, reason),) = place.queue.refused()
+    ((name, reason),) = refused(place.queue)
     assert "which holds something else" in reason and place.store.object(name).is_file()
     assert len(place.queue.objects(uid("a"))) == 1 and not place.queue.objects(uid("b"))
     assert len(list((place.store.root / "objects").rglob("*.dcm"))) == 2  # the same once more is dropped
@@ -249,10 +278,10 @@ def test_damaged_objects_are_series_or_refused_and_nothing_else(place: Place) ->
     while take_in(place.queue, place.store, 0.0):
         pass
     known = {each.name for series in place.queue.series() for each in place.queue.objects(series.uid)}
-    refused = {name for name, _ in place.queue.refused()}
+    listed = {name for name, _ in refused(place.queue)}
     kept = {path.name for path in (place.store.root / "objects").rglob("*.dcm")}
-    assert kept == known | refused and not known & refused
+    assert kept == known | listed and not known & listed
     assert len(kept) == 300  # none vanishes: another object under the same UID is none that came twice
-    assert refused and len(known) > 20
-    assert all(reason and "\n" not in reason for _, reason in place.queue.refused())
+    assert listed and len(known) > 20
+    assert all(reason and "\n" not in reason for _, reason in refused(place.queue))
     place.settle(100)

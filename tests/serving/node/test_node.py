@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node import rules
-from fabrica.serving.node.association import Terms
 from fabrica.serving.node.intake import Patience
 from fabrica.serving.node.node import Node, Settings
 from fabrica.serving.node.peers import Peer
+from fabrica.serving.node.terms import Terms
 from tests.command import call
 from tests.dicom_network import Archive, archive, ct, send, uid
 from tests.fragile import fragile
@@ -145,6 +145,7 @@ def test_each_result_is_in_the_archive_once(node: Node, found: Archive) -> None:
         (("MODEL", "--send-to", "ARCHIVE"), "is no peer"),
         (("MODEL", "--send-to", "A@h:1", "--certificate", "c.pem"), "both --certificate and --key"),
         (("MODEL", "--send-to", "A@h:1", "--otherwise", "drop"), "expected keep or forward"),
+        (("MODEL", "--send-to", "A@h:1", "--receivers", "3", "--associations", "2"), "expected one for each at least"),
         (("--list", "--store", "nowhere"), "is no store of a node"),
     ],
 )

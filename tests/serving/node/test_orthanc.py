@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
@@ -15,9 +16,11 @@ pytest.importorskip("pynetdicom")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+from fabrica.serving.node.entries import MADE
+from fabrica.serving.node.queue import Queue
 from tests.dicom_network import ct, saved, uid
 from tests.handmade import handmade
-from tests.orthanc import MISSING, Orthanc, Running, free_port, orthanc, sent, until
+from tests.orthanc import DICOMWEB, MISSING, Orthanc, Running, free_port, orthanc, sent, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,6 +62,33 @@ def test_from_orthanc_to_the_node_and_back(archive: tuple[Orthanc, int], tmp_pat
     assert series in said
     if DCIODVFY:
         assert errors(server.objects(), tmp_path) == []
+
+
+@pytest.mark.skipif(DICOMWEB is None, reason="Orthanc's DICOMweb plugin not installed (orthanc-dicomweb)")
+def test_results_go_to_orthanc_by_stow(tmp_path: Path) -> None:
+    """Each once, in the study that they belong to; and one that Orthanc has is taken as sent when it comes again."""
+    assert DICOMWEB
+    port = free_port()
+    (tmp_path / "archive").mkdir()
+    handmade(tmp_path / "model")
+    paths = [saved(ct("a", number), tmp_path / f"{number}.dcm") for number in range(3)]
+    with orthanc(tmp_path / "archive", {"FABRICA": port}, [DICOMWEB]) as server:
+        web = f"http://127.0.0.1:{server.http}/dicom-web"
+        with Running(server, tmp_path, port, "--quiet", 1, "--archive", "none", web=web) as node:
+            sent(server, "FABRICA", port, paths)
+            until(lambda: len(made(server)) == 3 and f"sent to {web}" in node.said())
+            with closing(Queue(tmp_path / "store" / "queue.db")) as queue, queue.change() as db:
+                db.execute("UPDATE outbox SET sent = 0")  # as of a node that was killed before it could say so
+                db.execute("UPDATE jobs SET state = ?", (MADE,))
+            until(lambda: node.said().count(f"sent to {web}") == 2)
+        results = made(server)
+    assert len(results) == 3 and {each.StudyInstanceUID for each in results} == {uid("a", "study")}
+    sources = {each.SourceImageSequence[0].ReferencedSOPInstanceUID for each in results}
+    assert sources == {uid("a", number) for number in range(3)}
+    results_of = {str(each.SOPInstanceUID): each for each in results}
+    for path in (tmp_path / "store" / "results").rglob("*.dcm"):
+        kept = pydicom.dcmread(path)
+        assert results_of[str(kept.SOPInstanceUID)].PixelData == kept.PixelData
 
 
 def errors(objects: list[pydicom.Dataset], folder: Path) -> list[str]:

@@ -24,9 +24,12 @@ from fabrica.serving.node.entries import (
     Series,
     Wanted,
 )
+from fabrica.serving.node.letters import retry
 from fabrica.serving.node.queue import Queue
+from fabrica.serving.node.store import Store, opened
 
 MODEL = Wanted("m", "hash", "a2b")
+STORE = Store(Path("nowhere"))  # none of its files is there
 
 
 def series(uid: str, now: float = 0.0) -> Series:
@@ -121,26 +124,61 @@ def test_a_job_that_never_ends_is_set_aside(queue: Queue) -> None:
         assert queue.lease("me", start * 2 * LEASE)
     assert queue.lease("me", MOST_STARTS * 2 * LEASE) is None
     assert "never ended" in queue.jobs(DEAD)[0].reason
-    assert queue.retry() == 1
+    assert retry(queue, STORE) == 1
     assert queue.lease("me", MOST_STARTS * 3 * LEASE)
 
 
-def test_dead_letters_are_taken_up_where_they_were_left(queue: Queue) -> None:
+def test_what_is_put_back_was_never_begun(queue: Queue) -> None:
+    arrive(queue, "s", "1")
+    completed(queue, 0.0, MODEL)
+    for now in range(3 * MOST_STARTS):
+        leased = queue.lease("me", float(now))
+        assert leased and leased[0].starts == 0
+        queue.put_back(leased[0].id, "other")  # who has no say in it
+        assert queue.lease("me", float(now)) is None
+        queue.put_back(leased[0].id, "me")
+
+
+def test_dead_letters_are_taken_up_where_they_were_left(queue: Queue, tmp_path: Path) -> None:
     arrive(queue, "s", "1")
     arrive(queue, "t", "2")
     completed(queue, 0.0, MODEL)
     made, refused = queue.lease("me", 0.0), queue.lease("me", 0.0)
     assert made and refused
     queue.made(made[0].id, "me", ["r"], [Outgoing(made[0].id, "x", "results/1/x.dcm", "c", "t")])
+    store = opened(tmp_path)
+    (store.root / "results" / "1").mkdir()
+    (store.root / "results" / "1" / "x.dcm").touch()
     for job in (made[0].id, refused[0].id):
         queue.refuse(job, "no")
-    assert queue.retry(made[0].id) == 1
-    assert queue.retry(made[0].id) == 0
+    assert retry(queue, store, made[0].id) == 1
+    assert retry(queue, store, made[0].id) == 0
     due = queue.due(1.0)
     assert due and [each.uid for each in due[1]] == ["x"]
-    assert queue.retry() == 1
+    assert retry(queue, STORE) == 1
     again = queue.lease("me", 1.0)
     assert again and again[0].id == refused[0].id
+
+
+def test_what_was_made_and_is_gone_is_made_again_and_only_the_rest_is_sent(queue: Queue) -> None:
+    arrive(queue, "s", "1")
+    completed(queue, 0.0, MODEL)
+    for _ in range(2):
+        leased = queue.lease("me", 0.0)
+        assert leased
+        job = leased[0].id
+        queue.made(job, "me", ["r"], [Outgoing(job, name, f"results/{job}/{name}.dcm", "c", "t") for name in "xy"])
+        due = queue.due(1.0)
+        assert due
+        queue.sent(job, ["x"])
+        queue.refuse(job, "gone from the store")
+        assert retry(queue, STORE) == 1
+        assert queue.due(1.0) is None  # nothing that could be sent
+    leased = queue.lease("me", 0.0)
+    assert leased
+    queue.made(job, "me", ["r"], [Outgoing(job, name, f"results/{job}/{name}.dcm", "c", "t") for name in "xy"])
+    due = queue.due(1.0)
+    assert due and [each.uid for each in due[1]] == ["y"]
 
 
 def test_partial_series_wait_for_the_rest_or_for_people(queue: Queue) -> None:

@@ -26,10 +26,10 @@ from pynetdicom import _config
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.serving.node.association import Terms
 from fabrica.serving.node.calling import associated
 from fabrica.serving.node.peers import Peer, allowed, trusting
 from fabrica.serving.node.receive import Server, listening, start, tls
+from fabrica.serving.node.terms import Terms
 from tests.dicom_network import ct, filed, saved, send
 
 DCMSEND = shutil.which("dcmsend")

@@ -19,6 +19,7 @@ pytest.importorskip("onnx")
 from pydicom.dataset import Dataset
 
 from fabrica import io, runtime
+from fabrica.inference.translator import Deployed
 from fabrica.serving.node.entries import APPLY, LEASED, Job
 from fabrica.serving.node.store import Store, opened
 from fabrica.serving.node.work import Outcome, Worker, _serve, applied
@@ -163,3 +164,15 @@ def test_models_that_cannot_be_opened_are_said_at_once(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     _serve(theirs, fragile, [tmp_path])
     assert "exported.yaml" in ours.recv()
+
+
+def test_models_of_the_same_weights_are_refused(model: Path) -> None:
+    """A series and a hash name one job: one of the two would never work, and nothing would say so."""
+
+    def open_(folder: Path) -> Deployed:
+        found = runtime.opened(model)
+        return Deployed(folder.name, found.hash, {"a2b": found.way()})
+
+    ours, theirs = Pipe()
+    _serve(theirs, open_, [Path("one"), Path("other")])
+    assert ours.recv() == "models one and other are one, with the same weights; give it once"

@@ -178,7 +178,10 @@ class _UnusualError(Exception):
 
 
 def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
-    """The header of a DICOM file; the pixels are not touched. Raises ReadError for what is no DICOM file."""
+    """The header of a DICOM file; the pixels are not touched. Raises ReadError for what is no DICOM file, or promises
+    far more frames than it holds."""
+    from fabrica.io.dicom.promised import check_frames
+
     path = as_path(path)
     try:
         with path.open("rb") as file:
@@ -189,6 +192,7 @@ def read_header(path: Path | str, budget: int = DEFAULT_BUDGET) -> Header:
         from fabrica.io.dicom.unusual import by_pydicom
 
         found = by_pydicom(path, budget)
+    check_frames(found)
     return found
 
 

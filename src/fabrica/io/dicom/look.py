@@ -19,6 +19,7 @@ from fabrica.io.dicom.header import MOST, Header, begun
 from fabrica.io.dicom.kinds import PET, SEGMENTATIONS, kind_of
 from fabrica.io.dicom.mark import is_dicom
 from fabrica.io.dicom.padding import padding
+from fabrica.io.dicom.promised import check_frames
 
 _PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}  # implicit and explicit VR little endian
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -60,6 +61,7 @@ def look(path: Path, verify: bool = True) -> Look:
                 from fabrica.io.dicom.unusual import by_pydicom
 
                 header = by_pydicom(path)
+            check_frames(header)
             found.header = header
             if verify:
                 digest = hashlib.sha256(data)

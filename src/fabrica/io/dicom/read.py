@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -34,6 +35,7 @@ __all__ = ["frames_below", "frames_in", "is_dicom", "read_dicom", "read_folder",
 _ABOUT = {"age": "PatientAge", "sex": "PatientSex", "view": "ViewPosition"}  # what a model may be told of an image
 _NEEDED = ("Rows", "Columns", "BitsAllocated")
 _NO_PIXELS = np.empty((0, 0, 0), dtype=np.float32)  # a view of a frame, however small, would keep all of it
+YOUNG = 10**9  # nanoseconds: what was written just now may be written again within one tick of the clock
 _SHOWN = 8  # images that a message lists
 
 
@@ -47,11 +49,10 @@ def read_dicom(path: Path | str, frame: str = "", budget: int = DEFAULT_BUDGET) 
     is named.
     """
     path = as_path(path)
-    header = read_header(path, budget)
-    _check_image(header)
+    header, arranged = _file(path, budget)
     if frame.isascii() and frame.isdigit():
         return read_volume(_single(header, frame), budget)
-    return read_volume(_chosen(arrange([header]), frame, path), budget)
+    return read_volume(_chosen(arranged, frame, path), budget)
 
 
 def read_series(paths: Sequence[Path | str], budget: int = DEFAULT_BUDGET, frame: str = "") -> Image:
@@ -86,9 +87,7 @@ def read_folder(folder: Path, frame: str = "", budget: int = DEFAULT_BUDGET) -> 
 
 def frames_in(path: Path, budget: int = DEFAULT_BUDGET) -> list[str]:
     """What `read_dicom` takes as `frame`: [""] of a file that holds one image."""
-    header = read_header(path, budget)
-    _check_image(header)
-    return [volume.tells for volume in _offered(_read(arrange([header])))]
+    return [volume.tells for volume in _offered(_read(_file(path, budget)[1]))]
 
 
 def frames_below(folder: Path) -> list[str]:
@@ -259,6 +258,25 @@ def series_below(folder: Path) -> dict[str, Arranged]:
             f"{folder}: no DICOM slice among {len(stamps)} files; expected a folder of one series, or a file"
         )
     return found
+
+
+def _file(path: Path, budget: int) -> tuple[Header, Arranged]:
+    """The header of a file, and what images its frames make; ReadError for one without any."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror or error}") from error
+    if abs(time.time_ns() - stat.st_mtime_ns) < YOUNG:
+        return _file_of.__wrapped__(path, budget, 0, 0)
+    return _file_of(path, budget, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _file_of(path: Path, budget: int, size: int, changed: int) -> tuple[Header, Arranged]:
+    """Of a file that has not changed: each of its images, of which there may be thousands, is read by itself."""
+    header = read_header(path, budget)
+    _check_image(header)
+    return header, arrange([header])
 
 
 @lru_cache(maxsize=4)

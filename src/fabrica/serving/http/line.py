@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,6 +40,7 @@ class Line:
         self.waiting: deque[Job] = deque()
         self.seconds = 1.0  # that a batch usually takes
         self._come = asyncio.Condition()
+        self._takers: list[Callable[[], int | None]] = []
         self._last = 1
 
     @contextmanager
@@ -79,17 +80,55 @@ class Line:
         """How many jobs are done before this one."""
         return self.waiting.index(job) if job in self.waiting else 0
 
-    async def take(self) -> list[Job]:
-        """The first job, once there is one, with those that may be done with it."""
+    def back(self, jobs: Iterable[Job]) -> None:
+        """Jobs that were taken and not begun, to the head of the line."""
+        there = [job for job in jobs if not job.answer.done()]
+        for job in there:
+            job.begun = False
+        self.waiting.extendleft(reversed(there))
+
+    async def wake(self) -> None:
+        """Let those who would take look again: one of them has less to do."""
         async with self._come:
-            await self._come.wait_for(lambda: self.waiting)
+            self._come.notify_all()
+
+    async def take(self, busy: Callable[[], int | None] = lambda: 0, most: int = 1) -> list[Job]:
+        """The first job, once there is one, with those that may be done with it.
+
+        busy   how many batches who takes has already, `most` at most. While that is not 0, only what nobody else is
+               free for, and what would not be a larger batch a little later. None: he takes nothing more, [] then.
+        """
+        async with self._come:
+            self._takers.append(busy)
+            try:
+                await self._come.wait_for(lambda: self._due(busy, most))
+            finally:
+                self._takers.remove(busy)
+            if busy() is None:
+                return []
             key = self.waiting[0].task.key
+        if busy():
+            return self._first()
         if key is not None and self._alike(key) < min(self._last, self.largest):
             await asyncio.sleep(self.delay)
         taken = self._first()
         if taken and key is not None:
             self._last = len(taken)
         return taken
+
+    def _due(self, busy: Callable[[], int | None], most: int) -> bool:
+        """Whether who waits is to take now."""
+        has = busy()
+        if has is None:
+            return True
+        if not self.waiting or has >= most:
+            return False
+        if not has:
+            return True
+        if any(taker() == 0 for taker in self._takers):
+            return False
+        key = self.waiting[0].task.key
+        return key is None or self.taken >= self.places or self._alike(key) >= self.largest
 
     def _alike(self, key: object) -> int:
         return sum(job.task.key == key for job in self.waiting)
@@ -109,8 +148,6 @@ class Line:
             if len(taken) > 1:
                 left = set(taken)
                 self.waiting = deque(job for job in self.waiting if job not in left)
-        for job in taken:
-            job.begun = True
         return taken
 
     def took(self, seconds: float) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
@@ -17,7 +18,7 @@ from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
 from fabrica.progress import Progress
 from fabrica.runtime.exported import DIRECTIONS, ExportedModel
-from fabrica.serving.http.tasks import Entry, Served
+from fabrica.serving.http.tasks import DATATYPES, Entry, Served
 
 Open = Callable[[Path, str], Any]
 """open(folder, precision): the model in a folder, exported or not. Given by who may import what opens it."""
@@ -55,6 +56,8 @@ def ready(name: str, model: Any) -> Ready:
         (entry,) = served.graphs[graph]
         size = way.data.size if way.data.size else [64] * (len(entry.shape) - 2)
         way.net(np.full((1, entry.shape[1], *size), -1, np.float32))
+    for graph in graphs if not found else ():
+        graphs[graph](*(_blank(each, graph, served.size) for each in served.graphs[graph]))
     if "sample" in served.tasks:
         choices = model.choices
         pace = {"steps": min(model.paces) if model.paces else 2} if "steps" in choices else {}
@@ -99,10 +102,12 @@ def _windows(way: Way) -> Entry:
 
 def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Callable[..., Float32]]]:
     """Graphs of an exported model that translates nothing: a GAN's, an autoencoder's."""
-    dims = len(model.recipe.data.size)
     graphs, runs = {}, {}
     for graph, record in model.record.graphs.items():
-        graphs[graph] = tuple(_entry(each, graph, dims) for each in record.inputs)
+        graphs[graph] = tuple(
+            Entry(each, "INT64" if each == "labels" else "FP32", (-1, *shape[1:]))
+            for each, shape in zip(record.inputs, model.shapes(graph), strict=True)
+        )
         runs[graph] = _running(model, graph)
     found = model.found
     served = Served(
@@ -111,10 +116,11 @@ def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Cal
     return served, runs
 
 
-def _entry(name: str, graph: str, dims: int) -> Entry:
-    if name == "labels":
-        return Entry(name, "INT64", (-1,))
-    return Entry(name, "FP32", (-1, -1) if graph == "generator" else (-1, -1, *[-1] * dims))
+def _blank(entry: Entry, graph: str, size: Sequence[int]) -> npt.NDArray[Any]:
+    """One of an input, of zeros; where it takes any size, that of the model's images, or of latents an eighth of it."""
+    sides = [max(4, side // 8) if graph == "decoder" else side for side in size] or [64] * (len(entry.shape) - 2)
+    free = (side if said < 0 else said for side, said in zip([1, 1, *sides], entry.shape, strict=False))
+    return np.zeros(tuple(free), DATATYPES[entry.datatype])
 
 
 def _running(model: ExportedModel, graph: str) -> Callable[..., Float32]:

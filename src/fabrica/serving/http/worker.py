@@ -13,11 +13,11 @@ import signal
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from fabrica.errors import FabricaError
 from fabrica.serving.http.models import Open, Ready, ready
@@ -25,7 +25,6 @@ from fabrica.serving.http.tasks import Apply, Infer, Refused, Result, Sample, Ta
 from fabrica.serving.http.work import applied, inferred, sampled
 
 EVERY = 0.1  # seconds between two reports of how far work is
-STOP = "stop"
 USUAL = ("io.dicom.read", "io.dicom.write", "io.nifti", "io.raster", "data.find", "inference.files")
 """Rooms that the first request would wait for."""
 
@@ -37,8 +36,9 @@ class Stopped(Exception):
 def main(connection: Connection, folders: Sequence[tuple[str, Path]], opening: Open, precision: str) -> None:
     """Open models and work for them, until the other end of the connection is closed.
 
-    Sends ("opened", [Served, ...]) or ("failed", line), then for each list of tasks any number of ("progress", what,
-    done, total) and ("done", [Result, ...]).
+    Sends ("opened", [Served, ...]) or ("failed", line), then for each ("do", number, [Task, ...]), in their order, any
+    number of ("progress", number, what, done, total) and ("done", number, [Result, ...], seconds at work). On ("stop",
+    number) nobody waits for that batch any more.
     """
     for each in (signal.SIGINT, signal.SIGTERM):  # sent to all at once by terminals and service managers
         signal.signal(each, signal.SIG_IGN)
@@ -54,11 +54,13 @@ def main(connection: Connection, folders: Sequence[tuple[str, Path]], opening: O
         return
     _silent()
     gc.freeze()
+    inbox = _Inbox(connection)
     try:
         while True:
-            asked = connection.recv()
-            if asked != STOP:  # of work that ended meanwhile
-                connection.send(("done", done(models, asked, _Watch(connection))))
+            number, tasks = inbox.next()
+            began = time.monotonic()
+            results = done(models, tasks, _Watch(connection, inbox, number))
+            connection.send(("done", number, results, time.monotonic() - began))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return
 
@@ -70,30 +72,62 @@ def _silent() -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
+class _Inbox:
+    """What the server asks, read also while there is work. stopped: numbers of batches that nobody waits for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.waiting: deque[tuple[int, Sequence[Task]]] = deque()
+        self.stopped: set[int] = set()
+
+    def next(self) -> tuple[int, Sequence[Task]]:
+        """The next batch; waits for it."""
+        while not self.waiting:
+            self.read()
+        self.stopped = {number for number in self.stopped if number >= self.waiting[0][0]}
+        return self.waiting.popleft()
+
+    def look(self) -> None:
+        """Read what is there."""
+        while self.connection.poll():
+            self.read()
+
+    def read(self) -> None:
+        what, number, *tasks = self.connection.recv()
+        if what == "stop":
+            self.stopped.add(number)
+        else:
+            self.waiting.append((number, *tasks))
+
+
 class _Watch:
     """Progress told on, now and then; Stopped where the server asks for it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection, self.last = connection, 0.0
+    def __init__(self, connection: Connection, inbox: _Inbox, number: int) -> None:
+        self.connection, self.inbox, self.number, self.last = connection, inbox, number, 0.0
+
+    def check(self) -> None:
+        self.inbox.look()
+        if self.number in self.inbox.stopped:
+            raise Stopped
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        while self.connection.poll():
-            if self.connection.recv() == STOP:
-                raise Stopped
+        self.check()
         if time.monotonic() - self.last >= EVERY:
             self.last = time.monotonic()
-            self.connection.send(("progress", what, done, total))
+            self.connection.send(("progress", self.number, what, done, total))
 
 
-def done(models: Mapping[str, Ready], tasks: Sequence[Task], progress: Any) -> list[Result]:
+def done(models: Mapping[str, Ready], tasks: Sequence[Task], watch: _Watch) -> list[Result]:
     """What becomes of tasks, one for one: calls of one graph together, any other alone."""
     try:
+        watch.check()
         first = tasks[0]
         model = models[first.model]
         if isinstance(first, Infer):
             return [*inferred(model, [each for each in tasks if isinstance(each, Infer)])]
         assert isinstance(first, Apply | Sample)
-        return [applied(model, first, progress) if isinstance(first, Apply) else sampled(model, first, progress)]
+        return [applied(model, first, watch) if isinstance(first, Apply) else sampled(model, first, watch)]
     except Refused as refused:
         return [refused] * len(tasks)
     except Stopped:

@@ -19,10 +19,14 @@ SECONDS = 10.0
 @dataclass(frozen=True)
 class Answer:
     """count: objects that the archive has of a series, 0 where it knows none, or nothing of queries at all. silent: it
-    could not be asked."""
+    could not be asked; away: nor can it be asked about any other series now."""
 
     count: int = 0
     silent: bool = False
+    away: bool = False
+
+
+AWAY = Answer(silent=True, away=True)
 
 
 def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
@@ -31,14 +35,14 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
         return Answer()
     with associated(aet, peer, [(StudyRootQueryRetrieveInformationModelFind, None)], SECONDS) as association:
         if not association.is_established:  # one that takes no queries has nothing to wait for
-            return Answer(silent=not offers_none(association))
+            return Answer() if offers_none(association) else AWAY
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
         query.StudyInstanceUID, query.SeriesInstanceUID = study, series
         query.NumberOfSeriesRelatedInstances = None
         found = _found(association, query)
-        if found is None:
-            return Answer(silent=True)
+        if isinstance(found, Answer):
+            return found
         same = [each for each in found if each.get("SeriesInstanceUID") == series]
         if not same:
             return Answer()
@@ -48,22 +52,22 @@ def expected(peer: Peer, aet: str, study: str, series: str) -> Answer:
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
         found = _found(association, query)
-        return Answer(silent=True) if found is None else Answer(len(found))
+        return found if isinstance(found, Answer) else Answer(len(found))
 
 
-def _found(association: Association, query: Dataset) -> list[Dataset] | None:
-    """The matches; None where the archive does not answer to the end."""
+def _found(association: Association, query: Dataset) -> list[Dataset] | Answer:
+    """The matches; of an archive that does not answer to the end, a silent answer."""
     matches = []
     try:
         answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
         for status, match in answers:
-            code = status.get("Status")
+            code = status.get("Status")  # None: nothing came in time, or the association was ended
             if code in PENDING and match is not None:
                 matches.append(match)
             elif code == 0:
                 return matches
             else:
-                return None
+                return AWAY if code is None else Answer(silent=True)
     except RuntimeError:  # the association has ended meanwhile
-        return None
-    return None
+        return AWAY
+    return AWAY

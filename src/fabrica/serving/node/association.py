@@ -1,7 +1,7 @@
-"""One connection: who may use it, what is taken, how it is read, and how an object is answered.
+"""One association: how its messages are read, and how an object is answered.
 
-pynetdicom speaks the protocol. What is put under it here are waits in place of looks, large reads in place of small
-ones, files in place of memory, and limits.
+pynetdicom speaks the protocol. What is put under it here are files in place of memory, and limits (`connection`: waits
+in place of looks).
 """
 
 from __future__ import annotations
@@ -10,179 +10,44 @@ import itertools
 import os
 import queue
 import re
-import select
-import socket
-import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.pdu_primitives import P_DATA
 
 from fabrica.serving.node.arriving import Arriving, file_meta
-from fabrica.serving.node.peers import Allowed, plain
+from fabrica.serving.node.connection import IDLE, Connection, Telling, Wake, give_up
 from fabrica.serving.node.storing import COMMAND, StoreRequest, request, response
 from fabrica.serving.node.storing import LAST as LAST_FRAGMENT
+from fabrica.serving.node.terms import Terms, shown
 
-PDU = 128 * 1024
-"""Bytes of a PDU that senders are asked for: DCMTK sends no larger ones."""
-
-LOSSLESS = (JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLossless, RLELossless, HTJ2KLossless,
-            HTJ2KLosslessRPCL)  # fmt: skip
-LAST = (ExplicitVRBigEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 UID = re.compile(r"[0-9.]{1,64}")
 SUCCESS, NO_ROOM, NOT_UNDERSTOOD, BAD_UID = 0x0000, 0xA700, 0xC000, 0x0117
-NO_SUCH_TITLE = (1, 1, 3)  # rejected for good, by the user, calling AE title not recognised (PS3.8 9.3.4)
 
-IDLE = 0.5  # seconds after which threads of a connection look up
 MOST_IN_MEMORY = 2**24  # bytes of a message whose command comes in an unusual form
 PAUSE = 0.0002  # seconds between two looks that find nothing
 
 _numbers = itertools.count()
 
 
-@dataclass(frozen=True)
-class Terms:
-    """On what terms objects are taken.
-
-    allow         who may send; () for everybody, which is for loopback alone.
-    associations  at once, in each of the processes. largest: bytes of an object.
-    spare         bytes of the disk that stay free.
-    timeout       seconds that a connection may be silent.
-    certificate   and its key, PEM: TLS. authority: who has signed the certificates that senders need.
-    """
-
-    aet: str
-    incoming: Path
-    allow: tuple[Allowed, ...] = ()
-    associations: int = 20
-    largest: int = 2 * 2**30
-    spare: int = 2**30
-    timeout: float = 60
-    certificate: tuple[Path, Path] | None = None
-    authority: Path | None = None
-
-    def admits(self, aet: str, address: str) -> bool:
-        return not self.allow or any(each.admits(aet, address) for each in self.allow)
-
-    def knows(self, address: str) -> bool:
-        """Whether anybody may send from there."""
-        return not self.allow or any(not each.addresses or plain(address) in each.addresses for each in self.allow)
-
-
 def fitted(association: Association, terms: Terms, say: Callable[[str], None]) -> Association:
     """An association that pynetdicom has just made, with the parts of this module in it."""
-    messages, provider, waits = Messages(association, terms, say), association.dul, _Wake()
+    messages, provider, waits = Messages(association, terms, say), association.dul, Wake()
     association.dimse = messages
-    provider.to_provider_queue = _Telling(waits.wake)
-    provider.to_user_queue = _Telling(messages.wake)
+    provider.to_provider_queue = Telling(waits.wake)
+    provider.to_user_queue = Telling(messages.wake)
     provider._run_loop_delay = PAUSE
     assert provider.socket is not None
-    provider.socket.__class__ = _Connection
-    cast(_Connection, provider.socket).waits = waits
+    provider.socket.__class__ = Connection
+    cast(Connection, provider.socket).waits = waits
     return association
-
-
-class _Telling(queue.Queue[Any]):
-    """A queue that says when something was put into it."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
-        self._tell()
-
-
-class _Wake:
-    """What can be waited for beside a connection: a pipe that holds something once it was woken."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
-
-    def fileno(self) -> int:
-        return self._read
-
-    def wake(self) -> None:
-        with suppress(BlockingIOError):  # it is full of earlier calls
-            os.write(self._write, b"\0")
-
-    def clear(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._read, 4096)
-
-    def __del__(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
-
-
-class _Connection(AssociationSocket):
-    """Waits for the peer, or for something to send to it, where pynetdicom looks a thousand times a second; reads a PDU
-    in as few pieces as the system gives it in, and none larger than was agreed on."""
-
-    waits: _Wake
-
-    @property
-    def ready(self) -> bool:
-        if self.socket is None or self._is_connected is False:
-            return False
-        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
-            return True
-        both: list[Any] = [self.socket, self.waits]
-        try:
-            found, _, _ = select.select(both, [], [], IDLE)
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")  # the connection is closed
-            return False
-        if self.waits in found:
-            self.waits.clear()
-        return self.socket in found
-
-    def _shutdown_socket(self) -> None:
-        """Close it even where the peer has done so before, which pynetdicom leaves to the garbage collector."""
-        if self.socket is not None:
-            with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        if nr_bytes > PDU + 6:
-            raise OSError("a PDU larger than agreed on")
-        assert self.socket is not None
-        buffer, filled = bytearray(nr_bytes), 0
-        view = memoryview(buffer)
-        while filled < nr_bytes:
-            count = self.socket.recv_into(view[filled:])
-            if not count:
-                give_up(self.assoc)
-                return buffer[:filled]
-            filled += count
-        return buffer
 
 
 class Messages(DIMSEServiceProvider):
@@ -253,35 +118,9 @@ class Messages(DIMSEServiceProvider):
         return Arriving(terms.incoming, _name(), meta, terms.largest, terms.spare)
 
 
-def requested(event: evt.Event, terms: Terms, say: Callable[[str], None]) -> None:
-    """Refuse who is not allowed; else order each proposal as it suits: lossless compression first, so that what was
-    compressed stays so, then what the sender names first, Implicit VR last, since private elements lose their VR."""
-    association = event.assoc
-    request = cast(A_ASSOCIATE, association.requestor.primitive)
-    aet, address = str(request.calling_ae_title).strip(), association.requestor.address
-    if not terms.admits(aet, str(address)):
-        say(f"refused {_shown(aet)} at {address}, who is not allowed (--allow)")
-        association.acse.send_reject(*NO_SUCH_TITLE)
-        association.kill()
-        return
-    if str(request.called_ae_title).strip() != terms.aet:  # pynetdicom rejects it
-        say(
-            f"refused {_shown(aet)} at {address}, who calls {_shown(str(request.called_ae_title))}; this is {terms.aet}"
-        )
-    for context in request.presentation_context_definition_list:
-        context.transfer_syntax = sorted(context.transfer_syntax, key=_rank)
-
-
-def _rank(syntax: Any) -> int:
-    """Sorting is stable: what is of one rank stays in the sender's order."""
-    if syntax in LOSSLESS:
-        return 0
-    return 2 + LAST.index(syntax) if syntax in LAST else 1
-
-
 def _kept(arriving: Arriving, uid: str, association: Association, say: Callable[[str], None]) -> tuple[int, str]:
     """The status of an object that has come to its end, success once it is on the disk, and a comment."""
-    sender = _shown(str(association.requestor.ae_title))
+    sender = shown(str(association.requestor.ae_title))
     if not arriving.refused and not UID.fullmatch(uid):
         arriving.drop()
         say(f"refused an object of {sender}: its SOP Instance UID is no UID")
@@ -318,18 +157,6 @@ def closed(event: evt.Event) -> None:
     give_up(event.assoc)
 
 
-def give_up(association: Association) -> None:
-    """Who went away before there was an association is not waited for: pynetdicom would count him among its
-    associations until its time is over."""
-    if not association.is_established:
-        association.dul.to_user_queue.put(cast(Any, None))
-
-
 def _name() -> str:
     """Of a file, in the order in which objects came; nothing that a sender says is in it."""
     return f"{time.time_ns()}-{os.getpid()}-{next(_numbers)}"
-
-
-def _shown(text: str) -> str:
-    """What a stranger sent, fit for a line of a log."""
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text.strip()[:16]) or "?"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,9 +72,10 @@ def settle(
     now: float | None = None,
 ) -> int:
     """Decide about series that are quiet: wait for what the archive has of them, give them to models, keep them or pass
-    them on. hashes: of each model. expected: asks the archive. Returns how many it has decided about."""
+    them on. hashes: of each model. expected: asks the archive, which is not asked about the others once it turns out
+    to be away. Returns how many it has decided about."""
     now = time.time() if now is None else now
-    decided = 0
+    decided, away = 0, None
     for series in queue.quiet(now - patience.quiet, now):
         objects = queue.objects(series.uid)
         note = ""
@@ -85,7 +85,8 @@ def settle(
             say(f"series {shown(series.uid)} is not complete: {note}")
             continue
         if expected:
-            answer = expected(series.study, series.uid)
+            answer = away or expected(series.study, series.uid)
+            away = answer if answer.away else None
             waited = now - series.last >= patience.wait
             lacking = answer.count - len(objects)
             if (answer.silent or lacking > 0) and not waited:
@@ -109,18 +110,6 @@ def settle(
             more = (late and f" ({late})") + (note and f"; {note}")
             say(f"series {shown(series.uid)}: {len(objects)} objects, {what}{more}")
     return decided
-
-
-def clear(queue: Queue, store: Store, before: float) -> int:
-    """Remove what was done with before then; killed at any point, the next call ends it. Returns how many series."""
-    count = queue.clear(before)
-    names = queue.rubbish()
-    for name in names:
-        path = store.file(name)
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if names:
-        queue.removed(names)
-    return count
 
 
 def shown(uid: str) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,19 +18,27 @@ from typing import Any, TextIO
 from fabrica.errors import FabricaError, UsageError
 from fabrica.serving.node import store as stores
 from fabrica.serving.node.archive import expected
-from fabrica.serving.node.association import Terms
-from fabrica.serving.node.intake import Patience, clear, settle, take_in
+from fabrica.serving.node.clearing import clear
+from fabrica.serving.node.intake import Patience, settle, take_in
 from fabrica.serving.node.peers import Peer, is_loopback
 from fabrica.serving.node.queue import Queue
 from fabrica.serving.node.receive import listening, serve, tls
 from fabrica.serving.node.rules import Rules
 from fabrica.serving.node.send import Web, send_next
 from fabrica.serving.node.store import Store
+from fabrica.serving.node.terms import Terms
 from fabrica.serving.node.work import Open, Worker
 
 PAUSE = 0.2  # seconds between two looks that find nothing
 TROUBLE = 5.0  # seconds after which what the disk or the database refused is tried again
 RECEIVERS = 2
+WHAT = {
+    "_take_in": "objects that came in",
+    "_settle": "series",
+    "_work": "results",
+    "_send": "what was sent",
+}
+"""What each part of a node puts into the store."""
 CLEARING = 600.0  # seconds between two clearings
 
 
@@ -39,7 +47,8 @@ class Settings:
     """What a node is asked.
 
     send_to    where results go. archive: who is asked how many objects a series has; None for nobody.
-    receivers  processes. tries: of sending one job. limit: seconds that a model may take for a series.
+    receivers  processes, no more than associations. tries: of sending one job.
+    limit      seconds that a model may take for a series.
     keep_days  after which what is done with is removed; 0: never.
     """
 
@@ -91,9 +100,11 @@ class Node:
         listener = listening(settings.host, settings.port)
         self.port = listener.getsockname()[1]
         context = multiprocessing.get_context("spawn")
-        for _ in range(settings.receivers):
+        for number in range(settings.receivers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(listener, settings.terms, theirs), daemon=True)
+            share = (settings.terms.associations + number) // settings.receivers  # all of them together: as many
+            terms = replace(settings.terms, associations=share)
+            process = context.Process(target=serve, args=(listener, terms, theirs), daemon=True)
             process.start()
             theirs.close()
             self._receivers.append((process, ours))
@@ -133,15 +144,20 @@ class Node:
 
     def _run(self, step: Callable[[Queue], bool]) -> None:
         """One part of the work, again and again, on a connection of its own. What the disk refuses is tried again."""
+        refused = ""
         try:
             with closing(Queue(self._store.database)) as queue:
                 while not self._stopped.is_set():
                     try:
                         if not step(queue):
                             self._stopped.wait(PAUSE)
+                        refused = ""
                     except (OSError, sqlite3.OperationalError) as error:
-                        said = getattr(error, "strerror", None) or str(error)
-                        self.say(f"the store refuses ({said}); again in {TROUBLE:g} s, nothing is lost")
+                        why = getattr(error, "strerror", None) or str(error)
+                        if why != refused:  # once, however long it lasts
+                            task = WHAT[step.__name__]
+                            self.say(f"the store refuses {task} ({why}); tried every {TROUBLE:g} s, nothing is lost")
+                        refused = why
                         self._stopped.wait(TROUBLE)
         except BaseException as error:
             self.failed = error
@@ -172,7 +188,13 @@ class Node:
             return not self._stopped.is_set() and queue.heartbeat(job.id, owner, time.time())
 
         assert self._worker is not None
-        outcome = self._worker.apply(job, [self._store.object(name) for name in names], self._store, beat)
+        try:
+            outcome = self._worker.apply(job, [self._store.object(name) for name in names], self._store, beat)
+            if outcome and outcome.trouble:
+                raise OSError(outcome.trouble)
+        except OSError:
+            queue.put_back(job.id, owner)
+            raise
         if outcome is None or (outcome.refused and self._stopped.is_set()):
             return True  # it is begun again, by whom the queue says
         if outcome.refused:

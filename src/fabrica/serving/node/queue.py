@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fabrica.errors import FabricaError
 from fabrica.serving.node.entries import (
@@ -59,8 +60,12 @@ class Queue:
     def close(self) -> None:
         self._db.close()
 
+    def rows(self, query: str, given: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._db.execute(query, given).fetchall()
+
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, flushed, or nothing."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
@@ -95,7 +100,7 @@ class Queue:
         needed: objects that were there already, and what the node itself has made.
         """
         dropped = set()
-        with self._change() as db:
+        with self.change() as db:
             for each, series in found:
                 ours = db.execute("SELECT 1 FROM own WHERE series = ?", (each.series,)).fetchone()
                 row = (each.uid, each.series, each.name, each.class_uid, each.syntax, each.image, each.size)
@@ -146,12 +151,12 @@ class Queue:
         return [Received(*row) for row in rows]
 
     def ask_again(self, series: str, at: float) -> None:
-        with self._change() as db:
+        with self.change() as db:
             db.execute("UPDATE series SET asked = ? WHERE uid = ?", (at, series))
 
     def set_partial(self, series: Series, note: str) -> None:
         """A series of which objects are missing: for the dead-letter list, unless something comes meanwhile."""
-        with self._change() as db:
+        with self.change() as db:
             same = "uid = ? AND state = ? AND last = ?"
             db.execute(
                 f"UPDATE series SET state = ?, note = ? WHERE {same}", (PARTIAL, note, series.uid, OPEN, series.last)
@@ -164,7 +169,7 @@ class Queue:
         meanwhile. said: what results say of themselves; note: what people should know of the series."""
         created = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
         kinds = [(each, APPLY) for each in wanted] or ([(Wanted("", "", ""), FORWARD)] if forward else [])
-        with self._change() as db:
+        with self.change() as db:
             same = "uid = ? AND state = ? AND last = ?"
             state = DONE if kinds else KEPT
             set_ = "state = ?, note = ?"
@@ -196,7 +201,7 @@ class Queue:
 
     def lease(self, owner: str, now: float) -> tuple[Job, list[str]] | None:
         """The job that has waited longest, and the files it is of; for `owner` until LEASE from now."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, reason = ? WHERE state IN (?, ?) AND lease < ? AND starts >= ?",
                 (DEAD, f"begun {MOST_STARTS} times and never ended", WAITING, LEASED, now, MOST_STARTS),
@@ -218,15 +223,22 @@ class Queue:
 
     def heartbeat(self, job: int, owner: str, now: float) -> bool:
         """Go on with it; False where it is another's by now."""
-        with self._change() as db:
+        with self.change() as db:
             where = "id = ? AND owner = ? AND state = ?"
             return bool(
                 db.execute(f"UPDATE jobs SET lease = ? WHERE {where}", (now + LEASE, job, owner, LEASED)).rowcount
             )
 
+    def put_back(self, job: int, owner: str) -> None:
+        """It could not be done now, through no fault of its own: as if it had not been begun."""
+        with self.change() as db:
+            where = "id = ? AND owner = ? AND state = ?"
+            set_ = "state = ?, owner = '', lease = 0, starts = starts - 1"
+            db.execute(f"UPDATE jobs SET {set_} WHERE {where}", (WAITING, job, owner, LEASED))
+
     def release(self) -> None:
         """Nobody is at any job: for a node that has just locked its store."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("UPDATE jobs SET state = ?, owner = '', lease = 0 WHERE state = ?", (WAITING, LEASED))
 
     def made(
@@ -234,19 +246,20 @@ class Queue:
     ) -> bool:
         """What a job has made, objects of these series, is to be sent; left_out: what it could not make. False where
         the job is another's by now."""
-        with self._change() as db:
+        with self.change() as db:
             where = "id = ? AND owner = ? AND state = ?"
             set_ = "state = ?, reason = ?, tries = 0, next = 0"
             if not db.execute(f"UPDATE jobs SET {set_} WHERE {where}", (MADE, left_out, job, owner, LEASED)).rowcount:
                 return False
             db.executemany("INSERT OR IGNORE INTO own VALUES (?)", [(each,) for each in series])
             rows = [(job, each.uid, each.name, each.class_uid, each.syntax) for each in objects]
-            db.executemany("INSERT INTO outbox (job, uid, name, class, syntax) VALUES (?,?,?,?,?)", rows)
+            # what was sent before its file was lost is there already, and the same
+            db.executemany("INSERT OR IGNORE INTO outbox (job, uid, name, class, syntax) VALUES (?,?,?,?,?)", rows)
         return True
 
     def refuse(self, job: int, reason: str) -> None:
         """Into the dead-letter list."""
-        with self._change() as db:
+        with self.change() as db:
             db.execute("UPDATE jobs SET state = ?, reason = ?, owner = '' WHERE id = ?", (DEAD, reason, job))
 
     # sending
@@ -262,45 +275,15 @@ class Queue:
 
     def sent(self, job: int, uids: Sequence[str]) -> None:
         """These objects are in the archive; and with the last of them, the job is done."""
-        with self._change() as db:
+        with self.change() as db:
             db.executemany("UPDATE outbox SET sent = 1 WHERE job = ? AND uid = ?", [(job, uid) for uid in uids])
             left = db.execute("SELECT count(*) FROM outbox WHERE job = ? AND sent = 0", (job,)).fetchone()[0]
             if not left:
                 db.execute("UPDATE jobs SET state = ?, tries = 0 WHERE id = ?", (SENT, job))
 
     def postpone(self, job: int, reason: str, at: float) -> None:
-        with self._change() as db:
+        with self.change() as db:
             db.execute("UPDATE jobs SET tries = tries + 1, reason = ?, next = ? WHERE id = ?", (reason, at, job))
-
-    # what is not needed any more
-
-    def clear(self, before: float) -> int:
-        """Let go of the objects and results of series that were done with, and sent, before then; the series itself is
-        remembered. Their files are `rubbish` from then on. Returns how many series."""
-        done = (
-            "SELECT uid FROM series AS s WHERE state = ? AND last < ? "
-            "AND EXISTS (SELECT 1 FROM objects WHERE objects.series = s.uid) "
-            "AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.series = s.uid AND jobs.state <> ?)"
-        )
-        with self._change() as db:
-            found = [uid for (uid,) in db.execute(done, (DONE, before, SENT))]
-            for uid in found:
-                db.execute("INSERT OR IGNORE INTO rubbish SELECT name FROM objects WHERE series = ?", (uid,))
-                db.execute("INSERT OR IGNORE INTO rubbish SELECT 'results/' || id FROM jobs WHERE series = ?", (uid,))
-                count = "(SELECT count(*) FROM objects WHERE series = ?)"
-                db.execute(f"UPDATE series SET cleared = max(cleared, {count}) WHERE uid = ?", (uid, uid))
-                db.execute("DELETE FROM inputs WHERE object IN (SELECT uid FROM objects WHERE series = ?)", (uid,))
-                db.execute("DELETE FROM objects WHERE series = ?", (uid,))
-        return len(found)
-
-    def rubbish(self) -> list[str]:
-        """Files and folders of the store that nothing refers to, as `Store.file` takes them."""
-        return [name for (name,) in self._db.execute("SELECT name FROM rubbish")]
-
-    def removed(self, names: Sequence[str]) -> None:
-        """They are gone."""
-        with self._change() as db:
-            db.executemany("DELETE FROM rubbish WHERE name = ?", [(name,) for name in names])
 
     # what people see
 
@@ -311,31 +294,3 @@ class Queue:
     def series(self, state: str = "") -> list[Series]:
         where, given = ("WHERE state = ?", (state,)) if state else ("", ())
         return [Series(*row) for row in self._db.execute(f"SELECT {_SERIES} FROM series {where} ORDER BY first", given)]
-
-    def counts(self) -> dict[str, int]:
-        """How many there are of what: objects, series by state, jobs by state."""
-        found = {"objects": self._db.execute("SELECT count(*) FROM objects").fetchone()[0]}
-        for table, what in (("series", "series"), ("jobs", "jobs")):
-            rows = self._db.execute(f"SELECT state, count(*) FROM {table} GROUP BY state ORDER BY state")
-            found |= {f"{what} {state}": count for state, count in rows}
-        return {what: count for what, count in found.items() if count}
-
-    def refused(self) -> list[tuple[str, str]]:
-        return [(name, reason) for name, reason in self._db.execute("SELECT name, reason FROM refused ORDER BY at")]
-
-    def retry(self, job: int = 0) -> int:
-        """Dead jobs, or one of them, once more: what was made is sent again, the rest done again; and, of all, partial
-        series are looked at again. Returns how many."""
-        with self._change() as db:
-            which, given = ("AND id = ?", (job,)) if job else ("", ())
-            begun = "starts = 0, tries = 0, next = 0, lease = 0, reason = ''"
-            made = "EXISTS (SELECT 1 FROM outbox WHERE job = id)"
-            again = db.execute(
-                f"UPDATE jobs SET state = CASE WHEN {made} THEN ? ELSE ? END, {begun} WHERE state = ? {which}",
-                (MADE, WAITING, DEAD, *given),
-            ).rowcount
-            if not job:
-                again += db.execute(
-                    "UPDATE series SET state = ?, asked = 0, note = '' WHERE state = ?", (OPEN, PARTIAL)
-                ).rowcount
-        return again

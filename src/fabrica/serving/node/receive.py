@@ -25,7 +25,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.serving.node.association import PDU, Terms, closed, fitted, requested, stored
+from fabrica.serving.node.association import closed, fitted, stored
+from fabrica.serving.node.connection import PDU
+from fabrica.serving.node.terms import Terms, requested
 
 HANDSHAKE = 10.0  # seconds that a TLS handshake may be silent
 LINGER = 5.0  # seconds that open connections have to end by themselves

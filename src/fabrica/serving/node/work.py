@@ -5,13 +5,14 @@ The process opens the models once and takes jobs one by one, as `fabrica apply` 
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +27,8 @@ from fabrica.serving.node.store import Store
 Open = Callable[[Path], Translates]
 """What opens a model; by name, so that another process can import it."""
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+MOST_REASONS = 8  # of images that were left out of a result
 BEAT = 10.0  # seconds between two signs of life
 
 
@@ -39,9 +42,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: refused says why nothing was made; else the objects, and the series that they are."""
+    """What became of a job: refused says why nothing was made, unless the store has no room for it now, which trouble
+    says; else the objects, and the series that they are."""
 
     refused: str = ""
+    trouble: str = ""
     objects: tuple[Outgoing, ...] = ()
     series: tuple[str, ...] = ()
     left_out: str = ""
@@ -148,6 +153,8 @@ def _serve(pipe: Connection, open_: Open, folders: Sequence[Path]) -> None:
         models = {model.name: model for model in map(open_, folders)}
         if len(models) < len(folders):
             raise FabricaError(f"{len(folders)} models with {len(models)} names; give each once")
+        if same := _twins(models.values()):
+            raise FabricaError(f"models {' and '.join(same)} are one, with the same weights; give it once")
         for model in models.values():
             model.way()  # what translates nothing is told so now
     except FabricaError as error:
@@ -160,6 +167,15 @@ def _serve(pipe: Connection, open_: Open, folders: Sequence[Path]) -> None:
         except EOFError:
             return
         pipe.send(applied(models[job.model], job, place))
+
+
+def _twins(models: Iterable[Translates]) -> tuple[str, str] | None:
+    """Two models of the same weights: a series and a hash name one job, so that one of them would never work."""
+    names: dict[str, str] = {}
+    for model in models:
+        if names.setdefault(model.hash, model.name) != model.name:
+            return names[model.hash], model.name
+    return None
 
 
 def _end_with(parent: Any) -> None:
@@ -180,17 +196,22 @@ def applied(model: Translates, job: Job, place: Path) -> Outcome:
         direction = job.direction or "a2b"
         outcomes = apply(model, place / "in", place / "out", direction=direction, as_="dicom", record=record)
     except FabricaError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
+            return Outcome(trouble=str(error.__cause__.strerror))
         return Outcome(refused=_local(str(error), place))
     except MemoryError:
         return Outcome(refused="more memory than there is")
     except Exception as error:  # a decoder's or a runtime's own
         return Outcome(refused=f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-    left_out = "; ".join(_local(each.refused, place) for each in outcomes if each.refused)
+    refused = [_local(each.refused, place) for each in outcomes if each.refused]
+    more = f"; and {len(refused) - MOST_REASONS} more" if len(refused) > MOST_REASONS else ""
+    left_out = "; ".join(refused[:MOST_REASONS]) + more
     files = sorted(path for path in (place / "out").rglob("*.dcm"))
     if not files:
         return Outcome(refused=left_out or f"no image; see {RESULT}")
     objects = [_outgoing(job, path, path.relative_to(place / "out")) for path in files]
-    return Outcome("", tuple(each for each, _ in objects), tuple({series for _, series in objects}), left_out)
+    series = tuple({series for _, series in objects})
+    return Outcome(objects=tuple(each for each, _ in objects), series=series, left_out=left_out)
 
 
 def _outgoing(job: Job, path: Path, name: Path) -> tuple[Outgoing, str]:

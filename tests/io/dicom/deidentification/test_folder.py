@@ -1,6 +1,7 @@
 """A folder de-identified: references among objects, the same bytes each time, what is left out, and full disks."""
 
 import csv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydicom.uid import BasicTextSRStorage, EncapsulatedPDFStorage, KeyObjectSel
 
 from fabrica import io
 from fabrica.errors import FabricaError, UsageError
-from fabrica.io.dicom.deidentification import Account, Key, deidentify
+from fabrica.io.dicom.deidentification import Account, Key, check, deidentify
 from fabrica.io.dicom.references import series_referred
 from tests.command import full_disk
 from tests.io.dicom import segmentation, series, structures
@@ -173,3 +174,28 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None
     with full_disk(100_000), pytest.raises(FabricaError, match="cannot be written"):
         deidentify(home, tmp_path / "out", KEY)
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["audit.csv"]
+
+
+def test_zip_archives_are_looked_into(tmp_path: Path) -> None:
+    """The same objects come of an archive, alone or in a folder, as of its files; what cannot be opened is said."""
+    study(tmp_path / "plain")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((tmp_path / "plain").rglob("*.dcm")):
+            archive.write(path, path.relative_to(tmp_path / "plain"))
+        archive.writestr("notes.txt", "seen by Doctor Brown")
+    deidentify(tmp_path / "plain", tmp_path / "wanted", KEY)
+    wanted = contents(tmp_path / "wanted")
+    alone = deidentify(tmp_path / "study.zip", tmp_path / "alone", KEY)
+    assert contents(tmp_path / "alone") == wanted and [path.name for path in alone.others] == ["notes.txt"]
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    (tmp_path / "study.zip").rename(tmp_path / "folder" / "sub" / "study.ZIP")
+    (tmp_path / "folder" / "damaged.zip").write_bytes(b"PK no archive")
+    with zipfile.ZipFile(tmp_path / "folder" / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "folder" / "sub" / "study.ZIP", "inner.zip")
+    found = deidentify(tmp_path / "folder", tmp_path / "out", KEY)
+    assert contents(tmp_path / "out") == wanted
+    closed = {path.name: why for path, why in found.left_out if "archive" in why}
+    assert set(closed) == {"damaged.zip", "inner.zip"} and all("unpack it first" in why for why in closed.values())
+    problems = {finding.file.name: finding.problem for finding in check(tmp_path / "folder")}
+    assert "cannot be looked into" in problems["damaged.zip"] and "cannot be looked into" in problems["inner.zip"]
+    assert any(name.endswith(".dcm") for name in problems)

@@ -18,7 +18,7 @@ from fabrica.errors import ReadError, UsageError
 from fabrica.io.budget import DEFAULT_BUDGET
 from fabrica.io.dicom.deidentification import burned_in, words
 from fabrica.io.dicom.deidentification.elements import Treatment, clean
-from fabrica.io.dicom.deidentification.folder import files_below
+from fabrica.io.dicom.deidentification.folder import closed, files_below
 from fabrica.io.dicom.deidentification.key import is_made, is_of_standard, is_pseudonym
 from fabrica.io.dicom.deidentification.objects import LeftOutError, check_kind
 from fabrica.io.dicom.deidentification.profile import CODES
@@ -72,6 +72,8 @@ def check(folder: Path | str, budget: int = DEFAULT_BUDGET, progress: Count | No
             except ReadError as error:
                 found = [Finding(path, "", "", f"cannot be read: {str(error).removeprefix(f'{path}: ')}")]
             yield from found
+        elif why := closed(path):
+            yield Finding(path, "", "", f"cannot be looked into: {why}")
         if progress:
             progress(k + 1, len(files))
 

@@ -20,6 +20,7 @@ from fabrica.io.dicom.deidentification.profile import TEXT, action, table
 PATIENT = (0x00100010, 0x00100020)  # PatientName, PatientID
 _PERSON_CODES, _AGE, _ZONE = 0x00401101, 0x00101010, 0x00080201
 _OLDEST = 89  # years; older people are few (45 CFR 164.514(b)(2)(i)(C))
+_PERFORMED = 0x00081111  # ReferencedPerformedProcedureStepSequence
 _METHOD = {0x00120062, 0x00120063, 0x00120064, 0x00280303}  # said anew at the end
 DUMMIES: dict[str, Any] = {
     "DA": "19000101", "TM": "000000", "DT": "19000101000000", "PN": "REMOVED", "AS": "000Y", "DS": "0", "IS": "0",
@@ -116,6 +117,8 @@ def _treat(dataset: Dataset, tag: BaseTag, how: Treatment, here: str) -> None:
     if is_empty(dataset, tag):
         return
     found = action(tag, vr, how.options)
+    if tag == _PERFORMED and found == "X" and "ValueType" in dataset:
+        found = "Z"  # documents must have it, and may have it empty; images may lack it, and not have it empty
     if found == "X":
         del dataset[tag]
         how.note(here, tag, "removed")
@@ -152,7 +155,10 @@ def _keep(dataset: Dataset, tag: BaseTag, vr: str, found: str, how: Treatment, h
             how.note(here, tag, "kept")
     elif found == "C":
         new = words.cleaned(text, how.people) if vr in TEXT else ""
-        _set(dataset, tag, vr, new or None, how, here, "cleaned" if new else "emptied")
+        if not new and action(tag, vr, ()) == "D":  # it must say something
+            _set(dataset, tag, vr, DUMMIES.get(vr, _REMOVED), how, here, "replaced by a dummy")
+        else:
+            _set(dataset, tag, vr, new or None, how, here, "cleaned" if new else "emptied")
     elif tag == _AGE and text[:3].isdigit() and int(text[:3]) > _OLDEST and text[3:4] in ("Y", ""):
         _set(dataset, tag, vr, "090Y", how, here, "cleaned")
     elif vr in TEXT and words.holds(_bytes(dataset, tag), how.words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from fabrica.io.dicom.deidentification.key import Key
 from fabrica.io.dicom.deidentification.objects import Written, deidentify_object
 from fabrica.io.dicom.deidentification.profile import checked
 from fabrica.io.dicom.mark import is_dicom
+from fabrica.io.packed import Packed, members
 from fabrica.progress import Count
 
 AUDIT = "audit.csv"
 COLUMNS = ("file", "tag", "keyword", "action", "count")
+ZIP = ".zip"
 _UNWANTED = (".DS_Store", "Thumbs.db")
 
 
@@ -59,7 +62,7 @@ def deidentify(
 ) -> Account:
     """De-identify the DICOM files of a folder, in it and below, or one file, by PS3.15 Annex E.
 
-    source   folder or file; nothing in it is changed.
+    source   folder, file or zip archive, or a folder with such; nothing in it is changed.
     out      folder for patient/study/series/object.dcm, each named by the key, and for `audit.csv`: what was done to
              which attribute of which new file, and how often. Nothing in it is overwritten.
     key      what new UIDs, pseudonyms and names come from: the same for the same key.
@@ -81,7 +84,10 @@ def deidentify(
         rows.writerow(COLUMNS)
         for k, path in enumerate(files):
             if not is_dicom(path):
-                account.others.append(path)
+                if why := closed(path):
+                    account.left_out.append((path, why))
+                else:
+                    account.others.append(path)
             else:
                 try:
                     written = deidentify_object(path, out, key, chosen, blank_outside_regions, budget)
@@ -96,13 +102,34 @@ def deidentify(
 
 
 def files_below(source: Path) -> Iterator[Path]:
-    """A file itself, or all files of a folder and below it, in the order of their names; links are not followed out."""
+    """A file itself, or all files of a folder and below it, in the order of their names; links are not followed out. Of
+    a zip archive its members, but of one that cannot be opened itself."""
     if source.is_file():
-        yield source
+        yield from _within(source)
         return
     for folder, folders, names in os.walk(source):
         folders.sort()
-        yield from (Path(folder, name) for name in sorted(names) if name not in _UNWANTED)
+        for name in sorted(names):
+            if name not in _UNWANTED:
+                yield from _within(Path(folder, name))
+
+
+def _within(path: Path) -> Iterator[Path]:
+    if path.suffix.lower() == ZIP:
+        with suppress(OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+            found = members(path)
+            yield from found
+            return
+    yield path
+
+
+def closed(path: Path) -> str:
+    """Why a file that is no DICOM may still hold some, "" where it holds none."""
+    if isinstance(path, Packed) and (why := path.damage()):
+        return why
+    return (
+        "a zip archive that is damaged, or lies in another one; unpack it first" if path.suffix.lower() == ZIP else ""
+    )
 
 
 def _check_folders(source: Path, out: Path) -> None:

@@ -54,6 +54,7 @@ _TECHNICAL = {
 }
 """Long texts that are codes or say how a device works."""
 _TEXT_VALUE = 0x0040A160  # what a structured report says in words
+_NEVER_EMPTY = ("ReferencedStudySequence",)  # sequences that no class must have, and that have items where they are
 _CLASSES = {
     0x00080016, 0x0008001A, 0x0008001B, 0x00080062, 0x0008010C, 0x00080117, 0x00080118, 0x0008040E, 0x00081150,
     0x0008115A, 0x00083002, 0x00340003, 0x04000010, 0x04000510, 0x30100052, 0x30100053,
@@ -116,7 +117,7 @@ def _listed(row: Row, vr: str, options: Collection[str]) -> str:
         return "C"
     if asked:
         return "K" if "K" in asked else "C"
-    if vr == "SQ" and row.basic in ("X/D", "X/Z/D"):
+    if vr == "SQ" and (row.basic in ("X/D", "X/Z/D") or row.keyword in _NEVER_EMPTY):
         return "X"
     if vr == "UI" and row.basic == "D":
         return "U"

@@ -2,12 +2,14 @@
 
 import { members, packed } from "./archive.js";
 import { image, stacked, Viewer } from "./viewer.js";
+import { possible, Volume } from "./volume.js";
 
 const at = (id) => document.getElementById(id);
 const EVERY = 400; // ms between two questions how far the work is
 let models = [], token = "", files = [], request = null, saved = "";
 
 const viewer = new Viewer(at("canvas"), follow);
+const volume = new Volume(at("volume"), (slice) => { if (slice !== viewer.slice) viewer.set({ slice }); });
 
 const model = () => models.find((each) => each.name === at("model").value);
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
@@ -130,6 +132,8 @@ function shown(answered) {
   const images = Object.fromEntries(Object.entries(about).map(([name, each]) => [name, image(each, named(`view/${name}.u16`))]));
   at("look").hidden = false;
   viewer.show(images.after ? images : { after: stacked(Object.values(images)) });
+  at("solid").hidden = viewer.main.depth < 2 || viewer.main.several || !possible();
+  solid(false);
   const result = all.filter((each) => !each.name.startsWith("view/"));
   save(result.filter((each) => each.name !== "result.json"), result);
   at("notes").replaceChildren(...JSON.parse(answered.getResponseHeader("fabrica-notes") ?? "[]").map(item));
@@ -147,9 +151,20 @@ function save(made, all) {
   at("save").download = `${model().name}-${made.length === 1 ? one.name.split("/").pop() : "result.zip"}`;
 }
 
+/** From all sides, or slice by slice. */
+function solid(on) {
+  at("solid").setAttribute("aria-pressed", String(on));
+  at("volumes").hidden = !on;
+  at("canvas").hidden = on;
+  if (on) drawVolume(); else viewer.draw();
+}
+
+const drawVolume = () => volume.show(viewer).catch((error) => { solid(false); at("solid").hidden = true; fail(error.message); });
+
 /** What stands around the image follows it. */
 function follow() {
   if (!viewer.main) return;
+  if (!at("volumes").hidden) drawVolume();
   const { depth } = viewer.main, round = (value) => +value.toPrecision(5);
   at("where").value = `${viewer.images.before || depth === 1 ? "Slice" : "Image"} ${viewer.slice + 1} of ${depth}`;
   Object.assign(at("slice"), { max: depth - 1, value: viewer.slice });
@@ -169,7 +184,10 @@ function follow() {
   }
   for (const button of at("modes").children) button.setAttribute("aria-checked", String(button.textContent === viewer.mode));
   at("strengths").hidden = !(viewer.labels || ["Difference", "Uncertainty"].includes(viewer.mode));
-  at("keys").textContent = "drag: window · ↑ ↓ slices · ← → slider · 1–5 what is shown · r reset";
+  const more = at("solid").hidden ? "" : " · v volume";
+  at("keys").textContent = at("volumes").hidden
+    ? `drag: window · ↑ ↓ slices · ← → slider · 1–5 what is shown · r reset${more}`
+    : "click: crosshair · drag with the right button: window · drag the volume to turn it · 1–5 what is shown · v slices";
 }
 
 at("entry").onsubmit = (event) => {
@@ -198,6 +216,13 @@ at("cancel").onclick = () => request?.abort();
 at("slice").oninput = () => viewer.set({ slice: Number(at("slice").value) });
 at("strength").oninput = () => viewer.set({ strength: Number(at("strength").value) / 100 });
 at("reset").onclick = () => viewer.reset();
+at("solid").onclick = () => solid(at("volumes").hidden);
+at("volume").addEventListener("keydown", (event) => viewer.key(event));
+at("look").addEventListener("keydown", (event) => {
+  if (event.key !== "v" || event.target.tagName === "INPUT" || at("solid").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+  solid(at("volumes").hidden);
+  at(at("volumes").hidden ? "canvas" : "volume").focus({ preventScroll: true });
+});
 for (const [id, k] of [["centre", 0], ["width", 1]]) {
   at(id).oninput = () => {
     const value = Number(at(id).value);

@@ -20,13 +20,13 @@ export function stacked(images) {
     const at = k * first.numbers.length;
     each.numbers.forEach((n, i) => { numbers[at + i] = Math.round((each.value(n) - low) / step); });
   });
-  return { ...first, low, step, numbers, depth: images.length * first.depth, value: (n) => n * step + low };
+  return { ...first, low, step, numbers, depth: images.length * first.depth, several: images.length > 1, value: (n) => n * step + low };
 }
 
 export class Viewer {
   /** changed() is called when slice, window, mode or what lies under the pointer has changed. */
   constructor(canvas, changed) {
-    Object.assign(this, { canvas, changed, images: {}, slice: 0, split: 0.5, strength: 0.6, mode: "After", under: "" });
+    Object.assign(this, { canvas, changed, images: {}, number: 0, slice: 0, split: 0.5, strength: 0.6, mode: "After", under: "" });
     this.plane = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
@@ -36,12 +36,13 @@ export class Viewer {
       event.preventDefault();
       this.scroll(Math.sign(event.deltaY));
     }, { passive: false });
-    canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
   /** Images by name: after, and where there are such before and uncertainty. */
   show(images) {
     this.images = images;
+    this.number += 1;
     const main = images.before ?? images.after;
     this.main = main;
     this.slice = Math.floor(main.depth / 2);
@@ -234,7 +235,8 @@ export class Viewer {
     return said.join(" · ");
   }
 
-  #key(event) {
+  /** Keys, those of another canvas that shows the same among them. */
+  key(event) {
     if (!this.main || event.ctrlKey || event.metaKey || event.altKey) return;
     const [centre, width] = this.window, modes = this.modes();
     const does = {
