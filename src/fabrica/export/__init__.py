@@ -10,13 +10,14 @@ from typing import cast
 
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.model.model import Model
+from fabrica.progress import Progress
 
 FORMATS = {
     "bundle": "fabrica.export.bundle:write",
     "onnx": "fabrica.export.onnx:write",
     "openvino": "fabrica.export.openvino:write",
 }
-Writer = Callable[[Model, Path], None]
+Writer = Callable[..., None]
 
 
 def writer(to: str) -> Writer:
@@ -27,13 +28,25 @@ def writer(to: str) -> Writer:
     return cast(Writer, getattr(import_module(module), name))
 
 
-def export(model: Model, to: str, out: Path) -> None:
+def export(
+    model: Model,
+    to: str,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    calibrate: str = "",
+    progress: Progress | None = None,
+) -> None:
     """Write the model as `to`, one of FORMATS, to `out`, which must not be there yet, or be an empty folder. It is
-    there afterwards as a whole, or not at all.
+    there afterwards as a whole, or not at all. precision, calibrate: of graphs, see `fabrica.export.graphs.write`.
 
-    Raises UsageError for an unknown format, and for a model that the format cannot hold; FabricaError for a full disk.
+    Raises UsageError for an unknown format, and for a model that the format cannot hold; FabricaError for a precision
+    that loses too much, and for a full disk.
     """
     write = writer(to)
+    if to == "bundle" and precision != "fp32":
+        raise UsageError(f"a bundle holds weights in fp32, not {precision}; take --to onnx or openvino")
+    choices = {} if to == "bundle" else {"precision": precision, "calibrate": calibrate, "progress": progress}
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} is there already; choose another place with -o")
     home = out if out.is_dir() else out.parent  # an empty folder stays: it may be where a disk is mounted
@@ -41,7 +54,7 @@ def export(model: Model, to: str, out: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=home) as temporary:
             made = Path(temporary) / "made"
-            write(model, made)
+            write(model, made, **choices)
             if home != out:
                 made.replace(out)
                 return
