@@ -77,7 +77,7 @@ def write(
         graph = onnx_graph(network, f"{model.name}, {name}")
         own = format_.converted(name, graph, "fp32")
         session = format_.session(name, list(own.values()), network.inputs, "fp32")
-        found = compared(network, name, session, model)
+        found = compared(shown(network, model, name, calibrate, progress), name, session, model)
         if precision != "fp32":
             asked = Asked(precision, computes, calibrate, progress)
             own, tried = lowered(model, name, network, format_, graph, asked, session)
@@ -99,6 +99,32 @@ def write(
         sha256=hashes,
     )  # fmt: skip
     place.save(folder, record)
+
+
+def shown(network: Network, model: Model, name: str, source: str, progress: Progress | None) -> Network:
+    """The network with held-out images to try it with, cut or mirrored to any size, where they are at hand; else with
+    the random ones that it has."""
+    if network.inputs != ("images",):
+        return network
+    try:
+        some = images(model, name, network, "val", source, progress)
+    except UsageError:
+        return network
+    whole = np.concatenate([inputs[0] for inputs in some.inputs])
+
+    def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        places = np.ix_(*(_mirrored(side, wanted) for side, wanted in zip(whole.shape[2:], size, strict=True)))
+        chosen = np.resize(np.arange(len(whole)), batch)
+        return (torch.from_numpy(np.ascontiguousarray(whole[chosen][(slice(None), slice(None), *places)])),)
+
+    return replace(network, example=example)
+
+
+def _mirrored(side: int, wanted: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Places of the middle of an axis, to and fro where more are wanted than there are."""
+    places = np.arange(wanted) + max(side - wanted, 0) // 2
+    around = np.concatenate([np.arange(side), np.arange(side)[::-1]])
+    return around[places % len(around)]
 
 
 @dataclass(frozen=True)
@@ -242,7 +268,8 @@ def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
 
 ## As {format_}
 
-Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch in float32, on random images:
+Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch in float32, on held-out images where
+they were at hand, else on random ones:
 
 | graph | images | largest | mean | PyTorch as trained | unit, and range |
 |---|---|---|---|---|---|

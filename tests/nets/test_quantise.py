@@ -1,0 +1,110 @@
+"""Training for INT8: values as INT8 has them, gradients as if nothing were rounded, norms as they will be folded."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fabrica.nets import quantise
+from fabrica.nets.fusing import fused
+from fabrica.nets.nafnet import NAFNet
+from fabrica.nets.quantise import Range, values_in_8_bits, weights_in_8_bits
+from fabrica.nets.unetpp import UNetPlusPlus
+
+BOUND = st.floats(0.01, 100, width=32)
+
+
+@given(BOUND, BOUND, st.integers(0, 2**31 - 1))
+def test_values_are_those_of_256_numbers_of_which_0_is_one(low: float, high: float, seed: int) -> None:
+    x = torch.from_numpy(np.random.default_rng(seed).uniform(-2 * low, 2 * high, 64).astype(np.float32))
+    made = values_in_8_bits(x, torch.tensor(-low), torch.tensor(high))
+    step = (high + low) / 255
+    zero = round(low / step)
+    wanted = (np.clip(np.round(x.numpy() / step) + zero, 0, 255) - zero) * step
+    off = np.abs(made.numpy() - wanted)
+    assert (off < 1.001 * step).all() and np.mean(off < 1e-3 * step) > 0.9  # a value in the middle of two may be either
+    assert float(values_in_8_bits(torch.zeros(1), torch.tensor(-low), torch.tensor(high))) == 0
+
+
+def test_gradients_pass_within_the_range_and_not_beyond_it() -> None:
+    x = torch.tensor([-3.0, -0.9, 0.3, 1.4, 5.0], requires_grad=True)
+    values_in_8_bits(x, torch.tensor(-1.0), torch.tensor(2.0)).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None and x.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_a_norm_behind_a_convolution_changes_nothing_of_how_its_weights_are_rounded(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    weight, factor = torch.randn(5, 3, 3, 3, generator=rng), torch.rand(5, generator=rng) + 0.1
+    signed = (factor * torch.tensor([1, -1, 1, -1, 1])).view(-1, 1, 1, 1)
+    torch.testing.assert_close(weights_in_8_bits(weight * signed), weights_in_8_bits(weight) * signed)
+    levels = weights_in_8_bits(weight) / (weight.abs().amax((1, 2, 3), keepdim=True) / 127)
+    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+
+
+def test_ranges_are_observed_then_used_then_frozen() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    plain = copy.deepcopy(network)
+    ranges = quantise.prepare(network)
+    x = torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    (own,) = (each for each in ranges if isinstance(each, Range))  # the last layer stays float
+    quantise.pace(ranges, 0.0)
+    torch.testing.assert_close(network(x), plain(x), rtol=0, atol=0)
+    assert (float(own.low), float(own.high)) == (float(x.min()), float(x.max()))
+    quantise.pace(ranges, quantise.QUANTISED)
+    assert 0 < float((network(x) - plain(x)).abs().max()) < 0.05 and not quantise.settled(ranges)
+    network(2 * x)
+    assert float(own.high) > float(x.max())
+    quantise.pace(ranges, quantise.FROZEN)
+    before = float(own.high)
+    network(5 * x)
+    assert float(own.high) == before and quantise.settled(ranges)
+    with torch.no_grad():
+        quantise.pace(ranges, 0.0)
+        network(9 * x)
+    assert float(own.high) == before  # what is judged is not learned from
+    assert network.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", ["nafnet", "unet++"])
+def test_norms_are_rounded_as_they_are_folded(kind: str) -> None:
+    """What is trained is what will be exported: the folded network with rounded weights, and no norms of its own."""
+    torch.manual_seed(0)
+    network: nn.Module = NAFNet(1, 1, "tiny", 1) if kind == "nafnet" else UNetPlusPlus(1, 1, 4)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, 0, 0.2)
+            assert part.running_mean is not None and part.running_var is not None
+            nn.init.normal_(part.running_mean, 0, 0.2)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    for weight in network.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, 0, 0.05)
+    folded = fused(copy.deepcopy(network))
+    ranges = quantise.prepare(network.eval())
+    quantise.pace(ranges, 0.0)
+    x = torch.randn(1, 1, 33, 40, generator=torch.Generator().manual_seed(1))
+    network(x)
+    with torch.no_grad():
+        for each in ranges:
+            assert isinstance(each, Range)
+            each.low.mul_(1e4), each.high.mul_(1e4)  # values as they are, to see the weights
+            each.rounds = True
+            each.forward = lambda x: x  # type: ignore[method-assign]
+        rounded = network(x)
+        convolutions = [layer for layer in folded.modules() if isinstance(layer, nn.Conv2d)][:-1]
+        doubled = {id(layer.convolution) for layer in folded.modules() if type(layer).__name__ == "Doubling"}
+        for layer in convolutions:
+            if id(layer) not in doubled:
+                layer.weight.copy_(weights_in_8_bits(layer.weight))
+        if kind == "nafnet":
+            torch.testing.assert_close(rounded, folded(x), atol=2e-4, rtol=1e-4)
+        exact = fused(copy.deepcopy(folded))(x)
+        assert float((rounded - exact).abs().mean()) < 0.02 * float(exact.std())
