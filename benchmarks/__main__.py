@@ -16,16 +16,8 @@ from pathlib import Path
 import torch
 
 ALL = (
-    "loading",
-    "training",
-    "memory",
-    "sampling",
-    "synthesis",
-    "latent",
-    "translation",
-    "restoration",
-    "runtime",
-    "precision",
+    *("loading", "training", "memory", "sampling", "synthesis", "latent"),
+    *("translation", "restoration", "runtime", "precision"),
 )
 
 

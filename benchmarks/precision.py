@@ -1,8 +1,8 @@
-"""python -m benchmarks.precision: lower precisions of exported graphs beside their own float32, in one process, calls in
-turn: INT8 by ONNX Runtime, INT8 and bfloat16 by OpenVINO.
+"""python -m benchmarks.precision: lower precisions of exported graphs beside their own float32, calls of both in turn:
+INT8 by ONNX Runtime, INT8 and bfloat16 by OpenVINO.
 
-The networks are NAFNet small and U-Net++ of width 16, trained on head phantoms for so many minutes each (PRECISION_MINUTES,
-4), since only of trained ones it can be said what is lost: dB of PSNR on held-out images, as the export has measured it.
+The networks are NAFNet small and U-Net++ of width 16, trained on head phantoms for PRECISION_MINUTES (4) minutes each:
+only of trained ones can be said what is lost, in dB of PSNR on held-out images, as the export has measured it.
 """
 
 from __future__ import annotations

@@ -15,17 +15,17 @@ import torch
 
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.export.chart import picture
-from fabrica.export.gate import Gate, answers, table
-from fabrica.export.images import images
-from fabrica.export.int8 import searched
+from fabrica.export.gate import table
+from fabrica.export.images import shown
 from fabrica.export.networks import Network, networks, sizes, traced_with
+from fabrica.export.precision import Asked, lowered
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
 from fabrica.progress import Progress
 from fabrica.recipe.folder import CARD, FOUND, RECIPE
 from fabrica.runtime import folder as place
-from fabrica.runtime.folder import Exported, Graph, Parity, Tried
+from fabrica.runtime.folder import Exported, Graph, Parity
 from fabrica.runtime.session import INT8, PRECISIONS, Session
 
 OPSET = 20
@@ -99,69 +99,6 @@ def write(
         sha256=hashes,
     )  # fmt: skip
     place.save(folder, record)
-
-
-def shown(network: Network, model: Model, name: str, source: str, progress: Progress | None) -> Network:
-    """The network with held-out images to try it with, cut or mirrored to any size, where they are at hand; else with
-    the random ones that it has."""
-    if network.inputs != ("images",):
-        return network
-    try:
-        some = images(model, name, network, "val", source, progress)
-    except UsageError:
-        return network
-    whole = np.concatenate([inputs[0] for inputs in some.inputs])
-
-    def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        places = np.ix_(*(_mirrored(side, wanted) for side, wanted in zip(whole.shape[2:], size, strict=True)))
-        chosen = np.resize(np.arange(len(whole)), batch)
-        return (torch.from_numpy(np.ascontiguousarray(whole[chosen][(slice(None), slice(None), *places)])),)
-
-    return replace(network, example=example)
-
-
-def _mirrored(side: int, wanted: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Places of the middle of an axis, to and fro where more are wanted than there are."""
-    places = np.arange(wanted) + max(side - wanted, 0) // 2
-    around = np.concatenate([np.arange(side), np.arange(side)[::-1]])
-    return around[places % len(around)]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A lower precision, what the runtime computes in for it, where images come from, and who is told how far it is."""
-
-    precision: str
-    computes: str
-    calibrate: str
-    progress: Progress | None
-
-
-def lowered(
-    model: Model, name: str, network: Network, format_: Format, graph: bytes, asked: Asked, exact: Session
-) -> tuple[dict[str, bytes], list[Tried]]:
-    """The graph's files in a lower precision, and what was tried for it, the last one being it. FabricaError where it
-    loses more than the gate allows. exact: the float32 graph."""
-    some = images(model, name, network, "val", asked.calibrate, asked.progress)
-    gate = Gate(some, answers(exact, some), network.unit, network.half)
-
-    def opened(content: bytes, precision: str, computes: str) -> tuple[Session, float]:
-        own = format_.converted(name, content, precision)
-        session = format_.session(name, list(own.values()), network.inputs, computes)
-        return session, sum(map(len, own.values())) / 1e6
-
-    first = gate.judged(*opened(graph, "fp32", "fp32"), "fp32")
-    if asked.precision == INT8:
-        shown = images(model, name, network, "train", asked.calibrate, asked.progress)
-        graph, tried = searched(
-            graph, network.inputs, shown, gate, lambda made: opened(made, INT8, asked.computes), format_.operators,
-            asked.progress,
-        )  # fmt: skip
-    else:
-        tried = [gate.judged(*opened(graph, asked.precision, asked.computes), asked.precision)]
-    if not tried[-1].passed:
-        raise gate.refusal(name, tried[-1])
-    return format_.converted(name, graph, asked.precision), [first, *tried]
 
 
 def onnx_graph(network: Network, what: str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fabrica.codec import Codec
 from fabrica.data.augment import AS_THEY_ARE
@@ -64,6 +65,32 @@ def images(
             "least: name a folder or manifest with more of them with --calibrate"
         )
     return found
+
+
+def shown(network: Network, model: Model, name: str, source: str, progress: Progress | None) -> Network:
+    """The network with held-out images to try it with, cut or mirrored to any size, where they are at hand; else with
+    the random ones that it has."""
+    if network.inputs != ("images",):
+        return network
+    try:
+        some = images(model, name, network, "val", source, progress)
+    except UsageError:
+        return network
+    whole = np.concatenate([inputs[0] for inputs in some.inputs])
+
+    def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        places = np.ix_(*(_mirrored(side, wanted) for side, wanted in zip(whole.shape[2:], size, strict=True)))
+        chosen = np.resize(np.arange(len(whole)), batch)
+        return (torch.from_numpy(np.ascontiguousarray(whole[chosen][(slice(None), slice(None), *places)])),)
+
+    return replace(network, example=example)
+
+
+def _mirrored(side: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Places of the middle of an axis, to and fro where more are wanted than there are."""
+    places = np.arange(wanted) + max(side - wanted, 0) // 2
+    around = np.concatenate([np.arange(side), np.arange(side)[::-1]])
+    return around[places % len(around)]
 
 
 def _images(model: Model, name: str, network: Network, split: str, source: str, progress: Progress | None) -> Images:

@@ -11,6 +11,7 @@ convolution its factors multiply the weights that are rounded, and it is its inp
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ def _before(network: nn.Module) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for part in network.modules():
         layers = list(part) if isinstance(part, nn.Sequential) else []
-        for k, (norm, layer) in enumerate(zip(layers, layers[1:], strict=False)):
+        for k, (norm, layer) in enumerate(pairwise(layers)):
             behind = k > 0 and isinstance(layers[k - 1], nn.Conv2d | nn.Conv3d | Doubling)
             if (
                 isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
