@@ -175,7 +175,7 @@ def _dice(answer: Float32, true: Float32, codec: Codec) -> float:
     drawn, said = _hard(answer, codec)[0], true[0] != 0
     first = 0 if codec.regions else 1
     each: list[float] = [
-        dice(drawn[k][said[k]] > 0, true[0, k][said[k]] > 0)
+        dice(drawn[k][said[k]][None] > 0, true[0, k][said[k]][None] > 0)
         for k in range(first, len(drawn))
         if (true[0, k] > 0).any() or (drawn[k][said[k]] > 0).any()
     ]

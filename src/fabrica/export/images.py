@@ -79,9 +79,10 @@ def shown(network: Network, model: Model, name: str, source: str, progress: Prog
     whole = np.concatenate([inputs[0] for inputs in some.inputs])
 
     def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        places = np.ix_(*(_mirrored(side, wanted) for side, wanted in zip(whole.shape[2:], size, strict=True)))
-        chosen = np.resize(np.arange(len(whole)), batch)
-        return (torch.from_numpy(np.ascontiguousarray(whole[chosen][(slice(None), slice(None), *places)])),)
+        chosen = whole[np.resize(np.arange(len(whole)), batch)]
+        for axis, (side, wanted) in enumerate(zip(whole.shape[2:], size, strict=True), start=2):
+            chosen = chosen.take(_mirrored(side, wanted), axis)
+        return (torch.from_numpy(np.ascontiguousarray(chosen)),)
 
     return replace(network, example=example)
 

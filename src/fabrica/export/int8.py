@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -190,10 +191,11 @@ def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without advice to whoever would call the packages by hand."""
+    """Without what the package tells whoever calls it by hand, on stdout much of it."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logging.disable(before)
