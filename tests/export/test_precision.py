@@ -67,8 +67,13 @@ def opened(graph: bytes) -> tuple[Session, float]:
     return by_onnx.session("graph.onnx", [graph], ["images"]), len(graph) / 1e6
 
 
+def same(images: Float32) -> Float32:
+    return images
+
+
 def gate_of(graph: bytes, given: Images, **limits: float) -> Gate:
-    return Gate(given, answers(opened(graph)[0], given), "HU", 2047.5, Limits(**limits))
+    plain = opened(graph)[0]
+    return Gate(given, plain, answers(plain, given), "HU", 2047.5, Limits(**limits))
 
 
 @pytest.mark.parametrize("how", int8.RANGES)
@@ -112,7 +117,7 @@ def test_the_gate_measures_what_is_lost(noise: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     true = [rng.uniform(0, 1, (1, 1, 16, 16)).astype(np.float32) for _ in range(3)]
     exact = [each + np.float32(0.1) for each in true]
-    gate = Gate(Images([(each,) for each in true], true, HU), exact, "HU", 2047.5)
+    gate = Gate(Images([(each,) for each in true], true, HU), same, exact, "HU", 2047.5)
     tried = gate.judged(lambda x: x + np.float32(0.1 + noise), 1.0, "bf16")
     assert tried.psnr == pytest.approx(20 * np.log10(1 + noise / 0.1), rel=0.02)
     assert tried.mae == pytest.approx(2047.5 * noise, rel=0.02) and tried.off == pytest.approx(2047.5 * noise, rel=0.02)
@@ -121,7 +126,7 @@ def test_the_gate_measures_what_is_lost(noise: float, seed: int) -> None:
 
 def test_what_does_not_pass_is_refused_in_one_line() -> None:
     true = [np.zeros((1, 1, 8, 8), dtype=np.float32)]
-    gate = Gate(Images([(true[0],)], true, HU), [true[0] + np.float32(0.1)], "HU", 2047.5)
+    gate = Gate(Images([(true[0],)], true, HU), same, [true[0] + np.float32(0.1)], "HU", 2047.5)
     bad: dict[str, Any] = {"worse": lambda x: x + np.float32(0.2), "no number": lambda x: x + np.float32("nan")}
     for name, session in bad.items():
         tried = gate.judged(session, 1.0, "int8")
@@ -133,7 +138,7 @@ def test_what_does_not_pass_is_refused_in_one_line() -> None:
 def test_without_truth_the_float32_graph_is_the_judge() -> None:
     rng = np.random.default_rng(0)
     exact = [rng.uniform(-1, 1, (1, 1, 8, 8)).astype(np.float32)]
-    gate = Gate(Images([(exact[0],)], [], HU), exact, "HU", 2047.5)
+    gate = Gate(Images([(exact[0],)], [], HU), same, exact, "HU", 2047.5)
     assert gate.judged(lambda x: x + np.float32(0.019), 1.0, "int8").passed
     assert not gate.judged(lambda x: x + np.float32(0.021), 1.0, "int8").passed  # 40 dB of a range of 2
 
@@ -145,7 +150,7 @@ def test_of_labels_dice_is_judged() -> None:
     drawn[0, 0, 2:6, 2:6] = -1
     fewer = drawn.copy()
     fewer[0, :, 2, 2] = [1, -1]
-    gate = Gate(Images([(drawn,)], [drawn], codec), [drawn], "probability", 0.5)
+    gate = Gate(Images([(drawn,)], [drawn], codec), same, [drawn], "probability", 0.5)
     assert gate.judged(lambda x: x, 1.0, "int8").dice == 0
     tried = gate.judged(lambda x: fewer, 1.0, "int8")
     assert tried.dice == pytest.approx(1 - 30 / 31, rel=0.01) and not tried.passed and tried.psnr is None
@@ -160,11 +165,11 @@ def test_half_of_the_file_in_float16_gives_nearly_the_same() -> None:
 
 
 def test_the_table_and_the_picture_show_all_that_was_tried() -> None:
-    tried = [Tried("fp32", megabytes=4.0, ms=10.0, psnr=0.0), Tried("int8", "entropy", ["a", "b"], 1.2, 4.0, psnr=0.03)]
+    first = Tried("fp32", megabytes=4.0, ms=10.0, psnr=0.0)
+    tried = [first, Tried("int8", "entropy", ["a", "b"], 1.2, 4.0, 2.5, psnr=0.03)]
     lines = table(tried, "HU")
-    assert (
-        lines[0].split(" | ")[5] == "dB lost" and lines[-1] == "| int8 | entropy | 2 | 1.2 | 4 | 0.030 | 0 | passed |"
-    )
+    assert lines[0].split(" | ")[6] == "dB lost"
+    assert lines[-1] == "| int8 | entropy | 2 | 1.2 | 4 | 2.50 | 0.030 | 0 | passed |"
     assert picture({"a2b": tried}).startswith(b"\x89PNG")
 
 
@@ -190,7 +195,7 @@ def test_a_folder_says_its_precision(tmp_path: Path) -> None:
 
 
 def test_what_was_tried_is_kept_in_the_folder(tmp_path: Path) -> None:
-    tried = [Tried("fp32", psnr=0.0), Tried("int8", "min-max", ["network.leave"], 1.4, 20.0, psnr=0.04)]
+    tried = [Tried("fp32", psnr=0.0), Tried("int8", "min-max", ["network.leave"], 1.4, 20.0, 2.5, psnr=0.04)]
     graphs = {"a2b": Graph(files=["a2b.onnx"], inputs=["images"], tried=tried)}
     folder = sealed(handmade(tmp_path / "model"), precision="int8", graphs=graphs)
     assert runtime.opened(folder).record.graphs["a2b"].tried == tried

@@ -13,7 +13,7 @@ LOSSES = {"psnr": "PSNR lost, dB", "dice": "Dice lost", "mae": "MAE lost, HU"}
 
 
 def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
-    """A PNG: for each graph its precisions from top to bottom, by size, time and loss, the last one taken; what the
+    """A PNG: for each graph its precisions from top to bottom, by size, speed and loss, the last one taken; what the
     gate allows is a dashed line."""
     from matplotlib.figure import Figure
 
@@ -28,7 +28,8 @@ def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
     )
     for axes, (graph, each) in zip(every, tried.items(), strict=True):
         key = next((name for name in LOSSES if any(getattr(one, name) is not None for one in each)), "off")
-        panels = {"megabytes": "MB", "ms": "ms an image", key: LOSSES.get(key, "mean distance from float32")}
+        loss = LOSSES.get(key, "mean distance from float32")
+        panels = {"megabytes": "MB", "faster": "times as fast as float32", key: loss}
         colours = [PASSED if one.passed else NOT for one in each]
         for own, (name, words) in zip(axes, panels.items(), strict=True):
             values = [getattr(one, name) or 0.0 for one in each]
@@ -46,7 +47,8 @@ def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
             own.margins(x=0.18)
             own.spines[["top", "right"]].set_visible(False)
         if key in LOSSES:
-            axes[2].axvline(getattr(Limits(), key), color="black", linestyle="--", linewidth=1)
+            axes[2].axvline(getattr(Limits(), key), color="black", linestyle="--", linewidth=1, zorder=0)
+            axes[2].set_title("dashed: the most that passes", loc="right", fontsize=8)
         axes[0].set_yticks(range(len(each)), [_named(one) for one in each])
         axes[0].set_ylim(len(each) - 0.5, -0.5)
         axes[0].set_title(graph, loc="left", fontsize=10)

@@ -34,7 +34,7 @@ def lowered(
     """The graph's files in a lower precision, and what was tried for it, the last one being it. FabricaError where it
     loses more than the gate allows. exact: the float32 graph."""
     some = images(model, name, network, "val", asked.calibrate, asked.progress)
-    gate = Gate(some, answers(exact, some), network.unit, network.half)
+    gate = Gate(some, exact, answers(exact, some), network.unit, network.half)
 
     def opened(content: bytes, precision: str, computes: str) -> tuple[Session, float]:
         own = format_.converted(name, content, precision)

@@ -42,7 +42,8 @@ class Tried:
     precision  "fp32" for the graph that the others are held against.
     ranges     of INT8: what says the ranges of activations, "min-max", "percentile" or "entropy"; floats: the layers
                that stayed float.
-    megabytes  of the files; ms: of one held-out image, the median, in the threads of the process.
+    megabytes  of the files; ms: of one held-out image, the median, in the threads of the process; faster: how many
+               times as fast as the float32 graph, called in turn.
     psnr, mae, dice   lost by it, in dB, in the graph's unit and of 1, beside the float32 graph against what is true;
                None: not of this task, or nothing is known to be true.
     off        the mean absolute difference from the float32 graph, in the graph's unit. passed: the gate.
@@ -53,6 +54,7 @@ class Tried:
     floats: list[str] = field(default_factory=list)
     megabytes: float = 0.0
     ms: float = 0.0
+    faster: float = 1.0
     psnr: float | None = None
     mae: float | None = None
     dice: float | None = None
