@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fabrica import runtime
 from fabrica.codec import Codec
@@ -112,7 +110,7 @@ def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     assert kept["layer1.weight"] == onnx.TensorProto.FLOAT and "layer2.weight" not in kept
 
 
-@given(st.floats(0.001, 0.5), st.integers(0, 1000))
+@pytest.mark.parametrize(("noise", "seed"), [(0.0003, 0), (0.0008, 1), (0.01, 2), (0.3, 3)])
 def test_the_gate_measures_what_is_lost(noise: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     true = [rng.uniform(0, 1, (1, 1, 16, 16)).astype(np.float32) for _ in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import conv_transpose2d
 
 from fabrica.nets import quantise
+from fabrica.nets.convolutions import Doubling, added_up
 from fabrica.nets.fusing import fused
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.quantise import Range, values_in_8_bits, weights_in_8_bits
 from fabrica.nets.unetpp import UNetPlusPlus
 
-BOUND = st.floats(0.01, 100, width=32)
+BOUND = st.floats(0.015625, 128, width=32)
 
 
 @given(BOUND, BOUND, st.integers(0, 2**31 - 1))
@@ -38,7 +41,7 @@ def test_gradients_pass_within_the_range_and_not_beyond_it() -> None:
     assert x.grad is not None and x.grad.tolist() == [0, 1, 1, 1, 0]
 
 
-@given(st.integers(0, 2**31 - 1))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_norm_behind_a_convolution_changes_nothing_of_how_its_weights_are_rounded(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     weight, factor = torch.randn(5, 3, 3, 3, generator=rng), torch.rand(5, generator=rng) + 0.1
@@ -58,7 +61,7 @@ def test_ranges_are_observed_then_used_then_frozen() -> None:
     torch.testing.assert_close(network(x), plain(x), rtol=0, atol=0)
     assert (float(own.low), float(own.high)) == (float(x.min()), float(x.max()))
     quantise.pace(ranges, quantise.QUANTISED)
-    assert 0 < float((network(x) - plain(x)).abs().max()) < 0.05 and not quantise.settled(ranges)
+    assert 0 < float((network(x) - plain(x)).detach().abs().max()) < 0.05 and not quantise.settled(ranges)
     network(2 * x)
     assert float(own.high) > float(x.max())
     quantise.pace(ranges, quantise.FROZEN)
@@ -89,22 +92,21 @@ def test_norms_are_rounded_as_they_are_folded(kind: str) -> None:
             nn.init.normal_(weight, 0, 0.05)
     folded = fused(copy.deepcopy(network))
     ranges = quantise.prepare(network.eval())
-    quantise.pace(ranges, 0.0)
     x = torch.randn(1, 1, 33, 40, generator=torch.Generator().manual_seed(1))
-    network(x)
     with torch.no_grad():
+        exact = folded(x)
         for each in ranges:
             assert isinstance(each, Range)
-            each.low.mul_(1e4), each.high.mul_(1e4)  # values as they are, to see the weights
-            each.rounds = True
-            each.forward = lambda x: x  # type: ignore[method-assign]
+            each.rounds = True  # weights alone: no values were seen
         rounded = network(x)
-        convolutions = [layer for layer in folded.modules() if isinstance(layer, nn.Conv2d)][:-1]
-        doubled = {id(layer.convolution) for layer in folded.modules() if type(layer).__name__ == "Doubling"}
-        for layer in convolutions:
+        doubled = {id(layer.convolution): layer for layer in folded.modules() if isinstance(layer, Doubling)}
+        for layer in [layer for layer in folded.modules() if isinstance(layer, nn.Conv2d)][:-1]:
             if id(layer) not in doubled:
                 layer.weight.copy_(weights_in_8_bits(layer.weight))
-        if kind == "nafnet":
-            torch.testing.assert_close(rounded, folded(x), atol=2e-4, rtol=1e-4)
-        exact = fused(copy.deepcopy(folded))(x)
-        assert float((rounded - exact).abs().mean()) < 0.02 * float(exact.std())
+        for layer in doubled.values():  # of which the four sums of weights are rounded that make a pixel
+            part = weights_in_8_bits(added_up(layer.convolution.weight), axis=1)
+            layer.forward = partial(conv_transpose2d, weight=part, bias=layer.convolution.bias, stride=2, padding=1)  # type: ignore[method-assign]
+        wanted = folded(x)
+    lost = float((wanted - exact).abs().mean())
+    # a weight between two levels may go to either; norms that were left out would be far more
+    assert float((rounded - wanted).abs().mean()) < 0.1 * lost and 0 < lost < 0.05 * float(exact.std())
