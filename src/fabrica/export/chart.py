@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-from fabrica.export.gate import Limits
+from fabrica.export.gate import ALLOWED
 from fabrica.runtime.folder import Tried
 
 PASSED, NOT = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion, told apart in all common colour blindness
@@ -47,7 +47,7 @@ def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
             own.margins(x=0.18)
             own.spines[["top", "right"]].set_visible(False)
         if key in LOSSES:
-            axes[2].axvline(getattr(Limits(), key), color="black", linestyle="--", linewidth=1, zorder=0)
+            axes[2].axvline(getattr(ALLOWED, key), color="black", linestyle="--", linewidth=1, zorder=0)
             axes[2].set_title("dashed: the most that passes", loc="right", fontsize=8)
         axes[0].set_yticks(range(len(each)), [_named(one) for one in each])
         axes[0].set_ylim(len(each) - 0.5, -0.5)

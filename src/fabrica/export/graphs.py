@@ -15,7 +15,7 @@ import torch
 
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.export.chart import picture
-from fabrica.export.gate import table
+from fabrica.export.gate import ALLOWED, Limits, table
 from fabrica.export.images import shown
 from fabrica.export.networks import Network, networks, sizes, traced_with
 from fabrica.export.precision import Asked, lowered
@@ -58,12 +58,13 @@ def write(
     format_: Format,
     precision: str = "fp32",
     calibrate: str = "",
+    limits: Limits = ALLOWED,
     progress: Progress | None = None,
 ) -> None:
     """Write a model's graphs and what belongs to them into a folder.
 
     precision  "fp32", "fp16", "bf16" or "int8"; a lower one is judged on held-out images. calibrate: a folder or
-               manifest of images that takes the place of the model's own for that.
+               manifest of images that takes the place of the model's own for that. limits: what it may lose.
 
     Raises UsageError for a model that no graph can hold and for a precision that is none or that the processor lacks,
     FabricaError for graphs whose results differ from PyTorch's, or lose too much in the lower precision.
@@ -79,7 +80,7 @@ def write(
         session = format_.session(name, list(own.values()), network.inputs, "fp32")
         found = compared(shown(network, model, name, calibrate, progress), name, session, model)
         if precision != "fp32":
-            asked = Asked(precision, computes, calibrate, progress)
+            asked = Asked(precision, computes, calibrate, limits, progress)
             own, tried = lowered(model, name, network, format_, graph, asked, session)
             found = replace(found, tried=tried)
         graphs[name] = replace(found, files=list(own))

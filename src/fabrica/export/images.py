@@ -75,6 +75,8 @@ def shown(network: Network, model: Model, name: str, source: str, progress: Prog
     try:
         some = images(model, name, network, "val", source, progress)
     except UsageError:
+        if source:
+            raise
         return network
     whole = np.concatenate([inputs[0] for inputs in some.inputs])
 

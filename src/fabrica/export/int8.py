@@ -122,7 +122,7 @@ def searched(
         best = made if best is None or lost(made[1]) < lost(best[1]) else best
     assert best is not None
     ranges, how = found[best[1].ranges], best[1].ranges
-    if not best[1].passed:
+    if not best[1].passed and len(inner) > 1:
         order = _noisiest(graph, ranges, gate, opened, operators, inner, progress)
         best = _fewest(lambda count: judged(ranges, how, order[:count]), len(order))
     tried.remove(best[1])
@@ -153,7 +153,7 @@ def _noisiest(
 
 def _fewest(judged: Callable[[int], tuple[bytes, Tried]], most: int) -> tuple[bytes, Tried]:
     """The result with the fewest layers left float that passes: counts that double until one does, then halves."""
-    fails, count = 0, 1
+    fails, count = 0, min(1, most - 1)  # one at least stays INT8
     while not (best := judged(count))[1].passed and count < most - 1:
         fails, count = count, min(2 * count, most - 1)
     while best[1].passed and count - fails > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fabrica.export.gate import Gate, answers
+from fabrica.export.gate import Gate, Limits, answers
 from fabrica.export.images import images
 from fabrica.export.int8 import searched
 from fabrica.export.networks import Network
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A lower precision, what the runtime computes in for it, where images come from, and who is told how far it is."""
+    """A lower precision, what the runtime computes in for it, where images come from, what may be lost on them, and who
+    is told how far it is."""
 
     precision: str
     computes: str
     calibrate: str
+    limits: Limits
     progress: Progress | None
 
 
@@ -34,7 +36,7 @@ def lowered(
     """The graph's files in a lower precision, and what was tried for it, the last one being it. FabricaError where it
     loses more than the gate allows. exact: the float32 graph."""
     some = images(model, name, network, "val", asked.calibrate, asked.progress)
-    gate = Gate(some, exact, answers(exact, some), network.unit, network.half)
+    gate = Gate(some, exact, answers(exact, some), network.unit, network.half, asked.limits)
 
     def opened(content: bytes, precision: str, computes: str) -> tuple[Session, float]:
         own = format_.converted(name, content, precision)
