@@ -1,5 +1,5 @@
 """python -m benchmarks [NAME ...]: training, sampling, loading, memory, synthesis, latent, translation, restoration,
-runtime; without a name all.
+runtime, precision; without a name all.
 
 Ratios are medians of interleaved measurements in one run, so that the machine's mood cancels out. Nothing here
 needs files from outside: the images are phantoms.
@@ -15,7 +15,10 @@ from pathlib import Path
 
 import torch
 
-ALL = ("loading", "training", "memory", "sampling", "synthesis", "latent", "translation", "restoration", "runtime")
+ALL = (
+    *("loading", "training", "memory", "sampling", "synthesis", "latent"),
+    *("translation", "restoration", "runtime", "precision"),
+)
 
 
 def main() -> None:

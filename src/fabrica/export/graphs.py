@@ -4,56 +4,102 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError, UsageError, unknown
+from fabrica.export.chart import picture
+from fabrica.export.gate import ALLOWED, Limits, table
+from fabrica.export.images import shown
 from fabrica.export.networks import Network, networks, sizes, traced_with
+from fabrica.export.precision import Asked, lowered
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
+from fabrica.progress import Progress
 from fabrica.recipe.folder import CARD, FOUND, RECIPE
 from fabrica.runtime import folder as place
 from fabrica.runtime.folder import Exported, Graph, Parity
-from fabrica.runtime.session import Session
+from fabrica.runtime.session import INT8, PRECISIONS, Session
 
 OPSET = 20
 TOLERANCE = 1e-4  # of the range of values: the largest difference from PyTorch in float32
 AXES = ("batch", "channels", "depth", "height", "width")
+PICTURE = "precision.png"
 MOST = 2**31 - 1  # bytes that protobuf can hold in one file
-Converted = Callable[[str, bytes], dict[str, bytes]]
-Opener = Callable[[str, list[bytes], tuple[str, ...]], Session]
 
 
-def write(model: Model, folder: Path, format_: str, converted: Converted, session: Opener) -> None:
+@dataclass(frozen=True)
+class Format:
+    """A format of graphs, and what runs it.
+
+    converted   (name, ONNX graph, precision) -> the files of this format, the graph first.
+    session     what opens these files: see `fabrica.runtime.onnx.session`.
+    computes    from the precision of an export to what the runtime is told to compute in; UsageError for one that this
+                processor lacks. operators: of ONNX, which are quantised.
+    """
+
+    name: str
+    converted: Callable[[str, bytes, str], dict[str, bytes]]
+    session: Callable[[str, Sequence[bytes], Sequence[str], str], Session]
+    computes: Callable[[str], str]
+    operators: Sequence[str]
+
+
+def write(
+    model: Model,
+    folder: Path,
+    format_: Format,
+    precision: str = "fp32",
+    calibrate: str = "",
+    limits: Limits = ALLOWED,
+    progress: Progress | None = None,
+) -> None:
     """Write a model's graphs and what belongs to them into a folder.
 
-    converted   (name, ONNX graph) -> the files of this format, the graph first. session: what opens them.
+    precision  "fp32", "fp16", "bf16" or "int8"; a lower one is judged on held-out images. calibrate: a folder or
+               manifest of images that takes the place of the model's own for that. limits: what it may lose.
 
-    Raises UsageError for a model that no graph can hold, FabricaError for one whose results differ from PyTorch's.
+    Raises UsageError for a model that no graph can hold and for a precision that is none or that the processor lacks,
+    FabricaError for graphs whose results differ from PyTorch's, or lose too much in the lower precision.
     """
+    if precision not in (*PRECISIONS, INT8):
+        raise unknown("precision", precision, (*PRECISIONS, INT8))
+    computes = format_.computes(precision)
     graphs: dict[str, Graph] = {}
     files: dict[str, bytes] = {}
     for name, network in networks(model).items():
-        own = converted(name, onnx_graph(network, f"{model.name}, {name}"))
-        parity = compared(network, name, session(name, list(own.values()), network.inputs), model)
-        graphs[name] = replace(parity, files=list(own))
+        graph = onnx_graph(network, f"{model.name}, {name}")
+        own = format_.converted(name, graph, "fp32")
+        session = format_.session(name, list(own.values()), network.inputs, "fp32")
+        found = compared(shown(network, model, name, calibrate, progress), name, session, model)
+        if precision != "fp32":
+            asked = Asked(precision, computes, calibrate, limits, progress)
+            own, tried = lowered(model, name, network, format_, graph, asked, session)
+            found = replace(found, tried=tried)
+        graphs[name] = replace(found, files=list(own))
         files |= own
     folder.mkdir(parents=True)
     model.recipe.save(folder / RECIPE)
     model.found.save(folder / FOUND)
-    files[CARD] = _card(model, format_, graphs).encode()
+    if precision != "fp32":
+        files[PICTURE] = picture({name: graph.tried for name, graph in graphs.items()})
+    files[CARD] = _card(model, format_.name, graphs).encode()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
     local = isinstance(model.method, Translator) and model.method.local
-    place.save(folder, Exported(format=format_, hash=model.hash, local=local, graphs=graphs, sha256=hashes))
+    record = Exported(
+        format=format_.name, hash=model.hash, local=local, precision=precision, computes=computes, graphs=graphs,
+        sha256=hashes,
+    )  # fmt: skip
+    place.save(folder, record)
 
 
 def onnx_graph(network: Network, what: str) -> bytes:
@@ -155,14 +201,31 @@ def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
         for name, graph in graphs.items()
         for each in graph.parity
     ]
-    table = "\n".join(rows)
+    lines = "\n".join(rows)
     return f"""{card.rstrip()}
 
 ## As {format_}
 
-Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch in float32, on random images:
+Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch in float32, on held-out images where
+they were at hand, else on random ones:
 
 | graph | images | largest | mean | PyTorch as trained | unit, and range |
 |---|---|---|---|---|---|
-{table}
+{lines}
+{_judged(graphs)}"""
+
+
+def _judged(graphs: Mapping[str, Graph]) -> str:
+    """What lower precisions lose, for the card."""
+    parts = [f"\n{name}:\n\n" + "\n".join(table(each.tried, each.unit)) for name, each in graphs.items() if each.tried]
+    if not parts:
+        return ""
+    said = "\n".join(parts)
+    return f"""
+## Precision
+
+Tried on held-out images, beside the float32 graph; the last line is what the files hold.
+{said}
+
+![What each precision costs]({PICTURE})
 """

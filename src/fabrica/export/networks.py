@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle
 
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, Synthesiser, Translator
@@ -69,15 +69,42 @@ def plain(method: Method) -> Method:
 
 
 def _doubling(layer: Doubling) -> nn.Module:
-    """The transposed convolution that it is, its weights added up once."""
-    weight = added_up(layer.convolution.weight).contiguous()
+    """In 2-D as a convolution whose channels are then shuffled into pixels, in 3-D as the transposed convolution that
+    it is; its weights are added up once."""
+    weight, bias = added_up(layer.convolution.weight).contiguous(), layer.convolution.bias
     channels, out_channels, *sides = weight.shape
-    bias = layer.convolution.bias
+    if len(sides) == 2:
+        return _Shuffled(weight, bias)
     made: nn.Module = TRANSPOSED[len(sides)](
         channels, out_channels, tuple(sides), stride=2, padding=1, bias=bias is not None
     )
     made.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return made.requires_grad_(False)
+
+
+class _Shuffled(nn.Module):
+    """x (B, C, H, W) -> (B, C2, 2 H, 2 W): a transposed convolution of side 4 and stride 2 as an ordinary one of side
+    2, whose outputs are the four pixels of a square, shifted by one.
+
+    weight (C, C2, 4, 4), added up. Along an axis, output 2i is w3 x[i-1] + w1 x[i] of it, output 2i + 1 is w2 x[i] +
+    w0 x[i+1]: both of two neighbours, so one convolution gives them all. No multiplication is added, and ONNX Runtime
+    has it in INT8, which of transposed ones it has not.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        channels, out_channels = weight.shape[:2]
+        taps = ([2, 0], [3, 1])  # of the second and the first pixel: the border of one moves the square by a pixel
+        squares = [weight[:, :, rows][:, :, :, columns] for rows in taps for columns in taps]
+        self.convolution = nn.Conv2d(channels, 4 * out_channels, 2, padding=1, bias=bias is not None)
+        own = torch.stack(squares, 2).transpose(0, 1).transpose(1, 2)  # (C2, 4, C, 2, 2)
+        state = {"weight": own.reshape(-1, channels, 2, 2).contiguous()}
+        state |= {} if bias is None else {"bias": bias.repeat_interleave(4)}
+        self.convolution.load_state_dict(state)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pixel_shuffle(self.convolution(x), 2)[..., 1:-1, 1:-1]
 
 
 class _Function(nn.Module):

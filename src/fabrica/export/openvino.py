@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from fabrica.export import graphs
+from fabrica.export import graphs, int8
 from fabrica.model.model import Model
 from fabrica.runtime import openvino
+from fabrica.runtime.session import check_precision
+
+# Sums in 8 bits it computes no faster, and of some of them (2026.4, processors with VNNI) it finds no way to compute.
+OPERATORS = tuple(each for each in int8.OPERATORS if each != "Add")
 
 
-def write(model: Model, folder: Path) -> None:
-    """Write the folder: see `fabrica.export.graphs.write`. Weights are kept in float32."""
+def write(model: Model, folder: Path, **choices: Any) -> None:
+    """Write the folder: see `fabrica.export.graphs.write`."""
+    graphs.write(model, folder, FORMAT, **choices)
+
+
+def converted(name: str, graph: bytes, precision: str) -> dict[str, bytes]:
+    """The files of the graph; weights in float32, or in float16."""
     package = openvino.imported()
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / f"{name}.xml"
+        package.save_model(package.Core().read_model(graph), path, compress_to_fp16=precision == "fp16")
+        return {each.name: each.read_bytes() for each in (path, path.with_suffix(".bin"))}
 
-    def converted(name: str, graph: bytes) -> dict[str, bytes]:
-        with TemporaryDirectory() as temporary:
-            path = Path(temporary) / f"{name}.xml"
-            package.save_model(package.Core().read_model(graph), path, compress_to_fp16=False)
-            return {each.name: each.read_bytes() for each in (path, path.with_suffix(".bin"))}
 
-    graphs.write(model, folder, "openvino", converted, openvino.session)
+def computes(precision: str) -> str:
+    """What this processor is to compute in: bfloat16 where it can, else UsageError; for fp16, whose files are half as
+    large anyway, float32 where it has no float16. What INT8 leaves float is computed in float32."""
+    able = openvino.able()
+    if precision == "bf16":
+        check_precision(precision, able, "OpenVINO", "take --precision int8")
+    return precision if precision in able else "fp32"
+
+
+FORMAT = graphs.Format("openvino", converted, openvino.session, computes, OPERATORS)

@@ -48,6 +48,7 @@ def check(recipe: Recipe) -> None:
         ),
         (0 <= train.ema < 1, f"train.ema is {train.ema}; expected 0 (none) to below 1"),
         (train.keep in KEEPS, f"train.keep is {train.keep!r}; expected one of {', '.join(KEEPS)}"),
+        (recipe.quantise in ("", "int8"), f"quantise is {recipe.quantise!r}; expected int8, or nothing"),
         (0 <= recipe.seed < 2**31, f"seed is {recipe.seed}; expected 0 to {2**31 - 1}"),
         (0 <= train.lr < 1, f"train.lr is {train.lr}; expected 0 to below 1"),
         (0 <= recipe.text.excerpts <= 1, f"text.excerpts is {recipe.text.excerpts}; expected a share from 0 to 1"),

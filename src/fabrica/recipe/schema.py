@@ -211,6 +211,7 @@ class Recipe:
            `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
            `fabrica.text.frozen_encoder`; it is copied too. plan: to segment, the folder of a run or a YAML file whose
            plan is taken; what `data` says stands over it.
+    quantise  "int8": what translates, restores or segments learns to work in 8 bits, see `fabrica.nets.quantise`.
     """
 
     name: str = ""
@@ -220,6 +221,7 @@ class Recipe:
     score: str = ""
     seed: int = 0
     track: str = ""
+    quantise: str = ""
     method: dict[str, Any] = field(default_factory=dict)
     uses: dict[str, str] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)

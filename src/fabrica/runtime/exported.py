@@ -17,7 +17,7 @@ from fabrica.recipe.folder import FOUND
 from fabrica.recipe.found import Found, found_in
 from fabrica.recipe.schema import Recipe
 from fabrica.runtime.folder import ADVICE, Exported, contents, load
-from fabrica.runtime.session import PRECISIONS, Session
+from fabrica.runtime.session import INT8, PRECISIONS, Session
 
 DIRECTIONS = ("a2b", "b2a")
 
@@ -82,16 +82,22 @@ class ExportedModel:
 def opened(folder: Path, precision: str = "") -> ExportedModel:
     """The model that `fabrica export` has written. Nothing in the folder is executed, and nothing outside is read.
 
-    precision   "fp32" (what "" means), "fp16" or "bf16".
+    precision   "fp32", "fp16" or "bf16" to compute in; "": that of the export, which for INT8 graphs is the only one.
 
     Raises FabricaError, one line, for a folder that is not as it was exported or of a later Fabrica, UsageError for a
-    precision that is none.
+    precision that is none, or that the graphs no longer have.
     """
-    if precision and precision not in PRECISIONS:
+    if precision and precision not in (*PRECISIONS, INT8):
         raise UsageError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     record = load(folder)
+    if precision and (precision == INT8) != (record.precision == INT8):
+        raise UsageError(
+            f"{folder} was exported in {record.precision}, and cannot be run in {precision}; leave --precision out, or "
+            f"export the model again with --precision {precision}"
+        )
     recipe, found = found_in(folder)
     codecs = [found.codec, found.codec_b] if "a2b" in record.graphs else [found.codec]
     if any(codec.kind == "auto" or codec.low is None for codec in codecs):
         raise FabricaError(f"{folder / FOUND} has no codec, which says what grey values mean; {ADVICE}")
-    return ExportedModel(folder, recipe, found, record, precision or PRECISIONS[0])
+    computes = precision if precision in PRECISIONS else record.computes
+    return ExportedModel(folder, recipe, found, record, computes)

@@ -15,6 +15,7 @@ from fabrica.recipe.folder import FOUND, RECIPE
 from fabrica.recipe.load import typed, versioned
 from fabrica.recipe.values import written
 from fabrica.runtime import RECORD
+from fabrica.runtime.session import INT8, PRECISIONS
 
 VERSION = 1
 FORMATS = ("onnx", "openvino")
@@ -35,14 +36,43 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A lower precision as it was tried on held-out images.
+
+    precision  "fp32" for the graph that the others are held against.
+    ranges     of INT8: what says the ranges of activations, "min-max", "percentile" or "entropy"; floats: the layers
+               that stayed float.
+    megabytes  of the files; ms: of one held-out image, the median, in the threads of the process; faster: how many
+               times as fast as the float32 graph, called in turn.
+    psnr, mae, dice   lost by it, in dB, in the graph's unit and of 1, beside the float32 graph against what is true;
+               None: not of this task, or nothing is known to be true.
+    off        the mean absolute difference from the float32 graph, in the graph's unit. passed: the gate.
+    """
+
+    precision: str = "fp32"
+    ranges: str = ""
+    floats: list[str] = field(default_factory=list)
+    megabytes: float = 0.0
+    ms: float = 0.0
+    faster: float = 1.0
+    psnr: float | None = None
+    mae: float | None = None
+    dice: float | None = None
+    off: float = 0.0
+    passed: bool = True
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A network as files: what its inputs are called, the unit of its results and the width of their range in it."""
+    """A network as files: what its inputs are called, the unit of its results and the width of their range in it.
+    parity: of its float32 form. tried: the precisions that were looked at; the last one is that of the files."""
 
     files: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     unit: str = ""
     range: float = 0.0
     parity: list[Parity] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -51,6 +81,8 @@ class Exported:
 
     fabrica   the version that wrote it. format: one of FORMATS.
     hash      of the model that it was made of. local: see `fabrica.inference.translation.Way`.
+    precision of the graphs, as it was asked: "fp32", "fp16", "bf16" or "int8". computes: what the runtime is told to
+              compute in, where a graph is not INT8: "fp32", "fp16" or "bf16".
     graphs    "a2b" and "b2a" of a translator, "generator", "encoder" and "decoder".
     sha256    of every other file in the folder.
     """
@@ -60,6 +92,8 @@ class Exported:
     format: str = "onnx"
     hash: str = ""
     local: bool = False
+    precision: str = "fp32"
+    computes: str = "fp32"
     graphs: dict[str, Graph] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
 
@@ -82,6 +116,11 @@ def load(folder: Path) -> Exported:
     if record.format not in FORMATS:
         raise FabricaError(
             f"{path} says format {record.format!r}, and this Fabrica runs {' and '.join(FORMATS)}; {ADVICE}"
+        )
+    if record.precision not in (*PRECISIONS, INT8) or record.computes not in PRECISIONS:
+        raise FabricaError(
+            f"{path} says precision {record.precision!r}, computed in {record.computes!r}, and this Fabrica knows "
+            f"{', '.join((*PRECISIONS, INT8))}; {ADVICE}"
         )
     if not record.graphs:
         raise FabricaError(f"{path} names no graph; {ADVICE}")

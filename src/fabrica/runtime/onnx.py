@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from fabrica.image import Float32
 from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign, threads
@@ -11,17 +12,23 @@ from fabrica.runtime.session import Session, as_arrays, check_names, check_preci
 MENTION = b"location"  # the key under which ONNX says that weights lie in another file; no name of ours holds it
 
 
+def imported() -> Any:
+    """The package, without its telemetry: else it writes into the home when imported, and reports to its makers."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32") -> Session:
-    """The graph as a function of arrays, computed in float32.
+    """The graph as a function of arrays, computed in float32, and in INT8 where it says so.
 
     name      what messages call it; contents: the one file; inputs: what the graph takes, in the order of arguments.
 
     Raises UsageError for another precision, FabricaError for bytes that are no such graph or ask for other files.
     """
-    check_precision(precision, {"fp32": True}, "ONNX Runtime", "export the model --to openvino for fp16 and bf16")
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it writes into the home when imported, and reports to its makers
-    import onnxruntime
-
+    check_precision(precision, ["fp32"], "ONNX Runtime", "export the model --to openvino for fp16 and bf16")
+    onnxruntime = imported()
     (graph,) = contents
     if MENTION in graph:
         raise foreign(name, "its weights lie in another file")

@@ -23,6 +23,12 @@ def imported() -> Any:
     return openvino
 
 
+def able() -> list[str]:
+    """What this processor computes in."""
+    can = imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [each for each, called in ABLE.items() if called in can]
+
+
 def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32") -> Session:
     """The graph as a function of arrays, computed in fp32, fp16 or bf16; what goes in and out is float32.
 
@@ -33,9 +39,7 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
     """
     openvino = imported()
     core = openvino.Core()
-    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    able = {each: called in can for each, called in ABLE.items()}
-    check_precision(precision, able, "OpenVINO", "take --precision fp32")
+    check_precision(precision, able(), "OpenVINO", "take --precision fp32")
     graph, weights = contents
     if not graph.startswith(b"<?xml"):  # else it would be tried as a file of other makers' formats
         raise foreign(name, "it is no XML")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,10 @@ class Session:
 
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+"""What a runtime may be told to compute in."""
+
+INT8 = "int8"
+"""What a graph itself may say, operator by operator."""
 
 
 def threads() -> int:
@@ -38,12 +42,12 @@ def threads() -> int:
     return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
 
 
-def check_precision(precision: str, able: Mapping[str, bool], runtime: str, instead: str) -> None:
+def check_precision(precision: str, able: Sequence[str], runtime: str, instead: str) -> None:
     """UsageError for a precision that is none, or that a runtime cannot compute in here; able: which it can."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if not able.get(precision, False):
-        can = " and ".join(name for name in PRECISIONS if able.get(name))
+    if precision not in able:
+        can = " and ".join(able)
         raise UsageError(f"{runtime} computes in {can} on this processor, and not in {precision}; {instead}")
 
 

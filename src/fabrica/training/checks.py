@@ -6,13 +6,18 @@ from pathlib import Path
 
 from fabrica.data.resolution import scale
 from fabrica.errors import UsageError, did_you_mean
-from fabrica.methods import Method
+from fabrica.methods import Method, Translator
 from fabrica.recipe.schema import Recipe
 
 
 def check(recipe: Recipe, batch: int, method: Method, processes: int) -> None:
     """UsageError for what can only be known once the method is there."""
     config, name = recipe.train, recipe.method["name"]
+    if recipe.quantise and not isinstance(method, Translator):
+        raise UsageError(
+            f"quantise is {recipe.quantise}, which is for what translates, restores or segments, and {name} does not; "
+            "leave it out"
+        )
     for player in set(config.lr_of) - set(method.players):
         raise UsageError(f"train.lr_of: {name} has no player {player!r}{did_you_mean(player, method.players)}")
     share = batch // (config.accumulate * processes)

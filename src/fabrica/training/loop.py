@@ -25,6 +25,7 @@ from fabrica.io.contact_sheet import save_picture
 from fabrica.methods import networks
 from fabrica.model.loading import load
 from fabrica.model.saving import save_card, save_model
+from fabrica.nets import quantise
 from fabrica.nets.device import uses_bf16
 from fabrica.progress import Progress, Warn
 from fabrica.recipe.folder import ALARMS, FOUND, RECIPE
@@ -146,6 +147,8 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         began = time.monotonic()
         micro = [next(batches) for _ in range(config.accumulate)]
         pace = _pace(config, state.step, done)
+        if run.recipe.quantise:
+            quantise.pace(run.method.get_submodule("ranges"), done)
         _step(run, micro, pace, meter)
         _average(run)
         state.step += 1
@@ -328,12 +331,13 @@ def _average(run: Run) -> None:
 
 def _validate_and_keep(run: Run) -> float:
     """The score of the averaged weights on held-out images; they are written to the model folder if it is the best, or
-    if the last ones are wanted."""
+    if the last ones are wanted. What learns to work in INT8 is compared only once it does."""
     state, keep = run.state, run.recipe.train.keep
     with run.fabric.autocast():
         score = run.judge(run.averaged) if run.judge else math.nan
-    if score < state.best_score or (run.method.keep if keep == "auto" else keep) == "last":
-        state.best_score, state.best_step = score, state.step
+    settled = not run.recipe.quantise or quantise.settled(run.method.get_submodule("ranges"))
+    if score < state.best_score or not settled or (run.method.keep if keep == "auto" else keep) == "last":
+        state.best_score, state.best_step = score if settled else math.inf, state.step
         with run.fabric.autocast():
             run.task.before_keeping(run.averaged, run.data, lambda data: _some(run, data))
         if run.is_first:

@@ -26,6 +26,7 @@ from fabrica.methods import Method, Teacher, build, check_pace, checked, named, 
 from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
+from fabrica.nets.quantise import prepare
 from fabrica.progress import Progress, Warn
 from fabrica.recipe.folder import ALARMS, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS, read_log
 from fabrica.recipe.found import Found, found_in
@@ -146,6 +147,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     train, heldout = opened[:2] if recipe.data.a else _conditioned(recipe, opened, uses, folder, progress)
     fabric = open_fabric(recipe.train)
     scored, judged = judge(method, recipe, found, heldout, fabric.device)
+    if recipe.quantise:
+        method.ranges = nn.ModuleList(prepare(method.get_submodule(name)) for name in method.ships)
     method.to(fabric.device)
     averaged = ema.averaged_copy(method, method.ships).to(fabric.device)
     optimisers: dict[str, Optimizer] = {}

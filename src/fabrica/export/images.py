@@ -1,0 +1,146 @@
+"""Images that the ranges of INT8 are taken from, and others that a lower precision is judged on, as a graph sees them:
+training and held-out images of the model's data, or of a folder that is given in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fabrica.codec import Codec
+from fabrica.data.augment import AS_THEY_ARE
+from fabrica.data.cache import build_cache
+from fabrica.data.cases import build_cases
+from fabrica.data.pairs import Pairs
+from fabrica.data.patches import Patches
+from fabrica.data.sample import AUXILIARY
+from fabrica.errors import FabricaError, UsageError
+from fabrica.export.networks import Network
+from fabrica.image import Float32
+from fabrica.methods import Compressor, Translator
+from fabrica.model.compression import CompressionModel
+from fabrica.model.model import Model
+from fabrica.progress import Progress, part
+from fabrica.recipe.codecs import codec_of
+
+CALIBRATION, JUDGED = 32, 16  # images that ranges are taken from, and that a precision is judged on
+FEWEST = 8  # of the former: of fewer, what is rare in an image would be cut off in the next
+SPLITS = {"train": CALIBRATION, "val": JUDGED}
+Inputs = tuple[npt.NDArray[np.generic], ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a graph is given, a batch of one each; and what it should answer, where that is known, with the codec of
+    these answers."""
+
+    inputs: Sequence[Inputs]
+    truths: Sequence[Float32]
+    codec: Codec
+
+
+def images(
+    model: Model, name: str, network: Network, split: str, source: str = "", progress: Progress | None = None
+) -> Images:
+    """Some images of a split, "train" or "val", evenly spread, for the graph `name`.
+
+    source   a folder or manifest that takes the place of the model's data; "": these.
+
+    Raises UsageError where the images are not there, or too few to take ranges from.
+    """
+    try:
+        found = _images(model, name, network, split, source, progress)
+    except FabricaError as error:
+        where = source or model.data.source or "nowhere"
+        raise UsageError(
+            f"a lower precision is set and judged on images like those of training, and {where} does not give them "
+            f"({error}); name a folder or manifest of such images with --calibrate"
+        ) from error
+    if split == "train" and len(found.inputs) < FEWEST:
+        raise UsageError(
+            f"{len(found.inputs)} training images are too few to take the ranges of INT8 from; expected {FEWEST} at "
+            "least: name a folder or manifest with more of them with --calibrate"
+        )
+    return found
+
+
+def shown(network: Network, model: Model, name: str, source: str, progress: Progress | None) -> Network:
+    """The network with held-out images to try it with, cut or mirrored to any size, where they are at hand; else with
+    the random ones that it has."""
+    if network.inputs != ("images",):
+        return network
+    try:
+        some = images(model, name, network, "val", source, progress)
+    except UsageError:
+        if source:
+            raise
+        return network
+    whole = np.concatenate([inputs[0] for inputs in some.inputs])
+
+    def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        chosen = whole[np.resize(np.arange(len(whole)), batch)]
+        for axis, (side, wanted) in enumerate(zip(whole.shape[2:], size, strict=True), start=2):
+            chosen = chosen.take(_mirrored(side, wanted), axis)
+        return (torch.from_numpy(np.ascontiguousarray(chosen)),)
+
+    return replace(network, example=example)
+
+
+def _mirrored(side: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Places of the middle of an axis, to and fro where more are wanted than there are."""
+    places = np.arange(wanted) + max(side - wanted, 0) // 2
+    around = np.concatenate([np.arange(side), np.arange(side)[::-1]])
+    return around[places % len(around)]
+
+
+def _images(model: Model, name: str, network: Network, split: str, source: str, progress: Progress | None) -> Images:
+    method, most = model.method, SPLITS[split]
+    if isinstance(method, Translator):
+        return _sides(model, name, split, source, progress)
+    if isinstance(method, Compressor):
+        return _compressed(model, name, split, source, progress)
+    seed = {"train": 1, "val": 2}[split]
+    z, *labels = (values.numpy() for values in network.example(most, network.size))
+    z = np.random.default_rng(seed).standard_normal(z.shape).astype(np.float32)
+    drawn = [(z[k : k + 1], *(each[k : k + 1] for each in labels)) for k in range(most)]
+    return Images(drawn, [], codec_of(model.found.codec))
+
+
+def _sides(model: Model, name: str, split: str, source: str, progress: Progress | None) -> Images:
+    found, data = model.found, replace(model.data, source=source or model.data.source)
+    codecs = codec_of(found.codec), codec_of(found.codec_b)
+    others = [codec_of(codec) for codec in found.codecs_auxiliary]
+    told = part(progress, f"caching {split} images")
+    if model.method.plans:
+        cases = build_cases(data, codecs[0], found.plan, split, auxiliary=others, progress=told)
+        drawn = Patches(cases, found.plan, data.context).batch(0, _spread(len(cases), SPLITS[split]), AS_THEY_ARE)
+        return Images([(each[None],) for each in drawn["a"]], [each[None] for each in drawn["b"]], codecs[1])
+    a, b, *auxiliary = (
+        build_cache(data, codec, split, progress=told, side=side)
+        for side, codec in zip(
+            ("a", "b", *(AUXILIARY + each for each in data.auxiliary)), (*codecs, *others), strict=True
+        )
+    )
+    pairs = Pairs(a, b, data.paired, codecs, auxiliary=auxiliary)
+    there = name == "a2b"
+    chosen = _spread(len(a if there else b), SPLITS[split])
+    read, true = (pairs.read_a, b.read) if there else (b.read, a.read)
+    truths = [true([k]) for k in chosen] if data.paired else []
+    return Images([(read([k]),) for k in chosen], truths, codecs[1] if there else codecs[0])
+
+
+def _compressed(model: Model, name: str, split: str, source: str, progress: Progress | None) -> Images:
+    assert isinstance(model, CompressionModel)
+    data, codec = replace(model.data, source=source or model.data.source), codec_of(model.found.codec)
+    whole = build_cache(data, codec, split, progress=part(progress, f"caching {split} images"))
+    chosen = [whole.read([k]) for k in _spread(len(whole), SPLITS[split])]
+    if name == "encoder":
+        return Images([(each,) for each in chosen], [], codec)
+    return Images([(model.encode(each),) for each in chosen], chosen, codec)
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

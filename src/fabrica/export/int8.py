@@ -1,0 +1,201 @@
+"""A graph in INT8, by ONNX Runtime's static quantisation: what activations range over is seen on training images, and
+layers that cost too much stay float.
+
+Weights are int8, symmetric, a scale a channel; activations uint8 with a zero point, as which ONNX Runtime has kernels
+on processors: both signed, a network with skips is slower than in float32. Between layers values stay in 8 bits, so
+what adds, multiplies, joins and splits them is named as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fabrica.export.gate import Gate
+from fabrica.export.images import Images
+from fabrica.progress import Progress
+from fabrica.runtime.folder import Tried
+from fabrica.runtime.onnx import imported
+from fabrica.runtime.session import Session
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+OPERATORS = (
+    *WEIGHTED, "Add", "Mul", "Concat", "Split", "Slice", "Clip", "Relu", "LeakyRelu", "MaxPool", "AveragePool",
+    "DepthToSpace",
+)  # fmt: skip
+RANGES = {"min-max": ("MinMax", {}), "percentile": ("Percentile", {"percentile": 99.99}), "entropy": ("Entropy", {})}
+FEW = 2  # images on which a layer is tried by itself
+Opened = Callable[[bytes], tuple[Session, float]]
+"""From an ONNX graph to what runs it, and MB of its files."""
+
+
+def quantised(graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str]) -> bytes:
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: what `seen` has found."""
+    onnx, quantization = _packages()
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
+    with _quiet():
+        quantizer = QDQQuantizer(
+            model, True, False, quantization.QuantType.QInt8, quantization.QuantType.QUInt8, ranges, chosen, [],
+            list(operators), {},
+        )  # fmt: skip
+        quantizer.quantize_model()
+    made = quantizer.model.model
+    made.graph.ClearField("value_info")
+    written: bytes = made.SerializeToString(deterministic=True)
+    return written
+
+
+def seen(graph: bytes, names: Sequence[str], images: Images, how: str, operators: Sequence[str]) -> Any:
+    """What each tensor ranges over on these images, as ONNX Runtime's quantiser takes it.
+
+    names   of the graph's inputs. how: "min-max"; "percentile", which cuts off one value in 10,000; or "entropy", the
+            range whose 8 bits tell most of the distribution (Migacz 2017, 8-bit inference with TensorRT).
+    """
+    onnx, quantization = _packages()
+    method, options = RANGES[how]
+    with TemporaryDirectory() as temporary, _quiet():
+        path = Path(temporary) / "graph.onnx"
+        path.write_bytes(onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).SerializeToString())
+        calibrator = quantization.create_calibrator(
+            path, list(operators), str(Path(temporary) / "with-outputs.onnx"),
+            getattr(quantization.CalibrationMethod, method), extra_options=options,
+        )  # fmt: skip
+        for inputs in images.inputs:  # one by one: all tensors of all images at once would be gigabytes
+            calibrator.collect_data(_Once(dict(zip(names, inputs, strict=True))))
+        return calibrator.compute_data()
+
+
+def layers_of(model: Any) -> dict[str, list[str]]:
+    """Layers of an ONNX graph by the names of their weights, in order, with the names of their nodes: what has weights,
+    and what follows until the next one has. "" is what comes before all of them."""
+    weights = {each.name for each in model.graph.initializer}
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for node in model.graph.node:
+        if node.op_type in WEIGHTED and (own := [each for each in node.input[1:2] if each in weights]):
+            name = own[0].removeprefix("method.").removesuffix(".weight")
+            name = name if name not in found else f"{name} ({node.name})"
+        found.setdefault(name, []).append(node.name)
+    return found
+
+
+def searched(
+    graph: bytes,
+    names: Sequence[str],
+    images: Images,
+    gate: Gate,
+    opened: Opened,
+    operators: Sequence[str],
+    progress: Progress | None = None,
+) -> tuple[bytes, list[Tried]]:
+    """The graph in INT8 as far as the gate allows, and what was tried, the last one being it; if that did not pass,
+    nothing does.
+
+    All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
+    and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
+    8 bits of the whole range would be seen as steps.
+    """
+    onnx, _ = _packages()
+    layers = list(layers_of(onnx.load_from_string(graph)))
+    *inner, last = layers[1:]
+    tried: list[Tried] = []
+
+    def judged(ranges: Any, how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
+        made = quantised(graph, ranges, operators, [each for each in inner if each not in floats])
+        tried.append(gate.judged(*opened(made), "int8", how, [*floats, last]))
+        return made, tried[-1]
+
+    best: tuple[bytes, Tried] | None = None
+    found: dict[str, Any] = {}
+    for k, how in enumerate(RANGES):
+        _tell(progress, "trying ranges of INT8", k, len(RANGES))
+        found[how] = seen(graph, names, images, how, operators)
+        made = judged(found[how], how, [])
+        best = made if best is None or lost(made[1]) < lost(best[1]) else best
+    assert best is not None
+    ranges, how = found[best[1].ranges], best[1].ranges
+    if not best[1].passed and len(inner) > 1:
+        order = _noisiest(graph, ranges, gate, opened, operators, inner, progress)
+        best = _fewest(lambda count: judged(ranges, how, order[:count]), len(order))
+    tried.remove(best[1])
+    return best[0], [*tried, best[1]]
+
+
+def lost(tried: Tried) -> float:
+    """What decides between two: the loss of the task, or the distance from float32."""
+    return next((value for value in (tried.psnr, tried.dice, tried.mae) if value is not None), tried.off)
+
+
+def _noisiest(
+    graph: bytes,
+    ranges: Any,
+    gate: Gate,
+    opened: Opened,
+    operators: Sequence[str],
+    layers: Sequence[str],
+    progress: Progress | None,
+) -> list[str]:
+    """The layers by how far the result is from float32 where one of them alone is INT8, the furthest first."""
+    noise: dict[str, float] = {}
+    for k, layer in enumerate(layers):
+        noise[layer] = gate.noise(opened(quantised(graph, ranges, operators, [layer]))[0], FEW)
+        _tell(progress, "trying layers in INT8 one by one", k + 1, len(layers))
+    return sorted(noise, key=lambda layer: -noise[layer])
+
+
+def _fewest(judged: Callable[[int], tuple[bytes, Tried]], most: int) -> tuple[bytes, Tried]:
+    """The result with the fewest layers left float that passes: counts that double until one does, then halves."""
+    fails, count = 0, min(1, most - 1)  # one at least stays INT8
+    while not (best := judged(count))[1].passed and count < most - 1:
+        fails, count = count, min(2 * count, most - 1)
+    while best[1].passed and count - fails > 1:
+        between = (fails + count) // 2
+        if (made := judged(between))[1].passed:
+            best, count = made, between
+        else:
+            fails = between
+    return best
+
+
+class _Once:
+    """What the calibrators read from: one image."""
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.inputs: Mapping[str, Any] | None = inputs
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        inputs, self.inputs = self.inputs, None
+        return inputs
+
+
+def _packages() -> tuple[Any, Any]:
+    imported()
+    import onnx
+    import onnxruntime.quantization as quantization
+
+    return onnx, quantization
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress:
+        progress(what, done, total)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the package tells whoever calls it by hand, on stdout much of it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logging.disable(before)
