@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica import diffusion
+from fabrica.diffusion.loss import denoising_loss, draw_times
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Conditions, Denoiser, Turn
 from fabrica.methods.noise import Draw
@@ -119,6 +120,7 @@ class Diffusion(Denoiser):
         """The denoising loss (B,) of held-out images, weighted as in training."""
         return self._loss(batch["image"], self._shown(batch), rng)
 
+    @torch.no_grad()
     def sample(
         self,
         draw: Draw,
@@ -131,7 +133,7 @@ class Diffusion(Denoiser):
         start from, rather than noise alone."""
         start = draw(self.shape).to(device)
         denoise = self.denoising(conditions, settings, len(start), device)
-        found = diffusion.sample(
+        found: Tensor = diffusion.sample(
             denoise,
             start,
             self.schedule,
@@ -178,9 +180,9 @@ class Diffusion(Denoiser):
         return pixel_shuffle(out.float(), self.config.patch)
 
     def _loss(self, x_0: Tensor, shown: Conditions, rng: torch.Generator) -> Tensor:
-        t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
+        t = draw_times(len(x_0), rng, self.config.times).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
-        return diffusion.denoising_loss(
+        return denoising_loss(
             lambda x_t, t: self._predict(x_t, t, shown),
             x_0,
             t,
