@@ -1,6 +1,7 @@
-"""Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance, on arrays of PyTorch and of NumPy
-alike (`arrays`), so that an exported model draws by the same lines as a trained one. What only training needs is in
-`loss`, and of PyTorch alone.
+"""Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance.
+
+All are of arrays of PyTorch and of NumPy alike (`fabrica.arrays`), so that an exported model draws by the same lines as
+a trained one, but what only training needs: `loss`.
 
 Time t is continuous from 0 (data) to 1 (noise); everything is written with x_t = alpha(t) x_0 + sigma(t) noise.
 No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t, t)`.
@@ -28,7 +29,7 @@ from fabrica.diffusion.samplers import (
     heun,
     unipc,
 )
-from fabrica.diffusion.sampling import SPACINGS, Begin, guided, sample, times
+from fabrica.diffusion.sampling import SPACINGS, Begin, guided, sample, times, within
 from fabrica.diffusion.schedule import KINDS, Schedule, coefficients
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "to_x0",
     "unipc",
     "way",
+    "within",
 ]

@@ -51,7 +51,7 @@ def denoising_loss(
     """
     alpha, sigma = coefficients(schedule, t, x_0)
     prediction = predict(noised(x_0, noise, alpha, sigma), t)
-    error = (prediction - target(objective, x_0, noise, alpha, sigma)).square().flatten(1).mean(dim=1)
+    error: Tensor = (prediction - target(objective, x_0, noise, alpha, sigma)).square().flatten(1).mean(dim=1)
     return loss_weight(objective, weighting, alpha.flatten(), sigma.flatten()) * error
 
 

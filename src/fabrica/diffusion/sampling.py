@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fabrica.diffusion.arrays import Array, namespace
+from fabrica.arrays import Array, namespace, parts
 from fabrica.diffusion.objective import Denoise, noised
 from fabrica.diffusion.samplers import SAMPLERS, Noise
 from fabrica.diffusion.schedule import Schedule
@@ -88,6 +89,14 @@ class Begin:
     x_0: Array
     strength: float = 1.0
     keep: Array | None = None
+
+
+def within(begin: Begin, encode: Callable[[Array], Array], size: Sequence[int]) -> Begin:
+    """The same among latents (B, L, *size) of the image: kept where all of their pixels are."""
+    keep = begin.keep
+    for axis, places in enumerate(size if keep is not None else (), 2):
+        keep = namespace(keep).stack([part.all(axis) for part in parts(keep, axis, places)], axis)
+    return replace(begin, x_0=encode(begin.x_0), keep=keep)
 
 
 def sample(

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import expit
 
-from fabrica.diffusion.arrays import Array, like, namespace
+from fabrica.arrays import Array, like, namespace
 from fabrica.errors import UsageError, unknown
 from fabrica.image import Float64
 
@@ -137,7 +137,8 @@ def _betas(schedule: Schedule) -> Float64:
         offset = 0.008  # keeps beta from vanishing near t = 0
         t = np.linspace(0.0, 1.0, n + 1)
         alpha_bar = np.cos((t + offset) / (1.0 + offset) * (math.pi / 2)) ** 2
-        return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+        betas: Float64 = np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+        return betas
     start, end = _beta_ends(schedule)
     if schedule.kind == "linear":
         return np.linspace(start, end, n)

@@ -14,16 +14,19 @@ import numpy as np
 import torch
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.export.networks import Network, networks, sizes, traced_with
+from fabrica.export.networks import Network, draws, networks, sizes, traced_with
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
-from fabrica.recipe.folder import CARD, FOUND, RECIPE
+from fabrica.recipe.folder import CARD, FOUND, RECIPE, WORDS
 from fabrica.runtime import folder as place
-from fabrica.runtime.folder import Exported, Graph, Parity
+from fabrica.runtime.exported import opened as open_exported
+from fabrica.runtime.folder import Exported, Graph, Parity, Pictures
 from fabrica.runtime.session import Session
 
 OPSET = 20
+PICTURES = 8  # that are compared with PyTorch's
+UNLIKE = 0.01  # of the range: the largest mean difference of pictures; steps add up what networks differ by
 TOLERANCE = 1e-4  # of the range of values: the largest difference from PyTorch in float32
 AXES = ("batch", "channels", "depth", "height", "width")
 MOST = 2**31 - 1  # bytes that protobuf can hold in one file
@@ -49,11 +52,19 @@ def write(model: Model, folder: Path, format_: str, converted: Converted, sessio
     model.recipe.save(folder / RECIPE)
     model.found.save(folder / FOUND)
     files[CARD] = _card(model, format_, graphs).encode()
+    if (model.folder / WORDS).is_file():
+        files[WORDS] = (model.folder / WORDS).read_bytes()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
     local = isinstance(model.method, Translator) and model.method.local
-    place.save(folder, Exported(format=format_, hash=model.hash, local=local, graphs=graphs, sha256=hashes))
+    record = Exported(format=format_, hash=model.hash, local=local, graphs=graphs, draws=draws(model), sha256=hashes)
+    place.save(folder, record)
+    if record.draws.shape:
+        record = replace(record, pictures=pictures(model, folder))
+        (folder / CARD).write_text(_card(model, format_, graphs, record.pictures), encoding="utf-8")
+        hashes[CARD] = place.digest((folder / CARD).read_bytes())
+        place.save(folder, record)
 
 
 def onnx_graph(network: Network, what: str) -> bytes:
@@ -145,7 +156,22 @@ def _unlike(name: str, how: str) -> FabricaError:
     return FabricaError(f"the graph {name} {how}: it is not the network, and was not written; report it")
 
 
-def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
+def pictures(model: Model, folder: Path) -> Pictures:
+    """How far the pictures of an exported folder are from PyTorch's; FabricaError where they are others."""
+    quiet: Any = {"warn": lambda sentence: None}
+    wanted = model.computing_in("fp32").sample_array(PICTURES, **quiet)
+    opened: Any = open_exported(folder)
+    off, (low, high) = np.abs(opened.sample_array(PICTURES, **quiet) - wanted), model.codec.span
+    if not off.mean() <= UNLIKE * 2:
+        raise FabricaError(
+            f"pictures are off by {off.mean() / 2:.1%} of their range on average, and {UNLIKE:.1%} is allowed: they "
+            "are not the model's, and nothing was written; report it"
+        )
+    half = (high - low) / 2
+    return Pictures(PICTURES, *(float(f"{half * float(value):.3g}") for value in (off.max(), off.mean())))
+
+
+def _card(model: Model, format_: str, graphs: Mapping[str, Graph], drawn: Pictures | None = None) -> str:
     """The model's own card, and what was measured of its graphs."""
     own = model.folder / CARD
     card = own.read_text("utf-8") if own.is_file() else f"# {model.name}\n\n{model.recipe.about}\n"
@@ -156,6 +182,10 @@ def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
         for each in graph.parity
     ]
     table = "\n".join(rows)
+    told = drawn and (
+        f"\n{drawn.count} pictures of the seeds from 0 on, drawn as the recipe says, are off those that PyTorch draws\n"
+        f"in float32 by at most {drawn.largest:.3g} {model.codec.unit}, by {drawn.mean:.3g} on average.\n"
+    )
     return f"""{card.rstrip()}
 
 ## As {format_}
@@ -165,4 +195,4 @@ Exported from model {model.hash}; it needs no PyTorch. Differences from PyTorch 
 | graph | images | largest | mean | PyTorch as trained | unit, and range |
 |---|---|---|---|---|---|
 {table}
-"""
+{told or ""}"""

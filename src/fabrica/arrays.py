@@ -1,5 +1,5 @@
-"""What is asked of arrays here beyond arithmetic, whether PyTorch made them or NumPy, which stands in where PyTorch is not
-installed. Both know the functions used in this room under the same names."""
+"""What mathematics that PyTorch and NumPy share asks of arrays beyond arithmetic: exported models draw where PyTorch is
+not installed. Both know the functions used there under the same names."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def like(x: Array, values: Any) -> Array:
 def full(count: int, value: float, x: Array) -> Array:
     """(count,) float32, all of one value, where x lies."""
     return like(x, np.full(count, value, dtype=np.float32))
+
+
+def parts(x: Array, axis: int, count: int) -> list[Array]:
+    """What lies in each of `count` places of one size along an axis; where these are no whole numbers of values,
+    neighbours share some."""
+    side, before = x.shape[axis], (slice(None),) * axis
+    return [x[(*before, slice(k * side // count, -(-(k + 1) * side // count)))] for k in range(count)]
