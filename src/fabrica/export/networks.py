@@ -154,7 +154,9 @@ def draws(model: Model) -> Draws:
     if not isinstance(method, Synthesiser):
         return Draws()
     if not isinstance(method, Diffusion | Distill):
-        return Draws(list(method.choices), shape=list(_noise_shape(cast(Synthesiser, plain(method)), len(model.found.classes))))
+        return Draws(
+            list(method.choices), shape=list(_noise_shape(cast(Synthesiser, plain(method)), len(model.found.classes)))
+        )
     inner = cast(Diffusion, method.student) if isinstance(method, Distill) else method
     finest = inner.shape[1:] if inner.space else model.data.size
     common = Draws(

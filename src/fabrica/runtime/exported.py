@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Float32
@@ -66,6 +66,14 @@ class ExportedModel(Recorded):
                 f"{'; use it with: fabrica sample' if self.record.draws.shape else ', see ExportedModel.run'}"
             )
         return way_of(self.recipe, self.found, directions, self._net, direction, local=self.record.local)
+
+    def sample(self, *_: Any, **__: Any) -> Any:
+        known = " and ".join(self.record.graphs)
+        use = f"fabrica apply {self.folder}" if "a2b" in self.record.graphs else "ExportedModel.run in Python"
+        raise UsageError(f"model {self.name} was exported as {known}, and makes no images of noise; use it with: {use}")
+
+    def interpolate(self, *_: Any, **__: Any) -> Any:
+        self.sample()
 
     def _net(self, direction: str) -> Net:
         return lambda windows: self.run(direction, windows)

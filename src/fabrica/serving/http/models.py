@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,6 +13,7 @@ import numpy as np
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.inference.refusal import cautions
+from fabrica.inference.synthesis import Synthesises
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
 from fabrica.progress import Progress
@@ -49,6 +50,8 @@ def ready(name: str, model: Any) -> Ready:
         served, graphs = _translator(name, model, found)
     elif isinstance(model, ExportedModel):
         served, graphs = _exported(name, model)
+        if isinstance(model, Synthesises):
+            served = replace(_synthesiser(name, model), tasks=("sample", "infer"), graphs=served.graphs)
     else:
         served, graphs = _synthesiser(name, model), {}
     for graph, way in found.items():
@@ -98,7 +101,7 @@ def _windows(way: Way) -> Entry:
 
 
 def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Callable[..., Float32]]]:
-    """Graphs of an exported model that translates nothing: a GAN's, an autoencoder's."""
+    """Graphs of an exported model that translates nothing: of one that synthesises, an autoencoder's."""
     dims = len(model.recipe.data.size)
     graphs, runs = {}, {}
     for graph, record in model.record.graphs.items():
@@ -112,9 +115,10 @@ def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Cal
 
 
 def _entry(name: str, graph: str, dims: int) -> Entry:
-    if name == "labels":
-        return Entry(name, "INT64", (-1,))
-    return Entry(name, "FP32", (-1, -1) if graph == "generator" else (-1, -1, *[-1] * dims))
+    axes = {"z": 2, "labels": 1, "times": 1, "context": 3, "text": 2}
+    count = axes.get(name, 1 if graph == "conditions" else 2 + dims)
+    whole = name == "labels" or (graph == "conditions" and name != "age")
+    return Entry(name, "INT64" if whole else "FP32", (-1,) * count)
 
 
 def _running(model: ExportedModel, graph: str) -> Callable[..., Float32]:
