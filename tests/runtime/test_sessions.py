@@ -84,7 +84,7 @@ from fabrica.cli.main import main
 home, out = Path.home(), sys.argv[1]
 for k, model in enumerate(sys.argv[3:]):
     applies = "denoiser" not in (Path(model) / "exported.yaml").read_text()
-    words = ["apply", model, sys.argv[2], "--force"] if applies else ["sample", model, "-n", "2"]
+    words = ["apply", model, sys.argv[2], "--force"] if applies else ["sample", model, "-n", "2", "--as", "nifti"]
     sys.argv[1:] = [*words, "-o", f"{out}/{k}"]
     try:
         main()
@@ -103,7 +103,7 @@ def test_nothing_is_written_into_the_home_and_nobody_is_told(tmp_path: Path, how
         pytest.skip("unshare is not allowed here")
     models = [handmade(tmp_path / "applied"), handmade_synthesiser(tmp_path / "sampled")]
     if find_spec("openvino"):
-        models += [as_openvino(shutil.copytree(model, f"{model}-openvino")) for model in models]
+        models += [as_openvino(shutil.copytree(model, tmp_path / f"{model.name}-openvino")) for model in models]
     fabrica.write(head(3, 32, contrasts=["CT"]).images["CT"], tmp_path / "ct.nii.gz")
     places = {name: str(home) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
     environment = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1"}

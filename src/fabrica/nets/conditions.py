@@ -49,7 +49,8 @@ class ConditionEmbedding(nn.Module):
 
         hidden (B, conditions) bool, in the order they are declared: what to leave out though it is known, see
         `dropped`."""
-        self._check(values)
+        if not torch.compiler.is_exporting():  # of a graph, values are none yet
+            self._check(values)
         parts = []
         for k, (name, what) in enumerate(self.declared.items()):
             given = values[name]
@@ -74,7 +75,7 @@ class ConditionEmbedding(nn.Module):
             mask = ~given[..., 0].isnan()
             meaning = self.readers[name](given.nan_to_num(0.0))
         there = torch.where(mask[..., None], meaning.float(), self.pads[name])
-        rest = self.pads[name].expand(len(given), what.context - given.shape[1], self.width)
+        rest = self.pads[name].expand(given.shape[0], what.context - given.shape[1], self.width)
         return torch.cat([there, rest], dim=1)
 
     def _check(self, values: Mapping[str, Tensor]) -> None:
@@ -98,8 +99,7 @@ class ConditionEmbedding(nn.Module):
                     f"({', '.join(shape)}{',' * (len(shape) == 1)})"
                 )
             most = what.tokens if isinstance(what, Text) else what.classes if isinstance(what, Category) else 0
-            looked = given.device.type == "cpu" and not torch.compiler.is_exporting()
-            if most and looked and given.numel() and int(given.max()) >= most:
+            if most and given.device.type == "cpu" and given.numel() and int(given.max()) >= most:
                 raise UsageError(f"condition {name!r} has the value {int(given.max())}; expected at most {most - 1}")
             sizes.add(len(given))
         if len(sizes) > 1:
