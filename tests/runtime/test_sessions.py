@@ -81,10 +81,10 @@ WORK = """
 import sys
 from pathlib import Path
 from fabrica.cli.main import main
-home, out = Path.home(), sys.argv[1]
-for k, model in enumerate(sys.argv[3:]):
+home, (out, image, *models) = Path.home(), sys.argv[1:]
+for k, model in enumerate(models):
     applies = "denoiser" not in (Path(model) / "exported.yaml").read_text()
-    words = ["apply", model, sys.argv[2], "--force"] if applies else ["sample", model, "-n", "2", "--as", "nifti"]
+    words = ["apply", model, image, "--force"] if applies else ["sample", model, "-n", "2", "--as", "nifti"]
     sys.argv[1:] = [*words, "-o", f"{out}/{k}"]
     try:
         main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def onnx_graph(network: Network, what: str) -> bytes:
         with torch.no_grad(), _quiet():
             program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
             written: Any = torch.onnx.export(
-                program, (), dynamo=True, input_names=list(network.inputs), output_names=["result"],
+                program, (), dynamo=True, input_names=[f"{name}_" for name in network.inputs], output_names=["result"],
                 opset_version=OPSET, external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # any: what PyTorch cannot trace it says in many types
@@ -83,6 +83,7 @@ def onnx_graph(network: Network, what: str) -> bytes:
         reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise UsageError(f"{what} cannot become a graph: {reason}") from error
     proto = written.model_proto
+    _named(proto, network.inputs)
     _bare(proto, len(example[0].shape))
     if proto.ByteSize() > MOST:
         raise UsageError(
@@ -103,6 +104,17 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _named(proto: Any, inputs: Sequence[str]) -> None:
+    """Inputs, which were traced with a stroke behind them, under their own names. What PyTorch calls so within the
+    graph, after its operators ("view"), changes places with them."""
+    names = {f"{name}_": name for name in inputs} | {name: f"{name}_" for name in inputs}
+    for node in proto.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for each in (*proto.graph.input, *proto.graph.initializer):
+        each.name = names.get(each.name, each.name)
 
 
 def _bare(proto: Any, dims: int) -> None:
