@@ -28,7 +28,7 @@ from fabrica.model.loading import load
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
-MINUTES, COUNT, STEPS, ROUNDS, SCORED = 3.0, 64, 8, 5, 256
+MINUTES, COUNT, STEPS, ROUNDS = 3.0, 64, 8, 3
 
 
 def main(rounds: int = ROUNDS, minutes: float = MINUTES) -> dict[str, str]:
@@ -52,7 +52,7 @@ def main(rounds: int = ROUNDS, minutes: float = MINUTES) -> dict[str, str]:
 
 
 def compared(roads: dict[str, Any], real: Float32, rounds: int) -> dict[str, str]:
-    pictures = {name: model.sample_array(SCORED) for name, model in roads.items()}  # and graphs are opened
+    pictures = {name: model.sample_array(COUNT) for name, model in roads.items()}  # and graphs are opened
     seconds: dict[str, list[float]] = {name: [] for name in roads}
     for _ in range(rounds):
         for name, model in roads.items():
