@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.export.networks import Network, draws, networks, sizes, traced_with
+from fabrica.export.drawing import draws
+from fabrica.export.networks import Network, networks, sizes, traced_with
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
