@@ -3,7 +3,7 @@
 An environment of `pip install '.[runtime]'` and nothing else is made, its size on disk is compared with that of
 `.[train]` (of the packages here that this requires), and `fabrica apply` of one radiograph, from the start of the
 process to its end, is run in each in turn: NAFNet small, exported to ONNX and as it was trained. The network alone is
-timed in one process, calls of the two in turn.
+timed in one process, calls of the two in turn. Images of noise: see `benchmarks.drawing`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from statistics import median
 import numpy as np
 from packaging.requirements import Requirement
 
+from benchmarks import drawing
 from fabrica import io, runtime
 from fabrica.export import export
 from fabrica.model.loading import load
@@ -116,7 +117,7 @@ def main(rounds: int = ROUNDS) -> dict[str, str]:
             return run
 
         alone = alternating(timed(0), timed(1), 3 * rounds)
-    return {
+    return drawing.main(rounds) | {
         "installed, [runtime] / [train]": f"{small / large:.3f} ({small:.0f} / {large:.0f} MB)",
         "cold start, a radiograph, exported / trained": _ratio(starts, 1, "s"),
         f"NAFNet small, {SIDE} x {SIDE}, exported / trained": _ratio(alone, 1000, "ms"),

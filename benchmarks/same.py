@@ -6,7 +6,8 @@ more of every method trains four steps on phantoms, with a small network, then s
 Compared is every file that comes of it: tensors of weights and checkpoints, images, logs, scores, texts. Left out are
 times, versions, and HTML pages, which show the scores again. Differences are named, and the exit status is 1. With
 names, only these recipes and what they work with. To save time these commands are forked from a process that has
-imported torch and MONAI, and nothing of Fabrica.
+imported torch and MONAI, and nothing of Fabrica. Against a checkout whose noise was PyTorch's, and not yet NumPy's,
+samples, previews and scores of what draws images differ, and weights that such scores choose: seeds are other pictures.
 
 --speed: TIMES runs in turn, `--help` and `apply` as processes of their own, training and sampling forked as above.
 Ratios are now / before, medians over the pairs of runs: below 1, this checkout is faster. Intervals go from the second

@@ -17,7 +17,7 @@ import fabrica
 from fabrica.data.manifest import Manifest
 from fabrica.phantoms import head
 from tests.command import call
-from tests.handmade import handmade
+from tests.handmade import handmade, handmade_synthesiser
 from tests.serving.http.started import started
 
 SOURCE = Path(str(fabrica.__file__)).parents[1]
@@ -186,6 +186,20 @@ def test_an_exported_model_is_applied(with_runtime: Path, tmp_path: Path) -> Non
     assert maps[0] == maps[1]
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("out", "with")]
     assert results[0] == results[1] and results[0]["model"] == "handmade"
+
+
+def test_an_exported_model_draws(with_runtime: Path, tmp_path: Path) -> None:
+    """In an environment without PyTorch: every file is the same as where it is installed, bit for bit."""
+    model = handmade_synthesiser(tmp_path / "model")
+    words = ["sample", model, "-n", 3, "--seed", 4, "--label", "ill", "--guidance", 3, "--as"]
+    for kind in ("nifti", "dicom"):
+        code = "from fabrica.cli.main import main; main()"
+        run(with_runtime, code, *words, kind, "-o", tmp_path / f"out-{kind}")
+        assert call(*words, kind, "-o", tmp_path / f"with-{kind}").returncode == 0
+        files = sorted((tmp_path / f"out-{kind}").iterdir())
+        assert len(files) == 4 and "manifest.csv" in [each.name for each in files]
+        for each in files:
+            assert each.read_bytes() == (tmp_path / f"with-{kind}" / each.name).read_bytes(), each.name
 
 
 def test_an_exported_model_is_served(with_serving: Path, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fabrica.conditioning.declare import declared
 from fabrica.conditioning.encoder import ConditionEncoder, condition_encoder
 from fabrica.conditioning.vocabulary import learned, load_words, save_words
 from fabrica.data.metadata import about, age, sex
 from fabrica.errors import FabricaError, UsageError
-from fabrica.nets.conditions import Category, Number, Text
 from fabrica.recipe.card import described
+from fabrica.recipe.conditions import Category, Number, Text, declared
 from fabrica.recipe.found import Found
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe

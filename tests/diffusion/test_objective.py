@@ -11,13 +11,11 @@ from fabrica.diffusion import (
     Schedule,
     check,
     coefficients,
-    denoising_loss,
-    draw_times,
-    loss_weight,
     noised,
     target,
     to_x0,
 )
+from fabrica.diffusion.loss import denoising_loss, draw_times, loss_weight
 from fabrica.errors import UsageError
 
 

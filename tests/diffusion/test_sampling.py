@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ def test_uniform_times_meet_the_table() -> None:
 
 
 def test_log_snr_times_are_uniform_in_lambda() -> None:
-    lam = Schedule("flow").log_snr(torch.tensor(times(Schedule("flow"), 10, "log-snr"))[1:-1])
-    torch.testing.assert_close(lam.diff(), torch.full((8,), 1.02, dtype=torch.float64), rtol=1e-5, atol=0)
+    lam = Schedule("flow").log_snr(np.array(times(Schedule("flow"), 10, "log-snr"))[1:-1])
+    np.testing.assert_allclose(np.diff(lam), 1.02, rtol=1e-5)
     assert float(lam[0]) == pytest.approx(-5.1 + 1.02, abs=1e-5)
 
 

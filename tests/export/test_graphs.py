@@ -14,7 +14,7 @@ from torch import nn
 
 import fabrica
 from fabrica import runtime
-from fabrica.errors import FabricaError, UsageError
+from fabrica.errors import FabricaError
 from fabrica.export import export, graphs
 from fabrica.export.networks import networks, sizes, traced_with
 from fabrica.methods import build
@@ -52,12 +52,6 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str
         {"a": "image", "b": "mask", "paired": True, "size": [8, 24, 24]},
         {"plan": PLAN, "codec_b": CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])},
         ["a2b"],
-    ),
-    "modern-gan": (
-        {"name": "modern-gan", "width": 4},
-        {**IMAGES, "condition": ["label"]},
-        {"classes": ["well", "ill"]},
-        ["generator"],
     ),
     "autoencoder": ({**CODER, "patch": 2, "shortcut": True}, IMAGES, {}, ["encoder", "decoder"]),
 }
@@ -153,15 +147,6 @@ def test_a_graph_is_tried_with_what_it_was_not_made_from(model: Model) -> None:
     tried = [size for _, size in sizes(network)]
     assert all(side % 2 for side in traced.shape[2:]) and len({*traced.shape}) == traced.ndim
     assert tuple(traced.shape[2:]) not in tried and len(set(tried)) == 4 and (32, 32) in tried
-
-
-@pytest.mark.slow
-def test_what_draws_in_steps_is_refused(tmp_path: Path) -> None:
-    method = {"name": "diffusion", "channels": [8, 8], "attention": [False, False], "res_blocks": 1}
-    made = trained(tmp_path / "m", {**method, "head_channels": 8, "norm_groups": 8}, IMAGES)
-    with pytest.raises(UsageError, match="draws in many steps"):
-        export(made, "onnx", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

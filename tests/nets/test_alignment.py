@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from fabrica.methods.diffusion import Diffusion
 from fabrica.nets.alignment import Alignment, contrastive
-from fabrica.nets.conditions import Category, Mask, Text, known
+from fabrica.nets.conditions import known
+from fabrica.recipe.conditions import Category, Mask, Text
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from fabrica.errors import UsageError
-from fabrica.nets.conditions import Category, ConditionEmbedding, Features, Number, Text, dropped, unknown
+from fabrica.nets.conditions import ConditionEmbedding, dropped, unknown
 from fabrica.nets.text import TextEncoder
+from fabrica.recipe.conditions import Category, Features, Number, Text
 from fabrica.text.tokenizer import LEAST, Vocabulary
 
 CPU = torch.device("cpu")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fabrica
 from fabrica.errors import FabricaError, UsageError
+from fabrica.phantoms.head.head import head
 from fabrica.runtime import onnx, openvino
 from fabrica.runtime.session import threads
-from tests.handmade import handmade, handmade_graph, handmade_net
+from tests.handmade import as_openvino, handmade, handmade_graph, handmade_net, handmade_synthesiser
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 1, 21, 34)).astype(np.float32)
 
@@ -73,28 +78,40 @@ def test_threads_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch, asked
     assert 1 <= threads() <= min(most, os.cpu_count() or 1)
 
 
-HOME = """
+WORK = """
 import sys
-import numpy as np
 from pathlib import Path
-from fabrica import runtime
-from fabrica.runtime import openvino
-runtime.opened(sys.argv[1]).run("a2b", np.zeros((1, 1, 8, 8), dtype=np.float32))
-try:
-    openvino.imported().Core()
-except ModuleNotFoundError:
-    pass
-print("torch" in sys.modules, "openvino_telemetry.main" in sys.modules, len(list(Path.home().iterdir())))
+from fabrica.cli.main import main
+home, (out, image, *models) = Path.home(), sys.argv[1:]
+for k, model in enumerate(models):
+    applies = "denoiser" not in (Path(model) / "exported.yaml").read_text()
+    words = ["apply", model, image, "--force"] if applies else ["sample", model, "-n", "2", "--as", "nifti"]
+    sys.argv[1:] = [*words, "-o", f"{out}/{k}"]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+print("torch" in sys.modules, "openvino_telemetry.main" in sys.modules, len(list(home.iterdir())))
 """
 
 
-def test_nothing_is_written_into_the_home_and_nobody_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["a home that keeps what is written", "a home read-only, and no network"])
+def test_nothing_is_written_into_the_home_and_nobody_is_told(tmp_path: Path, how: str) -> None:
     """Both packages would otherwise leave an identifier there when they are imported, and report to their makers."""
-    home = tmp_path / "home"
-    home.mkdir(mode=0o500)
+    home, alone = tmp_path / "home", ["unshare", "-rmn", "sh", "-c"] if "no network" in how else []
+    home.mkdir()
+    if alone and subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode:
+        pytest.skip("unshare is not allowed here")
+    models = [handmade(tmp_path / "applied"), handmade_synthesiser(tmp_path / "sampled")]
+    if find_spec("openvino"):
+        models += [as_openvino(shutil.copytree(model, tmp_path / f"{model.name}-openvino")) for model in models]
+    fabrica.write(head(3, 32, contrasts=["CT"]).images["CT"], tmp_path / "ct.nii.gz")
     places = {name: str(home) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
     environment = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    command = [sys.executable, "-c", HOME, str(handmade(tmp_path / "model"))]
+    command = [sys.executable, "-c", WORK, *map(str, (tmp_path / "out", tmp_path / "ct.nii.gz", *models))]
+    command = [*alone, f"mount -t tmpfs -o ro none {home} && exec {shlex.join(command)}"] if alone else command
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["False", "False", "0"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["False False 0"], done.stderr
+    made = [len([*(tmp_path / "out" / str(k)).iterdir()]) for k in range(len(models))]
+    assert min(made) >= 2  # a result and what is said of it; pictures and their manifest

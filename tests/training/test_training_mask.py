@@ -12,6 +12,7 @@ import torch
 import fabrica
 from fabrica import io
 from fabrica.cli.main import app, main
+from fabrica.conditioning.masks import laid_out
 from fabrica.data.augment import Changes
 from fabrica.data.manifest import Manifest, Row
 from fabrica.data.masks import as_labels
@@ -19,9 +20,8 @@ from fabrica.errors import UsageError
 from fabrica.evaluation.synthesis.mask_adherence import explained
 from fabrica.image import Float32, Image
 from fabrica.methods.diffusion import Diffusion
-from fabrica.nets.conditions import Mask
-from fabrica.nets.denoisers import laid_out
 from fabrica.phantoms.chest.chest import chest
+from fabrica.recipe.conditions import Mask
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.batches import batch_at

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from fabrica import noise
 from fabrica.errors import UsageError
 
 SIDES = (32, 64, 128, 256)
@@ -124,16 +125,8 @@ def reach(x: Tensor) -> Tensor:
 
 
 def truncated(z: Tensor, limit: float) -> Tensor:
-    """Gaussian z (B, D) as if drawn within [-limit, limit] only: more typical images, less varied ones.
-
-    The truncation trick (Brock et al. 2019, section 3.1), by the inverse distribution function instead of drawing
-    again, so that each seed moves smoothly with the limit. 0: no limit.
-    """
-    if limit == 0:
-        return z
-    low, high = torch.special.ndtr(torch.tensor([-limit, limit], dtype=torch.float64))
-    kept: Tensor = torch.special.ndtri(low + (high - low) * torch.special.ndtr(z.double()))
-    return kept.float()
+    """Gaussian z (B, D), on the CPU, as if drawn within [-limit, limit] only: see `fabrica.noise.truncated`."""
+    return torch.from_numpy(noise.truncated(z.numpy(), limit)) if limit else z
 
 
 def refuse_labels(name: str, classes: int) -> None:

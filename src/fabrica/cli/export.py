@@ -36,8 +36,14 @@ def export(
     with named_bars() as progress:
         export_model(loaded, to, out, precision=precision, calibrate=calibrate, progress=progress)
     print(f"{out}: model {loaded.name} {loaded.hash} as {to}")
-    for name, graph in runtime.opened(out).record.graphs.items() if runtime.found(out) else ():
+    if not runtime.found(out):
+        return
+    record = runtime.opened(out).record
+    for name, graph in record.graphs.items():
         largest, mean = (max(getattr(each, key) for each in graph.parity) for key in ("largest", "mean"))
         print(f"{name}: off PyTorch by at most {largest:.3g} {graph.unit}, by {mean:.3g} on average")
         for line in table(graph.tried, graph.unit) if graph.tried else ():
             print(line)
+    if record.pictures.count:
+        unit, off = loaded.codec.unit, record.pictures
+        print(f"{off.count} pictures: off PyTorch by at most {off.largest:.3g} {unit}, by {off.mean:.3g} on average")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fabrica.cli.options import note
 
-if TYPE_CHECKING:
-    from fabrica.inference.translator import Translates
 
-
-def opened(folder: Path, precision: str = "") -> Translates:
-    """The model in a folder; one that was exported without PyTorch."""
+def opened(folder: Path, precision: str = "") -> Any:
+    """The model in a folder: what translates is a `Translates`, what synthesises a `Synthesises`, both of
+    `fabrica.inference`. One that was exported is opened without PyTorch."""
     from fabrica import runtime
 
     if runtime.found(folder):

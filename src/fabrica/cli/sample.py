@@ -9,6 +9,7 @@ import typer
 
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
+from fabrica.cli.opening import opened
 from fabrica.cli.options import KINDS, LAST_SEED, note
 from fabrica.errors import UsageError
 
@@ -18,7 +19,8 @@ RECIPE_SAYS = "[default: as in the model's recipe]"
 
 def sample(
     model: Annotated[
-        Path, typer.Argument(help="Folder of a trained model that makes images of noise, or of a MONAI bundle.")
+        Path,
+        typer.Argument(help="Folder of a model that makes images of noise, trained, exported, or a MONAI bundle."),
     ],
     label: Annotated[
         str | None,
@@ -156,15 +158,21 @@ def sample(
         str | None,
         typer.Option("--as", rich_help_panel=OUTPUT, help=f"File format: {KINDS}. [default: png]"),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=HOW,
+            help="What networks compute in: fp32, fp16, bf16. [default: fp32 of an exported model, else as trained]",
+        ),
+    ] = "",
 ) -> None:
     """Make synthetic images with a trained model.
 
     Each image depends on its seed alone, not on how many are made.
     """
     with importing():
+        from fabrica.inference.samples import write_samples
         from fabrica.io import read, suffix_of
-        from fabrica.model.loading import load
-        from fabrica.model.samples import write_samples
 
     conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
     conditions |= {"mask": read(mask)} if mask else {}
@@ -181,7 +189,7 @@ def sample(
     if interpolate:
         beside = "beside --interpolate A B, which makes one strip and one GIF of two seeds"
         _refuse(beside, n=n, as_=as_, seed=seed, start=start, strength=strength, redraw=redraw)
-        _interpolate(model, out, interpolate, 16 if frames is None else frames, choices)
+        _interpolate(model, out, interpolate, 16 if frames is None else frames, precision, choices)
         return
     _refuse("without --interpolate A B", frames=frames)
     files = {name: read(path) for name, path in (("start", start), ("redraw", redraw)) if path}
@@ -191,7 +199,7 @@ def sample(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder for the images with -o")
     with importing():
-        loaded = load(model, warn=note)
+        loaded = opened(model, precision)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
@@ -205,17 +213,18 @@ def _refuse(why: str, **given: Any) -> None:
         raise UsageError(f"{', '.join(found)} cannot stand {why}")
 
 
-def _interpolate(model: Path, out: Path, ends: tuple[int, int], frames: int, choices: dict[str, Any]) -> None:
+def _interpolate(
+    model: Path, out: Path, ends: tuple[int, int], frames: int, precision: str, choices: dict[str, Any]
+) -> None:
     from numpy import concatenate
 
     from fabrica.io.contact_sheet import image_grid, save_gif, save_picture
-    from fabrica.model.loading import load
 
     first, last = ends
     if not all(0 <= end <= LAST_SEED for end in ends):
         raise UsageError(f"--interpolate {first} {last}; expected two seeds from 0 to {LAST_SEED}")
     with importing():
-        loaded = load(model, warn=note)
+        loaded = opened(model, precision)
     with named_bars() as progress:
         images = loaded.interpolate(first, last, frames, progress=progress, **choices)
     out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe
 from fabrica.text.tokenizer import PAD, Vocabulary, normalised, sentences, some_sentences
 
-if TYPE_CHECKING:
-    from fabrica.text.frozen_encoder import FrozenEncoder
-
 HEADINGS = re.compile(
     r"(findings|impression|comparison|indication|technique|history|examination|conclusion):|\(?\d+[.)]|[-*•]"
 )
@@ -33,6 +30,13 @@ Asked = str | float | Image | None | Sequence[str | float | Image | None]
 """One value for all images, or one an image; of masks, label maps."""
 Encoded = dict[str, npt.NDArray[Any]]
 """Condition -> its values (B, ...), one an image, as networks take them: see `fabrica.nets.conditions`."""
+
+
+class Reads(Protocol):
+    """An encoder of text that others have trained, see `fabrica.text.frozen_encoder.FrozenEncoder`."""
+
+    def features(self, texts: Sequence[str]) -> Any: ...
+    def left_out(self, text: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class ConditionEncoder:
     seen: frozenset[int]
     context: int
     excerpts: float = 0.0
-    frozen_encoder: FrozenEncoder | None = None
+    frozen_encoder: Reads | None = None
 
     def excerpt(self, text: str, rng: np.random.Generator) -> str:
         """What is shown of a report in training: all of it, or some of its sentences."""
@@ -205,7 +209,7 @@ def condition_encoder(
     found: Found,
     vocabulary: Vocabulary | None = None,
     seen: Iterable[int] = (),
-    frozen_encoder: FrozenEncoder | None = None,
+    frozen_encoder: Reads | None = None,
 ) -> ConditionEncoder:
     """The one that says what this recipe's networks are told."""
     text, words = found.text, vocabulary or Vocabulary()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fabrica.arrays import Array, namespace, parts
 from fabrica.codec import Codec
 from fabrica.data.masks import as_labels
 from fabrica.data.standardise import standardise
@@ -38,6 +39,23 @@ def shown(masks: Image | Sequence[Given], n: int, codec: Codec, data: DataConfig
         return None
     nothing = np.zeros((codec.classes, *data.size), dtype=np.float32)
     return np.stack([nothing if mask is None else _values(mask, codec, data) for mask in masks])
+
+
+def laid_out(mask: Array, hidden: Array | None, size: Sequence[int]) -> Array:
+    """A mask (B, classes, *S), one-hot or 0 where none is known, as the denoiser sees it at its places: float32
+    (B, classes + 1, *size), the share of each place that each class fills, and, in the last channel, 1 where no mask is
+    known or shown, whose weights are the learned null. hidden (B,) bool: what is not shown though it is known."""
+    xp = namespace(mask)
+    absent = (mask == 0).reshape(len(mask), -1).all(1)
+    if hidden is not None:
+        absent = absent | hidden
+    shares = mask
+    for axis, places in enumerate(size, 2):
+        means = [part.mean(axis) for part in parts(shares, axis, places)]
+        shares = xp.stack(means, axis)
+    where = absent.reshape(-1, 1, *[1] * len(size))
+    null = xp.where(where, xp.ones_like(shares[:, :1]), 0.0)
+    return xp.concatenate([xp.where(where, 0.0, shares), null], 1)
 
 
 def _values(mask: Image, codec: Codec, data: DataConfig) -> Float32:

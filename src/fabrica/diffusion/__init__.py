@@ -1,4 +1,7 @@
-"""Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance, all on torch tensors.
+"""Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance.
+
+All are of arrays of PyTorch and of NumPy alike (`fabrica.arrays`), so that an exported model draws by the same lines as
+a trained one, but what only training needs: `loss`.
 
 Time t is continuous from 0 (data) to 1 (noise); everything is written with x_t = alpha(t) x_0 + sigma(t) noise.
 No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t, t)`.
@@ -7,15 +10,10 @@ No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t,
 from fabrica.diffusion.distillation import step_target, way
 from fabrica.diffusion.objective import (
     OBJECTIVES,
-    TIMES,
-    WEIGHTINGS,
     Denoise,
     Predict,
     check,
-    denoising_loss,
-    draw_times,
     estimates,
-    loss_weight,
     noised,
     target,
     to_x0,
@@ -31,7 +29,7 @@ from fabrica.diffusion.samplers import (
     heun,
     unipc,
 )
-from fabrica.diffusion.sampling import SPACINGS, Begin, guided, sample, times
+from fabrica.diffusion.sampling import SPACINGS, Begin, guided, sample, times, within
 from fabrica.diffusion.schedule import KINDS, Schedule, coefficients
 
 __all__ = [
@@ -39,8 +37,6 @@ __all__ = [
     "OBJECTIVES",
     "SAMPLERS",
     "SPACINGS",
-    "TIMES",
-    "WEIGHTINGS",
     "Begin",
     "Denoise",
     "Noise",
@@ -51,14 +47,11 @@ __all__ = [
     "coefficients",
     "ddim",
     "ddpm",
-    "denoising_loss",
     "dpmpp_2m",
-    "draw_times",
     "estimates",
     "evaluations",
     "guided",
     "heun",
-    "loss_weight",
     "noised",
     "sample",
     "step_target",
@@ -67,4 +60,5 @@ __all__ = [
     "to_x0",
     "unipc",
     "way",
+    "within",
 ]

@@ -7,33 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
+from fabrica.arrays import Array, namespace
 from fabrica.diffusion.objective import Denoise, Level
 from fabrica.diffusion.samplers import dpmpp_2m
 from fabrica.diffusion.schedule import Schedule
 
 
-def way(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float], clip: float | None = None) -> Tensor:
+def way(denoise: Denoise, x: Array, schedule: Schedule, times: Sequence[float], clip: float | None = None) -> Array:
     """All of x_t (T + 1, B, C, *S) that DPM-Solver++(2M) comes by on its way from noise x (B, C, *S), the first, to the
-    image, the last; at T + 1 times, decreasing from 1 to 0. Without gradients.
+    image, the last; at T + 1 times, decreasing from 1 to 0.
 
     clip    clamps every estimate of x_0, as in `fabrica.diffusion.sample`.
     """
-    seen: list[Tensor] = []
+    seen: list[Array] = []
 
-    def noted(x_t: Tensor, t: float) -> Tensor:
+    def noted(x_t: Array, t: float) -> Array:
         seen.append(x_t)
         x_0 = denoise(x_t, t)
-        return x_0 if clip is None else x_0.clamp(-clip, clip)
+        return x_0 if clip is None else x_0.clip(-clip, clip)
 
-    with torch.no_grad():
-        image = dpmpp_2m(noted, x, schedule, times)
-    return torch.stack([*seen, image])
+    image = dpmpp_2m(noted, x, schedule, times)
+    return namespace(x).stack([*seen, image])
 
 
-def step_target(x_t: Tensor, x_s: Tensor, alpha_t: Level, sigma_t: Level, alpha_s: Level, sigma_s: Level) -> Tensor:
+def step_target(x_t: Array, x_s: Array, alpha_t: Level, sigma_t: Level, alpha_s: Level, sigma_s: Level) -> Array:
     """The estimate of x_0 with which one DDIM step from x_t ends at x_s (Salimans & Ho 2022, Algorithm 2)."""
     ratio = sigma_s / sigma_t
     return (x_s - ratio * x_t) / (alpha_s - ratio * alpha_t)

@@ -11,25 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from fabrica.arrays import Array
 from fabrica.diffusion.objective import Denoise
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown
 
-Noise = Callable[[], Tensor]
-Sampler = Callable[[Denoise, Tensor, Schedule, Sequence[float], Noise | None], Tensor]
+Noise = Callable[[], Array]
+Sampler = Callable[[Denoise, Array, Schedule, Sequence[float], Noise | None], Array]
 
 
-def ddpm(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Tensor:
+def ddpm(denoise: Denoise, x: Array, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Array:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), with the posterior q(x_s | x_t, x_0) of any s < t.
 
     Between neighbours of the schedule's table this is eq. 6-7 with the smaller variance, beta tilde.
     """
     if noise is None:
         raise UsageError("the ddpm sampler adds noise at each step; give noise, a function that draws it anew")
-    alpha, sigma, _ = _levels(schedule, times)
+    alpha, sigma, _ = schedule.levels_at(times)
     for i in range(1, len(times)):
         ratio = alpha[i - 1] / alpha[i]  # alpha of x_t given x_s
         variance = sigma[i - 1] ** 2 - (ratio * sigma[i]) ** 2  # and its variance
@@ -40,21 +40,21 @@ def ddpm(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float]
     return x
 
 
-def ddim(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Tensor:
+def ddim(denoise: Denoise, x: Array, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Array:
     """DDIM without noise (Song et al. 2021, eq. 12, eta = 0): the first-order step of the ODE."""
-    alpha, sigma, lam = _levels(schedule, times)
+    alpha, sigma, lam = schedule.levels_at(times)
     for i in range(1, len(times)):
         x_0 = denoise(x, times[i - 1])
         x = sigma[i] / sigma[i - 1] * x - alpha[i] * math.expm1(lam[i - 1] - lam[i]) * x_0
     return x
 
 
-def heun(denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Tensor:
+def heun(denoise: Denoise, x: Array, schedule: Schedule, times: Sequence[float], noise: Noise | None = None) -> Array:
     """Heun's second-order steps in x / alpha over sigma / alpha (Karras et al. 2022, Algorithm 1).
 
     Written as the DDIM step and a correction by the change of the x_0 estimate; the last step is Euler's, as there.
     """
-    alpha, sigma, lam = _levels(schedule, times)
+    alpha, sigma, lam = schedule.levels_at(times)
     for i in range(1, len(times)):
         h = lam[i] - lam[i - 1]
         x_0 = denoise(x, times[i - 1])
@@ -72,14 +72,14 @@ def _heun_weight(h: float) -> float:
 
 
 def dpmpp_2m(
-    denoise: Denoise, x: Tensor, schedule: Schedule, times: Sequence[float], noise: Noise | None = None
-) -> Tensor:
+    denoise: Denoise, x: Array, schedule: Schedule, times: Sequence[float], noise: Noise | None = None
+) -> Array:
     """DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2): second order from two x_0 estimates, the last step first order.
 
     After a first step from alpha = 0 the earlier estimate is infinitely far away, and its weight is 0.
     """
-    alpha, sigma, lam = _levels(schedule, times)
-    before: Tensor | None = None
+    alpha, sigma, lam = schedule.levels_at(times)
+    before: Array | None = None
     for i in range(1, len(times)):
         h = lam[i] - lam[i - 1]
         x_0 = denoise(x, times[i - 1])
@@ -93,20 +93,20 @@ def dpmpp_2m(
 
 def unipc(
     denoise: Denoise,
-    x: Tensor,
+    x: Array,
     schedule: Schedule,
     times: Sequence[float],
     noise: Noise | None = None,
     *,
     order: int = 2,
-) -> Tensor:
+) -> Array:
     """UniPC with B(h) = e^h - 1 in data prediction (Zhao et al. 2023, Algorithms 5-8): predict, then correct.
 
     The corrector uses the estimate at the predicted point, which is also the next step's: one evaluation a step.
     order   of the predictor, 1 to 3; the corrector brings the whole one order higher.
     """
-    alpha, sigma, lam = _levels(schedule, times)
-    past: list[tuple[float, Tensor]] = []  # (lambda, x_0 estimate) before the present one, newest first
+    alpha, sigma, lam = schedule.levels_at(times)
+    past: list[tuple[float, Array]] = []  # (lambda, x_0 estimate) before the present one, newest first
     x_0 = denoise(x, times[0])
     for i in range(1, len(times)):
         h = lam[i] - lam[i - 1]
@@ -126,7 +126,7 @@ def unipc(
     return x
 
 
-def _corrected(straight: Tensor, alpha: float, h: float, nodes: list[float], changes: list[Tensor]) -> Tensor:
+def _corrected(straight: Array, alpha: float, h: float, nodes: list[float], changes: list[Array]) -> Array:
     """The first-order step and what the change of x_0 along lambda adds to it (Zhao et al. 2023, eq. 9)."""
     for weight, change in zip(_unipc_weights(nodes, h), changes, strict=True):
         straight = straight + alpha * weight * change
@@ -145,9 +145,8 @@ def _unipc_weights(nodes: Sequence[float], h: float) -> list[float]:
     for k in range(1, len(nodes) + 1):
         moment = 1.0 - k / h * moment  # by parts
         moments.append(moment)
-    r = torch.tensor(nodes, dtype=torch.float64)
-    powers = torch.stack([r**k for k in range(1, len(nodes) + 1)])
-    weights: list[float] = torch.linalg.solve(powers, torch.tensor(moments, dtype=torch.float64)).tolist()
+    powers = np.array([[node**k for node in nodes] for k in range(1, len(nodes) + 1)])
+    weights: list[float] = np.linalg.solve(powers, np.array(moments)).tolist()
     return weights
 
 
@@ -165,10 +164,3 @@ def evaluations(name: str, steps: int) -> int:
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
     return 2 * steps - 1 if name == "heun" else steps
-
-
-def _levels(schedule: Schedule, times: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
-    """alpha, sigma and lambda at each time, in double precision."""
-    t = torch.tensor(times, dtype=torch.float64)
-    alpha, sigma = schedule.alpha_sigma(t)
-    return alpha.tolist(), sigma.tolist(), schedule.log_snr(t).tolist()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from fabrica.arrays import Array, namespace, parts
 from fabrica.diffusion.objective import Denoise, noised
 from fabrica.diffusion.samplers import SAMPLERS, Noise
 from fabrica.diffusion.schedule import Schedule
@@ -35,11 +36,10 @@ def times(schedule: Schedule, steps: int, spacing: str = "uniform") -> list[floa
         return [(1.0 - i / steps) ** 2 for i in range(steps)] + [0.0]
     if spacing == "log-snr":
         first, last = _lambda_range(schedule, -5.1, 5.1)
-        lam = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+        lam = np.linspace(first, last, steps + 1)
     elif spacing == "karras":
         first, last = _lambda_range(schedule, -math.log(80.0), -math.log(0.002))
-        root = torch.linspace(math.exp(-first / 7), math.exp(-last / 7), steps, dtype=torch.float64)
-        lam = -7 * torch.log(root)
+        lam = -7 * np.log(np.linspace(math.exp(-first / 7), math.exp(-last / 7), steps))
     else:
         raise unknown("spacing", spacing, SPACINGS)
     inner: list[float] = schedule.time_of(lam[1:steps]).tolist()
@@ -48,7 +48,7 @@ def times(schedule: Schedule, steps: int, spacing: str = "uniform") -> list[floa
 
 def _lambda_range(schedule: Schedule, lowest: float, highest: float) -> tuple[float, float]:
     """The part of [lowest, highest] that the schedule's table covers; the limits are those of an unshifted one."""
-    ends = schedule.log_snr(torch.tensor([1.0, 1.0 / schedule.levels], dtype=torch.float64)).tolist()
+    ends = schedule.log_snr(np.array([1.0, 1.0 / schedule.levels])).tolist()
     moved = math.log(schedule.shift)
     return max(ends[0], lowest - moved), min(ends[1], highest - moved)
 
@@ -63,14 +63,14 @@ def guided(denoise: Denoise, denoise_null: Denoise, scale: float, rescale: float
     if scale == 1.0:
         return denoise
 
-    def both(x_t: Tensor, t: float) -> Tensor:
+    def both(x_t: Array, t: float) -> Array:
         shown, hidden = denoise(x_t, t), denoise_null(x_t, t)
         x_0 = hidden + scale * (shown - hidden)
         if rescale == 0.0:
             return x_0
-        axes = tuple(range(1, x_0.ndim))
-        wanted, found = (x.std(dim=axes, correction=0, keepdim=True) for x in (shown, x_0))
-        factor = torch.where(found > 0, wanted / found, 1.0)
+        xp, axes = namespace(x_0), tuple(range(1, x_0.ndim))
+        wanted, found = (xp.std(x, axis=axes, correction=0, keepdims=True) for x in (shown, x_0))
+        factor = xp.where(found > 0, wanted, 1.0) / xp.where(found > 0, found, 1.0)
         return x_0 * (rescale * factor + (1.0 - rescale))
 
     return both
@@ -86,14 +86,22 @@ class Begin:
     keep      (B or 1, 1, *S) bool: where x_0 stays as it is, and what is drawn fits to it (inpainting); None: nowhere.
     """
 
-    x_0: Tensor
+    x_0: Array
     strength: float = 1.0
-    keep: Tensor | None = None
+    keep: Array | None = None
+
+
+def within(begin: Begin, encode: Callable[[Array], Array], size: Sequence[int]) -> Begin:
+    """The same among latents (B, L, *size) of the image: kept where all of their pixels are."""
+    keep = begin.keep
+    for axis, places in enumerate(size if keep is not None else (), 2):
+        keep = namespace(keep).stack([part.all(axis) for part in parts(keep, axis, places)], axis)
+    return replace(begin, x_0=encode(begin.x_0), keep=keep)
 
 
 def sample(
     denoise: Denoise,
-    x: Tensor,
+    x: Array,
     schedule: Schedule,
     *,
     sampler: str = "dpmpp-2m",
@@ -102,11 +110,11 @@ def sample(
     noise: Noise | None = None,
     clip: float | None = None,
     begin: Begin | None = None,
-) -> Tensor:
-    """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one, without gradients.
+) -> Array:
+    """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one.
 
     denoise   (x_t, t) -> the estimate of x_0.
-    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.methods.noise`.
+    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.noise`.
     clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
               no such limits.
     begin     start from this image, noised by x. Where it is kept, the estimate of x_0 is replaced by it, so that x_t
@@ -121,14 +129,13 @@ def sample(
         if not 0 < begin.strength <= 1:
             raise UsageError(f"strength is {begin.strength}; expected above 0 (no change) to 1 (a new image)")
         visited = [begin.strength, *(t for t in visited if t < begin.strength)]
-        alpha, sigma = schedule.alpha_sigma(torch.tensor(begin.strength, dtype=torch.float64))
-        x = noised(begin.x_0, x, float(alpha), float(sigma))
+        (alpha,), (sigma,), _ = schedule.levels_at([begin.strength])
+        x = noised(begin.x_0, x, alpha, sigma)
     kept = None if begin is None else begin.keep
 
-    def clipped(x_t: Tensor, t: float) -> Tensor:
+    def clipped(x_t: Array, t: float) -> Array:
         x_0 = denoise(x_t, t)
-        x_0 = x_0 if clip is None else x_0.clamp(-clip, clip)
-        return x_0 if kept is None or begin is None else torch.where(kept, begin.x_0, x_0)
+        x_0 = x_0 if clip is None else x_0.clip(-clip, clip)
+        return x_0 if kept is None or begin is None else namespace(x_0).where(kept, begin.x_0, x_0)
 
-    with torch.no_grad():
-        return SAMPLERS[sampler](clipped, x, schedule, visited, noise)
+    return SAMPLERS[sampler](clipped, x, schedule, visited, noise)

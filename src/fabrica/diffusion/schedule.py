@@ -8,13 +8,16 @@ nothing of the image is left.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-from torch import Tensor
+import numpy as np
+from scipy.special import expit
 
+from fabrica.arrays import Array, like, namespace
 from fabrica.errors import UsageError, unknown
+from fabrica.image import Float64
 
 BETAS = {"linear": (1e-4, 0.02), "scaled-linear": (0.0015, 0.0205)}
 KINDS = (*BETAS, "cosine", "flow")
@@ -60,71 +63,87 @@ class Schedule:
         elif self.beta_start is not None or self.beta_end is not None:
             raise UsageError(f"beta_start and beta_end mean nothing to the {self.kind} schedule; leave them out")
 
-    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
         """(alpha, sigma), float64, of times in [0, 1] of any shape and float type; times outside are clamped."""
-        t = t.to(torch.float64).clamp(0.0, 1.0)
+        xp = namespace(t)
+        t = xp.clip(xp.asarray(t, dtype=xp.float64), 0.0, 1.0)
         if self.kind == "flow":
             alpha, sigma = 1.0 - t, t
         else:
-            fall = _fall(self).to(t.device)
+            fall = like(t, _fall(self))
             place = t * self.levels
-            k = place.floor().clamp(max=self.levels - 1).long()
-            gap = torch.lerp(fall[k], fall[k + 1], place - k)
-            alpha, sigma = 1.0 - gap, torch.sqrt(gap * (2.0 - gap))
+            k = xp.asarray(xp.clip(xp.floor(place), 0, self.levels - 1), dtype=xp.int64)
+            share = place - k
+            gap = (1.0 - share) * fall[k] + share * fall[k + 1]
+            alpha, sigma = 1.0 - gap, xp.sqrt(gap * (2.0 - gap))
         if self.shift == 1.0:
             return alpha, sigma
         sigma = self.shift * sigma
-        norm = alpha + sigma if self.kind == "flow" else torch.hypot(alpha, sigma)
+        norm = alpha + sigma if self.kind == "flow" else xp.hypot(alpha, sigma)
         return alpha / norm, sigma / norm
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """lambda = log(alpha) - log(sigma), float64: half the log-SNR. +inf at t = 0, -inf where alpha is 0."""
+    def levels_at(self, times: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
+        """alpha, sigma and lambda at each time, in double precision."""
+        t = np.asarray(times, dtype=np.float64)
         alpha, sigma = self.alpha_sigma(t)
-        return torch.log(alpha) - torch.log(sigma)
+        return alpha.tolist(), sigma.tolist(), self.log_snr(t).tolist()
 
-    def time_of(self, log_snr: Tensor) -> Tensor:
-        """The inverse of `log_snr`: times in [0, 1], float64; what lies beyond the schedule's ends gives 0 or 1."""
-        log_snr = log_snr.to(torch.float64) + math.log(self.shift)
+    def log_snr(self, t: Float64) -> Float64:
+        """lambda = log(alpha) - log(sigma): half the log-SNR. +inf at t = 0, -inf where alpha is 0."""
+        alpha, sigma = self.alpha_sigma(t)
+        with np.errstate(divide="ignore"):
+            difference: Float64 = np.log(alpha) - np.log(sigma)
+        return difference
+
+    def time_of(self, log_snr: Float64) -> Float64:
+        """The inverse of `log_snr`: times in [0, 1]; what lies beyond the schedule's ends gives 0 or 1."""
+        log_snr = np.asarray(log_snr, dtype=np.float64) + math.log(self.shift)
+        found: Float64
         if self.kind == "flow":
-            return torch.sigmoid(-log_snr)
-        fall = _fall(self).to(log_snr.device)
-        gap = torch.sigmoid(-2.0 * log_snr) / (1.0 + torch.sigmoid(2.0 * log_snr).sqrt())  # sigma^2 / (1 + alpha)
-        k = torch.searchsorted(fall, gap.contiguous()).clamp(1, self.levels)
+            found = expit(-log_snr)
+            return found
+        fall = _fall(self)
+        gap = expit(-2.0 * log_snr) / (1.0 + np.sqrt(expit(2.0 * log_snr)))  # sigma^2 / (1 + alpha)
+        k = np.clip(np.searchsorted(fall, gap), 1, self.levels)
         fraction = (gap - fall[k - 1]) / (fall[k] - fall[k - 1])
-        return (k - 1 + fraction.clamp(0.0, 1.0)) / self.levels
+        found = (k - 1 + np.clip(fraction, 0.0, 1.0)) / self.levels
+        return found
 
 
-def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of times (B,), in the type of `like` (B, C, *S) and shaped to multiply it."""
-    alpha, sigma = schedule.alpha_sigma(t.to(like.device))
-    shape = (-1, *[1] * (like.ndim - 1))
-    return alpha.to(like.dtype).view(shape), sigma.to(like.dtype).view(shape)
+def coefficients(schedule: Schedule, t: Array, x: Array) -> tuple[Array, Array]:
+    """alpha and sigma of times (B,), in the type of x (B, C, *S) and shaped to multiply it."""
+    xp = namespace(x)
+    shape = (-1, *[1] * (x.ndim - 1))
+    alpha, sigma = (xp.asarray(each, dtype=x.dtype).reshape(shape) for each in schedule.alpha_sigma(t))
+    return alpha, sigma
 
 
 @lru_cache(maxsize=32)
-def _fall(schedule: Schedule) -> Tensor:
+def _fall(schedule: Schedule) -> Float64:
     """1 - alpha at t = 0, 1/levels, ..., 1: float64 (levels + 1,), rising from 0.
 
     Kept as a difference from one, because sigma and lambda near the data hang on its last digits.
     """
-    alpha = torch.cumprod(1.0 - _betas(schedule), dim=0).sqrt()
+    alpha = np.sqrt(np.cumprod(1.0 - _betas(schedule)))
     if schedule.zero_terminal_snr:
         alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
-    return torch.cat([torch.zeros(1, dtype=torch.float64), 1.0 - alpha])
+    return np.concatenate([[0.0], 1.0 - alpha])
 
 
-def _betas(schedule: Schedule) -> Tensor:
+def _betas(schedule: Schedule) -> Float64:
     """beta_1 ... beta_T, float64 (levels,)."""
     n = schedule.levels
     if schedule.kind == "cosine":
         offset = 0.008  # keeps beta from vanishing near t = 0
-        t = torch.linspace(0.0, 1.0, n + 1, dtype=torch.float64)
-        alpha_bar = torch.cos((t + offset) / (1.0 + offset) * (math.pi / 2)) ** 2
-        return (1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+        t = np.linspace(0.0, 1.0, n + 1)
+        alpha_bar = np.cos((t + offset) / (1.0 + offset) * (math.pi / 2)) ** 2
+        betas: Float64 = np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+        return betas
     start, end = _beta_ends(schedule)
     if schedule.kind == "linear":
-        return torch.linspace(start, end, n, dtype=torch.float64)
-    return torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2
+        return np.linspace(start, end, n)
+    squared: Float64 = np.linspace(start**0.5, end**0.5, n) ** 2
+    return squared
 
 
 def _beta_ends(schedule: Schedule) -> tuple[float, float]:

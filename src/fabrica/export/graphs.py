@@ -15,6 +15,7 @@ import torch
 
 from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.export.chart import picture
+from fabrica.export.drawing import draws
 from fabrica.export.gate import ALLOWED, Limits, table
 from fabrica.export.images import shown
 from fabrica.export.networks import Network, networks, sizes, traced_with
@@ -23,12 +24,15 @@ from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
 from fabrica.progress import Progress
-from fabrica.recipe.folder import CARD, FOUND, RECIPE
+from fabrica.recipe.folder import CARD, FOUND, RECIPE, WORDS
 from fabrica.runtime import folder as place
-from fabrica.runtime.folder import Exported, Graph, Parity
+from fabrica.runtime.exported import opened as open_exported
+from fabrica.runtime.folder import Exported, Graph, Parity, Pictures
 from fabrica.runtime.session import INT8, PRECISIONS, Session
 
 OPSET = 20
+PICTURES = 8  # that are compared with PyTorch's
+UNLIKE = 0.01  # of the range: the largest mean difference of pictures; steps add up what networks differ by
 TOLERANCE = 1e-4  # of the range of values: the largest difference from PyTorch in float32
 AXES = ("batch", "channels", "depth", "height", "width")
 PICTURE = "precision.png"
@@ -91,15 +95,22 @@ def write(
     if precision != "fp32":
         files[PICTURE] = picture({name: graph.tried for name, graph in graphs.items()})
     files[CARD] = _card(model, format_.name, graphs).encode()
+    if (model.folder / WORDS).is_file():
+        files[WORDS] = (model.folder / WORDS).read_bytes()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
     local = isinstance(model.method, Translator) and model.method.local
     record = Exported(
         format=format_.name, hash=model.hash, local=local, precision=precision, computes=computes, graphs=graphs,
-        sha256=hashes,
+        draws=draws(model), sha256=hashes,
     )  # fmt: skip
     place.save(folder, record)
+    if record.draws.shape:
+        record = replace(record, pictures=pictures(model, folder))
+        (folder / CARD).write_text(_card(model, format_.name, graphs, record.pictures), encoding="utf-8")
+        hashes[CARD] = place.digest((folder / CARD).read_bytes())
+        place.save(folder, record)
 
 
 def onnx_graph(network: Network, what: str) -> bytes:
@@ -110,7 +121,7 @@ def onnx_graph(network: Network, what: str) -> bytes:
         with torch.no_grad(), _quiet():
             program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
             written: Any = torch.onnx.export(
-                program, (), dynamo=True, input_names=list(network.inputs), output_names=["result"],
+                program, (), dynamo=True, input_names=[f"{name}_" for name in network.inputs], output_names=["result"],
                 opset_version=OPSET, external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # any: what PyTorch cannot trace it says in many types
@@ -118,6 +129,7 @@ def onnx_graph(network: Network, what: str) -> bytes:
         reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise UsageError(f"{what} cannot become a graph: {reason}") from error
     proto = written.model_proto
+    _named(proto, network.inputs)
     _bare(proto, len(example[0].shape))
     if proto.ByteSize() > MOST:
         raise UsageError(
@@ -138,6 +150,17 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _named(proto: Any, inputs: Sequence[str]) -> None:
+    """Inputs, which were traced with a stroke behind them, under their own names. What PyTorch calls so within the
+    graph, after its operators ("view"), changes places with them."""
+    names = {f"{name}_": name for name in inputs} | {name: f"{name}_" for name in inputs}
+    for node in proto.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for each in (*proto.graph.input, *proto.graph.initializer):
+        each.name = names.get(each.name, each.name)
 
 
 def _bare(proto: Any, dims: int) -> None:
@@ -191,7 +214,22 @@ def _unlike(name: str, how: str) -> FabricaError:
     return FabricaError(f"the graph {name} {how}: it is not the network, and was not written; report it")
 
 
-def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
+def pictures(model: Model, folder: Path) -> Pictures:
+    """How far the pictures of an exported folder are from PyTorch's; FabricaError where they are others."""
+    quiet: Any = {"warn": lambda sentence: None}
+    wanted = model.computing_in("fp32").sample_array(PICTURES, **quiet)
+    opened: Any = open_exported(folder)
+    off, (low, high) = np.abs(opened.sample_array(PICTURES, **quiet) - wanted), model.codec.span
+    if not off.mean() <= UNLIKE * 2:
+        raise FabricaError(
+            f"pictures are off by {off.mean() / 2:.1%} of their range on average, and {UNLIKE:.1%} is allowed: they "
+            "are not the model's, and nothing was written; report it"
+        )
+    half = (high - low) / 2
+    return Pictures(PICTURES, *(float(f"{half * float(value):.3g}") for value in (off.max(), off.mean())))
+
+
+def _card(model: Model, format_: str, graphs: Mapping[str, Graph], drawn: Pictures | None = None) -> str:
     """The model's own card, and what was measured of its graphs."""
     own = model.folder / CARD
     card = own.read_text("utf-8") if own.is_file() else f"# {model.name}\n\n{model.recipe.about}\n"
@@ -202,6 +240,10 @@ def _card(model: Model, format_: str, graphs: Mapping[str, Graph]) -> str:
         for each in graph.parity
     ]
     lines = "\n".join(rows)
+    told = drawn and (
+        f"\n{drawn.count} pictures of the seeds from 0 on, drawn as the recipe says, are off those that PyTorch draws\n"
+        f"in float32 by at most {drawn.largest:.3g} {model.codec.unit}, by {drawn.mean:.3g} on average.\n"
+    )
     return f"""{card.rstrip()}
 
 ## As {format_}
@@ -212,7 +254,7 @@ they were at hand, else on random ones:
 | graph | images | largest | mean | PyTorch as trained | unit, and range |
 |---|---|---|---|---|---|
 {lines}
-{_judged(graphs)}"""
+{told or ""}{_judged(graphs)}"""
 
 
 def _judged(graphs: Mapping[str, Graph]) -> str:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Method, Synthesiser, Translator
+from fabrica.methods import Compressor, Method, Translator
 from fabrica.model.model import Model
 from fabrica.nets.convolutions import TRANSPOSED, Doubling, added_up
 from fabrica.recipe.codecs import codec_of
-from fabrica.recipe.schema import CodecConfig, SampleConfig
+from fabrica.recipe.schema import CodecConfig
 
 LARGEST = {2: 128, 3: 40}  # sides of what graphs are tried with; a network answers the same way to larger ones
 Example = Callable[[int, Sequence[int]], tuple[Tensor, ...]]
@@ -30,6 +30,7 @@ class Network:
     module   from tensors to a tensor. inputs: what these are called.
     example  (batch, size) -> inputs of this size, random ones; where it is fixed, the size is not looked at.
     free     which axes of each input may have any length. size: of images as in training.
+    multiple of which sides have to be one.
     unit     of the results in words, and how many of them a network value of 1 is; None: the range is what comes out.
     """
 
@@ -40,22 +41,20 @@ class Network:
     size: tuple[int, ...]
     unit: str
     half: float | None
+    multiple: int = 1
 
 
 def networks(model: Model) -> dict[str, Network]:
-    """The networks of a model by name: "a2b" and "b2a", "generator", or "encoder" and "decoder". UsageError for methods
-    that are more than one pass of a network."""
+    """The networks of a model by name: see `fabrica.runtime.folder.Exported.graphs`. UsageError for a model that works
+    with what no graph can hold."""
     method: Method = plain(model.method)
     if isinstance(method, Translator):
         return {direction: _translating(model, method, direction) for direction in method.directions}
     if isinstance(method, Compressor):
-        return _compressing(model, cast(Any, method))
-    if isinstance(method, Synthesiser) and "steps" not in method.choices:
-        return {"generator": _drawing(model, method)}
-    raise UsageError(
-        f"{model.name} ({model.method_name}) draws in many steps, and a graph is one; what translates, restores, "
-        "segments or compresses can be exported, and GANs; of diffusion a bundle can be made (--to bundle)"
-    )
+        return compressing(model, cast(Any, method))
+    from fabrica.export import drawing  # not above: it is made of what stands here
+
+    return drawing.networks(model, method)
 
 
 def plain(method: Method) -> Method:
@@ -107,7 +106,7 @@ class _Shuffled(nn.Module):
         return pixel_shuffle(self.convolution(x), 2)[..., 1:-1, 1:-1]
 
 
-class _Function(nn.Module):
+class Function(nn.Module):
     """A function of a method's, as a module whose weights the method's are."""
 
     def __init__(self, method: Method, function: Callable[..., Tensor]) -> None:
@@ -126,16 +125,16 @@ def _translating(model: Model, method: Translator, direction: str) -> Network:
     beside = [codec.classes if codec.kind == "label" else data.channels for codec in found.codecs_auxiliary]
     channels = (source.classes if source.kind == "label" else data.channels) * (2 * data.context + 1) + sum(beside)
     return Network(
-        _Function(method, lambda images: method.translate(images, direction)),
+        Function(method, lambda images: method.translate(images, direction)),
         ("images",),
         lambda batch, size: (_images(batch, channels, size),),
         ((0, *range(2, 2 + len(data.size))),),
         tuple(data.size),
-        *_unit(target),
+        *unit(target),
     )
 
 
-def _compressing(model: Model, method: Any) -> dict[str, Network]:
+def compressing(model: Model, method: Any) -> dict[str, Network]:
     """Latents on their scale, as of `Compressor.encode`, and images whose middle is that of `decode`."""
     encoder, dims = method.encoder, len(model.data.size)
     mean, std = (values.view(-1, *[1] * dims) for values in (encoder.mean, encoder.std))
@@ -143,11 +142,11 @@ def _compressing(model: Model, method: Any) -> dict[str, Network]:
     channels, latents = method.shape[0], method.latent_shape[0]
 
     def smaller(batch: int, size: Sequence[int]) -> tuple[Tensor, ...]:
-        return (torch.randn(batch, latents, *(-(-side // method.factor) for side in size), generator=_rng()),)
+        return (torch.randn(batch, latents, *(-(-side // method.factor) for side in size), generator=rng()),)
 
     return {
         "encoder": Network(
-            _Function(method, lambda images: (encoder(images).chunk(2, dim=1)[0] - mean) / std),
+            Function(method, lambda images: (encoder(images).chunk(2, dim=1)[0] - mean) / std),
             ("images",),
             lambda batch, size: (_images(batch, channels, size),),
             free,
@@ -156,84 +155,56 @@ def _compressing(model: Model, method: Any) -> dict[str, Network]:
             None,
         ),
         "decoder": Network(
-            _Function(method, lambda found: method.decoder(found * std + mean).clamp(-1, 1)),
+            Function(method, lambda found: method.decoder(found * std + mean).clamp(-1, 1)),
             ("latents",),
             smaller,
             free,
             size,
-            *_unit(model.found.codec),
+            *unit(model.found.codec),
         ),
     }
-
-
-def _drawing(model: Model, method: Synthesiser) -> Network:
-    classes = len(model.found.classes) if model.data.condition == ["label"] else 0
-    asked: list[Sequence[int]] = []
-
-    def noted(shape: Sequence[int]) -> Tensor:
-        asked.append(shape)
-        return torch.zeros(2, *shape)
-
-    def generated(z: Tensor, *labels: Tensor) -> Tensor:
-        conditions = {"label": labels[0]} if labels else {}
-        return method.sample(lambda _: z, conditions, SampleConfig(truncation=0.0), torch.device("cpu"))
-
-    nothing = {"label": torch.zeros(2, dtype=torch.int64)} if classes else {}
-    with torch.inference_mode():
-        method.sample(noted, nothing, SampleConfig(truncation=0.0), torch.device("cpu"))
-    (shape,) = asked
-
-    def example(batch: int, _: Sequence[int]) -> tuple[Tensor, ...]:
-        z = torch.randn(batch, *shape, generator=_rng())
-        return (z, torch.arange(batch) % classes) if classes else (z,)
-
-    inputs = ("z", "labels") if classes else ("z",)
-    return Network(
-        _Function(method, generated),
-        inputs,
-        example,
-        tuple((0,) for _ in inputs),
-        tuple(model.data.size),
-        *_unit(model.found.codec),
-    )
 
 
 def traced_with(network: Network) -> tuple[Tensor, ...]:
     """Inputs that a graph is made from: of odd sides, none like another or like one that a stride divides, and two of a
     batch. From sides that fit, what is done for others would be lost."""
-    return network.example(2, [2 * (side // 2) + 5 + 2 * k for k, side in enumerate(_small(network.size))])
+    sides = [2 * (side // 2) + 5 + 2 * k for k, side in enumerate(_small(network))]
+    return network.example(2, [side * network.multiple for side in sides])
 
 
 def sizes(network: Network) -> list[tuple[int, tuple[int, ...]]]:
     """(batch, size) that a graph is tried with: as in training, and what it was not made from."""
-    small = _small(network.size)
-    return [
+    small = _small(network)
+    tried = [
         (1, small),
         (3, tuple(side + 1 for side in small)),
         (1, tuple(side + 3 + 4 * k for k, side in enumerate(small))),
         (2, tuple(max(side - 3 - k, side // 2 + 1) for k, side in enumerate(small))),
     ]
+    return [(batch, tuple(side * network.multiple for side in size)) for batch, size in tried]
 
 
-def _small(size: Sequence[int]) -> tuple[int, ...]:
-    return tuple(min(side, LARGEST[len(size)]) for side in size)
+def _small(network: Network) -> tuple[int, ...]:
+    """Sides as in training, or less, in multiples."""
+    size, largest = network.size, LARGEST[len(network.size)]
+    return tuple(max(1, min(side, largest) // network.multiple) for side in size)
 
 
-def _unit(codec: CodecConfig) -> tuple[str, float]:
+def unit(codec: CodecConfig) -> tuple[str, float]:
     if codec.kind == "label":
         return "probability", 0.5
     low, high = codec_of(codec).span
     return codec.unit, (high - low) / 2
 
 
-def _rng() -> torch.Generator:
+def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
 def _images(batch: int, channels: int, size: Sequence[int]) -> Tensor:
     """Random images in [-1, 1] with structure at every scale."""
-    rng, total = _rng(), torch.zeros(batch, channels, *size)
+    generator, total = rng(), torch.zeros(batch, channels, *size)
     for coarser in (1, 4, 16):
-        coarse = torch.randn(batch, channels, *(-(-side // coarser) for side in size), generator=rng)
+        coarse = torch.randn(batch, channels, *(-(-side // coarser) for side in size), generator=generator)
         total = total + interpolate(coarse, list(size), mode="nearest") * np.sqrt(coarser) / 8
     return total.clamp(-1, 1)

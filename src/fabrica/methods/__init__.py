@@ -16,18 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.codec import REACH
-from fabrica.conditioning.declare import declared
 from fabrica.conditioning.encoder import Encoded
-from fabrica.diffusion import Denoise, Predict, Schedule
+from fabrica.diffusion import Schedule
 from fabrica.errors import UsageError, unknown
 from fabrica.methods.noise import Draw
-from fabrica.nets.conditions import Condition
+from fabrica.recipe.conditions import Condition, declared
 from fabrica.recipe.found import Found
 from fabrica.recipe.load import typed
 from fabrica.recipe.schema import DataConfig, Recipe, SampleConfig
 
 Conditions = Mapping[str, Tensor]
 """Condition -> its values (B, ...), one an image; see `fabrica.nets.conditions`."""
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x_t (B, C, *S), t (B,)) -> what a network predicts (B, C, *S)."""
+Denoise = Callable[[Tensor, float], Tensor]
+"""(x_t (B, C, *S), t) -> the estimate of x_0 (B, C, *S)."""
 
 METHODS: dict[str, str | type[Method]] = {
     "diffusion": "fabrica.methods.diffusion:Diffusion",
@@ -307,14 +311,6 @@ def named(method: Mapping[str, Any]) -> type[Method]:
     module, _, cls_name = where.partition(":")
     cls: type[Method] = getattr(import_module(module), cls_name)
     return cls
-
-
-def check_pace(method: Method, steps: int, asked: str = "asked for {steps} steps") -> None:
-    """UsageError for a number of steps that a method does not sample in; asked: how they were."""
-    if method.paces and steps not in method.paces:
-        *most, last = sorted(method.paces)
-        known = f"{', '.join(map(str, most))} or {last}" if most else last
-        raise UsageError(f"{asked.format(steps=steps)}; this model takes {known}")
 
 
 def side_shape(data: DataConfig, found: Found, side: str) -> tuple[int, ...]:

@@ -9,19 +9,22 @@ classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, tol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from fabrica import diffusion
+from fabrica.conditioning.masks import laid_out
+from fabrica.diffusion.loss import denoising_loss, draw_times
 from fabrica.errors import UsageError
-from fabrica.methods import Compressor, Conditions, Denoiser, Turn
+from fabrica.methods import Compressor, Conditions, Denoise, Denoiser, Predict, Turn
 from fabrica.methods.noise import Draw
 from fabrica.nets.alignment import Alignment, contrastive
-from fabrica.nets.conditions import Category, Condition, ConditionEmbedding, Mask, dropped, known, unknown
-from fabrica.nets.denoisers import check, denoiser, laid_out
+from fabrica.nets.conditions import ConditionEmbedding, dropped, known, unknown
+from fabrica.nets.denoisers import check, denoiser
 from fabrica.nets.patches import pixel_shuffle, pixel_unshuffle
+from fabrica.recipe.conditions import Category, Condition, Mask
 from fabrica.recipe.schema import SampleConfig
 
 
@@ -119,6 +122,7 @@ class Diffusion(Denoiser):
         """The denoising loss (B,) of held-out images, weighted as in training."""
         return self._loss(batch["image"], self._shown(batch), rng)
 
+    @torch.no_grad()
     def sample(
         self,
         draw: Draw,
@@ -129,9 +133,9 @@ class Diffusion(Denoiser):
     ) -> Tensor:
         """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null. begin: images to
         start from, rather than noise alone."""
-        start = draw(self.shape).to(device)
+        start, space = draw(self.shape).to(device), self.space
         denoise = self.denoising(conditions, settings, len(start), device)
-        found = diffusion.sample(
+        found: Tensor = diffusion.sample(
             denoise,
             start,
             self.schedule,
@@ -139,28 +143,16 @@ class Diffusion(Denoiser):
             steps=settings.steps,
             spacing=settings.spacing,
             noise=lambda: draw(self.shape).to(device),
-            clip=1.0 if settings.clip and not self.space else None,  # latents know no limits
-            begin=self._within(begin) if begin else None,
+            clip=1.0 if settings.clip and not space else None,  # latents know no limits
+            begin=diffusion.within(begin, space.encode, self.shape[1:]) if begin and space else begin,
         )
-        images = self.space.decode(found) if self.space else found.clamp(-1, 1)
+        images = space.decode(found) if space else found.clamp(-1, 1)
         return images if begin is None or begin.keep is None else torch.where(begin.keep, begin.x_0, images)
 
-    def _within(self, begin: diffusion.Begin) -> diffusion.Begin:
-        """The same among what the denoiser sees: latents, kept where all of their pixels are."""
-        if self.space is None:
-            return begin
-        keep = begin.keep
-        if keep is not None:
-            pool = (nn.functional.adaptive_max_pool2d, nn.functional.adaptive_max_pool3d)[len(self.shape) - 3]
-            keep = pool((~keep).float(), self.shape[1:]) == 0
-        return replace(begin, x_0=self.space.encode(begin.x_0), keep=keep)
-
-    def denoising(
-        self, conditions: Conditions, settings: SampleConfig, count: int, device: torch.device
-    ) -> diffusion.Denoise:
+    def denoising(self, conditions: Conditions, settings: SampleConfig, count: int, device: torch.device) -> Denoise:
         """The estimates of x_0 of `count` images of which this is told, with the guidance of the settings."""
 
-        def knowing(conditions: Conditions) -> diffusion.Denoise:
+        def knowing(conditions: Conditions) -> Denoise:
             return diffusion.estimates(self.predicting(conditions, count, device), self.schedule, self.config.objective)
 
         denoise = knowing(conditions)
@@ -168,20 +160,21 @@ class Diffusion(Denoiser):
             denoise = diffusion.guided(denoise, knowing({}), settings.guidance, settings.rescale)
         return denoise
 
-    def predicting(self, conditions: Conditions, count: int, device: torch.device) -> diffusion.Predict:
+    def predicting(self, conditions: Conditions, count: int, device: torch.device) -> Predict:
         """The network's own answers, of `count` images of which this is told."""
         shown = self._shown_of(conditions, count, device)
-        return lambda x_t, t: self._predict(x_t, t, shown)
+        return lambda x_t, t: self.predicted(x_t, t, shown)
 
-    def _predict(self, x_t: Tensor, t: Tensor, shown: Conditions) -> Tensor:
+    def predicted(self, x_t: Tensor, t: Tensor, shown: Conditions) -> Tensor:
+        """What the denoiser predicts of x_t (B, C, *S) at t (B,); shown: its keyword arguments."""
         out = self.denoiser(pixel_unshuffle(x_t, self.config.patch), t * 1000.0, **shown)
         return pixel_shuffle(out.float(), self.config.patch)
 
     def _loss(self, x_0: Tensor, shown: Conditions, rng: torch.Generator) -> Tensor:
-        t = diffusion.draw_times(len(x_0), rng, self.config.times).to(x_0.device)
+        t = draw_times(len(x_0), rng, self.config.times).to(x_0.device)
         noise = torch.randn(x_0.shape, generator=rng).to(x_0.device)
-        return diffusion.denoising_loss(
-            lambda x_t, t: self._predict(x_t, t, shown),
+        return denoising_loss(
+            lambda x_t, t: self.predicted(x_t, t, shown),
             x_0,
             t,
             noise,
@@ -196,8 +189,9 @@ class Diffusion(Denoiser):
         shown: dict[str, Tensor] = {}
         if "mask" in self.declared:  # always the last one
             finest = self.shape[1:] if self.space else conditions["mask"].shape[2:]
-            hides = None if hidden is None else hidden[:, -1]
-            shown["seg"] = laid_out(conditions["mask"], hides, [side // self.config.patch for side in finest])
+            hides = None if hidden is None else hidden[:, -1].to(conditions["mask"].device)
+            sides = [side // self.config.patch for side in finest]
+            shown["seg"] = laid_out(conditions["mask"].float(), hides, sides)
         if self.conditions is not None:
             rest = None if hidden is None else hidden[:, : len(self.said)]
             context, gist = self.conditions({name: conditions[name] for name in self.said}, rest)

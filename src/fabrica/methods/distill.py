@@ -20,7 +20,8 @@ from fabrica import diffusion
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Conditions, Denoiser, Synthesiser, Teacher, Turn
 from fabrica.methods.noise import Draw
-from fabrica.nets.conditions import Condition, dropped, unknown
+from fabrica.nets.conditions import dropped, unknown
+from fabrica.recipe.conditions import Condition
 from fabrica.recipe.schema import SampleConfig
 
 
@@ -109,7 +110,9 @@ class Distill(Synthesiser):
         count, device = len(images), images.device
         start = torch.randn(count, *self.student.shape, generator=rng).to(device)
         clip = 1.0 if self.config.clip and not self.student.space else None
-        return diffusion.way(self.ask(conditions, count, device), start, self.student.schedule, self.times, clip)
+        ask = self.ask(conditions, count, device)
+        way: Tensor = diffusion.way(ask, start, self.student.schedule, self.times, clip)
+        return way
 
     def _loss(self, way: Tensor, conditions: Conditions, legs: Tensor, images: Tensor) -> Tensor:
         """The squared error (N,), in what the network predicts, of these steps (N,) along the ways of these images
@@ -123,7 +126,8 @@ class Distill(Synthesiser):
         x_0 = diffusion.step_target(x_t, x_s, alpha, sigma, *diffusion.coefficients(student.schedule, times[last], x_s))
         wanted = diffusion.target(student.config.objective, x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
         predict = student.predicting({name: values[images] for name, values in conditions.items()}, len(images), device)
-        return (predict(x_t, (t + k).float()) - wanted).square().flatten(1).mean(1)
+        error: Tensor = predict(x_t, (t + k).float()) - wanted
+        return error.square().flatten(1).mean(1)
 
     def _told(self, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> Conditions:
         """What is told of each image; with rng, now and then not all of it."""

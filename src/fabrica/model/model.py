@@ -4,26 +4,22 @@ its task: see `synthesis`, `translation` and `compression` beside this file."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 
-from fabrica.codec import Codec
 from fabrica.conditioning.encoder import UNCONDITIONAL, ConditionEncoder
 from fabrica.errors import UsageError
-from fabrica.image import Float64
 from fabrica.methods import Method
 from fabrica.nets.device import PRECISIONS
-from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
-from fabrica.recipe.schema import DataConfig, Recipe
+from fabrica.recipe.record import Recorded
+from fabrica.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Recorded):
     """A trained model, ready to use. `hash` is the start of the SHA-256 of its weights; `encoder` says what it is told
     of an image.
 
@@ -38,30 +34,6 @@ class Model:
     device: torch.device
     hash: str
     encoder: ConditionEncoder = UNCONDITIONAL
-
-    @property
-    def name(self) -> str:
-        return self.recipe.name
-
-    @property
-    def method_name(self) -> str:
-        """As recipes call it: "diffusion", "pix2pix" ..."""
-        return str(self.found.method["name"])
-
-    @cached_property
-    def data(self) -> DataConfig:
-        """What it was trained on, with what the recipe left open decided."""
-        return self.found.data(self.recipe.data)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Spatial size of the images it makes, (H, W) or (D, H, W): data.size without padding."""
-        return tuple(self.found.size or self.data.size)
-
-    @cached_property
-    def codec(self) -> Codec:
-        """That of the images it makes of noise, or of side a."""
-        return codec_of(self.found.codec)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -80,16 +52,6 @@ class Model:
 
     def known(self, *_: Any, **__: Any) -> Any:
         raise self.refusal
-
-    @property
-    def affine(self) -> Float64:
-        """Of the images it makes, as the data set stands: volumes in RAS+, pictures with the patient's right on the
-        left and the head or the front at the top; the identity where the spacing is not known."""
-        direction = 1.0 if len(self.data.size) == 3 else -1.0
-        affine = np.eye(4)
-        for axis, spacing in enumerate(reversed(self.found.spacing)):
-            affine[axis, axis] = direction * spacing
-        return affine
 
     def mask_seen(self, *_: Any, **__: Any) -> Any:
         raise self.refusal

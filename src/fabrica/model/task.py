@@ -17,7 +17,8 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import middle
 from fabrica.image import Float32
 from fabrica.io.contact_sheet import Uint8, image_grid
-from fabrica.methods import Method, Synthesiser, as_conditions, noise
+from fabrica.methods import Method, Synthesiser, as_conditions
+from fabrica.methods.noise import seeded
 from fabrica.model.model import Model
 from fabrica.recipe import card
 from fabrica.recipe.found import Found
@@ -78,7 +79,7 @@ def drawn(method: Synthesiser, recipe: Recipe, conditions: Encoded, count: int, 
     for start in range(0, count, 64):
         stop = min(start + 64, count)
         own = as_conditions(conditions, slice(start, stop))
-        draw = noise.seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
+        draw = seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
         parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
     return np.concatenate(parts)
 

@@ -8,65 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.nets.text import TextEncoder
+from fabrica.recipe import conditions
+from fabrica.recipe.conditions import Category, Condition, Features, Number, Said, Text
 from fabrica.text.tokenizer import END, PAD
 
 OCTAVES = 4  # of the waves that a number is written in; the shortest is an eighth of its range
-
-
-@dataclass(frozen=True)
-class Text:
-    """A report as the tokens of `fabrica.text.tokenizer`: (B, L) int64, L at most `context`; unknown where it is empty.
-
-    tokens is the size of the vocabulary; the encoder has `layers` and `heads`."""
-
-    tokens: int
-    context: int = 128
-    layers: int = 3
-    heads: int = 3
-
-
-@dataclass(frozen=True)
-class Features:
-    """A report as what a frozen encoder makes of its tokens: (B, L, width) float32, L at most `context`, the first of
-    them for the whole; NaN behind the end of a text, and all of it where nothing is known."""
-
-    width: int
-    context: int
-
-
-@dataclass(frozen=True)
-class Category:
-    """One of so many classes, such as sex or view: (B,) int64, 0 to classes - 1; not known where it is below 0."""
-
-    classes: int
-
-
-@dataclass(frozen=True)
-class Number:
-    """A quantity, such as age in years: (B,) float32, clipped to [low, high]; not known where it is NaN."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A label map of the image, one-hot: (B, classes, *size) float32; not known where it is 0 in all classes. It tells
-    every place its own, and takes another way than the rest: see `fabrica.nets.denoisers.laid_out`."""
-
-    classes: int
-    size: tuple[int, ...]
-
-
-Said = Text | Features | Category | Number
-Condition = Said | Mask
 
 
 class ConditionEmbedding(nn.Module):
@@ -97,7 +49,8 @@ class ConditionEmbedding(nn.Module):
 
         hidden (B, conditions) bool, in the order they are declared: what to leave out though it is known, see
         `dropped`."""
-        self._check(values)
+        if not torch.compiler.is_exporting():  # of a graph, values are none yet
+            self._check(values)
         parts = []
         for k, (name, what) in enumerate(self.declared.items()):
             given = values[name]
@@ -122,7 +75,7 @@ class ConditionEmbedding(nn.Module):
             mask = ~given[..., 0].isnan()
             meaning = self.readers[name](given.nan_to_num(0.0))
         there = torch.where(mask[..., None], meaning.float(), self.pads[name])
-        rest = self.pads[name].expand(len(given), what.context - given.shape[1], self.width)
+        rest = self.pads[name].expand(given.shape[0], what.context - given.shape[1], self.width)
         return torch.cat([there, rest], dim=1)
 
     def _check(self, values: Mapping[str, Tensor]) -> None:
@@ -156,21 +109,8 @@ class ConditionEmbedding(nn.Module):
 
 
 def unknown(declared: Mapping[str, Condition], size: int, device: torch.device) -> dict[str, Tensor]:
-    """The values of `size` images of which nothing is known: what guidance compares with, and what stands in for the
-    conditions that nobody has given."""
-    values = {}
-    for name, what in declared.items():
-        if isinstance(what, Text):
-            values[name] = torch.full((size, 1), PAD, device=device)
-        elif isinstance(what, Features):
-            values[name] = torch.full((size, 1, what.width), math.nan, device=device)
-        elif isinstance(what, Category):
-            values[name] = torch.full((size,), -1, device=device)
-        elif isinstance(what, Number):
-            values[name] = torch.full((size,), math.nan, device=device)
-        else:
-            values[name] = torch.zeros(size, what.classes, *what.size, device=device)
-    return values
+    """The values of `size` images of which nothing is known, see `fabrica.recipe.conditions.unknown`."""
+    return {name: torch.from_numpy(each).to(device) for name, each in conditions.unknown(declared, size).items()}
 
 
 def known(declared: Mapping[str, Said], values: Mapping[str, Tensor], hidden: Tensor) -> Tensor:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.nets.spade_diffusion_model_unet import SPADEDiffusionModelUNet
-from torch import Tensor, nn
+from torch import nn
 
 from fabrica.errors import UsageError
-from fabrica.nets.conditions import Condition, Mask
 from fabrica.nets.device import default_device
+from fabrica.recipe.conditions import Condition, Mask
 
 
 class Wanted(Protocol):
@@ -37,8 +36,8 @@ def denoiser(config: Wanted, shape: Sequence[int], classes: int, conditions: Map
     this shape (C, *S).
 
     class_labels (B,) where there are `classes`, the number behind the last one for the learned null. Of `conditions` a
-    mask is seg, see `laid_out`; of the rest, see `fabrica.nets.conditions.ConditionEmbedding`, context is the context,
-    and class_labels the gist."""
+    mask is seg, see `fabrica.conditioning.masks.laid_out`; of the rest, see
+    `fabrica.nets.conditions.ConditionEmbedding`, context is the context, and class_labels the gist."""
     dims = len(shape) - 1
     said = [what for what in conditions.values() if not isinstance(what, Mask)]
     mask = next((what for what in conditions.values() if isinstance(what, Mask)), None)
@@ -64,20 +63,6 @@ def denoiser(config: Wanted, shape: Sequence[int], classes: int, conditions: Map
     if said:  # MONAI adds to the embedding of t what stands here
         net.class_embedding = nn.Linear(len(said) * config.context_width, 4 * config.channels[0])
     return net  # type: ignore[no-any-return]  # MONAI's types are not followed
-
-
-def laid_out(mask: Tensor, hidden: Tensor | None, size: Sequence[int]) -> Tensor:
-    """A mask (B, classes, *S), one-hot or 0 where none is known, as the denoiser sees it at its places: float32
-    (B, classes + 1, *size), the share of each place that each class fills, and, in the last channel, 1 where no mask is
-    known or shown, whose weights are the learned null. hidden (B,) bool: what is not shown though it is known."""
-    pool = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[len(size) - 2]
-    shares: Tensor = pool(tuple(size))(mask.float())
-    absent = (mask == 0).flatten(1).all(dim=1)
-    if hidden is not None:
-        absent = absent | hidden.to(absent.device)
-    where = absent.view(-1, 1, *[1] * len(size))
-    null = where.to(shares.dtype).expand(-1, 1, *size)
-    return torch.cat([shares.masked_fill(where, 0.0), null], dim=1)
 
 
 def check(config: Wanted, shape: Sequence[int], what: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.image import Float32
@@ -15,6 +15,7 @@ from fabrica.inference.translation import Way
 from fabrica.inference.ways import way_of
 from fabrica.recipe.folder import FOUND
 from fabrica.recipe.found import Found, found_in
+from fabrica.recipe.record import Recorded
 from fabrica.recipe.schema import Recipe
 from fabrica.runtime.folder import ADVICE, Exported, contents, load
 from fabrica.runtime.session import INT8, PRECISIONS, Session
@@ -23,7 +24,7 @@ DIRECTIONS = ("a2b", "b2a")
 
 
 @dataclass(frozen=True)
-class ExportedModel:
+class ExportedModel(Recorded):
     """What `fabrica apply` works with, and graphs as functions of arrays. A graph is opened when it is first run."""
 
     folder: Path
@@ -34,17 +35,14 @@ class ExportedModel:
     _open: dict[str, Session] = field(default_factory=dict, repr=False)
 
     @property
-    def name(self) -> str:
-        return self.recipe.name
-
-    @property
     def hash(self) -> str:
         """That of the model that it was made of."""
         return self.record.hash
 
     def run(self, graph: str, *inputs: Float32) -> Float32:
         """What a graph makes of these inputs: images (B, C, *S) in [-1, 1] of "a2b", "b2a" and "encoder", latents
-        (B, L, *s) of "decoder", Gaussian z (B, D), and int64 labels (B,) where the model is told them, of "generator".
+        (B, L, *s) of "decoder", Gaussian z (B, D), and int64 labels (B,) where the model is told them, of "generator";
+        "denoiser" and "conditions": see `fabrica.runtime.synthesis`.
         UsageError for a graph that the model does not have."""
         return self._session(graph)(*inputs)
 
@@ -71,9 +69,18 @@ class ExportedModel:
         if not directions:
             known = " and ".join(self.record.graphs)
             raise UsageError(
-                f"model {self.name} was exported as {known}, and translates nothing; see ExportedModel.run"
+                f"model {self.name} was exported as {known}, and translates nothing"
+                f"{'; use it with: fabrica sample' if self.record.draws.shape else ', see ExportedModel.run'}"
             )
         return way_of(self.recipe, self.found, directions, self._net, direction, local=self.record.local)
+
+    def sample(self, *_: Any, **__: Any) -> Any:
+        known = " and ".join(self.record.graphs)
+        use = f"fabrica apply {self.folder}" if "a2b" in self.record.graphs else "ExportedModel.run in Python"
+        raise UsageError(f"model {self.name} was exported as {known}, and makes no images of noise; use it with: {use}")
+
+    def interpolate(self, *_: Any, **__: Any) -> Any:
+        self.sample()
 
     def _net(self, direction: str) -> Net:
         return lambda windows: self.run(direction, windows)
@@ -100,4 +107,9 @@ def opened(folder: Path, precision: str = "") -> ExportedModel:
     if any(codec.kind == "auto" or codec.low is None for codec in codecs):
         raise FabricaError(f"{folder / FOUND} has no codec, which says what grey values mean; {ADVICE}")
     computes = precision if precision in PRECISIONS else record.computes
+    if record.draws.shape:
+        from fabrica.runtime.synthesis import ExportedSynthesis, encoder_in
+
+        encoder = encoder_in(folder, recipe, found, record)
+        return ExportedSynthesis(folder, recipe, found, record, computes, encoder=encoder)
     return ExportedModel(folder, recipe, found, record, computes)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fabrica import __version__
+from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.atomic import atomic
 from fabrica.recipe.folder import FOUND, RECIPE
@@ -76,6 +77,37 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """How a synthesiser's graphs draw images of noise.
+
+    choices, edits   see `fabrica.inference.synthesis.Synthesises`.
+    shape      of one image's noise: (D,) of a GAN's z, (C, *S) of what a denoiser sees, images or latents.
+    objective, schedule   what a denoiser predicts, at which noise levels: see `fabrica.diffusion`.
+    times, paces   of a student: the times of its teacher's steps, and in how many it goes, in the order of their k.
+    places     how many places along each axis a mask is laid out on.
+    """
+
+    choices: list[str] = field(default_factory=list)
+    edits: bool = False
+    shape: list[int] = field(default_factory=list)
+    objective: str = ""
+    schedule: Schedule = field(default_factory=Schedule)
+    times: list[float] = field(default_factory=list)
+    paces: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How far pictures of the seeds from 0 on, with the recipe's settings, were from those that PyTorch draws in
+    float32, in their unit."""
+
+    count: int = 0
+    largest: float = 0.0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True)
 class Exported:
     """What exported.yaml says.
 
@@ -83,7 +115,9 @@ class Exported:
     hash      of the model that it was made of. local: see `fabrica.inference.translation.Way`.
     precision of the graphs, as it was asked: "fp32", "fp16", "bf16" or "int8". computes: what the runtime is told to
               compute in, where a graph is not INT8: "fp32", "fp16" or "bf16".
-    graphs    "a2b" and "b2a" of a translator, "generator", "encoder" and "decoder".
+    graphs    "a2b" and "b2a" of a translator; "generator" of a GAN; "encoder" and "decoder" of an autoencoder; of
+              diffusion "denoiser", "conditions" where it is told more than a label, and the autoencoder's on latents.
+    draws, pictures   of what makes images of noise.
     sha256    of every other file in the folder.
     """
 
@@ -95,6 +129,8 @@ class Exported:
     precision: str = "fp32"
     computes: str = "fp32"
     graphs: dict[str, Graph] = field(default_factory=dict)
+    draws: Draws = field(default_factory=Draws)
+    pictures: Pictures = field(default_factory=Pictures)
     sha256: dict[str, str] = field(default_factory=dict)
 
 

@@ -22,7 +22,8 @@ from fabrica.data.dataset import Dataset
 from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
-from fabrica.methods import Method, Teacher, build, check_pace, checked, named, networks
+from fabrica.inference.synthesis import check_pace
+from fabrica.methods import Method, Teacher, build, checked, named, networks
 from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
@@ -128,7 +129,7 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     if not codecs_first and not resumed:
         found = decide_codecs(recipe, found)
     found = replace(found, method={"name": found.method["name"], **asdict(method.config)})
-    check_pace(method, recipe.sample.steps, "sample.steps is {steps}")
+    check_pace(method.paces, recipe.sample.steps, "sample.steps is {steps}")
     check_scale(recipe, method)
     check_files(method)
     check(recipe, found.data(recipe.data).batch, method, recipe.train.devices)

@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fabrica import bundle
-from fabrica.diffusion import Denoise
 from fabrica.errors import UsageError
-from fabrica.methods import Conditions, Denoiser, Teacher, named
+from fabrica.methods import Conditions, Denoise, Denoiser, Teacher, named
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast, default_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.inference.refusal import cautions
+from fabrica.inference.synthesis import Synthesises
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
 from fabrica.progress import Progress
@@ -50,6 +51,8 @@ def ready(name: str, model: Any) -> Ready:
         served, graphs = _translator(name, model, found)
     elif isinstance(model, ExportedModel):
         served, graphs = _exported(name, model)
+        if isinstance(model, Synthesises):
+            served = replace(_synthesiser(name, model), tasks=("sample", "infer"), graphs=served.graphs)
     else:
         served, graphs = _synthesiser(name, model), {}
     for graph, way in found.items():
@@ -101,11 +104,11 @@ def _windows(way: Way) -> Entry:
 
 
 def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Callable[..., Float32]]]:
-    """Graphs of an exported model that translates nothing: a GAN's, an autoencoder's."""
+    """Graphs of an exported model that translates nothing: of one that synthesises, an autoencoder's."""
     graphs, runs = {}, {}
     for graph, record in model.record.graphs.items():
         graphs[graph] = tuple(
-            Entry(each, "INT64" if each == "labels" else "FP32", (-1, *shape[1:]))
+            Entry(each, "INT64" if _whole(each, graph) else "FP32", (-1, *shape[1:]))
             for each, shape in zip(record.inputs, model.shapes(graph), strict=True)
         )
         runs[graph] = _running(model, graph)
@@ -114,6 +117,11 @@ def _exported(name: str, model: ExportedModel) -> tuple[Served, Mapping[str, Cal
         name, model.name, model.hash, ("infer",), modality=found.modality, size=tuple(found.size), graphs=graphs
     )
     return served, runs
+
+
+def _whole(name: str, graph: str) -> bool:
+    """Whether an input holds whole numbers: classes, tokens."""
+    return name == "labels" or (graph == "conditions" and name != "age")
 
 
 def _blank(entry: Entry, graph: str, size: Sequence[int]) -> npt.NDArray[Any]:

@@ -15,12 +15,13 @@ from torch import Tensor
 import fabrica
 from fabrica import diffusion, io
 from fabrica.cli.main import app
-from fabrica.codec import Codec
+from fabrica.conditioning.encoder import UNCONDITIONAL
 from fabrica.data.manifest import Manifest
 from fabrica.errors import UsageError
 from fabrica.image import Image
-from fabrica.model.editing import begin
+from fabrica.inference.synthesis import Synthesises
 from fabrica.phantoms.chest.chest import chest
+from fabrica.recipe.found import Found
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
@@ -144,10 +145,11 @@ def test_wrong_use_is_explained(run: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             model.sample_array(1, **choices)
-    gan = type("GAN", (), {"edits": False})()
-    data = load_recipe("modern-xray").data
+    recipe = load_recipe("modern-xray")
+    known = {"recipe": recipe, "found": Found.asked(recipe), "encoder": UNCONDITIONAL, "choices": ("truncation",)}
+    gan = type("GAN", (Synthesises,), {**known, "paces": (), "edits": False})()
     with pytest.raises(UsageError, match="modern-gan makes images of noise, and not of others"):
-        begin(gan, "modern-gan", data, Codec("window", 0.0, 1.0), torch.device("cpu"), image)
+        gan.sample_array(1, start=image)
 
 
 def test_the_command_line_takes_files(run: Path, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from fabrica import io
 from fabrica.conditioning.encoder import Known
 from fabrica.data.manifest import Manifest, Row
 from fabrica.image import Image
-from fabrica.model.model import Model
+from fabrica.inference.synthesis import Synthesises
 
 
 def write_samples(
     images: Sequence[Image],
     known: Sequence[Known],
     folder: Path,
-    model: Model,
+    model: Synthesises,
     as_: str = "png",
     mask: Image | None = None,
 ) -> Manifest:
