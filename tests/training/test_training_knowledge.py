@@ -17,7 +17,6 @@ from fabrica import io
 from fabrica.errors import UsageError
 from fabrica.inference.files import apply
 from fabrica.methods.knowledge import Lesson, coarsest, hinted, softened
-from fabrica.methods.pix2pix import Pix2Pix
 from fabrica.methods.restore import Restore
 from fabrica.nets.nafnet import NAFNet
 from fabrica.nets.redcnn import REDCNN
@@ -69,33 +68,30 @@ def test_a_student_is_a_model_like_any_other(teacher: Path, tmp_path: Path) -> N
 
 
 def test_what_the_teacher_knows_reaches_a_student_that_sees_no_truth() -> None:
-    """By its answers and features alone, own loss 0, a U-Net comes near a NAFNet that does something of its own."""
+    """By its answers and features alone, with no loss of its own, it learns what its teacher does: a blur, turned."""
     torch.manual_seed(0)
-    teacher = Restore(Restore.Config(size="tiny"), (1, 32, 32), (1, 32, 32)).eval()
-    for weight in teacher.parameters():
-        nn.init.normal_(weight, 0, 0.2) if weight.ndim == 4 and not weight.any() else None
-    config = Pix2Pix.Config(network="residual", width=8, levels=3, adversarial=0.0)
-    student = Pix2Pix(config, (1, 32, 32), (1, 32, 32))
-    lesson = Lesson(DistillConfig(own=0.0, features=0.1), student, teacher, (1, 32, 32), "fp32")
+    teacher = Restore(Restore.Config(network="redcnn", width=1), (1, 16, 16), (1, 16, 16)).eval()
+    teacher.network = nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Conv2d(1, 1, 1))
+    nn.init.constant_(teacher.network[1].weight, -0.5)
+    student = Restore(Restore.Config(network="redcnn", width=8), (1, 16, 16), (1, 16, 16))
+    lesson = Lesson(DistillConfig(own=0.0, features=0.01), student, teacher, (1, 16, 16), "fp32")
     optimiser = torch.optim.AdamW(student.parameters(), 3e-3)
     rng = torch.Generator().manual_seed(0)
     off = []
-    for step in range(61):
-        a = torch.rand(4, 1, 32, 32, generator=rng) * 2 - 1
-        if step % 60 == 0:
-            student.eval()
+    for step in range(81):
+        a = torch.rand(4, 1, 16, 16, generator=rng) * 2 - 1
+        if step % 80 == 0:
             with torch.no_grad():
                 off.append(float((student.translate(a, "a2b") - teacher.translate(a, "a2b")).abs().mean()))
-            student.train()
-        for turn in lesson.turns(student, {"a": a, "b": torch.full_like(a, 9.0)}, rng):
+        for turn in lesson.turns(student, {"a": a, "b": torch.full_like(a, 9.0), "index": torch.arange(4)}, rng):
             optimiser.zero_grad()
             turn.loss.backward()
             optimiser.step()
-    assert off[1] < 0.5 * off[0], off
+    assert off[1] < 0.3 * off[0], off
 
 
 def test_a_student_may_be_another_network_by_another_method(teacher: Path, tmp_path: Path) -> None:
-    """A residual U-Net in a GAN learns from a NAFNet: each turn of the generator hears the teacher, none of the critic."""
+    """A residual U-Net in a GAN learns from a NAFNet: turns of the generator hear the teacher, none of the critic."""
     recipe = taught(teacher)
     for name in OF_NAFNET:
         del recipe.method[name]

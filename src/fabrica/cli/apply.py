@@ -149,9 +149,7 @@ def apply(
     )
 
 
-def _watch(
-    model: Translates, source: Path, out: Path, quiet: float, choices: Mapping[str, Any], as_json: bool
-) -> None:
+def _watch(model: Translates, source: Path, out: Path, quiet: float, choices: Mapping[str, Any], as_json: bool) -> None:
     """Until SIGINT or SIGTERM."""
     from fabrica.inference.watch import LEFT_OUT, Done, Watch
 

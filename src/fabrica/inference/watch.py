@@ -1,9 +1,9 @@
 """A folder that fills up: each image that is complete goes through a model once.
 
-What was done is known by what lies there: the results of an image stand in a folder under its name and the digest of its
-files, and appear at once, by one renaming; what was left out has a note with the reason, under the same name, among
-LEFT_OUT. So a stop or a kill at any point loses nothing and repeats nothing, with no database: work that was not finished
-is begun again, and an image that has brought the process down MOST times is left out.
+What was done is known by what lies there: the results of an image stand in a folder under its name and the digest of
+its files, and appear at once, by one renaming; what was left out has a note with the reason, under the same name, among
+LEFT_OUT. So a stop or a kill at any point loses nothing and repeats nothing, with no database: work that was not
+finished is begun again, and an image that has brought the process down MOST times is left out.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ class Watch:
                 together[(path.parent, seen.series) if seen.series else (path, "")].append(path)
         found = []
         for (_, series), files in together.items():
-            seen = [self._seen[path] for path in files]
-            since = max(each.since if series else min(each.since, each.state[1] / 1e9) for each in seen)
-            if now - since >= self.quiet and not all(each.done for each in seen):
+            known = [self._seen[path] for path in files]
+            since = max(each.since if series else min(each.since, each.state[1] / 1e9) for each in known)
+            if now - since >= self.quiet and not all(each.done for each in known):
                 found.append(files)
         return found
 

@@ -3,7 +3,7 @@
 Hinton, Vinyals, Dean: Distilling the knowledge in a neural network (2015), and Romero et al.: FitNets: hints for thin
 deep nets (ICLR 2015). Beside its own loss the student learns what its teacher answers to the same images, of label maps
 softened by a temperature, and, through a layer of 1 x 1 that is thrown away afterwards, what the teacher finds at its
-coarsest resolution. The student's method goes on as it does alone: its networks are watched while it makes its turns, so
+coarsest resolution. The student's method goes on as it does alone: its network is watched while it makes its turns, so
 that any method and any pair of networks will do, and what is trained is a model like any other.
 """
 
@@ -90,9 +90,9 @@ class Lesson:
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float, regions: bool = False) -> Tensor:
-    """How far the student's soft labels are from its teacher's: Kullback-Leibler divergence of logits (B, K, *S) divided
-    by the temperature, times its square, so that its gradient is as large at any (Hinton et al., section 2). regions:
-    channels are labels of their own, each in or out."""
+    """How far the student's soft labels are from its teacher's: the Kullback-Leibler divergence of logits (B, K, *S)
+    divided by the temperature, times its square, so that its gradient is as large at any (Hinton et al., section 2).
+    regions: channels are labels of their own, each in or out."""
     v, z = teacher / temperature, student / temperature
     if regions:
         entropy = -(v.sigmoid() * logsigmoid(v) + (-v).sigmoid() * logsigmoid(-v)).mean()

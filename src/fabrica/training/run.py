@@ -164,7 +164,9 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
             method.set_submodule(name, fabric.setup_module(method.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     watching = open_monitor(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching, lesson)
+    run = Run(
+        recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching, lesson
+    )
     if run.is_first:
         _keep_beginning(run, uses, opened.sets, resumed)
     return run

@@ -86,10 +86,10 @@ def _of_translator(recipe: Recipe, found: Found, model: Model, where: Path) -> F
     """What a student that translates, restores or segments has of its teacher."""
     cls = named(recipe.method)
     if not isinstance(model, TranslationModel) or model.method.task != cls.task:
-        does = TASKS[cls.task].verb
+        name, does = recipe.method["name"], TASKS[cls.task].verb
         raise UsageError(
-            f"uses.teacher: {where} holds {model.name} ({model.method_name}), and {recipe.method['name']} {does}; train "
-            "a teacher that does, or leave uses.teacher out"
+            f"uses.teacher: {where} holds {model.name} ({model.method_name}), and {name} {does}; train a teacher that "
+            "does, or leave uses.teacher out"
         )
     check_ways(cast(type[Translator], cls), "the student")
     check_ways(type(model.method), "the teacher")
@@ -110,8 +110,8 @@ def lesson_of(recipe: Recipe, found: Found, method: Method, model: TranslationMo
         own, expected = getattr(plan, key), getattr(model.found.plan, key)
         if own != expected:
             raise UsageError(
-                f"the plan's {key} are {own or 'none'}, and those of the teacher in {model.folder} {expected or 'none'}; "
-                "take its data, or train another teacher"
+                f"the plan's {key} are {own or 'none'}, and those of the teacher in {model.folder} "
+                f"{expected or 'none'}; take its data, or train another teacher"
             )
     channels, *size = side_shape(data, found, "a")
     shape = (channels + data.channels * len(data.auxiliary), *size)
