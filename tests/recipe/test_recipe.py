@@ -119,7 +119,7 @@ def test_shipped_recipes_are_complete(name: str, monkeypatch: pytest.MonkeyPatch
     assert (recipe.task in ("translate", "restore", "segment")) == bool(recipe.data.a) == bool(recipe.data.b)
     assert (recipe.task == "restore") == recipe.data.restores
     monkeypatch.setattr("fabrica.nets.denoisers.DiffusionModelUNet", without_memory)
-    if "teacher" in recipe.uses:  # of which a student takes its network
+    if recipe.method["name"] == "distill":  # whose student takes its teacher's network
         recipe.method["student"] = load_recipe(Path(recipe.uses["teacher"]).name).method
     found = Found.asked(recipe)
     if recipe.task == "segment":  # planned from images

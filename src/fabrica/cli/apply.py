@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
 from fabrica.cli.opening import opened
-from fabrica.cli.options import KINDS, Json, note, one_line, print_json
+from fabrica.cli.options import KINDS, Json, note, one_line, print_json, say
 from fabrica.errors import FabricaError, UsageError
 
 if TYPE_CHECKING:
     from fabrica.inference.results import Outcome
+    from fabrica.inference.translator import Translates
+
+WAITING = "A folder that fills up"
+LOOKS = 1.0  # seconds between looks at a folder
 
 
 def apply(
@@ -85,31 +93,40 @@ def apply(
             help="What networks compute in: fp32, fp16, bf16. [default: fp32 of an exported model, else as trained]"
         ),
     ] = "",
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Wait for images that come into the folder IN, each once it is complete; until stopped.",
+            rich_help_panel=WAITING,
+        ),
+    ] = False,
+    quiet: Annotated[
+        float,
+        typer.Option(
+            min=0.0, metavar="SECONDS", help="How long an image's files must not have changed.", rich_help_panel=WAITING
+        ),
+    ] = 10.0,
     as_json: Json = False,
 ) -> None:
     """Translate, restore or segment images, scanner files in and out. What is unlike the training images is refused."""
     others = _auxiliary(auxiliary or [])
+    if watch and others:
+        raise UsageError("--auxiliary says what belongs to one image, and --watch takes many; leave one out")
     with importing():
         from fabrica.inference.files import apply as apply_model
         from fabrica.inference.refusal import cautions
 
         loaded = opened(model, precision)
+    choices: dict[str, Any] = {"contrast": contrast, "direction": direction, "overlap": overlap, "as_": as_ or ""}
+    choices |= {"uncertainty": uncertainty, "round_trip": round_trip, "mirror": mirror, "force": force}
+    if watch:
+        for caution in cautions(loaded.way(direction)):
+            print(f"fabrica: warning: {caution}", file=sys.stderr)
+        _watch(loaded, source, out, quiet, choices, as_json)
+        return
     with named_bars() as progress:
-        outcomes = apply_model(
-            loaded,
-            source,
-            out,
-            auxiliary=others,
-            contrast=contrast,
-            direction=direction,
-            uncertainty=uncertainty,
-            round_trip=round_trip,
-            mirror=mirror,
-            force=force,
-            as_=as_ or "",
-            overlap=overlap,
-            progress=progress,
-        )
+        outcomes = apply_model(loaded, source, out, auxiliary=others, progress=progress, **choices)
     if as_json:
         print_json([asdict(outcome) for outcome in outcomes])
     for outcome in outcomes if not as_json else ():
@@ -130,6 +147,37 @@ def apply(
         f"{out}: {len(outcomes)} images by model {loaded.name} {loaded.hash}",
         file=sys.stderr if as_json else sys.stdout,
     )
+
+
+def _watch(model: Translates, source: Path, out: Path, quiet: float, choices: Mapping[str, Any], as_json: bool) -> None:
+    """Until SIGINT or SIGTERM."""
+    from fabrica.inference.watch import LEFT_OUT, Done, Watch
+
+    made = left_out = 0
+
+    def tell(done: Done) -> None:
+        nonlocal made, left_out
+        made, left_out = made + bool(not done.refused), left_out + bool(done.refused)
+        if as_json:
+            say(json.dumps(asdict(done), ensure_ascii=False))
+        elif not done.refused:
+            say(one_line(f"{done.source} -> {done.name}"))
+        if done.refused:
+            print(one_line(f"left out {done.refused}"), file=sys.stderr, flush=True)
+
+    watching = Watch(model, source, out, quiet, choices)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with watching.alone():
+            note(f"waiting for images in {source}, by model {model.name} {model.hash}; end it with Ctrl-C")
+            while True:
+                for done in watching.look(time.time()):
+                    tell(done)
+                time.sleep(LOOKS)
+    except KeyboardInterrupt:
+        print(f"{out}: {made} images; {left_out} left out, see {out / LEFT_OUT}", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell_lacking(contrasts: list[str], contrast: str, outcomes: list[Outcome]) -> None:

@@ -63,6 +63,13 @@ def check(recipe: Recipe) -> None:
         (recipe.sample.steps >= 1, f"sample.steps is {recipe.sample.steps}; expected at least 1"),
         (recipe.sample.truncation >= 0, f"sample.truncation is {recipe.sample.truncation}; expected 0 (none) or more"),
         (recipe.track in ("", "mlflow"), f"track is {recipe.track!r}; expected nothing or mlflow"),
+        (
+            min(recipe.distill.answers, recipe.distill.features, recipe.distill.own) >= 0
+            and recipe.distill.answers + recipe.distill.features > 0,
+            f"distill.answers is {recipe.distill.answers}, features {recipe.distill.features} and own "
+            f"{recipe.distill.own}; expected weights of 0 or more, and one of the first two above 0",
+        ),
+        (recipe.distill.temperature > 0, f"distill.temperature is {recipe.distill.temperature}; expected more than 0"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
     for key in ("context", "crop", "jitter", "turn", "bend", "gamma", "depth"):
@@ -122,7 +129,7 @@ def _check_uses(recipe: Recipe) -> None:
             f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "
             "train the autoencoder with it"
         )
-    if "teacher" in recipe.uses and changes:
+    if "teacher" in recipe.uses and recipe.method.get("name") == "distill" and changes:
         raise UsageError(
             f"data.{changes[0]} changes images, and with uses.teacher none is looked at; leave it out, or train the "
             "teacher with it"

@@ -171,6 +171,18 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """How what translates, restores or segments learns from uses.teacher: see `fabrica.methods.knowledge`. The weights
+    of the teacher's answers, of its features (0: none are looked at), and of the method's own loss. temperature: that
+    softens the teacher's labels."""
+
+    answers: float = 1.0
+    features: float = 0.1
+    own: float = 1.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
 class TextConfig:
     """How reports are read, where data.condition names text.
 
@@ -207,8 +219,9 @@ class Recipe:
     and its own values (see the Config of its class).
 
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
-           works; it is copied into the model folder. teacher: the folder of a trained diffusion model, from which
-           `distill` learns; needed for training alone. text: the folder of a frozen encoder that reads the reports, see
+           works; it is copied into the model folder. teacher: the folder of a trained model to learn from, a
+           diffusion model for `distill`, for what translates, restores or segments one that does the same; needed for
+           training alone. text: the folder of a frozen encoder that reads the reports, see
            `fabrica.text.frozen_encoder`; it is copied too. plan: to segment, the folder of a run or a YAML file whose
            plan is taken; what `data` says stands over it.
     quantise  "int8": what translates, restores or segments learns to work in 8 bits, see `fabrica.nets.quantise`.
@@ -230,6 +243,7 @@ class Recipe:
     codec_mask: CodecConfig = field(default_factory=CodecConfig)  # of the label maps that images are told: kind label
     codecs_auxiliary: list[CodecConfig] = field(default_factory=list)  # as data.auxiliary; empty: "auto" for all
     text: TextConfig = field(default_factory=TextConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)

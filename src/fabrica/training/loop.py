@@ -275,7 +275,7 @@ def _step(run: Run, micro: list[Batch], pace: float, meter: Meter) -> None:
     torch.manual_seed(seed)  # what is drawn inside networks: dropout
     first = run.fabric.global_rank * len(micro)
     run.method.step = run.state.step
-    generators = [run.method.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
+    generators = [run.turns(batch, _generator(seed, first + k)) for k, batch in enumerate(micro)]
     while True:
         total, turn = 0.0, None
         for k, turns in enumerate(generators):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from fabrica.conditioning.dataset import Conditioned
@@ -23,10 +23,12 @@ from fabrica.data.sample import MASK
 from fabrica.data.sources import mixed
 from fabrica.errors import FabricaError, UsageError
 from fabrica.inference.synthesis import check_pace
-from fabrica.methods import Method, Teacher, build, checked, named, networks
+from fabrica.methods import Method, Teacher, Translator, Turn, build, checked, named, networks
+from fabrica.methods.knowledge import Lesson
 from fabrica.model.compression import CompressionModel
 from fabrica.model.task import Task
 from fabrica.model.tasks import task_of
+from fabrica.model.translation import TranslationModel
 from fabrica.nets.quantise import prepare
 from fabrica.progress import Progress, Warn
 from fabrica.recipe.folder import ALARMS, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS, read_log
@@ -51,7 +53,7 @@ from fabrica.training.resolve import (
     open_sides,
 )
 from fabrica.training.selection import Judge, judge
-from fabrica.training.teacher import open_teacher, taught
+from fabrica.training.teacher import lesson_of, open_teacher, taught
 
 TRAINING = "training"  # the folder inside the run's that holds its checkpoints
 DATA = "data.npz"  # beside these: what data the run began with
@@ -83,11 +85,18 @@ class Run:
     scored: str  # what `judge` measures, "" where there is none
     judge: Judge | None
     monitor: GanMonitor | None
+    lesson: Lesson | None = None
     state: State = field(default_factory=State)
 
     @property
     def task(self) -> Task[Any, Any]:
         return task_of(self.method)
+
+    def turns(self, batch: dict[str, Tensor], rng: torch.Generator) -> Iterator[Turn]:
+        """The method's turns, those of a student with what its teacher says."""
+        if self.lesson:
+            return self.lesson.turns(cast(Translator, self.method), batch, rng)
+        return self.method.turns(batch, rng)
 
     @property
     def batch(self) -> int:
@@ -122,10 +131,11 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     planned = named(found.method).plans
     if planned and not resumed:
         found = decide_plan(recipe, found, progress)
-    elif codecs_first and not resumed:
+    elif codecs_first and not resumed and not uses.translator:
         found = decide_codecs(recipe, found)
     torch.manual_seed(recipe.seed)
     method = build(recipe, found, uses.space.method if uses.space else None, uses.teacher)
+    lesson = lesson_of(recipe, found, method, uses.translator) if uses.translator else None
     if not codecs_first and not resumed:
         found = decide_codecs(recipe, found)
     found = replace(found, method={"name": found.method["name"], **asdict(method.config)})
@@ -158,7 +168,9 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
             method.set_submodule(name, fabric.setup_module(method.get_submodule(name)))
         optimisers[player] = fabric.setup_optimizers(_adamw(recipe.train, networks(method, names)))
     watching = open_monitor(method, recipe, found, heldout, fabric.device) if "critic" in method.players else None
-    run = Run(recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching)
+    run = Run(
+        recipe, found, folder, fabric, method, averaged, optimisers, train, heldout, scored, judged, watching, lesson
+    )
     if run.is_first:
         _keep_beginning(run, uses, opened.sets, resumed)
     return run
@@ -166,20 +178,24 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
 
 @dataclass(frozen=True)
 class Uses:
-    """What a run works with that was trained before: an autoencoder, an encoder of text, a teacher and what that is
-    told of images."""
+    """What a run works with that was trained before: an autoencoder, an encoder of text, a teacher that draws and what
+    that is told of images, or one that translates."""
 
     space: CompressionModel | None = None
     frozen_encoder: FrozenEncoder | None = None
     teacher: Teacher | None = None
     told: ConditionEncoder | None = None
+    translator: TranslationModel | None = None
 
 
 def _opened(recipe: Recipe, found: Found, folder: Path) -> tuple[Uses, Found]:
     uses = Uses()
     if "teacher" in recipe.uses:
         model, found = open_teacher(recipe, found)
-        uses = replace(uses, teacher=taught(found, model), told=model.encoder)
+        if isinstance(model, TranslationModel):
+            uses = replace(uses, translator=model)
+        else:
+            uses = replace(uses, teacher=taught(found, model), told=model.encoder)
     if "autoencoder" in found.uses:
         space, found = open_space(recipe, found, folder)
         uses = replace(uses, space=space)
