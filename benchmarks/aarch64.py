@@ -25,9 +25,19 @@ def wheels(extras: list[str]) -> list[tuple[str, str, str]]:
     wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     with tempfile.TemporaryDirectory() as nowhere:
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet",
-                   "--report", "-", "--only-binary=:all:", *platforms, "--python-version", PYTHON,
-                   "--implementation", "cp", "--target", nowhere, "-c", str(HOME / "constraints.txt"), *wanted]  # fmt: skip
+        how = [
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--report",
+            "-",
+            "--only-binary=:all:",
+            "--target",
+            nowhere,
+        ]
+        machine = [*platforms, "--python-version", PYTHON, "--implementation", "cp"]
+        fixed = ["-c", str(HOME / "constraints.txt")]
+        command = [sys.executable, "-m", "pip", "install", *how, *machine, *fixed, *wanted]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit("\n".join(line for line in done.stderr.splitlines() if line.startswith("ERROR")))
