@@ -72,11 +72,11 @@ class Range(nn.Module):
 
 
 def prepare(network: nn.Module) -> nn.ModuleList:
-    """Have the convolutions of a network see what INT8 leaves, all but the last one, which stays float when it is
-    exported; weights and their names stay. Returns the ranges, which are to be kept with what is trained."""
+    """Have the convolutions of a network see what INT8 leaves; weights and their names stay. The last one stays float
+    when it is exported: of it only what it sees is rounded. Returns the ranges, to be kept with what is trained."""
     exact(network)
     norms = _before(network)
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)][:-1]
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
     doubled = {id(layer.convolution): layer for layer in network.modules() if isinstance(layer, Doubling)}
     ranges = nn.ModuleList()
     for layer in layers:
@@ -86,6 +86,7 @@ def prepare(network: nn.Module) -> nn.ModuleList:
         _become(own, _Doubling if own is not layer else _Convolution, range=None if norm else ranges[-1], norm=norm)
         if norm is not None:
             _become(norm, _Norm, range=ranges[-1])
+    layers[-1].__dict__["last"] = True
     return ranges
 
 
@@ -106,6 +107,7 @@ class _Convolution(nn.Module):
 
     range: Range | None
     norm: nn.BatchNorm2d | nn.BatchNorm3d | None
+    last: bool = False
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.range is not None:
@@ -114,7 +116,7 @@ class _Convolution(nn.Module):
         return made
 
     def _rounded(self, weight: Tensor) -> Tensor:
-        if not _of(self).rounds:
+        if self.last or not _of(self).rounds:
             return weight
         if self.norm is None or self.norm.running_var is None:
             return weights_in_8_bits(weight)
