@@ -13,7 +13,7 @@ PANELS = {
         "Arguments": "model",
         "What to draw": "--label --prompt --age --sex --view --mask",
         "From an image": "--from --strength --redraw",
-        "How": "--steps --sampler --guidance --rescale --truncation --seed",
+        "How": "--steps --sampler --guidance --rescale --truncation --seed --precision",
         "Two seeds": "--interpolate --frames",
         "Output": "--out -n --as",
         "Options": "--help",
