@@ -103,7 +103,7 @@ def test_latents_are_not_clipped(coder: Path) -> None:
     config = Diffusion.Config("x0", channels=[8, 16], attention=[False, False], head_channels=16, norm_groups=8)
     method = Diffusion(config, (1, 32, 32), space=space)
     far = 2.5 * torch.sign(torch.randn(2, *space.latent_shape, generator=torch.Generator().manual_seed(0)))
-    method._predict = lambda *_: far  # type: ignore[method-assign]  # a network that knows the answer
+    method.predicted = lambda *_: far  # type: ignore[method-assign]  # a network that knows the answer
     with torch.no_grad():
         drawn = method.sample(seeded([1, 2]), {}, SampleConfig(), torch.device("cpu"))
         torch.testing.assert_close(drawn, space.decode(far))

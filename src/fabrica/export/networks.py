@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from monai.networks.blocks.upsample import Upsample
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -63,15 +64,30 @@ def plain(method: Method) -> Method:
     for parent in list(twin.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, Doubling):
-                setattr(parent, name, _doubling(layer))
+                setattr(parent, name, _doubling(layer.convolution))
+        if isinstance(parent, Upsample) and _doubles(parent):
+            made = _doubling(cast(Any, parent.postconv).conv)
+            parent._modules.clear()
+            parent.add_module("doubled", made)
     return twin
 
 
-def _doubling(layer: Doubling) -> nn.Module:
-    """The transposed convolution that it is, its weights added up once."""
-    weight = added_up(layer.convolution.weight).contiguous()
+def _doubles(layer: Upsample) -> bool:
+    """Whether it repeats pixels, then convolves as `Doubling` does."""
+    if list(layer._modules) != ["upsample_non_trainable", "postconv"]:
+        return False
+    repeated, convolution = cast(nn.Upsample, layer[0]), cast(Any, layer[1]).conv
+    scales = np.ravel(cast(Any, repeated.scale_factor))
+    same = {*convolution.kernel_size} == {3} and {*convolution.padding} == {1} and {*convolution.stride} == {1}
+    return repeated.mode == "nearest" and {*scales} == {2.0} and same and convolution.groups == 1
+
+
+def _doubling(convolution: Any) -> nn.Module:
+    """Repeated pixels and this convolution as the transposed convolution that they are, its weights added up once: see
+    `Doubling`. It is 4/9 of the multiplications in 2-D."""
+    weight = added_up(convolution.weight).contiguous()
     channels, out_channels, *sides = weight.shape
-    bias = layer.convolution.bias
+    bias = convolution.bias
     made: nn.Module = TRANSPOSED[len(sides)](
         channels, out_channels, tuple(sides), stride=2, padding=1, bias=bias is not None
     )
