@@ -62,9 +62,8 @@ class ExportedSynthesis(Synthesises, ExportedModel):
             z = truncated(draw(shape), settings.truncation)
             return self.run("generator", z, *self._told(conditions, len(z)))
         latent = "decoder" in self.record.graphs
-        if begin and latent:
-            begin = within(begin, lambda images: self.run("encoder", images), shape[1:])
-        found = self._denoised(draw, conditions, settings, begin)
+        first = within(begin, lambda images: self.run("encoder", images), shape[1:]) if begin and latent else begin
+        found = self._denoised(draw, conditions, settings, first)
         images = self._decoded(found) if latent else found.clip(-1, 1)
         return images if begin is None or begin.keep is None else np.where(begin.keep, begin.x_0, images)
 
