@@ -156,6 +156,9 @@ def test_time_stops_when_nobody_looks_and_lesions_are_marked(page: Browser, home
         middle = box[0] + box[2] / 2, box[1] + box[3] / 2
         page.drag(middle, (middle[0] + 40, middle[1] + 30))
         assert page.evaluate("document.getElementById('marks').textContent").endswith("1")
+        page.evaluate("(window.before = 1, location.reload())")
+        page.until("window.before === undefined && document.body?.dataset.state === 'ready'", 30)
+        assert page.evaluate("document.getElementById('marks').textContent").endswith("1")  # not answered, not lost
         page.key("n")
         assert page.evaluate("document.getElementById('marks').textContent").endswith("0")
         typed(page, "2")

@@ -1,6 +1,6 @@
 // The reader's page: the trial that is next, its answer, stored by the server before the next is shown.
 import { listen, SAYS } from "/page/keys.js";
-import { at, button, replaced, words } from "/page/parts.js";
+import { at, button, draft, drafted, replaced, words } from "/page/parts.js";
 import { Ahead, ask, device, entered, forgotten, fresh, Refused } from "/page/server.js";
 import { Viewer } from "/page/viewer.js";
 import { say, turn } from "/page/words.js";
@@ -64,6 +64,7 @@ async function show() {
     const many = found.length > 1;
     viewer.tool = study.kind === "detection" ? study.mark : "";
     viewer.show(found, found.map((_, k) => (many ? say("imageOf", k + 1, found.length) : say("image"))));
+    ({ said, marks: viewer.marks } = drafted(trial.trial));
     seconds = 0;
     since = null;
     shown = trial.trial;
@@ -177,6 +178,7 @@ function answers() {
 function choose(what) {
   if (held() || resting || !shown) return;
   said = what;
+  draft(shown, said, viewer.marks);
   if (what === "none") while (viewer.marks.length) viewer.unmark();
   draw();
 }
@@ -234,6 +236,7 @@ function named(value) {
 
 // The tools say what the view is.
 function viewed() {
+  if (shown) draft(shown, said, viewer.marks);
   at("sliceBox").hidden = viewer.depth < 2;
   Object.assign(at("slice"), { max: viewer.depth, value: viewer.slice + 1 });
   at("sliceWord").textContent = `${say("slice")} ${viewer.slice + 1} / ${viewer.depth}`;

@@ -38,3 +38,12 @@ export function replaced(id, made) {
   at(id).replaceChildren(...made);
   if (before >= 0) at(id).children[before]?.focus();
 }
+
+// What is marked and said of a trial that is not answered yet: it outlives a reload of this tab.
+export function draft(trial, said, marks) {
+  sessionStorage.setItem("draft", JSON.stringify({ trial, said, marks }));
+}
+export function drafted(trial) {
+  const found = JSON.parse(sessionStorage.getItem("draft") ?? "{}");
+  return found.trial === trial ? found : { said: "", marks: [] };
+}
