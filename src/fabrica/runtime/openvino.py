@@ -54,8 +54,10 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
     except Exception as error:  # RuntimeError, for the most part, with lines of its sources
         raise foreign(name, str(error).strip().splitlines()[-1]) from error
     # an input has many names where what was done to it first came to nothing, such as times 1
-    found = [next((own for own in inputs if own in each.get_names()), each.get_any_name()) for each in compiled.inputs]
-    check_names(name, found, inputs)
+    found = {
+        next((own for own in inputs if own in each.get_names()), each.get_any_name()): each for each in compiled.inputs
+    }
+    check_names(name, list(found), inputs)
     request = compiled.create_infer_request()
 
     def run(*values: Float32) -> Float32:
@@ -63,8 +65,5 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
         made: Float32 = np.array(answers[0])  # its memory is used again at the next call
         return made
 
-    sizes = {
-        each.get_any_name(): tuple(n.get_length() if n.is_static else -1 for n in each.get_partial_shape())
-        for each in compiled.inputs
-    }
-    return Session(run, tuple(sizes[each] for each in inputs))
+    shapes = (found[each].get_partial_shape() for each in inputs)
+    return Session(run, tuple(tuple(n.get_length() if n.is_static else -1 for n in shape) for shape in shapes))
