@@ -32,6 +32,7 @@ from statistics import median
 import pydicom
 from pynetdicom import _config
 
+from benchmarks.kept import keep
 from benchmarks.mutated import maker, numbers
 from benchmarks.servers import peak, resident
 from fabrica.serving.node.calling import associated
@@ -51,12 +52,11 @@ AHEAD = 100  # damaged objects that wait at most while more are sent
 
 def main() -> None:
     names = sys.argv[1:] or list(WHAT)
-    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = WHAT[name](Path(folder))
-        print(name, json.dumps(found[name], indent=2), flush=True)
-        KEPT.write_text(json.dumps(found, indent=2) + "\n")
+            found = WHAT[name](Path(folder))
+        print(name, json.dumps(found, indent=2), flush=True)
+        keep(KEPT, name, found)
 
 
 def kills(home: Path) -> dict[str, object]:

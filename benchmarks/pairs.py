@@ -11,7 +11,6 @@ Scored is PSNR in the abdomen's window, of slices of the test slab, beside that 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 import fabrica
+from benchmarks.kept import keep
 from fabrica import io
 from fabrica.data.degrade import degraded
 from fabrica.data.manifest import Manifest
@@ -134,6 +134,4 @@ if __name__ == "__main__":
     for key, value in scores.items():
         print(f"   {key:<46}{value}")
     if "skipped" not in scores:
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        kept[os.environ.get("PAIRS_AS", "now")] = scores
-        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
+        keep(KEPT, os.environ.get("PAIRS_AS", "now"), scores)

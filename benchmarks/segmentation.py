@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.kept import keep, machine
 from fabrica import io
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
@@ -200,15 +199,8 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.names:
         scores = BENCHMARKS[name](asked.work, Budget(asked.minutes, asked.steps))
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        kept[name] = {**scores, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_processor()}"}
-        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
+        keep(KEPT, name, {**scores, "machine": machine()})
         print(name, json.dumps(scores, indent=2))
-
-
-def _processor() -> str:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"torch {torch.__version__}, {capability}"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from urllib.request import urlopen
 
 import numpy as np
 
+from benchmarks.kept import keep
 from benchmarks.mutated import maker, numbers, written
 from benchmarks.servers import CORE, peak, resident, served
 from fabrica import io, runtime
@@ -64,12 +65,11 @@ class Load:
 
 def main() -> None:
     names = sys.argv[1:] or list(WHAT)
-    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = WHAT[name](Path(folder))
-        print(name, json.dumps(found[name], indent=2), flush=True)
-        KEPT.write_text(json.dumps(found, indent=2) + "\n")
+            found = WHAT[name](Path(folder))
+        print(name, json.dumps(found, indent=2), flush=True)
+        keep(KEPT, name, found)
 
 
 def overload(place: Path) -> dict[str, Any]:

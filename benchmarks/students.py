@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,8 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.kept import keep, machine
 from fabrica.data.scan import scan
 from fabrica.data.sources import open_source
 from fabrica.io.masks import labelled
@@ -134,10 +133,7 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.names:
         scores = measured(name, asked.work, asked.steps)
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        told = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
-        kept[name] = {**scores, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {told}"}
-        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
+        keep(KEPT, name, {**scores, "machine": machine()})
         print(name, json.dumps(scores, indent=2))
 
 

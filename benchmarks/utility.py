@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kept import keep
 from benchmarks.segmentation import fabrica, labelled_few, scanned
 from fabrica.data.manifest import Manifest
 
@@ -101,9 +102,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     for name in options.names:
         scores = judged(name, BENCHMARKS[name](options.work), options.work, options.steps)
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        kept[name] = scores
-        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
+        keep(KEPT, name, scores)
         print(name, json.dumps(scores, indent=2))
 
 

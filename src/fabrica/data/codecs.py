@@ -23,16 +23,17 @@ FAT = -50.0  # HU
 WIDER = 4.0
 
 
-def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: str = "") -> Codec:
+def resolve_codec(config: DataConfig, chosen: CodecConfig | None = None, side: str = "", common: bool = True) -> Codec:
     """The codec of a recipe, with what it left open decided from up to 64 training images.
 
     kind "auto": CT in HU -> window [-1024, 3071] HU. Images of 8 bits, and phantoms -> window at the declared
     range. Images of 16 bits -> window at the bits in use (12-bit values in a 16-bit PNG: [0, 4095]). Anything else
     has no common scale -> percentiles 0.5 and 99.5 of each image. Label maps, and masks of few integers -> one-hot;
-    other masks (0 and 255) -> window from 0 to their highest value.
+    other masks (0 and 255) -> window from 0 to their highest value. common: whether a range that all images share is
+    taken; else only HU are, and all other images have their own percentiles.
     """
     chosen = chosen or CodecConfig()
-    return _said(chosen) or _found(config, chosen, _look(config, chosen, side), _is_mask(config, side))
+    return _said(chosen) or _found(config, chosen, _look(config, chosen, side), _is_mask(config, side), common)
 
 
 def resolve_codecs(
@@ -96,7 +97,7 @@ def _said(chosen: CodecConfig) -> Codec | None:
     return None
 
 
-def _found(config: DataConfig, chosen: CodecConfig, looked: Looked, is_mask: bool) -> Codec:
+def _found(config: DataConfig, chosen: CodecConfig, looked: Looked, is_mask: bool, common: bool = True) -> Codec:
     """What the recipe leaves open, from what was looked at."""
     if chosen.kind == "auto" and (looked.units == {"label"} or (is_mask and looked.whole and looked.top < CLASSES)):
         declared = looked.window() if looked.formats == {"phantom"} else None  # of all phantoms, not of those looked at
@@ -105,7 +106,7 @@ def _found(config: DataConfig, chosen: CodecConfig, looked: Looked, is_mask: boo
     if chosen.kind == "auto" and is_mask:
         return Codec("window", 0.0, looked.top)
     unit, clip, window = looked.unit, chosen.clip is not False, looked.window()
-    if chosen.kind == "window" or (chosen.kind == "auto" and window):
+    if chosen.kind == "window" or (chosen.kind == "auto" and window and (common or unit == "HU")):
         if window is None:
             raise UsageError(f"codec.low and codec.high are missing, and {config.source} declares no common range")
         low, high = window

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from fabrica.export.gate import ALLOWED, Limits, table
 from fabrica.export.images import shown
 from fabrica.export.networks import Network, networks, sizes, traced_with
 from fabrica.export.precision import Asked, lowered
+from fabrica.export.quiet import unlogged
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
@@ -142,14 +142,9 @@ def onnx_graph(network: Network, what: str) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch says of its own insides while it exports: warnings, and lines on stderr."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with unlogged(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _named(proto: Any, inputs: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ what adds, multiplies, joins and splits them is named as well.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -18,6 +17,7 @@ from typing import Any
 
 from fabrica.export.gate import Gate
 from fabrica.export.images import Images
+from fabrica.export.quiet import unlogged
 from fabrica.progress import Progress
 from fabrica.runtime.folder import Tried
 from fabrica.runtime.onnx import imported
@@ -192,10 +192,5 @@ def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the package tells whoever calls it by hand, on stdout much of it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    with unlogged(), redirect_stdout(StringIO()):
+        yield

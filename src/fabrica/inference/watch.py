@@ -37,7 +37,6 @@ MOST = 3  # times that an image may bring the process down
 UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload")
 LONGEST = 100  # characters of a name
 DIGITS = 12  # of a digest, in names
-CHUNK = 2**20
 State = tuple[int, int]
 """Size and modification time in ns of a file."""
 
@@ -270,9 +269,7 @@ def _digest(files: list[Path]) -> str:
     """SHA-256 of the names and contents of files, read in pieces."""
     whole = hashlib.sha256()
     for path in files:
-        own = hashlib.sha256()
         with path.open("rb") as file:
-            while data := file.read(CHUNK):
-                own.update(data)
-        whole.update(os.fsencode(path.name) + b"\0" + own.digest())
+            own = hashlib.file_digest(file, "sha256").digest()
+        whole.update(os.fsencode(path.name) + b"\0" + own)
     return whole.hexdigest()

@@ -159,11 +159,11 @@ def _share(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 5e-4 else f"{1e6 * share:.3g} in a million"
 
 
-def _resolved(data: DataConfig, chosen: CodecConfig, side: str) -> CodecConfig:
-    """The codec of one side, with what the recipe left open decided from its training images."""
+def _resolved(data: DataConfig, chosen: CodecConfig, side: str, common: bool = True) -> CodecConfig:
+    """The codec of one side, with what the recipe left open decided from its training images: see `resolve_codec`."""
     if chosen.kind != "auto" and (chosen.kind != "percentile" or chosen.default_limits):
         return chosen
-    decided = codec_config(resolve_codec(data, chosen, side))
+    decided = codec_config(resolve_codec(data, chosen, side, common))
     if side.startswith(AUXILIARY) and decided.kind == "label":
         raise UsageError(
             f"data.auxiliary: {side.removeprefix(AUXILIARY)} holds labels; leave it out, for grey values alone"
@@ -229,11 +229,8 @@ def _planned_codec(data: DataConfig, chosen: CodecConfig, side: str, looks: Sequ
     """That of one contrast: in HU, what is labelled says which values matter; otherwise each image has its own
     percentiles, so that what is labelled is found whether a radiograph has 8 bits or 12."""
     if chosen.kind == "auto" and (window := planning.window(looks)):
-        return _resolved(data, CodecConfig("window", *window, "HU"), side)
-    found = _resolved(data, chosen, side)
-    if chosen.kind == "auto" and found.kind == "window" and found.unit != "HU":
-        return _resolved(data, CodecConfig("percentile"), side)
-    return found
+        chosen = CodecConfig("window", *window, "HU")
+    return _resolved(data, chosen, side, common=False)
 
 
 def unshown(heldout: Cases, plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,7 @@ class Crew:
                 self._look()
             if not (jobs and member.up):
                 continue
-            task = asyncio.create_task(self._done(member, member.hand(jobs)))
-            self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
+            self._begin(self._done(member, member.hand(jobs)))
 
     async def _done(self, member: Member, batch: Batch) -> None:
         """See a batch to its end. Where nobody waits for any of it any more, the work is stopped: asked to, then by
@@ -110,7 +108,11 @@ class Crew:
 
     def _look(self) -> None:
         """Something has changed for those who take from the line."""
-        task = asyncio.create_task(self.line.wake())
+        self._begin(self.line.wake())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the rest; `stop` ends it."""
+        task = asyncio.create_task(work)
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
 
