@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fabrica import noise
+from fabrica.diffusion import noise
 from fabrica.errors import UsageError
-from fabrica.methods.noise import between, seeded
+from fabrica.methods.noise import between, seeded, truncated
 
 
 def test_noise_is_gaussian_new_each_time_and_owned_by_its_seed() -> None:
@@ -61,3 +61,30 @@ def test_a_seed_has_the_noise_that_it_always_had() -> None:
 def test_a_seed_below_0_is_refused() -> None:
     with pytest.raises(UsageError, match="seed is -2; expected 0 or more"):
         noise.seeded([3, -2])
+
+
+def test_no_truncation_leaves_noise_alone() -> None:
+    z = torch.randn(4, 100)
+    assert torch.equal(truncated(z, 0), z)
+    torch.testing.assert_close(truncated(z, 30.0), z)  # a limit that none reaches
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.7, 2.0])
+def test_truncated_noise_is_gaussian_within_its_limit(limit: float) -> None:
+    z = torch.randn(1, 20_000, generator=torch.Generator().manual_seed(0))
+    found = truncated(z, limit)
+    assert found.shape == z.shape and found.dtype == torch.float32
+    assert float(found.abs().max()) <= limit * (1 + 1e-6)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    low, high = normal.cdf(torch.tensor([-limit, limit]))
+    levels = torch.linspace(-0.99 * limit, 0.99 * limit, 21)
+    share = (found < levels[:, None]).float().mean(dim=1)
+    torch.testing.assert_close(share, (normal.cdf(levels) - low) / (high - low), rtol=0, atol=0.015)
+
+
+def test_truncation_keeps_the_order_of_noise_and_its_sign() -> None:
+    z = torch.tensor([[-12.0, -6.0, -1.0, -0.1, 0.0, 0.1, 1.0, 6.0, 12.0]])
+    for limit in (0.05, 1.0, 3.0):
+        found = truncated(z, limit)[0]
+        assert bool((found.diff() >= 0).all()) and bool((found[1:8].diff() > 0).all())
+        assert torch.equal(found.sign(), z[0].sign()) and bool(found.isfinite().all())

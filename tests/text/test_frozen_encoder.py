@@ -18,7 +18,8 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
-from fabrica.text.frozen_encoder import FrozenEncoder, keep_frozen_encoder, open_frozen_encoder
+from fabrica.text.frozen_encoder import FrozenEncoder, open_frozen_encoder
+from fabrica.training.frozen import keep_text
 from fabrica.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("few_held_out")
@@ -134,10 +135,11 @@ def test_a_text_too_long_is_cut_after_a_word(kind: str, readers: dict[str, Froze
 
 def test_a_copy_is_all_that_it_takes(homes: dict[str, Path], readers: dict[str, FrozenEncoder], tmp_path: Path) -> None:
     for kind in KINDS:
-        keep_frozen_encoder(readers[kind], tmp_path / kind)
-        copied = open_frozen_encoder(tmp_path / kind, 64, CPU, 16)
+        (tmp_path / kind).mkdir()
+        keep_text(readers[kind], tmp_path / kind)
+        copied = open_frozen_encoder(tmp_path / kind / "text", 64, CPU, 16)
         torch.testing.assert_close(copied.features(TEXTS), readers[kind].features(TEXTS), equal_nan=True)
-        assert copied.hash == readers[kind].hash and not list((tmp_path / kind).glob("*.py"))
+        assert copied.hash == readers[kind].hash and not list((tmp_path / kind).rglob("*.py"))
 
 
 def test_a_radiology_bert_and_a_whole_clip_are_read_as_what_they_are(homes: dict[str, Path], tmp_path: Path) -> None:
@@ -305,7 +307,7 @@ def test_what_does_not_go_together_is_refused(homes: dict[str, Path], run: Path,
         fabrica.load(copy)
     clip(tmp_path / "wider", hidden_size=32)
     shutil.rmtree(copy / "text", ignore_errors=True)
-    keep_frozen_encoder(open_frozen_encoder(tmp_path / "wider", 24, CPU), copy / "text")
+    keep_text(open_frozen_encoder(tmp_path / "wider", 24, CPU), copy)
     with pytest.raises(FabricaError, match="it is 32 wide, and 16 was trained on"):
         fabrica.load(copy)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fabrica import noise
 from fabrica.errors import UsageError
 
 SIDES = (32, 64, 128, 256)
@@ -116,17 +115,6 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
-
-
-def reach(x: Tensor) -> Tensor:
-    """1.1 tanh x, where generators end; samples are cut to [-1, 1]. Tanh alone never gives the -1 of air or the 1 of a
-    marker, by which a critic knows every radiograph."""
-    return 1.1 * torch.tanh(x)
-
-
-def truncated(z: Tensor, limit: float) -> Tensor:
-    """Gaussian z (B, D), on the CPU, as if drawn within [-limit, limit] only: see `fabrica.noise.truncated`."""
-    return torch.from_numpy(noise.truncated(z.numpy(), limit)) if limit else z
 
 
 def refuse_labels(name: str, classes: int) -> None:

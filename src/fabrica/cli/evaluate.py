@@ -123,8 +123,8 @@ def evaluate(
         ) from error
     with importing():
         from fabrica.evaluation import evaluate as judge
+        from fabrica.evaluation import scores_table
         from fabrica.evaluation.subject import opened
-        from fabrica.report.scores import scores_table
 
         subject = opened(model, note)
     with named_bars() as progress:

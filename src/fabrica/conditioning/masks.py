@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fabrica.arrays import Array, namespace, parts
 from fabrica.codec import Codec
 from fabrica.data.masks import as_labels
 from fabrica.data.standardise import standardise
+from fabrica.diffusion.arrays import Array, namespace, parts
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.recipe.schema import DataConfig

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from fabrica.codec import Codec
-from fabrica.image import Float32
-
-Mask = npt.NDArray[np.bool_]
+from fabrica.image import Bools, Float32
 
 AIR = -500.0  # HU: below it, air; the threshold of SynthRAD's body masks
 FAINT = -0.9  # network value, where there are no Hounsfield units: a twentieth of the range
@@ -22,7 +19,7 @@ def threshold(codec: Codec) -> float:
     return FAINT
 
 
-def body(values: Float32, above: float) -> Mask:
+def body(values: Float32, above: float) -> Bools:
     """bool (*S): the largest piece of the image (C, *S) whose first channel is above this value, holes filled slice by
     slice (lungs and sinuses belong to the body). Where nothing is brighter, all of the image."""
     bright = values[0] > above
@@ -35,5 +32,5 @@ def body(values: Float32, above: float) -> Mask:
         bright = pieces == sizes.argmax()
     if bright.ndim == 3:
         return np.stack([ndimage.binary_fill_holes(plane) for plane in bright])
-    filled: Mask = ndimage.binary_fill_holes(bright)
+    filled: Bools = ndimage.binary_fill_holes(bright)
     return filled

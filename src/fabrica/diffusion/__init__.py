@@ -1,7 +1,8 @@
 """Diffusion and flows as mathematics: noise levels, objectives, samplers and guidance.
 
-All are of arrays of PyTorch and of NumPy alike (`fabrica.arrays`), so that an exported model draws by the same lines as
-a trained one, but what only training needs: `loss`.
+All are of arrays of PyTorch and of NumPy alike (`arrays`), so that an exported model draws by the same lines as a
+trained one, but what only training needs: `loss`. What every method begins with is here too, GANs among them: the noise
+that belongs to a seed (`noise`).
 
 Time t is continuous from 0 (data) to 1 (noise); everything is written with x_t = alpha(t) x_0 + sigma(t) noise.
 No function knows a network: they take `denoise(x_t, t) -> x_0` or `predict(x_t, t)`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabrica.arrays import Array, namespace
+from fabrica.diffusion.arrays import Array, namespace
 from fabrica.diffusion.objective import Denoise, Level
 from fabrica.diffusion.samplers import dpmpp_2m
 from fabrica.diffusion.schedule import Schedule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fabrica.arrays import Array, full
+from fabrica.diffusion.arrays import Array, full
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fabrica.arrays import Array
+from fabrica.diffusion.arrays import Array
 from fabrica.diffusion.objective import Denoise
 from fabrica.diffusion.schedule import Schedule
 from fabrica.errors import UsageError, unknown

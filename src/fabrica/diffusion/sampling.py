@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fabrica.arrays import Array, namespace, parts
+from fabrica.diffusion.arrays import Array, namespace, parts
 from fabrica.diffusion.objective import Denoise, noised
 from fabrica.diffusion.samplers import SAMPLERS, Noise
 from fabrica.diffusion.schedule import Schedule
@@ -114,7 +114,7 @@ def sample(
     """Images (B, C, *S) from noise x (B, C, *S) of standard deviation one.
 
     denoise   (x_t, t) -> the estimate of x_0.
-    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.noise`.
+    noise     fresh noise for each step; "ddpm" needs it, see `fabrica.diffusion.noise`.
     clip      clamps every estimate of x_0 to [-clip, clip]: 1 for pixels in [-1, 1], None for latents, which know
               no such limits.
     begin     start from this image, noised by x. Where it is kept, the estimate of x_0 is replaced by it, so that x_t

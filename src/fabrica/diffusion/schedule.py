@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import expit
 
-from fabrica.arrays import Array, like, namespace
+from fabrica.diffusion.arrays import Array, like, namespace
 from fabrica.errors import UsageError, unknown
 from fabrica.image import Float64
 

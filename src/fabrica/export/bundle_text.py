@@ -113,7 +113,7 @@ def _drawn(section: Section, networks: Networks) -> dict[str, Any]:
     factor = _factor(coder, section.autoencoder_patch)
     sides = [-(-side // factor) for side in section.size]
     normal = "np.random.Generator(np.random.PCG64(@seed)).standard_normal([1] + @latent_shape, dtype=np.float32)"
-    noise = f"torch.from_numpy({normal}).to(@device)"  # see fabrica.noise
+    noise = f"torch.from_numpy({normal}).to(@device)"  # see fabrica.diffusion.noise
     shape = [denoiser["in_channels"] // patch**dims, *sides]
     values: dict[str, Any] = {"seed": 0, "num_inference_steps": STEPS, "latent_shape": shape}
     values |= _kept(section, [side * factor for side in sides])

@@ -22,7 +22,6 @@ from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.recipe.found import Fingerprint
 
-Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 Strings = npt.NDArray[Any]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fabrica import noise
 from fabrica.conditioning.encoder import Asked, ConditionEncoder, Encoded
 from fabrica.conditioning.masks import shown
 from fabrica.data.standardise import middle, placed
+from fabrica.diffusion import noise
+from fabrica.diffusion.noise import Draw
 from fabrica.diffusion.sampling import Begin
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Image
 from fabrica.inference.editing import begin
-from fabrica.noise import Draw
 from fabrica.progress import Progress
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.record import Recorded
@@ -131,7 +131,7 @@ class Synthesises(Recorded):
     ) -> Float32:
         """float32 (frames, C, *S) in [-1, 1]: the way from the image of seed `first` to that of seed `last`.
 
-        The noise moves from one to the other (`fabrica.noise.between`), all else stays as it is.
+        The noise moves from one to the other (`fabrica.diffusion.noise.between`), all else stays as it is.
         conditions   what all frames show, as in `sample_array`; without a label, the first of the classes.
         choices   steps, sampler, guidance, rescale, truncation as in `sample_array`.
         """

@@ -19,11 +19,10 @@ from fabrica.adversarial.losses import (
     generator_loss,
     refuse_labels,
     square_side,
-    truncated,
 )
 from fabrica.errors import UsageError
 from fabrica.methods import Conditions, Synthesiser, Turn
-from fabrica.methods.noise import Draw
+from fabrica.methods.noise import Draw, truncated
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.recipe.schema import SampleConfig
 

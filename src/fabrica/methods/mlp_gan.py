@@ -18,13 +18,12 @@ from fabrica.adversarial.losses import (
     critic_loss,
     frozen,
     generator_loss,
-    reach,
     refuse_labels,
     square_side,
-    truncated,
 )
 from fabrica.methods import Conditions, Synthesiser, Turn
-from fabrica.methods.noise import Draw
+from fabrica.methods.noise import Draw, truncated
+from fabrica.nets.dcgan import reach
 from fabrica.recipe.schema import SampleConfig
 
 

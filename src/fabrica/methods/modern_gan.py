@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from fabrica.adversarial.diffaugment import KINDS, augmented
-from fabrica.adversarial.losses import frozen, mixed_accuracy, reach, relativistic, slopes, square_side, truncated
+from fabrica.adversarial.losses import frozen, mixed_accuracy, relativistic, slopes, square_side
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Conditions, Synthesiser, Turn
-from fabrica.methods.noise import Draw
+from fabrica.methods.noise import Draw, truncated
 from fabrica.nets import dcgan
 from fabrica.nets.convolutions import Doubling
 from fabrica.recipe.schema import SampleConfig
@@ -117,7 +117,7 @@ class Generator(nn.Module):
         if self.embed is not None:
             assert labels is not None  # Model and the data set see to it
             z = torch.cat([z, self.embed(labels)], dim=1)
-        return reach(self.layers(z[:, :, None, None]))
+        return dcgan.reach(self.layers(z[:, :, None, None]))
 
 
 class Block(nn.Module):

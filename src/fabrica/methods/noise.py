@@ -1,4 +1,4 @@
-"""The noise of `fabrica.noise`, as methods take it."""
+"""The noise of `fabrica.diffusion.noise`, as methods take it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fabrica import noise
+from fabrica.diffusion import noise
 
 Draw = Callable[[Sequence[int]], Tensor]
 """draw(shape) -> Gaussian noise (N, *shape), float32 on the CPU, anew at each call: one row an image."""
@@ -25,3 +25,8 @@ def between(first: int, last: int, frames: int) -> Draw:
 
 def as_tensors(draw: noise.Draw) -> Draw:
     return lambda shape: torch.from_numpy(draw(shape))
+
+
+def truncated(z: Tensor, limit: float) -> Tensor:
+    """Gaussian z (B, D), on the CPU, as if drawn within [-limit, limit]: see `fabrica.diffusion.noise`."""
+    return torch.from_numpy(noise.truncated(z.numpy(), limit)) if limit else z

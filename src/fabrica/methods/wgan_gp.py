@@ -18,12 +18,11 @@ from fabrica.adversarial.losses import (
     refuse_labels,
     slopes,
     square_side,
-    truncated,
     wasserstein,
 )
 from fabrica.errors import UsageError
 from fabrica.methods import Conditions, Synthesiser, Turn
-from fabrica.methods.noise import Draw
+from fabrica.methods.noise import Draw, truncated
 from fabrica.nets.dcgan import Critic, Generator
 from fabrica.recipe.schema import SampleConfig
 

@@ -14,6 +14,7 @@ from fabrica.data.augment import Int64
 from fabrica.data.dataset import Dataset
 from fabrica.data.standardise import middle
 from fabrica.diffusion import Begin
+from fabrica.diffusion.noise import Draw
 from fabrica.image import Float32
 from fabrica.inference.synthesis import Synthesises
 from fabrica.io.contact_sheet import Uint8, image_grid
@@ -22,7 +23,6 @@ from fabrica.methods.noise import as_tensors, seeded
 from fabrica.model.model import Model
 from fabrica.model.task import drawn, grey, rows_of_two
 from fabrica.nets.device import autocast
-from fabrica.noise import Draw
 from fabrica.recipe import card
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe, SampleConfig

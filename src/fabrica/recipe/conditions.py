@@ -105,3 +105,10 @@ def unknown(declared: Mapping[str, Condition], size: int) -> dict[str, npt.NDArr
         else:
             values[name] = np.zeros((size, what.classes, *what.size), dtype=np.float32)
     return values
+
+
+def whole(what: Condition, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Texts as long as the context, by padding; the rest as it is."""
+    if not isinstance(what, Text):
+        return values
+    return np.pad(values, ((0, 0), (0, what.context - values.shape[1])), constant_values=PAD)

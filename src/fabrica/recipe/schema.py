@@ -159,7 +159,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class SampleConfig:
     """Defaults of `sample`, saved with the model. steps to clip: diffusion. truncation: GANs, see
-    `fabrica.adversarial.losses.truncated`; 0: none."""
+    `fabrica.diffusion.noise.truncated`; 0: none."""
 
     steps: int = 10
     sampler: str = "dpmpp-2m"

@@ -13,9 +13,8 @@ from PIL import Image as Pillow
 from scipy.ndimage import binary_erosion
 
 from fabrica.codec import Codec, Limits
-from fabrica.data.body import Mask
 from fabrica.geometry import oriented
-from fabrica.image import Float32, Float64, Image
+from fabrica.image import Bools, Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES, planes
 from fabrica.report.charts import png_uri, shown
 from fabrica.report.scores import ScoreRow
@@ -78,7 +77,7 @@ def shades(image: Image, window: Limits) -> Limits:
 def error(
     result: Image,
     truth: Image,
-    body: Mask,
+    body: Bools,
     most: float,
     caption: str,
     column: int,

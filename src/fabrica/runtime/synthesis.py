@@ -15,20 +15,19 @@ from fabrica.conditioning.encoder import UNCONDITIONAL, ConditionEncoder, Encode
 from fabrica.conditioning.masks import laid_out
 from fabrica.conditioning.vocabulary import load_words
 from fabrica.data.standardise import middle
+from fabrica.diffusion.noise import Draw, truncated
 from fabrica.diffusion.objective import Denoise, Predict, estimates
 from fabrica.diffusion.samplers import ddim
 from fabrica.diffusion.sampling import Begin, guided, sample, within
 from fabrica.errors import FabricaError
 from fabrica.image import Float32
 from fabrica.inference.synthesis import Synthesises
-from fabrica.noise import Draw, truncated
-from fabrica.recipe.conditions import Category, Condition, Text, declared, unknown
+from fabrica.recipe.conditions import Category, Condition, declared, unknown, whole
 from fabrica.recipe.folder import WORDS
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe, SampleConfig
 from fabrica.runtime.exported import ExportedModel
 from fabrica.runtime.folder import ADVICE, Exported, content
-from fabrica.text.tokenizer import PAD
 
 AT_ONCE = 2**22  # values of images that a decoder makes in one call
 
@@ -111,7 +110,7 @@ class ExportedSynthesis(Synthesises, ExportedModel):
             return [values["label"]]
         told: list[Any] = []
         if "conditions" in self.record.graphs:
-            said = (_whole(what[name], values[name]) for name in self.record.graphs["conditions"].inputs)
+            said = (whole(what[name], values[name]) for name in self.record.graphs["conditions"].inputs)
             told.append(self.run("conditions", *said))
         if "mask" in what:
             told.append(laid_out(np.asarray(values["mask"]), None, self.record.draws.places))
@@ -127,13 +126,6 @@ class ExportedSynthesis(Synthesises, ExportedModel):
         count = max(1, AT_ONCE // prod(size))
         parts = [self.run("decoder", latents[k : k + count]) for k in range(0, len(latents), count)]
         return np.concatenate([middle(part, size) for part in parts])
-
-
-def _whole(what: Condition, values: Any) -> Any:
-    """Texts as long as the context, by padding; the rest as it is."""
-    if not isinstance(what, Text):
-        return values
-    return np.pad(values, ((0, 0), (0, what.context - values.shape[1])), constant_values=PAD)
 
 
 def encoder_in(folder: Path, recipe: Recipe, found: Found, record: Exported) -> ConditionEncoder:

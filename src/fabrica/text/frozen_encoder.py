@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.io.atomic import atomic
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BATCH = 64  # texts at a time
@@ -156,24 +154,11 @@ def _encoder(package: Any, prefix: str, sizes: dict[str, Any], home: Path) -> tu
     return encoder, sorted({*report["missing_keys"], *mismatched})
 
 
-def keep_frozen_encoder(frozen_encoder: FrozenEncoder, home: Path) -> None:
-    """Copy encoder and tokenizer into a model's folder, so that the model works without the original."""
-    if home.resolve() == frozen_encoder.folder.resolve():
-        return
+def files_of(frozen_encoder: FrozenEncoder) -> list[Path]:
+    """The files of encoder and tokenizer that are there."""
     encoder, words = _homes(frozen_encoder.folder)
-    files = [
-        encoder / CONFIG,
-        encoder / WEIGHTS,
-        *(words / name for name in (*WORDS[frozen_encoder.kind], TOKENS, *MORE)),
-    ]
-    try:
-        home.mkdir(exist_ok=True)
-        for path in files:
-            if path.is_file():
-                with atomic(home / path.name) as temporary:
-                    shutil.copyfile(path, temporary)
-    except (OSError, FabricaError) as error:
-        raise FabricaError(f"the text encoder is not copied to {home}: {error}; free some space") from error
+    told = (words / name for name in (*WORDS[frozen_encoder.kind], TOKENS, *MORE))
+    return [path for path in (encoder / CONFIG, encoder / WEIGHTS, *told) if path.is_file()]
 
 
 def _homes(folder: Path) -> tuple[Path, Path]:

@@ -9,12 +9,11 @@ import numpy as np
 
 from fabrica.codec import Codec
 from fabrica.data.dataset import Dataset
-from fabrica.image import Float64
+from fabrica.image import Bools, Float64
 from fabrica.inference.out_of_distribution import (
     DARKER,
     FLOOR,
     LEVELS,
-    Bools,
     Look,
     Strings,
     _distance,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fabrica.nets.device import default_device
 from fabrica.recipe.folder import AUTOENCODER, CARD, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import CodecConfig, Recipe
-from fabrica.text.frozen_encoder import CONFIG, FrozenEncoder, open_frozen_encoder
+from fabrica.text.frozen_encoder import CONFIG, FrozenEncoder, files_of, open_frozen_encoder
 
 
 def open_space(recipe: Recipe, found: Found, folder: Path) -> tuple[CompressionModel, Found]:
@@ -80,14 +81,22 @@ def _origin(named: str, folder: Path, inside: Path, proof: str) -> Path:
 
 def keep_space(space: CompressionModel, folder: Path) -> None:
     """Copy the autoencoder into a model's folder, so that the model works without the original."""
-    home = folder / AUTOENCODER
-    if home.resolve() == space.folder.resolve():
+    files = (space.folder / name for name in (RECIPE, FOUND, CARD, WEIGHTS))
+    _keep("autoencoder", space.folder, [path for path in files if path.is_file()], folder / AUTOENCODER)
+
+
+def keep_text(frozen_encoder: FrozenEncoder, folder: Path) -> None:
+    """Copy the encoder of text and its tokenizer into a model's folder, for the same reason."""
+    _keep("text encoder", frozen_encoder.folder, files_of(frozen_encoder), folder / TEXT_ENCODER)
+
+
+def _keep(what: str, origin: Path, files: Sequence[Path], home: Path) -> None:
+    if home.resolve() == origin.resolve():
         return
     try:
         home.mkdir(exist_ok=True)
-        for name in (RECIPE, FOUND, CARD, WEIGHTS):
-            if (space.folder / name).is_file():
-                with atomic(home / name) as temporary:
-                    shutil.copyfile(space.folder / name, temporary)
+        for path in files:
+            with atomic(home / path.name) as temporary:
+                shutil.copyfile(path, temporary)
     except (OSError, FabricaError) as error:
-        raise FabricaError(f"the autoencoder is not copied to {home}: {error}; free some space") from error
+        raise FabricaError(f"the {what} is not copied to {home}: {error}; free some space") from error

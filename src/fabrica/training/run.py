@@ -31,15 +31,15 @@ from fabrica.model.tasks import task_of
 from fabrica.model.translation import TranslationModel
 from fabrica.nets.quantise import prepare
 from fabrica.progress import Progress, Warn
-from fabrica.recipe.folder import ALARMS, FOUND, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS, read_log
+from fabrica.recipe.folder import ALARMS, FOUND, RECIPE, WEIGHTS, WORDS, read_log
 from fabrica.recipe.found import Found, found_in
 from fabrica.recipe.schema import Recipe, TrainConfig
-from fabrica.text.frozen_encoder import FrozenEncoder, keep_frozen_encoder
+from fabrica.text.frozen_encoder import FrozenEncoder
 from fabrica.training import ema
 from fabrica.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from fabrica.training.checks import check, check_files, check_scale
 from fabrica.training.devices import open_fabric
-from fabrica.training.frozen import keep_space, open_space, open_text
+from fabrica.training.frozen import keep_space, keep_text, open_space, open_text
 from fabrica.training.gan_monitor import GanMonitor, open_monitor
 from fabrica.training.log import COLUMNS, LOG, Log, alarm, csv_log, mlflow_log
 from fabrica.training.resolve import (
@@ -224,7 +224,7 @@ def _keep_beginning(run: Run, uses: Uses, sets: Mapping[str, Dataset], resumed: 
     if uses.space:
         keep_space(uses.space, run.folder)
     if uses.frozen_encoder:
-        keep_frozen_encoder(uses.frozen_encoder, run.folder / TEXT_ENCODER)
+        keep_text(uses.frozen_encoder, run.folder)
     elif "text" in run.recipe.data.condition:
         save_words(run.folder / WORDS, run.data.encoder)
     run.recipe.save(run.folder / RECIPE)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fabrica.codec import Codec
-from fabrica.data.body import Mask
 from fabrica.data.standardise import fitted_to, inner_size
 from fabrica.evaluation.translation.cases import Case, Cases, directions
 from fabrica.geometry import resample
-from fabrica.image import Float32, Float64, Image
+from fabrica.image import Bools, Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
 from fabrica.metrics import paired as pairs
 from fabrica.metrics.patients import by_patient, interval
@@ -120,7 +119,7 @@ def _answer(model: TranslationModel, case: Case, direction: str, kept: Sequence[
     return model.apply(case.images[direction[0]], auxiliary=auxiliary, direction=direction).result.data
 
 
-def compared(result: Float32, truth: Image, codec: Codec, inside: Mask) -> dict[str, float]:
+def compared(result: Float32, truth: Image, codec: Codec, inside: Bools) -> dict[str, float]:
     """`pairs.compare`, the mean over channels: in HU on SynthRAD's range, else on that of the true image."""
     limits = pairs.HOUNSFIELD if codec.unit == "HU" else codec.limits(truth.data)
     each = [pairs.compare(result[k : k + 1], truth.data[k : k + 1], limits, inside) for k in range(truth.channels)]

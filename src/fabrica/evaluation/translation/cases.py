@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fabrica import io
-from fabrica.data.body import Mask, body, threshold
+from fabrica.data.body import body, threshold
 from fabrica.data.sample import AUXILIARY, PHANTOM, Sample
 from fabrica.data.sources import Source, open_source
 from fabrica.errors import UsageError
-from fabrica.image import Image
+from fabrica.image import Bools, Image
 from fabrica.io.grids import on_grid
 from fabrica.model.translation import TranslationModel
 from fabrica.recipe.schema import DataConfig
@@ -29,7 +29,7 @@ class Case:
     id: str
     patient: str
     images: Mapping[str, Image]
-    body: Mask
+    body: Bools
     declared: bool
     auxiliary: Mapping[str, Image] = field(default_factory=dict)
 
@@ -68,16 +68,16 @@ class Cases:
         patient = "" if manifest is None else manifest.rows[k].patient
         return Case(samples[first].id, patient or samples[first].id, images, inside, declared)
 
-    def _seen_body(self, images: Mapping[str, Image]) -> Mask:
+    def _seen_body(self, images: Mapping[str, Image]) -> Bools:
         """What is brighter than air, in b if it is an image: CT tells air from the patient best."""
         codecs = {"a": self.model.codec, "b": self.model.codec_b}
         for side in reversed(SIDES):
             if side in images and codecs[side].kind != "label":
                 return body(codecs[side].encode(images[side]), threshold(codecs[side]))
-        labels: Mask = next(iter(images.values())).data[0] > 0
+        labels: Bools = next(iter(images.values())).data[0] > 0
         return labels if labels.any() else np.ones_like(labels)
 
-    def _declared(self, k: int, images: Mapping[str, Image]) -> Mask | None:
+    def _declared(self, k: int, images: Mapping[str, Image]) -> Bools | None:
         """The mask that the manifest names beside an image, on the grid of the case."""
         if any(source.which == "mask" for source in self.sources.values()):
             return None
@@ -86,7 +86,7 @@ class Cases:
             if source.manifest is not None and (row := source.manifest.rows[k]).mask:
                 path = source.manifest.file(replace(row, path=row.mask))
                 image = (io.read_mask if path.is_dir() else io.read)(path, row.mask_frame)
-                mask: Mask = on_grid(image, grid, labels=True).data[0] > 0
+                mask: Bools = on_grid(image, grid, labels=True).data[0] > 0
                 return mask
         return None
 

@@ -20,12 +20,11 @@ from skimage.restoration import wiener as deconvolved
 from skimage.transform import resize
 
 from fabrica.codec import Limits
-from fabrica.data.body import Mask
 from fabrica.data.degrade import complete
 from fabrica.data.resolution import scale
 from fabrica.evaluation.translation.cases import Cases
 from fabrica.geometry import as_seen
-from fabrica.image import Float32, Image
+from fabrica.image import Bools, Float32, Image
 from fabrica.inference.translation import Way
 from fabrica.progress import Progress
 
@@ -96,7 +95,7 @@ class Candidate:
 
     before: Float32
     truth: Float32
-    inside: Mask
+    inside: Bools
 
     def psnr(self, classic: ClassicalFilter) -> float:
         error = (classic.restored(self.before) - self.truth)[self.inside]
@@ -215,7 +214,7 @@ def _wiener(strength: float, blur: float, factor: int) -> ClassicalFilter:
     return ClassicalFilter(partial(wiener, strength=strength, blur=blur), said, factor)
 
 
-def _trial(before: Image, truth: Image, body: Mask, way: Way, factor: int) -> Candidate:
+def _trial(before: Image, truth: Image, body: Bools, way: Way, factor: int) -> Candidate:
     """The middle part of the middle slice, first channel."""
     limits = way.target.limits(before.data)
     worse, better = (_planes(_unit(image.data, way, limits), before)[0] for image in (before, truth))

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from fabrica.data.body import Mask
 from fabrica.evaluation.translation import restoration_panels as restored
 from fabrica.evaluation.translation.accuracy import Scored
 from fabrica.evaluation.translation.cases import Cases
 from fabrica.evaluation.translation.panels import Show, how, legends, side_name
 from fabrica.evaluation.translation.restoration_panels import Restoring
-from fabrica.image import Float32
+from fabrica.image import Bools, Float32
 from fabrica.metrics.patients import by_patient, interval
 from fabrica.model.translation import TranslationModel
 from fabrica.progress import Progress
@@ -97,7 +96,7 @@ def _ranked(scored: Scored, count: int, places: Sequence[int]) -> list[int]:
     return sorted({*places, *(int(order[int(rank)]) for rank in spread)})
 
 
-def _spearman(doubt: Float32, error: Float32, body: Mask) -> float:
+def _spearman(doubt: Float32, error: Float32, body: Bools) -> float:
     """Rank correlation of the two maps (C, *S) inside the body; NaN where one of them is flat."""
     x, y = doubt[:, body].ravel(), error[:, body].ravel()
     step = 1 + len(x) // VOXELS

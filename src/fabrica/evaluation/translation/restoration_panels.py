@@ -12,11 +12,10 @@ import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter, uniform_filter
 
 from fabrica.codec import Codec, Limits
-from fabrica.data.body import Mask
 from fabrica.evaluation.translation.accuracy import Scored
 from fabrica.evaluation.translation.cases import Case
 from fabrica.evaluation.translation.classical_filters import ClassicalFilters
-from fabrica.image import Image
+from fabrica.image import Bools, Image
 from fabrica.report.charts import png_uri, shown
 from fabrica.report.pictures import (
     SOFT,
@@ -105,7 +104,7 @@ def _cut(image: Image, box: Box) -> Image:
     return plane.with_data(plane.data[:, *box])
 
 
-def busiest(tones: Bytes, inside: Mask) -> Box:
+def busiest(tones: Bytes, inside: Bools) -> Box:
     """The square of NEAR pixels with the most structure (H, W) inside the body.
 
     Structure is the energy of a difference of Gaussians on greys as they are displayed."""
