@@ -15,10 +15,11 @@ _VERBS = {
     "train": "fabrica.training.loop",
     "load": "fabrica.model.loading",
     "evaluate": "fabrica.evaluation",
+    "explain": "fabrica.evaluation.explanation",
     "Image": "fabrica.image",
     "Codec": "fabrica.codec",
 }
-__all__ = ["Codec", "Image", "evaluate", "load", "read", "scan", "train", "write"]
+__all__ = ["Codec", "Image", "evaluate", "explain", "load", "read", "scan", "train", "write"]
 
 
 def __getattr__(name: str) -> Any:

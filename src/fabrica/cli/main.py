@@ -15,6 +15,7 @@ from fabrica.cli.apply import apply
 from fabrica.cli.deidentify import deidentify
 from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
+from fabrica.cli.explain import explain
 from fabrica.cli.export import export
 from fabrica.cli.node import node
 from fabrica.cli.options import Panels, one_line
@@ -46,7 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, export, node, deidentify, version):
+VERBS = (demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, explain, export, node, deidentify, version)
+for verb in VERBS:
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 app.add_typer(study, name="study")
 

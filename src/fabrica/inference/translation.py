@@ -110,7 +110,7 @@ def translated(
     given = [own, *(auxiliary or [None] * len(way.auxiliary))]
     given[contrast] = image
     codecs = (way.source, *way.auxiliary)
-    seen = [_laid(each, codec, image, way) for each, codec in zip(given, codecs, strict=True)]
+    seen = [laid(each, codec, image, way) for each, codec in zip(given, codecs, strict=True)]
     results = _Results(image, way, seen[contrast].limits)
     along = _slice_by_slice if flat else _volume
     along(image, way, seen, results, overlap, batch, progress)
@@ -118,7 +118,7 @@ def translated(
 
 
 @dataclass(frozen=True)
-class _Laid:
+class Laid:
     """A contrast on the grid of the image, which is one of them: physical values (C, D, H, W) turned like it, or None
     for none."""
 
@@ -133,13 +133,20 @@ class _Laid:
             return np.full((self.channels, *size), ABSENT, dtype=np.float32)
         return resample(self.codec.scaled(self.seen[:, k], self.limits), size)
 
+    def volume(self, size: Sequence[int]) -> Float32:
+        """Network values (C, *size) of the whole."""
+        if self.seen is None:
+            return np.full((self.channels, *size), ABSENT, dtype=np.float32)
+        return resample(self.codec.scaled(self.seen, self.limits), size)
 
-def _laid(other: Image | None, codec: Codec, image: Image, way: Way) -> _Laid:
+
+def laid(other: Image | None, codec: Codec, image: Image, way: Way) -> Laid:
+    """Another contrast of the image, or the image itself, on its grid."""
     channels = 1 if codec.kind == "label" else way.data.channels
     if other is None:
-        return _Laid(None, codec, codec.span, channels)
+        return Laid(None, codec, codec.span, channels)
     moved = other if other is image else on_grid(other, image)
-    return _Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), channels)
+    return Laid(turned(moved.data, image, way), codec, codec.limits(moved.data), channels)
 
 
 class _Results:
@@ -217,7 +224,7 @@ def _order(way: Way) -> str:
 def _slice_by_slice(
     image: Image,
     way: Way,
-    contrasts: Sequence[_Laid],
+    contrasts: Sequence[Laid],
     results: _Results,
     overlap: float,
     batch: int,
@@ -239,7 +246,7 @@ def _slice_by_slice(
 def _volume(
     image: Image,
     way: Way,
-    contrasts: Sequence[_Laid],
+    contrasts: Sequence[Laid],
     results: _Results,
     overlap: float,
     batch: int,
@@ -282,7 +289,7 @@ class _Encoded:
     """Volumes of `depth` planes in network values at another size, one after the other as channels, computed for the
     planes that are asked for."""
 
-    contrasts: Sequence[_Laid]
+    contrasts: Sequence[Laid]
     depth: int
     size: tuple[int, ...]
 
@@ -296,7 +303,7 @@ class _Encoded:
         parts = [self._planes(one, planes) for one in self.contrasts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _planes(self, one: _Laid, planes: slice) -> Float32:
+    def _planes(self, one: Laid, planes: slice) -> Float32:
         needed, weights = planes_of(self.depth, self.size[0], planes)
         if one.seen is None:
             return np.full((one.channels, len(weights), *self.size[1:]), ABSENT, dtype=np.float32)

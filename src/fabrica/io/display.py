@@ -36,6 +36,22 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if colour else pixels[0])
 
 
+# Blue below 0 and orange above it, black at 0: told apart with any colour vision, and 0 is seen to be nothing.
+_BELOW, _ABOVE = ((0, 114, 178), (150, 215, 255)), ((213, 94, 0), (255, 225, 120))
+
+
+def signed_colours(values: Array) -> Uint8:
+    """uint8 (H, W, 3) of values (H, W), black at 0, blue to -1 and orange to 1, beyond which the ends stand."""
+    size = np.clip(np.abs(np.nan_to_num(values)), 0, 1)[..., None]
+    shades = []
+    for half, end in (_BELOW, _ABOVE):
+        low = np.multiply(size * 2, half)
+        high = np.add(half, (size * 2 - 1) * np.subtract(end, half))
+        shades.append(np.where(size < 0.5, low, high))
+    pixels: Uint8 = np.rint(np.where(values[..., None] < 0, *shades)).astype(np.uint8)
+    return pixels
+
+
 def _limits(image: Image, plane: Array, window: Window | None) -> tuple[float, float]:
     window = window or image.origin.get("window")
     if window is not None:

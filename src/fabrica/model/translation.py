@@ -16,7 +16,7 @@ from fabrica.data.augment import Int64
 from fabrica.data.dataset import Dataset
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
-from fabrica.image import Float32, Image
+from fabrica.image import Float32, Float64, Image
 from fabrica.inference.out_of_distribution import out_of_distribution, uncertainty_in_body
 from fabrica.inference.test_time import with_uncertainty
 from fabrica.inference.tiling import Net
@@ -66,6 +66,16 @@ class TranslationModel(Model):
         """One direction, for `fabrica.inference`; UsageError for one that the model does not ship."""
         method = self.method
         return way_of(self.recipe, self.found, method.directions, self._net, direction, local=method.local)
+
+    def gradient(self, windows: Float32, weights: Float64, direction: str = "a2b") -> tuple[Float64, Float32]:
+        """(F (B,), dF/dx (B, C, *W)) of F, the sum of weights (C2, *W) times the answers to windows x (B, C, *W), all in
+        network values. In float32, whatever the model's precision: bfloat16 is too coarse for sums of gradients."""
+        x = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device).requires_grad_()
+        with torch.enable_grad():
+            made = self.method.translate(x, direction).double()
+            values = (made * torch.from_numpy(weights).to(self.device)).flatten(1).sum(1)
+            (slopes,) = torch.autograd.grad(values.sum(), x)
+        return values.detach().cpu().numpy(), slopes.cpu().numpy()
 
     def _net(self, direction: str) -> Net:
         def net(windows: Float32) -> Float32:
