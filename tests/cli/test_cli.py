@@ -301,6 +301,26 @@ def test_models_are_used_for_what_they_are(translator: Path, gan: Path, tmp_path
     assert not list(tmp_path.glob("[abc]"))
 
 
+def test_models_are_explained(diffusion: Path, translator: Path, gan: Path, tmp_path: Path) -> None:
+    done = call("explain", diffusion, "--label", "nodule", "-n", 2, "-o", tmp_path / "label", "--json")
+    assert done.returncode == 0, done.stderr
+    (one,) = json.loads(done.stdout)["comparisons"]
+    assert one["name"] == "nodule instead of normal" and one["score"]["finding"] == "nodule"
+    done = call("explain", diffusion, "-n", 1, "-o", tmp_path / "all")
+    assert done.returncode == 0 and done.stdout.count(" instead of normal: mean |difference|") == 6
+    complains(call("explain", gan, "-o", tmp_path / "a"), 2, "told nothing of an image")
+    io.write(head(9, 32, 3, contrasts=["T1"]).images["T1"], tmp_path / "mr", as_="dicom")
+    words = ("--at", "16,16,1", "--force", "--window", 8)
+    done = call("explain", translator, tmp_path / "mr", "-o", tmp_path / "head", *words)
+    assert done.returncode == 0, done.stderr
+    assert "complete" in done.stdout and "NOT complete" not in done.stdout
+    for name in ("occlusion", "contribution", "gradients"):
+        found = fabrica.read(tmp_path / "head" / f"result-{name}.nii.gz")
+        assert found.size == (3, 32, 32) and np.flatnonzero(np.abs(found.data).sum((0, 2, 3))).tolist() == [1]
+    complains(call("explain", translator, tmp_path / "mr", "-o", tmp_path / "b", "--direction", "a2c"), 2, "a2c")
+    assert not list(tmp_path.glob("[ab]"))
+
+
 @pytest.mark.slow
 def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LEAST": 20, "CURVE": (2,)}.items():  # synthetic images in the report, and sampler steps
@@ -315,7 +335,8 @@ def test_the_demo_runs_from_phantoms_to_report(tmp_path: Path, monkeypatch: pyte
 def test_the_public_verbs_are_functions_even_after_their_modules_are_loaded() -> None:
     import fabrica
     import fabrica.evaluation
+    import fabrica.evaluation.explanation
     import fabrica.training.loop
 
-    for verb in ("read", "write", "scan", "train", "load", "evaluate"):
+    for verb in ("read", "write", "scan", "train", "load", "evaluate", "explain"):
         assert callable(getattr(fabrica, verb)), verb

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fabrica.errors import UsageError
 from fabrica.evaluation import evaluate
+from fabrica.evaluation.explanation import explain
 from fabrica.evaluation.real_images import open_sets
 from fabrica.evaluation.subject import Subject, open_subject
 from fabrica.evaluation.synthesis import text_guidance as prompted
@@ -163,3 +165,25 @@ def test_without_texts_no_example_is_drawn(run: Path) -> None:
     assert len(prompted.examples(subject, sets, 0)) == min(prompted.SHOWN, len(sets.known))
     silent = replace(sets, known=[{**known, "text": ""} for known in sets.known])
     assert prompted.examples(subject, silent, 0) == []
+
+
+def test_a_finding_and_a_word_are_explained(run: Path, tmp_path: Path) -> None:
+    told = explain(load(run), out=tmp_path / "finding", finding="left_effusion", n=3)
+    (one,) = told.facts["comparisons"]
+    score = one["score"]
+    assert score["count"] == 3 and score["area_under_curve"][1] <= score["area_under_curve"][0] <= 1
+    assert all("effusion" in said["text"] for said in one["told"])
+    assert all("left" in said["text"].lower() for said in one["told"])
+    assert "Do the maps light up where the finding lies?" in told.page.read_text(encoding="utf-8")
+    text = "There is a large left pleural effusion."
+    told = explain(load(run), out=tmp_path / "word", conditions={"text": text}, word="left", n=2, guidance=1.5)
+    (one,) = told.facts["comparisons"]
+    assert one["instead"][0] == {"text": "There is a large pleural effusion."} and one["score"] is None
+    for choices, words in (
+        ({"conditions": {"text": text}, "word": "right"}, "the prompt has no 'right'"),
+        ({"conditions": {"text": f"{text} Xylophone."}, "word": "Xylophone"}, "no word of the prompt “Xylophone”"),
+        ({"conditions": {"sex": "F"}}, "told no sex"),
+        ({"conditions": {"text": text}, "finding": "nodule"}, "leave the rest out"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            explain(load(run), out=tmp_path / "not", **choices)

@@ -37,7 +37,7 @@ class Part:
     added      (*W): what this place adds to the answer's mean over the region, by occlusion: what is lost where it is
                hidden.
     gradients  what each value adds to it, by integrated gradients; None where none were asked for.
-    share      of all that moved the answer, the share that lies in the region or within a window of it; chance: the
+    share      of all that moved the answer, the share that lies in the region or within half a window of it; chance: the
                share of the image that is there. None where the region is everything.
     """
 
@@ -186,7 +186,7 @@ def _classes(seen: Seen, answer: Float32, class_: str) -> list[_Target]:
 
 
 def _near(moved: Float64, area: Bools, inside: Bools, window: Sequence[int]) -> tuple[float | None, float | None]:
-    near = maximum_filter(area, [2 * w + 1 for w in window]) & inside
+    near = maximum_filter(area, [w + 1 for w in window]) & inside  # half a window on each side
     if not area.any() or near.sum() == inside.sum() or not moved.any():
         return None, None
     return float(moved[near].sum() / moved.sum()), float(near.sum() / inside.sum())

@@ -55,7 +55,8 @@ def parts(found: Parts, one: Part) -> dict[str, Uint8]:
     seen = found.seen
     shown = seen.values[seen.way.data.context * seen.way.data.channels]
     image = grey(_flat(shown, k), -1.0, 1.0)
-    area = _flat(seen.region & seen.inside, k)
+    everywhere = bool(seen.region[seen.inside].all())
+    area = _flat(np.ones_like(seen.region) if everywhere else seen.region & seen.inside, k)
     moved = signed_colours(_flat(one.moved, k) / end_of(one.moved))
     pictures = {
         "input": _outlined(image, area),

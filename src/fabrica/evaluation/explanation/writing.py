@@ -198,7 +198,7 @@ def _said(one: Part) -> list[tuple[str, str]]:
     said = [("most that hiding a place changes", number(float(one.moved.max()), one.unit))]
     if one.share is not None and one.chance is not None:
         there = f"{100 * one.share:.0f} % (of the image {100 * one.chance:.0f} %)"
-        said.append(("of all change within a window of what is explained", there))
+        said.append(("of all change within half a window of what is explained", there))
     if one.gradients:
         total, wanted = number(one.gradients.total, one.unit), number(one.gradients.expected, one.unit)
         kept = "complete" if one.gradients.complete else "NOT complete: do not rely on its values"
