@@ -46,7 +46,9 @@ def test_a_voxel_that_is_asked_about_is_found_and_comes_back(
     assert plane.sum() in (10 * 12, 10 * 14, 12 * 14)
 
 
-@pytest.mark.parametrize(("size", "at"), [((20, 24), (0, 0)), ((20, 24), (23, 19)), ((50, 70), (69, 0)), ((50, 70), (30, 30))])
+@pytest.mark.parametrize(
+    ("size", "at"), [((20, 24), (0, 0)), ((20, 24), (23, 19)), ((50, 70), (69, 0)), ((50, 70), (30, 30))]
+)
 def test_windows_lie_within_larger_images_and_smaller_ones_are_padded(
     unchanged: Callable[..., Any], size: tuple[int, int], at: tuple[int, int]
 ) -> None:

@@ -48,6 +48,8 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica apply runs/organs": "--force",
     "fabrica train autoencoder-chest": f"{SMALL} data.count=64",
     "fabrica train latent-text-chest": f"{SMALL} data.count=64",
+    "fabrica explain runs/text": "-n 2",
+    "fabrica explain runs/lowdose": "--at 24,24,1 --window 16",
     "fabrica evaluate runs/xray": "-n 20 --curve 2",
     "fabrica evaluate runs/t1-ct": "-n 4",
     "fabrica evaluate runs/lowdose": "-n 2",

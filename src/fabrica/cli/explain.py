@@ -21,7 +21,8 @@ def explain(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="IN", help="Of models that translate, restore or segment: an image or a DICOM series. [default: none]"
+            metavar="IN",
+            help="Of models that translate, restore or segment: an image or a DICOM series. [default: none]",
         ),
     ] = None,
     label: Annotated[
@@ -74,9 +75,7 @@ def explain(
             "[default: each in turn]",
         ),
     ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", rich_help_panel=TOLD, help="Number of seeds. [default: 16]")
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", rich_help_panel=TOLD, help="Number of seeds. [default: 16]")] = None,
     seed: Annotated[
         int | None, typer.Option(rich_help_panel=TOLD, min=0, max=LAST_SEED, help="The first seed. [default: 0]")
     ] = None,
@@ -125,8 +124,8 @@ def explain(
         typer.Option(
             rich_help_panel=HIDING,
             min=1,
-            help="Side of what is hidden, in pixels that the network sees. [default: an eighth of the image; of volumes "
-            "a quarter]",
+            help="Side of what is hidden, in pixels that the network sees. [default: an eighth of the image; of "
+            "volumes a quarter]",
         ),
     ] = None,
     stride: Annotated[

@@ -47,7 +47,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-VERBS = (demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, explain, export, node, deidentify, version)
+VERBS = (
+    demo,
+    scan,
+    phantom,
+    recipes,
+    train,
+    sample,
+    apply,
+    serve,
+    evaluate,
+    explain,
+    export,
+    node,
+    deidentify,
+    version,
+)
 for verb in VERBS:
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 app.add_typer(study, name="study")

@@ -1,5 +1,5 @@
-"""What the network of a translator, a restorer or a segmenter sees at once of an image, and the way back from there onto
-the image's own voxels: for what asks the network itself rather than for a result."""
+"""What the network of a translator, a restorer or a segmenter sees at once of an image, and the way back from there
+onto the image's own voxels: for what asks the network itself rather than for a result."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ class Seen:
         """A map (*W) of the window on the voxels of the image, 0 where the window does not reach."""
         whole = np.zeros(self.size, dtype=np.float32)
         here = tuple(slice(max(k, 0), k + n) for k, n in zip(self.corner, found.shape, strict=True))
-        inner = tuple(
-            slice(max(-k, 0), max(-k, 0) + whole[here].shape[axis]) for axis, k in enumerate(self.corner)
-        )
+        inner = tuple(slice(max(-k, 0), max(-k, 0) + whole[here].shape[axis]) for axis, k in enumerate(self.corner))
         whole[here] = found[inner]
         out = np.zeros((1, *self.image.size), dtype=np.float32)
         view = turned(out, self.image, self.way)
@@ -60,9 +58,7 @@ class Seen:
         return Image(out, self.image.affine, "arbitrary", kept)
 
 
-def seen(
-    image: Image, way: Way, *, at: Sequence[int] = (), region: Image | None = None, radius: int = 0
-) -> Seen:
+def seen(image: Image, way: Way, *, at: Sequence[int] = (), region: Image | None = None, radius: int = 0) -> Seen:
     """What the network sees of an image around what is asked about: around `at`, or the middle of `region`, or the
     middle of the image.
 
@@ -142,9 +138,7 @@ def _marked(image: Image, given: Image, at: Sequence[int], region: Image | None,
         raise UsageError(f"no voxel {','.join(map(str, at))} in {name(given)}; expected {letters} from 0 to {last}")
     marked = np.zeros((1, *image.size), dtype=np.float32)
     finer = [n // m for n, m in zip(image.size, given.size, strict=True)]
-    around = [
-        slice(max(0, (k - radius) * f), (k + radius + 1) * f) for k, f in zip(at[::-1], finer, strict=True)
-    ]
+    around = [slice(max(0, (k - radius) * f), (k + radius + 1) * f) for k, f in zip(at[::-1], finer, strict=True)]
     marked[(slice(None), *around)] = 1
     return marked
 

@@ -1,5 +1,5 @@
-"""Which part of its input moved a network's answer: occlusion (Zeiler and Fergus 2014, ECCV, section 4.2) and integrated
-gradients (Sundararajan, Taly and Yan 2017, ICML, eq. 1 to 3), of any function of an array."""
+"""Which part of its input moved a network's answer: occlusion (Zeiler and Fergus 2014, ECCV, section 4.2) and
+integrated gradients (Sundararajan, Taly and Yan 2017, ICML, eq. 1 to 3), of any function of an array."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from scipy.ndimage import uniform_filter
 
 from fabrica.errors import UsageError
 from fabrica.image import Float32, Float64
-from fabrica.progress import Count
 
 Effect = Callable[[Float32], Float64]
 """changed inputs (B, C, *S) -> how far each moved the answer, by K measures: (B, K)."""
 Gradient = Callable[[Float32], tuple[Float64, Float32]]
 """inputs (B, C, *S) -> the answers F (B,), one number each, and their gradients (B, C, *S)."""
+
+Count = Callable[[int, int], None]
+"""Called with (done, total)."""
 
 COMPLETE = 0.05  # of F(x) - F(baseline), by which attributions may miss it (Sundararajan et al., section 5)
 FEWEST, MOST = 16, 256  # steps on the way from the baseline
@@ -32,9 +34,7 @@ def places(size: Sequence[int], window: Sequence[int], stride: Sequence[int]) ->
                 f"windows of {list(window)} in steps of {list(stride)} do not cover {list(size)}; expected windows no "
                 "larger than that, and steps from 1 to the window"
             )
-    starts = [
-        sorted({*range(0, n - w, step), n - w}) for n, w, step in zip(size, window, stride, strict=True)
-    ]
+    starts = [sorted({*range(0, n - w, step), n - w}) for n, w, step in zip(size, window, stride, strict=True)]
     return [
         tuple(slice(k, k + w) for k, w in zip(corner, window, strict=True)) for corner in itertools.product(*starts)
     ]
@@ -164,8 +164,8 @@ def _quadrature(steps: int, batch: int) -> Iterator[tuple[int, Float64, Float64]
 
 
 def default_window(size: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(window, stride) for an array of this size: of images an eighth of the shorter side by its half, of volumes, where
-    there are many more of them, a quarter without overlap."""
+    """(window, stride) for an array of this size: of images an eighth of the shorter side by its half, of volumes,
+    where there are many more of them, a quarter without overlap."""
     flat = len(size) == 2
     side = max(1, math.ceil(min(size) / (8 if flat else 4)))
     window = [min(n, side) for n in size]

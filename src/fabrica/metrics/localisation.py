@@ -19,8 +19,8 @@ class Located:
 
     area_under_curve  the chance that a pixel of the area is brighter in the map than one outside, ties half: 0.5 knows
                       nothing of it.
-    hit               whether the highest place lies in the area or next to it (the pointing game: Zhang et al. 2018, IJCV
-                      126, section 5.1).
+    hit               whether the highest place lies in the area or next to it (the pointing game: Zhang et al. 2018,
+                      IJCV 126, section 5.1).
     chance            the share of all places that would be such a hit.
     """
 

@@ -68,8 +68,8 @@ class TranslationModel(Model):
         return way_of(self.recipe, self.found, method.directions, self._net, direction, local=method.local)
 
     def gradient(self, windows: Float32, weights: Float64, direction: str = "a2b") -> tuple[Float64, Float32]:
-        """(F (B,), dF/dx (B, C, *W)) of F, the sum of weights (C2, *W) times the answers to windows x (B, C, *W), all in
-        network values. In float32, whatever the model's precision: bfloat16 is too coarse for sums of gradients."""
+        """(F (B,), dF/dx (B, C, *W)) of F, the sum of weights (C2, *W) times the answers to windows x (B, C, *W), all
+        in network values. In float32, whatever the model's precision: bfloat16 is too coarse for sums of gradients."""
         x = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device).requires_grad_()
         with torch.enable_grad():
             made = self.method.translate(x, direction).double()

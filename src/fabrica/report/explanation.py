@@ -19,6 +19,4 @@ def explanation_page(
     about      (name, value) of the model.
     """
     head = {"title": title, "subject": "", "report": {"verdict": how, "warnings": []}}
-    return filled(
-        "explanation.html.jinja", **head, sections=sections, scores=scores, about=about, uri=png_uri
-    )
+    return filled("explanation.html.jinja", **head, sections=sections, scores=scores, about=about, uri=png_uri)

@@ -22,7 +22,7 @@ from fabrica.errors import FabricaError
 from fabrica.image import Float32
 from fabrica.io.atomic import atomic
 from fabrica.io.contact_sheet import image_grid
-from fabrica.report.charts import Chart, Line, level, line_chart, png_uri, shown, training_charts, triptych
+from fabrica.report.charts import Bytes, Chart, Line, level, line_chart, png_uri, shown, training_charts, triptych
 from fabrica.report.scores import ClassScore, CurvePoint, Pair, Report, ScoreRow, as_json, finite, numbers
 
 GRID_IMAGES, GRID_VOLUMES = 36, 6
@@ -49,7 +49,8 @@ def repeated(
 class Exhibits:
     """Everything on the page that is not a score. Arrays are float32 (N, C, *S) in [-1, 1]; spacing in mm, in the order
     of S, () if not known. texts: each with what the model drew for it, and the real image that it describes; masks:
-    each (3, C, *S) a mask, what the model drew for it, and the real image that it is of."""
+    each (3, C, *S) a mask, what the model drew for it, and the real image that it is of; differences: each what is told
+    instead of what, and a sheet of it, uint8 (H, W, 3)."""
 
     title: str
     subject: str
@@ -67,6 +68,7 @@ class Exhibits:
     texts: Sequence[tuple[str, Float32]] = ()
     obeyed: Chart | None = None
     masks: Sequence[Float32] = ()
+    differences: Sequence[tuple[str, Bytes]] = ()
     spacing: Sequence[float] = ()
 
 
@@ -132,6 +134,7 @@ def render(report: Report, show: Exhibits) -> str:
         shown=shown,
         strip=_strip,
         picture=picture,
+        uri=png_uri,
         couple=couple,
         triple=triple,
         real_grid=grid(show.real),

@@ -1,5 +1,5 @@
-"""What a label, a finding or a word of a prompt draws: images of the same seeds that are told it, and told something else
-or nothing. All else is the same, noise included, so that their difference is what it changes."""
+"""What a label, a finding or a word of a prompt draws: images of the same seeds that are told it, and told something
+else or nothing. All else is the same, noise included, so that their difference is what it changes."""
 
 from __future__ import annotations
 
@@ -192,8 +192,8 @@ def _instead(model: Synthesises, given: Mapping[str, Any], instead: Sequence[str
             )
     if not instead and len(known) > 1:
         raise UsageError(
-            f"{', '.join(names)} are told; say which of them changes, and to what: --instead {next(iter(names))}=VALUE, "
-            "VALUE may be empty"
+            f"{', '.join(names)} are told; say which of them changes, and to what (perhaps nothing): --instead "
+            f"{next(iter(names))}=VALUE"
         )
     if not instead:
         changed = {known[0]: _usual(model, str(given["label"])) if known[0] == "label" else ""}
@@ -206,7 +206,7 @@ def _instead(model: Synthesises, given: Mapping[str, Any], instead: Sequence[str
 
 
 def _always_told(model: Synthesises) -> bool:
-    """Whether the network has learned nothing for a label that is not known, as those of GANs."""
+    """Whether the network has learned nothing for a label that is not known, as GANs have not."""
     return "truncation" in model.choices
 
 
@@ -239,8 +239,8 @@ def _of_finding(model: Synthesises, finding: str, n: int, seed: int) -> Comparis
         raise UsageError(f"model {model.name} is told {', '.join(names)} of an image, and no finding; leave it out")
     if not of_phantoms(model):
         raise UsageError(
-            f"model {model.name} was not trained on square chest phantoms, and findings (--finding) are theirs; say what "
-            "is told by --label or --prompt"
+            f"model {model.name} was not trained on square chest phantoms, and findings (--finding) are theirs; say "
+            "what is told by --label or --prompt"
         )
     if "text" in names:
         told, instead = reports(finding, n, seed)

@@ -42,9 +42,11 @@ class Truth:
 class Score:
     """How well maps say where a finding is, the mean over `count` of them with its 95 % interval.
 
-    area_under_curve, hits   see `Located`; perfect: of a generator that draws phantoms; between_seeds: of the difference
-                             between two images that were told the same, which knows nothing of the finding but where
-                             images vary; chance: of hits of a place chosen at random. Of areas under the curve it is 0.5.
+    area_under_curve, hits   see `Located`.
+    perfect                  of a generator that draws phantoms.
+    between_seeds            of the difference between two images that were told the same, which knows nothing of the
+                             finding but where images vary.
+    chance                   of hits of a place chosen at random; of areas under the curve it is 0.5.
     """
 
     finding: str
@@ -134,8 +136,5 @@ def _further(finding: str, n: int, seed: int) -> Iterator[tuple[int, dict[str, s
 
 def _alike(further: Iterator[tuple[int, dict[str, str]]], wanted: dict[str, str]) -> int:
     """The next phantom of which this is true; after TRIED others, the next one."""
-    found = 0
-    for found, said in islice(further, TRIED):
-        if not wanted or said == wanted:
-            break
-    return found
+    tried = islice(further, TRIED)
+    return next((number for number, said in tried if not wanted or said == wanted), next(further)[0])

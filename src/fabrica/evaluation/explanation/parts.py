@@ -1,10 +1,11 @@
-"""Which part of an image moved what a translator, a restorer or a segmenter makes of it: by occlusion, whatever runs the
-network, and by integrated gradients, where it is PyTorch."""
+"""Which part of an image moved what a translator, a restorer or a segmenter makes of it: by occlusion, whatever runs
+the network, and by integrated gradients, where it is PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -22,8 +23,8 @@ MOST_CLASSES = 4  # that are explained where none is named
 AT_ONCE = 2**20  # values of changed inputs in one call of a network
 FAINT = 1e-3  # voxels of a class: less is none
 
-GradientOf = Callable[[Float32, Float64], tuple[Float64, Float32]]
-"""(windows (B, C, *W), weights (C2, *W)) -> the weighted sums of the answers, and their gradients: see
+GradientOf = Callable[..., tuple[Float64, Float32]]
+"""(windows (B, C, *W), weights=(C2, *W)) -> the weighted sums of the answers, and their gradients: see
 `fabrica.model.translation.TranslationModel.gradient`."""
 
 
@@ -37,8 +38,8 @@ class Part:
     added      (*W): what this place adds to the answer's mean over the region, by occlusion: what is lost where it is
                hidden.
     gradients  what each value adds to it, by integrated gradients; None where none were asked for.
-    share      of all that moved the answer, the share that lies in the region or within half a window of it; chance: the
-               share of the image that is there. None where the region is everything.
+    share      of all that moved the answer, the share that lies in the region or within half a window of it; chance:
+               the share of the image that is there. None where the region is everything.
     """
 
     name: str
@@ -118,9 +119,8 @@ def explained(
     for k, target in enumerate(targets):
         along = None
         if gradient is not None:
-            ask = gradient
             along = integrated_gradients(
-                lambda x, w=target.weights: ask(x, w),  # type: ignore[misc]
+                partial(gradient, weights=target.weights),
                 seen.values,
                 hidden,
                 steps=steps,
@@ -180,7 +180,9 @@ def _classes(seen: Seen, answer: Float32, class_: str) -> list[_Target]:
     targets = []
     for name in wanted:
         weights = np.zeros(answer.shape)
-        weights[channels[name]] = area * (100 * 0.5 / there[name].sum())  # network values go from -1 to 1, shares from 0
+        weights[channels[name]] = area * (
+            100 * 0.5 / there[name].sum()
+        )  # network values go from -1 to 1, shares from 0
         targets.append(_Target(name, "%", weights, there[name] > 0.5))
     return targets
 

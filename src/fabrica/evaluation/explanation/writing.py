@@ -57,7 +57,11 @@ def number(value: float, unit: str = "") -> str:
 
 
 def write_differences(
-    model: Any, found: Sequence[Difference], known: Sequence[tuple[Truth, Score] | None], out: Path, more: dict[str, Any]
+    model: Any,
+    found: Sequence[Difference],
+    known: Sequence[tuple[Truth, Score] | None],
+    out: Path,
+    more: dict[str, Any],
 ) -> Explanation:
     """Of images of noise. model: a `Synthesises`; known: where findings truly lie, None where nobody knows."""
     unit = "" if model.codec.unit == "arbitrary" else model.codec.unit
@@ -66,7 +70,13 @@ def write_differences(
     for one, true in zip(found, known, strict=True):
         stem = _stem(one.comparison.name, [each["files"][0] for each in facts])
         sheet = pictures.differences(one, true[0] if true else None)
-        arrays = {"told": one.told, "instead": one.instead, "difference": one.maps, "mean": one.mean, "error": one.error}
+        arrays = {
+            "told": one.told,
+            "instead": one.instead,
+            "difference": one.maps,
+            "mean": one.mean,
+            "error": one.error,
+        }
         arrays |= {"seeds": np.array(one.seeds)}
         arrays |= {"true_area": true[0].areas, "true_difference": true[0].changes} if true else {}
         files = [f"{stem}.png", f"{stem}.npz"]
@@ -120,10 +130,12 @@ def _difference_section(
     columns = "told something else, told this, the difference" + (", and the true one of a phantom" if true else "")
     shade, mean = pictures.end_of(one.maps), pictures.end_of(one.mean)
     caption = (
-        f"A row a seed, in order and not chosen; from left to right: {columns}. Orange is brighter, blue darker, black the "
-        f"same; colours end at ±{number(shade, unit)}. "
+        f"A row a seed, in order and not chosen; from left to right: {columns}. Orange is brighter, blue darker, "
+        f"black the same; colours end at ±{number(shade, unit)}. "
     )
-    caption += f"The last row: means of all {len(one.seeds)}, ending at ±{number(mean, unit)}." if len(one.seeds) > 1 else ""
+    caption += (
+        f"The last row: means of all {len(one.seeds)}, ending at ±{number(mean, unit)}." if len(one.seeds) > 1 else ""
+    )
     told, instead = one.words[0] if one.words else ({}, {})
     facts = [("told", _words(told)), ("instead", _words(instead))]
     if len({str(words) for words in one.words}) > 1:
@@ -168,9 +180,9 @@ def write_parts(model: Any, found: Parts, name: str, out: Path, more: dict[str, 
     more |= {"corner": list(found.seen.corner), "plane": found.seen.plane, "seen": list(found.seen.values.shape[1:])}
     how = (
         f"Occlusion: windows of {window} of the {' × '.join(map(str, found.seen.values.shape[1:]))} pixels that the "
-        f"network sees, in steps of {' × '.join(map(str, found.stride))}, each replaced by {hidden}; a pixel shows the mean "
-        "effect of the windows over it, so that nothing finer than a window can be seen. A map says what this network "
-        "used, not whether that was right."
+        f"network sees, in steps of {' × '.join(map(str, found.stride))}, each replaced by {hidden}; a pixel shows "
+        "the mean effect of the windows over it, so that nothing finer than a window can be seen. A map says what this "
+        "network used, not whether that was right."
     )
     return _finished(model, out, f"What {model.name} looks at", how, sections, [], {"parts": facts, **more}, lines)
 
@@ -206,9 +218,7 @@ def _said(one: Part) -> list[tuple[str, str]]:
     return said
 
 
-def _captioned(
-    one: Part, shown: Mapping[str, pictures.Uint8], found: Parts
-) -> list[tuple[str, pictures.Uint8]]:
+def _captioned(one: Part, shown: Mapping[str, pictures.Uint8], found: Parts) -> list[tuple[str, pictures.Uint8]]:
     end = number(pictures.end_of(one.moved), one.unit)
     marked = "" if found.seen.region[found.seen.inside].all() else "; the green line is the region asked about"
     captions = {

@@ -35,6 +35,7 @@ from fabrica.evaluation.sets import Sets
 from fabrica.evaluation.subject import Drawn, Subject, open_subject
 from fabrica.evaluation.synthesis import mask_adherence as masked
 from fabrica.evaluation.synthesis import text_guidance as prompted
+from fabrica.evaluation.synthesis import told_and_not
 from fabrica.evaluation.synthesis.condition_agreement import agreement
 from fabrica.evaluation.synthesis.phantom_classifier import readable
 from fabrica.evaluation.synthesis.text_guidance import GUIDANCES, Obedience, Shown
@@ -215,6 +216,7 @@ def _exhibits(trial: SynthesisTrial, facts: dict[str, Any]) -> Exhibits:
         texts=[(one.text, np.stack([one.synthetic, one.real])) for one in trial.examples],
         obeyed=prompted.chart(trial.obeyed) if trial.obeyed and trial.obeyed.points else None,
         masks=masked.examples(trial.drawn, trial.sets),
+        differences=told_and_not.pictures(subject, trial.seed),
         spacing=trial.sets.spacing,
     )
 
