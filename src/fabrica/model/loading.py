@@ -48,8 +48,8 @@ def load(
         return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
     if runtime.found(folder):
         raise UsageError(
-            f"{folder} is an exported model, which fabrica apply, sample, explain and serve take; this needs the model that it "
-            "was made of"
+            f"{folder} is an exported model, which fabrica apply, sample, explain and serve take; this needs the model "
+            "that it was made of"
         )
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():
