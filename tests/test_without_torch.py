@@ -202,6 +202,21 @@ def test_an_exported_model_draws(with_runtime: Path, tmp_path: Path) -> None:
             assert each.read_bytes() == (tmp_path / f"with-{kind}" / each.name).read_bytes(), each.name
 
 
+def test_exported_models_are_explained(with_runtime: Path, tmp_path: Path) -> None:
+    """Maps, arrays and figures are the same; the page needs more."""
+    fabrica.write(head(3, 48, contrasts=["CT"]).images["CT"], tmp_path / "ct.nii.gz")
+    parts = ["explain", handmade(tmp_path / "model"), tmp_path / "ct.nii.gz", "--at", "20,24", "-o"]
+    labels = ["explain", handmade_synthesiser(tmp_path / "drawing"), "-n", 2, "-o"]
+    for name, words in (("parts", parts), ("labels", labels)):
+        run(with_runtime, "from fabrica.cli.main import main; main()", *words, tmp_path / name)
+        assert call(*words, tmp_path / f"with-{name}").returncode == 0
+        files, more = ({path.name for path in (tmp_path / each).iterdir()} for each in (name, f"with-{name}"))
+        assert more - files == {"report.html"} and files < more
+        for each in files:
+            if not each.endswith(".npz"):
+                assert (tmp_path / name / each).read_bytes() == (tmp_path / f"with-{name}" / each).read_bytes(), each
+
+
 def test_an_exported_model_is_served(with_serving: Path, tmp_path: Path) -> None:
     """By processes none of which has PyTorch: the file is the one that `apply` writes."""
     fabrica.write(head(3, 48, contrasts=["CT"]).images["CT"], tmp_path / "ct.dcm")

@@ -27,17 +27,17 @@ PANELS = {
         "Options": "--help",
     },
     "explain": {
-        "Arguments": "model source",
+        "Arguments": "model IN",
         "Of images of noise": "--label --prompt --age --sex --view --mask --word --instead --finding -n --seed --steps "
         "--guidance",
         "Of an image": "--class --at --radius --region --direction --force",
-        "How parts are hidden": "--window --stride --fill --gradients",
+        "How parts are hidden": "--window --stride --fill --no-gradients",
         "How": "--precision",
         "Output": "--out --json",
         "Options": "--help",
     },
 }
-ENTRY = re.compile(r"  (?:-o, )?(?P<name>-[\w-]+|[a-z]+) (?:<.*?>|[A-Z ]+?)? {2,}(?P<said>\S.*)")
+ENTRY = re.compile(r"  (?:-o, )?(?P<name>-[\w-]+|[a-z]+|[A-Z]+) (?:<.*?>|[A-Z,\[\] ]+?)? {2,}(?P<said>\S.*)")
 
 
 def helped(verb: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -72,7 +72,9 @@ def test_each_help_says_what_happens_without_the_option(
     entries = re.split(r"\n(?=  \S)", shown.split("Arguments:\n")[1])
     assert len(entries) == sum(len(options.split()) for options in PANELS[verb].values())
     for entry in entries:
-        switch = re.match(r" *--(help|json|interpolate|utility|paint|force) ", entry)  # what is off unless it is given
+        switch = re.match(
+            r" *--(help|json|interpolate|utility|paint|force|no-gradients) ", entry
+        )  # what is off unless it is given
         assert switch or "[default:" in entry or "[required]" in entry, entry
 
 

@@ -138,14 +138,14 @@ def explain(
             rich_help_panel=HIDING, help="What hides: mean (that around it) or empty (air, black). [default: mean]"
         ),
     ] = None,
-    gradients: Annotated[
-        bool | None,
+    no_gradients: Annotated[
+        bool,
         typer.Option(
-            "--gradients/--no-gradients",
+            "--no-gradients",
             rich_help_panel=HIDING,
-            help="Integrated gradients, too. [default: where PyTorch runs the model]",
+            help="Without integrated gradients, which are made where PyTorch runs the model.",
         ),
-    ] = None,
+    ] = False,
     precision: Annotated[
         str,
         typer.Option(
@@ -177,7 +177,7 @@ def explain(
     of_noise |= {"finding": finding, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
     of_image: dict[str, Any] = {"class_": class_, "at": _place(at), "radius": radius, "direction": direction}
     of_image |= {"region": read(region) if region else None, "force": force or None, "window": window}
-    of_image |= {"stride": stride, "fill": fill, "gradients": gradients}
+    of_image |= {"stride": stride, "fill": fill, "gradients": False if no_gradients else None}
     with importing():
         loaded = opened(model, precision)
     with named_bars() as progress:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import fabrica
+from fabrica import runtime
 from fabrica.codec import Codec
+from fabrica.errors import UsageError
 from fabrica.evaluation.explanation.lesions import numbers, scored, truth
 from fabrica.image import Image
 from fabrica.phantoms.chest.chest import FINDINGS, chest
@@ -118,7 +120,6 @@ def test_bad_input_is_one_line(applied: Path, drawing: Path, ct: Path, tmp_path:
     refused(call("explain", applied, ct, "--class", "liver", "--force", *out), "no label maps", "--class")
     refused(call("explain", applied, ct, "--at", "40,2", "--force", *out), "no voxel 40,2", "from 0 to 23,19")
     refused(call("explain", applied, ct, "--at", "middle", *out), "the place of a voxel")
-    refused(call("explain", applied, ct, "--gradients", "--force", *out), "has no gradients")
     refused(call("explain", applied, ct, "--fill", "grey", "--force", *out), "expected mean or empty")
     refused(call("explain", applied, ct, "--window", 4, "--stride", 5, "--force", *out), "in steps of [5, 5]")
     refused(call("explain", drawing, ct, *out), "makes images of noise", "IN")
@@ -130,6 +131,8 @@ def test_bad_input_is_one_line(applied: Path, drawing: Path, ct: Path, tmp_path:
     refused(call("explain", drawing, "--finding", "nodul", *out), "no finding 'nodul'; did you mean nodule?")
     refused(call("explain", drawing, "--finding", "nodule", *out), "was not trained on square chest phantoms")
     refused(call("explain", drawing, "-n", 0, *out), "asked for 0 seeds")
+    with pytest.raises(UsageError, match="has no gradients"):
+        fabrica.explain(runtime.opened(applied), ct, tmp_path / "out", gradients=True, force=True)
     assert not (tmp_path / "out").exists()
 
 

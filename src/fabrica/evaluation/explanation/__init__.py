@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def explain(
         "--window": window,
         "--stride": stride,
         "--fill": fill,
-        "--gradients": gradients,
+        "--no-gradients": gradients,
     }
     folder, tell = Path(out), warn or warnings.warn
     if folder.exists() and not folder.is_dir():
@@ -117,18 +118,22 @@ def explain(
         )
     able = hasattr(model, "gradient")
     if gradients and not able:
-        raise UsageError(f"model {model.name} was exported and has no gradients; leave --gradients out")
+        raise UsageError(f"model {model.name} was exported and has no gradients; leave them out")
     found = explained(
         seen(image, way, at=at or (), region=region, radius=RADIUS if radius is None else radius),
         class_=class_ or "",
         window=window or 0,
         stride=stride or 0,
         fill=fill or "mean",
-        gradient=(lambda x, w: model.gradient(x, w, direction or "a2b")) if able and gradients is not False else None,
+        gradient=partial(model.gradient, direction=direction or "a2b") if able and gradients is not False else None,
         progress=progress,
     )
     more = {"direction": direction or "a2b", "at": list(at) if at else None}
     return write_parts(model, found, name(image), folder, more)
+
+
+def quiet(note: str) -> None:
+    """Nothing is said."""
 
 
 def _of_noise(
@@ -147,7 +152,7 @@ def _of_noise(
     given = {key: value for key, value in settings.items() if value is not None}
     found, known = [], []
     for each in comparisons(model, n, seed, **asked):
-        said = {"warn": warn if each.told.get("text") else lambda note: None}
+        said = {"warn": quiet if each.finding else warn}  # reports are as those in training
         one = drawn(model, each, n, seed, progress, **said, **given)
         found.append(one)
         if not each.finding:

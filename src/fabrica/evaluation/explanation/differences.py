@@ -4,7 +4,7 @@ else or nothing. All else is the same, noise included, so that their difference 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,12 +87,14 @@ def drawn(
     n: int,
     seed: int,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
     **choices: Any,
 ) -> Difference:
-    """n images of the seeds from `seed` on, told the one and the other. choices: as in `Synthesises.sample_array`."""
+    """n images of the seeds from `seed` on, told the one and the other. warn: as in `Synthesises.sample_array`, of what
+    is told, not of what is told instead, perhaps nothing. choices: as there."""
     made, known = [], []
-    for conditions in (comparison.told, comparison.instead):
-        values = model.sample_array(n, seed=seed, conditions=conditions, progress=progress, **choices)
+    for conditions, tell in ((comparison.told, warn), (comparison.instead, lambda note: None)):
+        values = model.sample_array(n, seed=seed, conditions=conditions, progress=progress, warn=tell, **choices)
         made.append(np.stack([model.codec.decode(one) for one in values]))
         known.append(model.known(n, seed=seed, conditions=conditions))
     words = list(zip(*known, strict=True))
