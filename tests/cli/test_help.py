@@ -71,10 +71,9 @@ def test_each_help_says_what_happens_without_the_option(
     shown = helped(verb, 120, monkeypatch, capsys)
     entries = re.split(r"\n(?=  \S)", shown.split("Arguments:\n")[1])
     assert len(entries) == sum(len(options.split()) for options in PANELS[verb].values())
+    switches = "help|json|interpolate|utility|paint|force|no-gradients"  # what is off unless it is given
     for entry in entries:
-        switch = re.match(
-            r" *--(help|json|interpolate|utility|paint|force|no-gradients) ", entry
-        )  # what is off unless it is given
+        switch = re.match(rf" *--({switches}) ", entry)
         assert switch or "[default:" in entry or "[required]" in entry, entry
 
 

@@ -248,7 +248,8 @@ def test_a_conditional_model_is_asked_for_the_real_proportions(real: Path, tmp_p
     assert report.scores["milliseconds_per_image"]["value"] > 0
     assert report.scores["model_hash"] == fabrica.model.loading.load(tmp_path / "run", device="cpu").hash
     page = report.page.read_text(encoding="utf-8")
-    for words in ("Loss: training from", "against sampler steps", "fabrica evaluate", "--curve 1,2"):
+    shown = "The same seeds: abnormal instead of normal"
+    for words in ("Loss: training from", "against sampler steps", "fabrica evaluate", "--curve 1,2", shown):
         assert words in page
     assert "sampling" in seen
 

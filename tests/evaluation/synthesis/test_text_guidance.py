@@ -11,6 +11,7 @@ import pytest
 from fabrica.errors import UsageError
 from fabrica.evaluation import evaluate
 from fabrica.evaluation.explanation import explain
+from fabrica.evaluation.explanation.lesions import numbers
 from fabrica.evaluation.real_images import open_sets
 from fabrica.evaluation.subject import Subject, open_subject
 from fabrica.evaluation.synthesis import text_guidance as prompted
@@ -19,6 +20,7 @@ from fabrica.evaluation.synthesis.text_adherence import pictures, prompts
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.model.synthesis import SynthesisModel
+from fabrica.phantoms.chest.chest import chest
 from fabrica.recipe.load import load_recipe
 from fabrica.training.loop import train
 
@@ -165,6 +167,24 @@ def test_without_texts_no_example_is_drawn(run: Path) -> None:
     assert len(prompted.examples(subject, sets, 0)) == min(prompted.SHOWN, len(sets.known))
     silent = replace(sets, known=[{**known, "text": ""} for known in sets.known])
     assert prompted.examples(subject, silent, 0) == []
+
+
+def test_one_that_draws_the_phantoms_of_its_reports_points_at_every_lesion(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, drawn = load(run), {}
+    for number in numbers(4, 2):
+        for findings in (["pacemaker"], ()):
+            drawn[chest(number, 32, findings).text] = chest(number, 32, findings).image.data / 4095 * 2 - 1
+
+    def perfect(self: Model, n: int, *, conditions: dict[str, list[str]], **choices: object) -> np.ndarray:
+        return np.stack([drawn[text] for text in conditions["text"]])
+
+    monkeypatch.setattr(SynthesisModel, "sample_array", perfect)
+    told = explain(model, out=tmp_path / "out", finding="pacemaker", n=4, seed=2)
+    score = told.facts["comparisons"][0]["score"]
+    assert score["area_under_curve"] == [1.0, 1.0, 1.0] and score["hits"][0] == 1.0
+    assert score["perfect"] < 1 and score["between_seeds"] < 0.95 and score["chance"] < 0.2
 
 
 def test_a_finding_and_a_word_are_explained(run: Path, tmp_path: Path) -> None:
