@@ -201,7 +201,7 @@ def test_a_finding_and_a_word_are_explained(run: Path, tmp_path: Path) -> None:
     assert one["instead"][0] == {"text": "There is a large pleural effusion."} and one["score"] is None
     for choices, words in (
         ({"conditions": {"text": text}, "word": "right"}, "the prompt has no 'right'"),
-        ({"conditions": {"text": f"{text} Xylophone."}, "word": "Xylophone"}, "no word of the prompt “Xylophone”"),
+        ({"conditions": {"text": f"{text} 心脏."}, "word": "心脏"}, "no word of the prompt “心脏”"),
         ({"conditions": {"sex": "F"}}, "told no sex"),
         ({"conditions": {"text": text}, "finding": "nodule"}, "leave the rest out"),
     ):
