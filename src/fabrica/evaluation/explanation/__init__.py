@@ -11,8 +11,8 @@ from typing import Any
 
 from fabrica import io
 from fabrica.errors import UsageError
-from fabrica.evaluation.explanation.differences import comparisons, drawn
-from fabrica.evaluation.explanation.lesions import scored, truth
+from fabrica.evaluation.explanation.differences import Difference, comparisons, drawn
+from fabrica.evaluation.explanation.lesions import Score, Truth, scored, truth
 from fabrica.evaluation.explanation.parts import explained
 from fabrica.evaluation.explanation.writing import Explanation, write_differences, write_parts
 from fabrica.image import Image, name
@@ -150,7 +150,8 @@ def _of_noise(
     if n < 1:
         raise UsageError(f"asked for {n} seeds; expected at least 1")
     given = {key: value for key, value in settings.items() if value is not None}
-    found, known = [], []
+    found: list[Difference] = []
+    known: list[tuple[Truth, Score] | None] = []
     for each in comparisons(model, n, seed, **asked):
         said = {"warn": quiet if each.finding else warn}  # reports are as those in training
         one = drawn(model, each, n, seed, progress, **said, **given)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from fabrica.evaluation.explanation.differences import Difference
 from fabrica.evaluation.explanation.lesions import Truth
 from fabrica.evaluation.explanation.parts import Part, Parts
-from fabrica.image import Bools, Float32, Float64
+from fabrica.image import Array, Bools, Float32, Float64
 from fabrica.io.contact_sheet import GAP
 from fabrica.io.display import Uint8, signed_colours
 from fabrica.io.palette import colour_of
@@ -125,7 +124,7 @@ def _plane(values: Float64) -> int | None:
     return int(values.sum((1, 2)).argmax()) if values.ndim == 3 else None
 
 
-def _flat(values: npt.NDArray[np.generic], k: int | None) -> npt.NDArray[np.generic]:  # type: ignore[type-arg]
+def _flat(values: Array, k: int | None) -> Array:
     """(H, W) of (H, W), or of a volume (D, H, W) in RAS order, as radiologists look at it."""
     return values if k is None else values[k, ::-1, ::-1]
 

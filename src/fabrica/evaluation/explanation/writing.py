@@ -21,7 +21,7 @@ from fabrica.evaluation.explanation.lesions import Score, Truth
 from fabrica.evaluation.explanation.parts import Part, Parts
 from fabrica.image import Image
 from fabrica.io.atomic import atomic
-from fabrica.io.contact_sheet import save_picture
+from fabrica.io.contact_sheet import Uint8, save_picture
 
 PAGE, FACTS = "report.html", "explanation.json"
 NEEDED = ("jinja2", "markupsafe")  # for the page
@@ -44,7 +44,7 @@ class Section:
 
     title: str
     text: str
-    pictures: Sequence[tuple[str, pictures.Uint8]]
+    pictures: Sequence[tuple[str, Uint8]]
     facts: Sequence[tuple[str, str]]
 
 
@@ -65,7 +65,9 @@ def write_differences(
 ) -> Explanation:
     """Of images of noise. model: a `Synthesises`; known: where findings truly lie, None where nobody knows."""
     unit = "" if model.codec.unit == "arbitrary" else model.codec.unit
-    sections, facts, lines = [], [], []
+    sections: list[Section] = []
+    facts: list[dict[str, Any]] = []
+    lines: list[str] = []
     make(out)
     for one, true in zip(found, known, strict=True):
         stem = _stem(one.comparison.name, [each["files"][0] for each in facts])
@@ -125,7 +127,7 @@ def _scored(score: Score) -> str:
 
 
 def _difference_section(
-    one: Difference, true: tuple[Truth, Score] | None, sheet: pictures.Uint8, unit: str, share: float | None
+    one: Difference, true: tuple[Truth, Score] | None, sheet: Uint8, unit: str, share: float | None
 ) -> Section:
     columns = "told something else, told this, the difference" + (", and the true one of a phantom" if true else "")
     shade, mean = pictures.end_of(one.maps), pictures.end_of(one.mean)
@@ -152,7 +154,9 @@ def _words(told: Mapping[str, str]) -> str:
 
 def write_parts(model: Any, found: Parts, name: str, out: Path, more: dict[str, Any]) -> Explanation:
     """Of what a model makes of an image. model: a `Translates`; name: of the image."""
-    sections, facts, lines = [], [], []
+    sections: list[Section] = []
+    facts: list[dict[str, Any]] = []
+    lines: list[str] = []
     make(out)
     flat = len(found.seen.image.size) == 2
     for one in found.parts:
@@ -218,7 +222,7 @@ def _said(one: Part) -> list[tuple[str, str]]:
     return said
 
 
-def _captioned(one: Part, shown: Mapping[str, pictures.Uint8], found: Parts) -> list[tuple[str, pictures.Uint8]]:
+def _captioned(one: Part, shown: Mapping[str, Uint8], found: Parts) -> list[tuple[str, Uint8]]:
     end = number(pictures.end_of(one.moved), one.unit)
     marked = "" if found.seen.region[found.seen.inside].all() else "; the green line is the region asked about"
     captions = {

@@ -7,6 +7,7 @@ from fabrica.evaluation.explanation.differences import comparisons, drawn
 from fabrica.evaluation.explanation.lesions import of_phantoms
 from fabrica.evaluation.explanation.pictures import differences
 from fabrica.evaluation.subject import Subject
+from fabrica.inference.synthesis import Synthesises
 from fabrica.io.contact_sheet import Uint8
 
 SEEDS, MOST = 3, 4  # of each, and how many labels or findings
@@ -15,7 +16,7 @@ SEEDS, MOST = 3, 4  # of each, and how many labels or findings
 def pictures(subject: Subject, seed: int) -> list[tuple[str, Uint8]]:
     """(what is told instead of what, a sheet of both and their differences); [] of models that are told neither."""
     model = subject.model
-    if model is None:
+    if not isinstance(model, Synthesises):
         return []
     names = model.encoder.names
     if not ("label" in names or ("text" in names and of_phantoms(model))):
