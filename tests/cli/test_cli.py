@@ -313,7 +313,10 @@ def test_models_are_explained(diffusion: Path, translator: Path, gan: Path, tmp_
     words = ("--at", "16,16,1", "--force", "--window", 8)
     done = call("explain", translator, tmp_path / "mr", "-o", tmp_path / "head", *words)
     assert done.returncode == 0, done.stderr
-    assert "complete" in done.stdout and "NOT complete" not in done.stdout
+    (part,) = json.loads((tmp_path / "head" / "explanation.json").read_text())["parts"]
+    along = part["gradients"]
+    assert along["gap"] == pytest.approx(abs(along["sum"] - along["expected"]))
+    assert ("NOT complete" in done.stdout) is not along["complete"], "a network that has learned nothing may be steep"
     for name in ("occlusion", "contribution", "gradients"):
         found = fabrica.read(tmp_path / "head" / f"result-{name}.nii.gz")
         assert found.size == (3, 32, 32) and np.flatnonzero(np.abs(found.data).sum((0, 2, 3))).tolist() == [1]
