@@ -15,7 +15,7 @@ SEEDS, MOST = 3, 4  # of each, and how many labels or findings
 
 def pictures(subject: Subject, seed: int) -> list[tuple[str, Uint8]]:
     """(what is told instead of what, a sheet of both and their differences); [] of models that are told neither."""
-    model = subject.model
+    model: object = subject.model
     if not isinstance(model, Synthesises):
         return []
     names = model.encoder.names
