@@ -6,7 +6,7 @@ patients.
                   the first fold's model falls on chest phantoms.
     critic        hippocampus, 10 minutes, with and without each adversarial term, three seeds.
     few           ten labelled hippocampi, 10 minutes, three seeds: classic augmentation alone, with a critic that also
-                  learns from the others without labels.
+                  learns from the others without labels, and with masks that the first of these drew for the others.
 
 --steps: so many for each run, and no minutes: fair where others use the machine, and where a critic costs time. Data
 lie in ../shared/data or $FABRICA_DATA. Trained and judged is what a user types, in processes of their own; what is
@@ -33,6 +33,7 @@ from fabrica import io
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.image import Image
+from fabrica.model.loading import load as open_model
 from fabrica.phantoms.chest.chest import ORGANS, chest
 
 HERE = Path(__file__).parent
@@ -136,7 +137,7 @@ def _phantoms(folder: Path) -> Path:
 
 def critic(work: Path, budget: Budget) -> Scores:
     manifest = scanned("mri_hippocampus_msd", work)
-    return _arms(manifest, work / "critic", budget.words(10), CRITICS)
+    return _arms(lambda seed: manifest, work / "critic", budget.words(10), CRITICS)
 
 
 def labelled_few(work: Path) -> Path:
@@ -160,20 +161,38 @@ def few(work: Path, budget: Budget) -> Scores:
         for row in manifest.rows
     ]
     Manifest(bare, manifest.root).save(beside)
-    semi = [*CRITICS["patch"], "method.unlabelled=0.1"]
+    words, semi = budget.words(10), [*CRITICS["patch"], "method.unlabelled=0.1"]
+    augmented = {"classic augmentation": [], "not augmented": ["data.augment=false"]}
     return {
-        **_arms(
-            alone, work / "few", budget.words(10), {"classic augmentation": [], "not augmented": ["data.augment=false"]}
-        ),
-        **_arms(beside, work / "few", budget.words(10), {"semi-supervised": semi}),
+        **_arms(lambda seed: alone, work / "few", words, augmented),
+        **_arms(lambda seed: beside, work / "few", words, {"semi-supervised": semi}),
+        **_arms(lambda seed: _drawn(beside, work / "few", seed), work / "few", words, {"pseudo-labels": []}),
     }
 
 
-def _arms(manifest: Path, work: Path, budget: Sequence[str], arms: dict[str, list[str]]) -> Scores:
+def _drawn(manifest: Path, work: Path, seed: int) -> Path:
+    """The manifest with a mask for every image, of those without one as the model that learned with classic
+    augmentation from this seed outlines it (Lee 2013, "Pseudo-label")."""
+    path = work / f"pseudo-labels-{seed}.csv"
+    if not path.exists():
+        teacher, drawn = open_model(work / f"classic-augmentation-{seed}"), Manifest.load(manifest)
+        masks = work / f"pseudo-labels-{seed}-masks"
+        masks.mkdir(exist_ok=True)
+        for k, row in enumerate(drawn.rows):
+            if not row.mask:
+                home = masks / f"{row.patient}.nii.gz"
+                io.write(teacher.apply(io.read(drawn.file(row))).result, home)
+                drawn.rows[k] = replace(row, mask=str(home))
+        drawn.save(path)
+    return path
+
+
+def _arms(manifest: Callable[[int], Path], work: Path, budget: Sequence[str], arms: dict[str, list[str]]) -> Scores:
+    """manifest: of a seed."""
     found: Scores = {}
     for name, changes in arms.items():
         runs = [
-            trained(manifest, work / f"{name.replace(' ', '-')}-{seed}", budget, [*changes, f"seed={seed}"])
+            trained(manifest(seed), work / f"{name.replace(' ', '-')}-{seed}", budget, [*changes, f"seed={seed}"])
             for seed in SEEDS
         ]
         each = [run["dice"] for run in runs]
