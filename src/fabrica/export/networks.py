@@ -66,7 +66,7 @@ def plain(method: Method) -> Method:
             if isinstance(layer, Doubling):
                 setattr(parent, name, _doubling(layer.convolution))
             if isinstance(layer, Doubled):
-                setattr(parent, name, _Plain(_doubling(cast(Any, layer.postconv).conv)))
+                setattr(parent, name, _Untold(_doubling(cast(Any, layer.postconv).conv)))
     return twin
 
 
@@ -110,11 +110,15 @@ class _Shuffled(nn.Module):
         return pixel_shuffle(self.convolution(x), 2)[..., 1:-1, 1:-1]
 
 
-class _Plain(nn.Sequential):
-    """One layer of a denoiser that is told nothing but its image."""
+class _Untold(nn.Module):
+    """One layer of a denoiser whose others are told the time: this one is told, too, and does not listen."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        made: Tensor = super().forward(x)
+        made: Tensor = self.layer(x)
         return made
 
 

@@ -16,7 +16,7 @@ from fabrica.nets.convolutions import added_up
 SIDE = 4  # of the transposed convolution
 
 
-class Doubled(Upsample):
+class Doubled(Upsample):  # type: ignore[misc]  # MONAI's types are not followed
     """x (B, C, *S) -> (B, C, 2 *S). `emb` is what the denoisers of MONAI hand every layer."""
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
@@ -25,8 +25,8 @@ class Doubled(Upsample):
         weight, bias = added_up(convolution.weight), convolution.bias
         if x.ndim == 5 and x.device.type == "cpu" and min(x.shape[2:]) < SIDE:  # for the reason of `convolutions.Exact`
             with torch.autocast("cpu", enabled=False):
-                return cast(Tensor, transposed(x.to(weight.dtype), weight, bias, stride=2, padding=1))
-        return cast(Tensor, transposed(x, weight, bias, stride=2, padding=1))
+                return transposed(x.to(weight.dtype), weight, bias, stride=2, padding=1)
+        return transposed(x, weight, bias, stride=2, padding=1)
 
 
 def doubled(network: nn.Module) -> None:
