@@ -7,6 +7,8 @@ patients.
     critic        hippocampus, 10 minutes, with and without each adversarial term, three seeds.
     few           ten labelled hippocampi, 10 minutes, three seeds: classic augmentation alone, with a critic that also
                   learns from the others without labels, and with masks that the first of these drew for the others.
+    augmentation  the share of a training step's processor time that augmentation takes: of the hippocampi, in 3-D, and
+                  of the radiographs.
 
 --steps: so many for each run, and no minutes: fair where others use the machine, and where a critic costs time. Data
 lie in ../shared/data or $FABRICA_DATA. Trained and judged is what a user types, in processes of their own; what is
@@ -21,6 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +38,14 @@ from fabrica.data.scan import scan
 from fabrica.image import Image
 from fabrica.model.loading import load as open_model
 from fabrica.phantoms.chest.chest import ORGANS, chest
+from fabrica.recipe.load import load_recipe
+from fabrica.training import loop
+from fabrica.training.run import open_run
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FABRICA_DATA", HERE.parents[1] / "shared" / "data"))
 KEPT = HERE / "real" / "segmentation.json"
-FOLDS, SEEDS, FEW, PHANTOMS = 5, (0, 1, 2), 10, 40
+FOLDS, SEEDS, FEW, PHANTOMS, ROUNDS = 5, (0, 1, 2), 10, 40, 15
 LUNGS = [ORGANS.index(name) for name in ORGANS if "lung" in name]
 CRITICS = {
     "no critic": [],
@@ -200,11 +206,37 @@ def _arms(manifest: Callable[[int], Path], work: Path, budget: Sequence[str], ar
     return found
 
 
+def augmentation(work: Path, budget: Budget) -> Scores:
+    """Medians of steps with and without it, in turn. The thread that prepares batches counts, and fills its queue."""
+    return {name: _augmented(scanned(name, work)) for name in ("mri_hippocampus_msd", "cxr_hannover_lung_masks")}
+
+
+def _augmented(manifest: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for name in ("true", "false"):
+            values = [f"data.source={manifest}", f"data.augment={name}", "train.minutes=0", "train.steps=10000"]
+            runs[name] = open_run(load_recipe("segment", values), Path(folder) / name, None, print)
+        batches = {name: loop._batches(run) for name, run in runs.items()}
+        spent: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(ROUNDS):
+            for name, run in runs.items():
+                began = time.process_time()
+                loop._step(run, [next(batches[name])], 1.0, loop.Meter())
+                loop._average(run)
+                run.state.step += 1
+                time.sleep(0.5)
+                spent[name].append(time.process_time() - began)
+    whole, bare = (float(np.median(spent[name][3:])) for name in runs)
+    return {"seconds": round(whole, 4), "without": round(bare, 4), "share": round((whole - bare) / whole, 3)}
+
+
 BENCHMARKS: dict[str, Callable[[Path, Budget], Scores]] = {
     "hippocampus": hippocampus,
     "lungs": lungs,
     "critic": critic,
     "few": few,
+    "augmentation": augmentation,
 }
 
 
