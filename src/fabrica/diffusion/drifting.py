@@ -38,8 +38,8 @@ def drift(
 
     Towards real ones and away from made ones, weighted by exp(-distance / temperature), normalised over both what
     pulls and what is pulled (algorithm 2): with weights a and b of made x for real y and made z, it is the sum of
-    a b (y - z). Distances are measured in their mean at a place; the field of each temperature has a mean square of 1 there, and
-    they are added (appendix A.6).
+    a b (y - z). Distances are measured in their mean at a place; the field of each temperature has a mean square of 1
+    there, and they are added (appendix A.6).
 
     alike   bool (N, P + N): which real, then made ones may move which; None: all. None moves itself.
     """
