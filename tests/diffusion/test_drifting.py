@@ -64,13 +64,16 @@ def test_labels_keep_sets_apart() -> None:
         assert (float(near / far) < 0.1) == (told is not None) and float(near / far) < most
 
 
-def test_windows_cover_every_scale() -> None:
+def test_windows_show_every_scale_and_what_details_add() -> None:
     images = noise(2, 3, 16, 16)
     scales = seen(images, 4)
-    assert [tuple(each.shape) for each in scales] == [(49, 2, 48), (9, 2, 48), (1, 2, 48)]
+    sizes = [(49, 2, 48), (49, 2, 48), (9, 2, 48), (9, 2, 48), (1, 2, 48)]
+    assert [tuple(each.shape) for each in scales] == sizes
     torch.testing.assert_close(scales[0][0, 1], images[1, :, :4, :4].flatten())
     mean = torch.nn.functional.avg_pool2d(images, 4)
-    torch.testing.assert_close(scales[2][0], mean.flatten(1))
+    torch.testing.assert_close(scales[4][0], mean.flatten(1))
+    flat = seen(torch.ones(1, 1, 8, 8), 4)
+    assert not flat[1].any() and bool((flat[0] == 1).all())
 
 
 def test_a_network_of_one_step_learns_a_distribution() -> None:

@@ -12,22 +12,29 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, unfold
+from torch.nn.functional import avg_pool2d, interpolate, unfold
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the paper's appendix A.6: from the nearest alone to many
 
 
 def seen(images: Tensor, side: int) -> list[Tensor]:
-    """images (B, C, H, W) -> of each scale (places, B, C * side * side): windows that overlap by half, of images of
-    half the size each time, until one window holds the whole."""
+    """images (B, C, H, W) -> several times (places, B, C * side * side): windows that overlap by half.
+
+    Of the images, and of what their finest details add to them (a Laplacian pyramid, Burt and Adelson 1983), at their
+    own resolution, at half of it, and so on until one window holds the whole. In the images alone brightness decides
+    which windows are near, and texture is averaged away.
+    """
     found = []
-    while True:
-        shortest = min(images.shape[2:])
-        window = min(side, shortest)
-        found.append(unfold(images, window, stride=max(1, window // 2)).permute(2, 0, 1))
-        if shortest <= side:
-            return found
-        images = avg_pool2d(images, 2)
+    while min(images.shape[2:]) > side:
+        coarse = avg_pool2d(images, 2)
+        details = images - interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
+        found += [_windows(each, side) for each in (images, details)]
+        images = coarse
+    return [*found, _windows(images, min(images.shape[2:]))]
+
+
+def _windows(images: Tensor, side: int) -> Tensor:
+    return unfold(images, side, stride=max(1, side // 2)).permute(2, 0, 1)
 
 
 def drift(
