@@ -66,13 +66,15 @@ def test_labels_keep_sets_apart() -> None:
 
 def test_windows_show_every_scale_and_what_details_add() -> None:
     images = noise(2, 3, 16, 16)
-    scales = seen(images, 4)
+    scales = seen(images, [4])
     sizes = [(49, 2, 48), (49, 2, 48), (9, 2, 48), (9, 2, 48), (1, 2, 48)]
     assert [tuple(each.shape) for each in scales] == sizes
     torch.testing.assert_close(scales[0][0, 1], images[1, :, :4, :4].flatten())
     mean = torch.nn.functional.avg_pool2d(images, 4)
     torch.testing.assert_close(scales[4][0], mean.flatten(1))
-    flat = seen(torch.ones(1, 1, 8, 8), 4)
+    both = seen(images, [2, 4])
+    assert len(both) == 7 + 5 and torch.equal(both[7], scales[0])
+    flat = seen(torch.ones(1, 1, 8, 8), [4])
     assert not flat[1].any() and bool((flat[0] == 1).all())
 
 
@@ -87,7 +89,7 @@ def test_a_network_of_one_step_learns_a_distribution() -> None:
         real = (sign * 0.6 + 0.05 * torch.randn(64, 16, generator=rng)).view(64, 1, 4, 4)
         made = net(torch.randn(64, 8, generator=rng)).view(64, 1, 4, 4)
         optimiser.zero_grad()
-        drifting_loss(made, real, 4, 8, rng).backward()
+        drifting_loss(made, real, [4], 8, rng).backward()
         optimiser.step()
     with torch.no_grad():
         means = net(torch.randn(512, 8, generator=rng)).mean(1)

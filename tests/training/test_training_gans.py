@@ -97,7 +97,7 @@ def test_two_processes_train_one_gan(name: str, tmp_path: Path) -> None:
     [
         ("dcgan-xray", "data.size=48", r"data\.size \[48, 48\] does not fit; .* squares of 32, 64, 128, 256 pixels"),
         ("mlp-xray", "data.size=[32,64]", r"data\.size \[32, 64\] does not fit"),
-        ("drifting-xray", "method.window=1", r"expected windows of at least 2 pixels"),
+        ("drifting-xray", "method.windows=[1,4]", r"expected windows of at least 2 pixels"),
         ("drifting-xray", "method.temperatures=[0.1,0]", r"temperatures above 0"),
         ("modern-xray", "data.size=512", r"e\.g\. data\.size=256"),
         ("dcgan-xray", "data.batch=1", r"leaves 1 a process and turn; dcgan normalises .* take data\.batch=2 or more"),

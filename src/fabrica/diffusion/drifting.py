@@ -17,20 +17,24 @@ from torch.nn.functional import avg_pool2d, interpolate, unfold
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the paper's appendix A.6: from the nearest alone to many
 
 
-def seen(images: Tensor, side: int) -> list[Tensor]:
-    """images (B, C, H, W) -> several times (places, B, C * side * side): windows that overlap by half.
+def seen(images: Tensor, sides: Sequence[int]) -> list[Tensor]:
+    """images (B, C, H, W) -> several times (places, B, C * side * side): windows of each of these sides, overlapping by
+    half.
 
     Of the images, and of what their finest details add to them (a Laplacian pyramid, Burt and Adelson 1983), at their
     own resolution, at half of it, and so on until one window holds the whole. In the images alone brightness decides
     which windows are near, and texture is averaged away.
     """
     found = []
-    while min(images.shape[2:]) > side:
-        coarse = avg_pool2d(images, 2)
-        details = images - interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
-        found += [_windows(each, side) for each in (images, details)]
-        images = coarse
-    return [*found, _windows(images, min(images.shape[2:]))]
+    for side in sides:
+        left = images
+        while min(left.shape[2:]) > side:
+            coarse = avg_pool2d(left, 2)
+            details = left - interpolate(coarse, left.shape[2:], mode="bilinear", align_corners=False)
+            found += [_windows(each, side) for each in (left, details)]
+            left = coarse
+        found.append(_windows(left, min(left.shape[2:])))
+    return found
 
 
 def _windows(images: Tensor, side: int) -> Tensor:
@@ -72,7 +76,7 @@ def drift(
 def drifting_loss(
     made: Tensor,
     real: Tensor,
-    side: int,
+    sides: Sequence[int],
     places: int,
     rng: torch.Generator,
     temperatures: Sequence[float] = TEMPERATURES,
@@ -81,7 +85,7 @@ def drifting_loss(
     """How far made images (N, C, H, W) are from where the field moves them, real (P, C, H, W): equation 6 of the paper,
     through so many windows of each scale, drawn anew; the gradient reaches `made` alone."""
     total = made.new_zeros(())
-    for ours, theirs in zip(seen(made, side), seen(real, side), strict=True):
+    for ours, theirs in zip(seen(made, sides), seen(real, sides), strict=True):
         chosen = torch.randperm(len(ours), generator=rng)[:places].to(made.device)
         ours, theirs = ours[chosen], theirs[chosen]
         with torch.no_grad():

@@ -29,8 +29,10 @@ class Drifting(Synthesiser):
     class Config:
         latent: int = 64
         width: int = 32  # of the generator: channels at half the side; doubled at each halving, up to 512
-        window: int = 4  # pixels along the side of what is compared, at each scale
-        places: int = 32  # windows of a scale that are compared in one step
+        windows: list[int] = field(
+            default_factory=lambda: [2, 4]
+        )  # sides of what is compared, at each scale, in pixels
+        places: int = 48  # windows of a scale that are compared in one step
         temperatures: list[float] = field(default_factory=lambda: list(TEMPERATURES))
 
     ships = ("generator",)
@@ -44,9 +46,13 @@ class Drifting(Synthesiser):
         """shape (C, side, side) of the images; classes: how many labels, 0 for unconditional."""
         super().__init__()
         self.config = config
-        if config.window < 2 or config.places < 1 or not all(each > 0 for each in config.temperatures or [0.0]):
+        if (
+            config.places < 1
+            or not all(each > 1 for each in config.windows or [0])
+            or not all(each > 0 for each in config.temperatures or [0.0])
+        ):
             raise UsageError(
-                f"method.window is {config.window}, method.places {config.places} and method.temperatures "
+                f"method.windows is {config.windows}, method.places {config.places} and method.temperatures "
                 f"{config.temperatures}; expected windows of at least 2 pixels, 1 place, and temperatures above 0"
             )
         side = square_side(shape)
@@ -59,7 +65,7 @@ class Drifting(Synthesiser):
         made = self.generator(z, labels).float().contiguous()
         alike = None if labels is None else (labels[:, None] == labels).repeat(1, 2)
         yield Turn(
-            "generator", drifting_loss(made, real, config.window, config.places, rng, config.temperatures, alike)
+            "generator", drifting_loss(made, real, config.windows, config.places, rng, config.temperatures, alike)
         )
 
     def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
