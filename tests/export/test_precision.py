@@ -15,7 +15,7 @@ from fabrica.codec import Codec
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import int8
 from fabrica.export.chart import picture
-from fabrica.export.gate import Gate, Limits, answers, table
+from fabrica.export.gate import Gate, Limits, NotPassed, answers, table
 from fabrica.export.images import Images, images
 from fabrica.export.onnx import halved
 from fabrica.image import Float32
@@ -77,7 +77,7 @@ def gate_of(graph: bytes, given: Images, **limits: float) -> Gate:
 @pytest.mark.parametrize("how", int8.RANGES)
 def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     graph, given = convolutions(random_weights(4, 6)), some_images()
-    found = int8.seen(graph, ["images"], given, how, int8.OPERATORS)
+    found = int8.seen(graph, ["images"], given, how)
     made = onnx.load_from_string(int8.quantised(graph, found, int8.OPERATORS, ["layer1"]))
     kept = {each.name: each for each in made.graph.initializer}
     of_one = [each for name, each in kept.items() if name.startswith("layer1.weight")]
@@ -102,7 +102,10 @@ def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     rng = np.random.default_rng(2)
     near = [each + rng.normal(0, 0.02, each.shape).astype(np.float32) for each in exact]
     given = replace(given, truths=near)
-    made, tried = int8.searched(graph, ["images"], given, gate_of(graph, given, mae=100), opened, int8.OPERATORS)
+    gate = gate_of(graph, given, mae=100)
+    made, tried = int8.searched(
+        graph, lambda how: int8.seen(graph, ["images"], given, how), gate, opened, int8.OPERATORS
+    )
     assert tried[-1].passed and tried[-1].psnr is not None and tried[-1].psnr <= 0.1
     assert "layer1" in tried[-1].floats and "layer2" not in tried[-1].floats  # layer3 leads to the result
     assert [each.ranges for each in tried[:2]] == ["min-max", "percentile"] and not tried[0].passed
@@ -129,7 +132,7 @@ def test_what_does_not_pass_is_refused_in_one_line() -> None:
     for name, session in bad.items():
         tried = gate.judged(session, 1.0, "int8")
         assert not tried.passed, name
-        said = str(gate.refusal("a2b", tried))
+        said = str(NotPassed("a2b", gate, [tried]))
         assert "dB of PSNR" in said and "0.1 is allowed" in said and "quantise=int8" in said and "\n" not in said
 
 

@@ -27,11 +27,11 @@ def export(
     with importing():
         from fabrica import runtime
         from fabrica.export import export as export_model
-        from fabrica.export import writer
+        from fabrica.export import writing
         from fabrica.export.gate import table
         from fabrica.model.loading import load
 
-        writer(to)  # imported, or refused before the model is loaded
+        writing(to)  # imported, or refused before the model is loaded
         loaded = load(model, warn=note)
     with named_bars() as progress:
         export_model(loaded, to, out, precision=precision, calibrate=calibrate, progress=progress)

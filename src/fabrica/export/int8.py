@@ -53,7 +53,7 @@ def quantised(graph: bytes, ranges: Any, operators: Sequence[str], layers: Seque
     return written
 
 
-def seen(graph: bytes, names: Sequence[str], images: Images, how: str, operators: Sequence[str]) -> Any:
+def seen(graph: bytes, names: Sequence[str], images: Images, how: str) -> Any:
     """What each tensor ranges over on these images, as ONNX Runtime's quantiser takes it.
 
     names   of the graph's inputs. how: "min-max"; "percentile", which cuts off one value in 10,000; or "entropy", the
@@ -65,7 +65,7 @@ def seen(graph: bytes, names: Sequence[str], images: Images, how: str, operators
         path = Path(temporary) / "graph.onnx"
         path.write_bytes(onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).SerializeToString())
         calibrator = quantization.create_calibrator(
-            path, list(operators), str(Path(temporary) / "with-outputs.onnx"),
+            path, list(OPERATORS), str(Path(temporary) / "with-outputs.onnx"),
             getattr(quantization.CalibrationMethod, method), extra_options=options,
         )  # fmt: skip
         for inputs in images.inputs:  # one by one: all tensors of all images at once would be gigabytes
@@ -89,8 +89,7 @@ def layers_of(model: Any) -> dict[str, list[str]]:
 
 def searched(
     graph: bytes,
-    names: Sequence[str],
-    images: Images,
+    ranges: Callable[[str], Any],
     gate: Gate,
     opened: Opened,
     operators: Sequence[str],
@@ -101,30 +100,28 @@ def searched(
 
     All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
     and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
-    8 bits of the whole range would be seen as steps.
+    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what `seen` has found so.
     """
     onnx, _ = _packages()
     layers = list(layers_of(onnx.load_from_string(graph)))
     *inner, last = layers[1:]
     tried: list[Tried] = []
 
-    def judged(ranges: Any, how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
-        made = quantised(graph, ranges, operators, [each for each in inner if each not in floats])
+    def judged(how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
+        made = quantised(graph, ranges(how), operators, [each for each in inner if each not in floats])
         tried.append(gate.judged(*opened(made), "int8", how, [*floats, last]))
         return made, tried[-1]
 
     best: tuple[bytes, Tried] | None = None
-    found: dict[str, Any] = {}
     for k, how in enumerate(RANGES):
         _tell(progress, "trying ranges of INT8", k, len(RANGES))
-        found[how] = seen(graph, names, images, how, operators)
-        made = judged(found[how], how, [])
+        made = judged(how, [])
         best = made if best is None or lost(made[1]) < lost(best[1]) else best
     assert best is not None
-    ranges, how = found[best[1].ranges], best[1].ranges
     if not best[1].passed and len(inner) > 1:
-        order = _noisiest(graph, ranges, gate, opened, operators, inner, progress)
-        best = _fewest(lambda count: judged(ranges, how, order[:count]), len(order))
+        how = best[1].ranges
+        order = _noisiest(graph, ranges(how), gate, opened, operators, inner, progress)
+        best = _fewest(lambda count: judged(how, order[:count]), len(order))
     tried.remove(best[1])
     return best[0], [*tried, best[1]]
 

@@ -60,7 +60,7 @@ class ExportedModel(Recorded):
             files, inputs_of = contents(self.folder, self.record, graph), self.record.graphs[graph].inputs
             opener = import_module(f"fabrica.runtime.{self.record.format}").session
             name = str(self.folder / self.record.graphs[graph].files[0])
-            self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision))
+            self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision, self.record.threads))
         return self._open[graph]
 
     def way(self, direction: str = "a2b") -> Way:
