@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import fabrica
-from fabrica import runtime
 from fabrica.data.sources import open_source
-from fabrica.errors import FabricaError, UsageError
 from fabrica.export import timing
 from fabrica.export.budget import parsed
-from fabrica.export.optimise import TRIALS, optimise
-from fabrica.export.work import Work
+from fabrica.export.optimise import TRIALS
 from fabrica.model.loading import load
-from fabrica.model.model import Model
-from fabrica.runtime import folder as place
-from fabrica.runtime import session
 from tests.command import call
 from tests.export.test_graphs import BLURRED, RESIDUAL, trained
-from tests.handmade import handmade, sealed
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason=f"needs {package}")
@@ -61,11 +50,9 @@ def test_a_budget_is_a_time_or_a_size(text: str, unit: str, most: float) -> None
     assert not budget.holds(more, more)
 
 
-@pytest.mark.parametrize("text", ["200", "ms", "", "-5ms", "0ms", "0.0MB", "1e3ms", "20 MiB", "5m", "nan s", "٣ms", "1s2"])
+@pytest.mark.parametrize("text", ["200", "ms", " ", "-5ms", "0ms", "0.0MB", "1e3ms", "20 MiB", "nan s", "٣ms", "1s2"])
 def test_what_is_no_budget_is_refused_in_one_line(folder: Path, tmp_path: Path, text: str) -> None:
     done = call("optimise", folder, "-o", tmp_path / "out", f"--budget={text}")
-    if not text:
-        return  # none was asked
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "expected a time for an image or a size above 0, e.g. 200ms, 0.2s or 20MB" in done.stderr
 
@@ -103,3 +90,75 @@ def test_beyond_the_budget_the_fastest_is_named_and_kept(folder: Path, tmp_path:
     said = json.loads((tmp_path / "out" / TRIALS).read_text())
     assert not any(each["within"] for each in said["trials"])
     assert said["trials"][said["best"]]["file"] == min(each["file"] or 1e9 for each in said["trials"])
+
+
+def test_a_student_is_judged_beside_its_teacher_and_one_of_something_else_refused(folder: Path, tmp_path: Path) -> None:
+    twin, other = tmp_path / "twin", tmp_path / "other"
+    shutil.copytree(folder, twin)
+    trained(other, RESIDUAL, DATA, seed=5)
+    stranger = trained(tmp_path / "stranger", RESIDUAL, {**DATA, "b": "T1"})
+    work = Work(load(folder, device="cpu"))
+    with pytest.raises(UsageError, match=r"stranger is no student of random: its sides are others, .* uses\.teacher="):
+        optimise(work, tmp_path / "none", students={"stranger": stranger})
+    only = {"onnx": ("fp32",)}
+    with pytest.MonkeyPatch.context() as patch:  # one way is enough to tell who passes
+        patch.setattr("fabrica.export.optimise.TARGETS", {"cpu": tuple(only)})
+        patch.setattr("fabrica.export.candidates.PRECISIONS", only["onnx"])
+        patch.setattr("fabrica.export.candidates.BY_PYTORCH", ())
+        students = {"twin": load(twin, device="cpu"), "other": load(other, device="cpu")}
+        result = optimise(work, tmp_path / "out", students=students)
+    passed = {each.model: each.tried.passed for each in result.trials}
+    assert passed == {"random": True, "twin": True, "other": False}  # other weights are another answer
+    lost = {each.model: each.tried for each in result.trials}
+    assert lost["twin"].psnr == pytest.approx(0, abs=1e-3) and lost["twin"].off < 0.5  # HU
+    assert result.table()[0].startswith("| model | runtime |") and result.best.model in ("random", "twin")
+    assert len([each for each in result.trials if each.model == "other"]) == 1  # and is not tried in other ways
+
+
+@pytest.mark.parametrize(("recorded", "cores", "expected"), [(0, 2, 2), (1, 2, 1), (2, 2, 2), (64, 2, 2), (3, 1, 1)])
+def test_threads_are_recorded_and_never_more_than_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: int, cores: int, expected: int
+) -> None:
+    from fabrica.runtime import onnx
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    package, asked = onnx.imported(), []
+
+    class Noted(package.InferenceSession):  # type: ignore[misc, name-defined]
+        def __init__(self, graph: bytes, options: Any, **choices: Any) -> None:
+            asked.append(options.intra_op_num_threads)
+            super().__init__(graph, options, **choices)
+
+    monkeypatch.setattr(package, "InferenceSession", Noted)
+    model = runtime.opened(sealed(handmade(tmp_path / "model"), threads=recorded))
+    assert model.run("a2b", np.zeros((1, 1, 8, 8), dtype=np.float32)).shape == (1, 1, 8, 8)
+    assert asked == [expected] == [session.threads(recorded)]
+
+
+def test_threads_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FabricaError, match=r"says -1 threads, expected 0 \(all\) or more; export it again"):
+        place.load(sealed(handmade(tmp_path / "model"), threads=-1))
+
+
+def test_without_a_gpu_or_tensorrt_one_line_says_so(folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    for words in (["export", "--to", "tensorrt"], ["optimise", "--target", "gpu"]):
+        verb, *options = words
+        done = call(verb, folder, *options, "-o", tmp_path / "out")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+        assert "tensorrt is not installed" in done.stderr or "needs an NVIDIA GPU" in done.stderr, done.stderr
+        assert ("take --to onnx or openvino" in done.stderr) and ("take --target cpu" in done.stderr) == (
+            verb == "optimise"
+        )
+
+
+def test_what_apply_does_not_take_is_not_optimised(tmp_path: Path) -> None:
+    gan = trained(tmp_path / "gan", {"name": "dcgan", "width": 8}, {"size": [32, 32]})
+    done = call("optimise", gan.folder, "-o", tmp_path / "out")
+    assert done.returncode == 2 and "what is optimised restores, translates or segments" in done.stderr
+    done = call("optimise", gan.folder, "-o", tmp_path / "out", "--target", "tpu")
+    assert done.returncode == 2 and "no target 'tpu'; expected one of cpu, gpu" in done.stderr

@@ -14,7 +14,9 @@ from fabrica.cli.options import note
 
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    to: Annotated[str, typer.Option(help="Format: onnx or openvino (to apply without PyTorch), bundle (MONAI).")],
+    to: Annotated[
+        str, typer.Option(help="Format: onnx, openvino (to apply without PyTorch), tensorrt (NVIDIA), bundle (MONAI).")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
     precision: Annotated[
         str, typer.Option(help="Of graphs: fp32, fp16, bf16 (openvino) or int8, judged on held-out images.")

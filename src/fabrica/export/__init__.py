@@ -15,7 +15,7 @@ from fabrica.export.work import Work
 from fabrica.model.model import Model
 from fabrica.progress import Progress
 
-FORMATS = ("bundle", "onnx", "openvino")
+FORMATS = ("bundle", "onnx", "openvino", "tensorrt")
 
 
 def writing(to: str) -> Any:

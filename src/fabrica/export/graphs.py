@@ -39,7 +39,7 @@ class Format:
     converted   (name, ONNX graph, precision) -> the files of this format, the graph first.
     session     what opens these files: see `fabrica.runtime.onnx.session`.
     computes    from the precision of an export to what the runtime is told to compute in; UsageError for one that this
-                processor lacks. operators: of ONNX, which are quantised.
+                processor lacks. operators: of ONNX, which are quantised; signed: how, see `int8.quantised`.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Format:
     session: Callable[[str, Sequence[bytes], Sequence[str], str], Session]
     computes: Callable[[str], str]
     operators: Sequence[str]
+    signed: bool = False
 
 
 def write(work: Work, folder: Path, format_: Format, precision: str = "fp32") -> None:

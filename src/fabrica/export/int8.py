@@ -34,17 +34,21 @@ Opened = Callable[[bytes], tuple[Session, float]]
 """From an ONNX graph to what runs it, and MB of its files."""
 
 
-def quantised(graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str]) -> bytes:
-    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: what `seen` has found."""
+def quantised(
+    graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str], signed: bool = False
+) -> bytes:
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: what `seen` has found. signed:
+    values between layers as int8 with 0 for zero, and biases in float."""
     onnx, quantization = _packages()
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
     chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
     with _quiet():
+        types, choices = quantization.QuantType, {"ActivationSymmetric": signed, "QuantizeBias": not signed}
         quantizer = QDQQuantizer(
-            model, True, False, quantization.QuantType.QInt8, quantization.QuantType.QUInt8, ranges, chosen, [],
-            list(operators), {},
+            model, True, False, types.QInt8, types.QInt8 if signed else types.QUInt8, ranges, chosen, [],
+            list(operators), choices,
         )  # fmt: skip
         quantizer.quantize_model()
     made = quantizer.model.model
@@ -94,13 +98,15 @@ def searched(
     opened: Opened,
     operators: Sequence[str],
     progress: Progress | None = None,
+    signed: bool = False,
 ) -> tuple[bytes, list[Tried]]:
     """The graph in INT8 as far as the gate allows, and what was tried, the last one being it; if that did not pass,
     nothing does.
 
     All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
     and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
-    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what `seen` has found so.
+    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what `seen` has found so. signed: see
+    `quantised`.
     """
     onnx, _ = _packages()
     layers = list(layers_of(onnx.load_from_string(graph)))
@@ -108,7 +114,7 @@ def searched(
     tried: list[Tried] = []
 
     def judged(how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
-        made = quantised(graph, ranges(how), operators, [each for each in inner if each not in floats])
+        made = quantised(graph, ranges(how), operators, [each for each in inner if each not in floats], signed)
         tried.append(gate.judged(*opened(made), "int8", how, [*floats, last]))
         return made, tried[-1]
 
@@ -120,7 +126,11 @@ def searched(
     assert best is not None
     if not best[1].passed and len(inner) > 1:
         how = best[1].ranges
-        order = _noisiest(graph, ranges(how), gate, opened, operators, inner, progress)
+
+        def alone(layer: str) -> Session:
+            return opened(quantised(graph, ranges(how), operators, [layer], signed))[0]
+
+        order = _noisiest(alone, gate, inner, progress)
         best = _fewest(lambda count: judged(how, order[:count]), len(order))
     tried.remove(best[1])
     return best[0], [*tried, best[1]]
@@ -132,18 +142,12 @@ def lost(tried: Tried) -> float:
 
 
 def _noisiest(
-    graph: bytes,
-    ranges: Any,
-    gate: Gate,
-    opened: Opened,
-    operators: Sequence[str],
-    layers: Sequence[str],
-    progress: Progress | None,
+    alone: Callable[[str], Session], gate: Gate, layers: Sequence[str], progress: Progress | None
 ) -> list[str]:
     """The layers by how far the result is from float32 where one of them alone is INT8, the furthest first."""
     noise: dict[str, float] = {}
     for k, layer in enumerate(layers):
-        noise[layer] = gate.noise(opened(quantised(graph, ranges, operators, [layer]))[0], FEW)
+        noise[layer] = gate.noise(alone(layer), FEW)
         _tell(progress, "trying layers in INT8 one by one", k + 1, len(layers))
     return sorted(noise, key=lambda layer: -noise[layer])
 

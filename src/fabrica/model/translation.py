@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fabrica.codec import Codec
 from fabrica.data.augment import Int64
@@ -28,6 +29,7 @@ from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.model.task import MOST, SHOWN, grey
 from fabrica.nets.device import autocast
+from fabrica.nets.recorded import Recorded
 from fabrica.recipe import card
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
@@ -68,10 +70,20 @@ class TranslationModel(Model):
         return way_of(self.recipe, self.found, method.directions, self._net, direction, local=method.local)
 
     def _net(self, direction: str) -> Net:
+        def translate(images: Tensor) -> Tensor:
+            return self.method.translate(images, direction)
+
+        run, order = translate, torch.contiguous_format
+        if self.device.type == "cuda":
+            run = Recorded(translate)
+            if len(self.data.size) == 2:  # as tensor cores take images
+                order = torch.channels_last
+                self.method.to(memory_format=order)
+
         def net(windows: Float32) -> Float32:
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
-                made: Float32 = self.method.translate(images, direction).float().cpu().numpy()
+                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device, memory_format=order)
+                made: Float32 = run(images).float().cpu().numpy()
             return made
 
         return net

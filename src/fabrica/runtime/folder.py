@@ -19,7 +19,7 @@ from fabrica.runtime import RECORD
 from fabrica.runtime.session import INT8, PRECISIONS
 
 VERSION = 1
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "tensorrt")
 ADVICE = "export it again, or take it from where it was exported"
 
 
