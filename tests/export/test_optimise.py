@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fabrica
+from fabrica import runtime
 from fabrica.data.sources import open_source
+from fabrica.errors import FabricaError, UsageError
 from fabrica.export import timing
 from fabrica.export.budget import parsed
-from fabrica.export.optimise import TRIALS
+from fabrica.export.optimise import TRIALS, optimise
+from fabrica.export.work import Work
 from fabrica.model.loading import load
+from fabrica.runtime import folder as place
+from fabrica.runtime import session
 from tests.command import call
 from tests.export.test_graphs import BLURRED, RESIDUAL, trained
+from tests.handmade import handmade, sealed
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason=f"needs {package}")

@@ -15,7 +15,7 @@ from fabrica.cli.options import note
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     to: Annotated[
-        str, typer.Option(help="Format: onnx, openvino (to apply without PyTorch), tensorrt (NVIDIA), bundle (MONAI).")
+        str, typer.Option(help="Format: onnx or openvino (to apply without PyTorch), tensorrt (GPUs), bundle (MONAI).")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
     precision: Annotated[

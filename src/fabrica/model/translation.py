@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class TranslationModel(Model):
             run = Recorded(translate)
             if len(self.data.size) == 2:  # as tensor cores take images
                 order = torch.channels_last
-                self.method.to(memory_format=order)
+                cast(Any, self.method).to(memory_format=order)
 
         def net(windows: Float32) -> Float32:
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):

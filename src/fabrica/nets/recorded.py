@@ -4,7 +4,7 @@ for each layer."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ WARM = 3  # calls before a recording, in which libraries choose their algorithms
 
 
 class Recorded:
-    """function(images) -> a tensor, with the same values; images (B, C, *S). What cannot be recorded, since it waits for
-    the processor in between, is called as it is."""
+    """function(images) -> a tensor, with the same values; images (B, C, *S). What cannot be recorded, since it waits
+    for the processor in between, is called as it is."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self.function = function
@@ -35,7 +35,7 @@ class Recorded:
     def _recording(self, images: Tensor) -> tuple[Any, Tensor, Tensor] | None:
         if not images.is_cuda:
             return None
-        given, beside = images.clone(), torch.cuda.Stream()
+        given, beside = images.clone(), cast(Any, torch.cuda).Stream()
         try:
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
