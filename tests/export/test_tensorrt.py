@@ -10,6 +10,7 @@ import pytest
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import int8
+from fabrica.export.ranges import seen
 from fabrica.export.tensorrt import BATCHES, FORMAT, SIDES, bounds, float16
 from fabrica.runtime.tensorrt import check_device, done
 from tests.export.test_precision import convolutions, opened, random_weights, some_images
@@ -30,7 +31,7 @@ def test_a_graph_in_float16_takes_and_gives_float32() -> None:
 
 def test_int8_for_tensorrt_has_signed_values_around_zero_and_biases_in_float() -> None:
     graph, given = convolutions(random_weights(8, 8)), some_images()
-    ranges = int8.seen(graph, ["images"], given, "min-max")
+    ranges = seen(graph, ["images"], given, int8.OPERATORS)["min-max"]
     layers = ["layer0", "layer1"]
     made = onnx.load_from_string(int8.quantised(graph, ranges, FORMAT.operators, layers, FORMAT.signed))
     zeros = [onnx.numpy_helper.to_array(e) for e in made.graph.initializer if "zero_point" in e.name]

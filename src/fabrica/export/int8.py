@@ -8,16 +8,12 @@ what adds, multiplies, joins and splits them is named as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabrica.export.gate import Gate
-from fabrica.export.images import Images
-from fabrica.export.quiet import unlogged
+from fabrica.export.quiet import silent
+from fabrica.export.ranges import RANGES
 from fabrica.progress import Progress
 from fabrica.runtime.folder import Tried
 from fabrica.runtime.onnx import imported
@@ -28,7 +24,6 @@ OPERATORS = (
     *WEIGHTED, "Add", "Mul", "Concat", "Split", "Slice", "Clip", "Relu", "LeakyRelu", "MaxPool", "AveragePool",
     "DepthToSpace",
 )  # fmt: skip
-RANGES = {"min-max": ("MinMax", {}), "percentile": ("Percentile", {"percentile": 99.99}), "entropy": ("Entropy", {})}
 FEW = 2  # images on which a layer is tried by itself
 Opened = Callable[[bytes], tuple[Session, float]]
 """From an ONNX graph to what runs it, and MB of its files."""
@@ -37,14 +32,15 @@ Opened = Callable[[bytes], tuple[Session, float]]
 def quantised(
     graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str], signed: bool = False
 ) -> bytes:
-    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: what `seen` has found. signed:
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: see
+    `fabrica.export.ranges.seen`. signed:
     values between layers as int8 with 0 for zero, and biases in float."""
     onnx, quantization = _packages()
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
     chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
-    with _quiet():
+    with silent():
         types, choices = quantization.QuantType, {"ActivationSymmetric": signed, "QuantizeBias": not signed}
         quantizer = QDQQuantizer(
             model, True, False, types.QInt8, types.QInt8 if signed else types.QUInt8, ranges, chosen, [],
@@ -55,26 +51,6 @@ def quantised(
     made.graph.ClearField("value_info")
     written: bytes = made.SerializeToString(deterministic=True)
     return written
-
-
-def seen(graph: bytes, names: Sequence[str], images: Images, how: str) -> Any:
-    """What each tensor ranges over on these images, as ONNX Runtime's quantiser takes it.
-
-    names   of the graph's inputs. how: "min-max"; "percentile", which cuts off one value in 10,000; or "entropy", the
-            range whose 8 bits tell most of the distribution (Migacz 2017, 8-bit inference with TensorRT).
-    """
-    onnx, quantization = _packages()
-    method, options = RANGES[how]
-    with TemporaryDirectory() as temporary, _quiet():
-        path = Path(temporary) / "graph.onnx"
-        path.write_bytes(onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).SerializeToString())
-        calibrator = quantization.create_calibrator(
-            path, list(OPERATORS), str(Path(temporary) / "with-outputs.onnx"),
-            getattr(quantization.CalibrationMethod, method), extra_options=options,
-        )  # fmt: skip
-        for inputs in images.inputs:  # one by one: all tensors of all images at once would be gigabytes
-            calibrator.collect_data(_Once(dict(zip(names, inputs, strict=True))))
-        return calibrator.compute_data()
 
 
 def layers_of(model: Any) -> dict[str, list[str]]:
@@ -105,7 +81,7 @@ def searched(
 
     All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
     and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
-    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what `seen` has found so. signed: see
+    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what was seen. signed: see
     `quantised`.
     """
     onnx, _ = _packages()
@@ -166,17 +142,6 @@ def _fewest(judged: Callable[[int], tuple[bytes, Tried]], most: int) -> tuple[by
     return best
 
 
-class _Once:
-    """What the calibrators read from: one image."""
-
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self.inputs: Mapping[str, Any] | None = inputs
-
-    def get_next(self) -> Mapping[str, Any] | None:
-        inputs, self.inputs = self.inputs, None
-        return inputs
-
-
 def _packages() -> tuple[Any, Any]:
     imported()
     import onnx
@@ -188,10 +153,3 @@ def _packages() -> tuple[Any, Any]:
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
     if progress:
         progress(what, done, total)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the package tells whoever calls it by hand, on stdout much of it."""
-    with unlogged(), redirect_stdout(StringIO()):
-        yield

@@ -12,6 +12,7 @@ from fabrica.export import int8
 from fabrica.export.gate import ALLOWED, Gate, Limits, answers
 from fabrica.export.images import Images, images, shown
 from fabrica.export.networks import Network, networks
+from fabrica.export.ranges import seen
 from fabrica.export.tracing import onnx_graph
 from fabrica.model.model import Model
 from fabrica.progress import Progress
@@ -67,11 +68,12 @@ class Work:
             return network
 
     def ranges(self, name: str, how: str) -> Any:
-        """What values between layers range over on training images: see `int8.seen`."""
+        """What values between layers range over on training images, by one of `fabrica.export.ranges.RANGES`."""
         inputs = self.networks[name].inputs
-        return self._once(
-            ("ranges", name, how), lambda: int8.seen(self.graph(name), inputs, self.images(name, "train"), how)
+        found = self._once(
+            ("ranges", name), lambda: seen(self.graph(name), inputs, self.images(name, "train"), int8.OPERATORS)
         )
+        return found[how]
 
     def gate(self, name: str, plain: Session) -> Gate:
         """What judges a graph; plain: its float32 form, by which others are timed."""
