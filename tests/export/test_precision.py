@@ -118,8 +118,7 @@ def test_entropy_cuts_off_what_is_rare() -> None:
     found.add(values)
     low, high = found.range("entropy")
     assert -12 < low < -3 and 3 < high < 12
-    flat = np.ones(512)
-    assert nearest(flat) == 256  # of what is everywhere alike, nothing is cut off
+    assert nearest(np.ones(BINS)) == BINS // 2  # of what is everywhere alike, nothing is cut off
 
 
 def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:

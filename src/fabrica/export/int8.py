@@ -32,9 +32,11 @@ Opened = Callable[[bytes], tuple[Session, float]]
 def quantised(
     graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str], signed: bool = False
 ) -> bytes:
-    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: see
-    `fabrica.export.ranges.seen`. signed:
-    values between layers as int8 with 0 for zero, and biases in float."""
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ.
+
+    ranges   of values between layers: one that `fabrica.export.ranges.seen` gives. signed: these values are int8 with 0
+             for zero, and biases float.
+    """
     onnx, quantization = _packages()
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 

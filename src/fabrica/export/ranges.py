@@ -18,7 +18,8 @@ from fabrica.runtime.onnx import imported
 
 RANGES = ("min-max", "percentile", "entropy")
 CUT = 1e-4  # the share of values that "percentile" leaves out, half at each end
-BINS, COARSE, LEVELS = 2048, 512, 128  # of a histogram; of one for "entropy", and what 8 bits make of them
+BINS, LEVELS = 2048, 128  # of a histogram, and what "entropy" makes of them
+STRIDE = 8  # bins by which its ranges differ
 LOOKED = 2**16  # values of a tensor and image that are counted, evenly spread; smallest and largest are of all
 
 Float64 = npt.NDArray[np.float64]
@@ -26,8 +27,8 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass
 class Histogram:
-    """How often values lie where: `counts` of BINS bins from -reach to reach. Where values lie beyond, reach doubles and
-    bins are joined in pairs, so that no value has to be seen again."""
+    """How often values lie where: `counts` of BINS bins from -reach to reach. Where values lie beyond, reach doubles
+    and bins are joined in pairs, so that no value has to be seen again."""
 
     low: float = float("inf")
     high: float = float("-inf")
@@ -38,7 +39,7 @@ class Histogram:
         if not values.size:
             return
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        while max(-self.low, self.high) > self.reach:
+        while max(-self.low, self.high) > self.reach and np.isfinite(self.reach):
             joined = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate([np.zeros(BINS // 4), joined, np.zeros(BINS // 4)])
             self.reach *= 2
@@ -54,7 +55,7 @@ class Histogram:
             first, last = np.searchsorted(below, [CUT / 2, 1 - CUT / 2])
             return max(self.low, float(edges[first])), min(self.high, float(edges[min(last + 1, BINS)]))
         if how == "entropy":
-            most = nearest(self.counts.reshape(COARSE, -1).sum(1)) * 2 * self.reach / COARSE
+            most = nearest(self.counts) * 2 * self.reach / BINS
             return max(self.low, -most), min(self.high, most)
         return self.low, self.high
 
@@ -64,7 +65,7 @@ def nearest(counts: Float64) -> int:
     lies beyond is cut off to them: the smallest divergence of Kullback and Leibler (Migacz 2017, 8-bit inference with
     TensorRT)."""
     middle, best, found = len(counts) // 2, float("inf"), len(counts) // 2
-    for half in range(LEVELS // 2, middle + 1):
+    for half in range(LEVELS // 2, middle + 1, STRIDE):
         window = counts[middle - half : middle + half]
         p = window.copy()
         p[0] += counts[: middle - half].sum()
@@ -111,10 +112,7 @@ def seen(graph: bytes, names: Sequence[str], images: Images, operators: Sequence
     return {
         how: TensorsData(
             quantization.CalibrationMethod.MinMax,
-            {
-                tensor: tuple(np.array(each, dtype=np.float32) for each in own.range(how))
-                for tensor, own in found.items()
-            },
+            {tensor: tuple(np.array(own.range(how), dtype=np.float32)) for tensor, own in found.items()},
         )
         for how in RANGES
     }
