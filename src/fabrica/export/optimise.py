@@ -78,6 +78,7 @@ class Result:
         """A line for each trial, the best one marked."""
         names = len({each.model for each in self.trials}) > 1
         losses = {key: words for key, words in LOSSES.items() if any(_lost(each, key) for each in self.trials)}
+        losses = losses or {"off": "mean distance from float32"}  # where nothing is known to be true
         heads = [*["model"] * names, "runtime", "precision", "threads", "network, ms", "file to file, ms", "MB"]
         heads += [*losses.values(), "gate", *([f"within {self.budget.said}"] if self.budget else [])]
         lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -117,10 +118,10 @@ def optimise(
         raise unknown("target", target, TARGETS)
     if not isinstance(work.model.method, Translator):
         raise UsageError(f"{work.model.refusal}; what is optimised restores, translates or segments")
-    works = {work.model.name: work}
+    works = [(work.model.name, work)]
     for who, student in (students or {}).items():
         _check(work.model, who, student)
-        works[who] = replace(work, model=student, student=True, _made={})
+        works.append((who, replace(work, model=student, student=True, _made={})))
     left_out: dict[str, str] = {}
     formats = usable(TARGETS[target], left_out)
     if target == "gpu" and work.model.device.type == "cpu":
@@ -157,7 +158,11 @@ def _check(model: Model, who: str, student: Model) -> None:
 
 
 def _candidates(
-    works: Mapping[str, Work], formats: Sequence[str], home: Path, left_out: dict[str, str], progress: Progress | None
+    works: Sequence[tuple[str, Work]],
+    formats: Sequence[str],
+    home: Path,
+    left_out: dict[str, str],
+    progress: Progress | None,
 ) -> list[Candidate]:
     found: list[Candidate] = []
     done, count = 0, len(works) * (len(formats) * len(PRECISIONS) + len(BY_PYTORCH))
@@ -168,12 +173,12 @@ def _candidates(
         if progress:
             progress("ways to run it", done, count)
 
-    for k, (who, work) in enumerate(works.items()):
+    for k, (who, work) in enumerate(works):
         judge(work)
         own: list[Candidate] = []
         for to in formats:
             own += exported(work, who, to, home / str(k), left_out, told)
-            if not any(each.tried.passed for each in own):
+            if own and not any(each.tried.passed for each in own):
                 break  # a student that loses too much, whatever runs it
         else:
             own += by_pytorch(work, who, left_out, told) if "pytorch" not in left_out else []
