@@ -19,7 +19,7 @@ from fabrica.runtime.onnx import imported
 RANGES = ("min-max", "percentile", "entropy")
 CUT = 1e-4  # the share of values that "percentile" leaves out, half at each end
 BINS, LEVELS = 2048, 128  # of a histogram, and what "entropy" makes of them
-STRIDE = 8  # bins by which its ranges differ
+ENOUGH = 100  # values a bin, for "entropy": of fewer, chance makes what is wide look unlike itself
 LOOKED = 2**16  # values of a tensor and image that are counted, evenly spread; smallest and largest are of all
 
 Float64 = npt.NDArray[np.float64]
@@ -27,8 +27,8 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass
 class Histogram:
-    """How often values lie where: `counts` of BINS bins from -reach to reach. Where values lie beyond, reach doubles
-    and bins are joined in pairs, so that no value has to be seen again."""
+    """How often values other than 0 lie where: `counts` of BINS bins from -reach to reach. Where values lie beyond,
+    reach doubles and bins are joined in pairs, so that no value has to be seen again."""
 
     low: float = float("inf")
     high: float = float("-inf")
@@ -44,18 +44,24 @@ class Histogram:
             self.counts = np.concatenate([np.zeros(BINS // 4), joined, np.zeros(BINS // 4)])
             self.reach *= 2
         some = values.ravel()[:: max(values.size // LOOKED, 1) | 1]  # odd, or it would keep to some columns
+        some = some[some != 0]  # 8 bits have 0 itself; what a ReLU leaves of it would outweigh all else
         places = ((some / self.reach + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
         self.counts += np.bincount(places, minlength=BINS)
 
     def range(self, how: str) -> tuple[float, float]:
         """What 8 bits are to range over, by one of RANGES."""
+        if not self.counts.any():
+            return self.low, self.high
         edges = np.linspace(-self.reach, self.reach, BINS + 1)
         if how == "percentile":
             below = np.cumsum(self.counts) / self.counts.sum()
             first, last = np.searchsorted(below, [CUT / 2, 1 - CUT / 2])
             return max(self.low, float(edges[first])), min(self.high, float(edges[min(last + 1, BINS)]))
         if how == "entropy":
-            most = nearest(self.counts) * 2 * self.reach / BINS
+            counts = self.counts
+            while len(counts) > 2 * LEVELS and counts.sum() < ENOUGH * len(counts):
+                counts = counts.reshape(-1, 2).sum(1)
+            most = nearest(counts) * 2 * self.reach / len(counts)
             return max(self.low, -most), min(self.high, most)
         return self.low, self.high
 
@@ -65,7 +71,7 @@ def nearest(counts: Float64) -> int:
     lies beyond is cut off to them: the smallest divergence of Kullback and Leibler (Migacz 2017, 8-bit inference with
     TensorRT)."""
     middle, best, found = len(counts) // 2, float("inf"), len(counts) // 2
-    for half in range(LEVELS // 2, middle + 1, STRIDE):
+    for half in range(LEVELS // 2, middle + 1, max(len(counts) // (2 * LEVELS), 1)):
         window = counts[middle - half : middle + half]
         p = window.copy()
         p[0] += counts[: middle - half].sum()
