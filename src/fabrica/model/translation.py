@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,15 +70,9 @@ class TranslationModel(Model):
         return way_of(self.recipe, self.found, method.directions, self._net, direction, local=method.local)
 
     def _net(self, direction: str) -> Net:
-        def translate(images: Tensor) -> Tensor:
-            return self.method.translate(images, direction)
-
-        run, order = translate, torch.contiguous_format
-        if self.device.type == "cuda":
-            run = Recorded(translate)
-            if len(self.data.size) == 2:  # as tensor cores take images
-                order = torch.channels_last
-                cast(Any, self.method).to(memory_format=order)
+        run = self._runs[direction]
+        flat = self.device.type == "cuda" and len(self.data.size) == 2
+        order = torch.channels_last if flat else torch.contiguous_format
 
         def net(windows: Float32) -> Float32:
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
@@ -87,6 +81,20 @@ class TranslationModel(Model):
             return made
 
         return net
+
+    @cached_property
+    def _runs(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What translates in each direction: on a GPU recorded, and 2-D networks as its tensor cores take images."""
+
+        def translating(direction: str) -> Callable[[Tensor], Tensor]:
+            return lambda images: self.method.translate(images, direction)
+
+        runs = {direction: translating(direction) for direction in self.method.directions}
+        if self.device.type != "cuda":
+            return runs
+        if len(self.data.size) == 2:
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return {direction: Recorded(run) for direction, run in runs.items()}
 
 
 class Translation:
