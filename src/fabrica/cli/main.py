@@ -17,6 +17,7 @@ from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
 from fabrica.cli.export import export
 from fabrica.cli.node import node
+from fabrica.cli.optimise import optimise
 from fabrica.cli.options import Panels, one_line
 from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
@@ -46,7 +47,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, export, node, deidentify, version):
+VERBS = (
+    demo, scan, phantom, recipes, train, sample, apply, serve, evaluate, export, optimise, node, deidentify, version
+)  # fmt: skip
+for verb in VERBS:
     app.command(cls=Panels, context_settings={"max_content_width": 120})(verb)
 app.add_typer(study, name="study")
 
