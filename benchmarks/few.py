@@ -1,5 +1,7 @@
-"""python -m benchmarks few, or python -m benchmarks.few [MINUTES [SEEDS [PICTURES]]]: translators that learn from few
-patients, each recipe as it stands against what it chooses for few pairs, in the same minutes.
+"""python -m benchmarks few, or python -m benchmarks.few [--arms default|tried|ends] [--minutes N] [--seeds N]
+[--pictures FOLDER]: translators that learn from few patients, in the same minutes: each recipe as it stands against
+what it chooses for few pairs ("default"); one choice undone at a time ("tried"); more patients, until the choice makes
+no difference ("ends").
 
 **Heads.** Seven real patients, rebuilt as phantoms: 123 pairs of 8-bit slices of MR and windowed CT, 128 x 128, of one
 MR scanner, of which one patient chooses the weights; three more are judged, each of another scanner, whose field,
@@ -17,9 +19,9 @@ error in the body. Means over slices; what stands in brackets is the spread of p
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -49,8 +51,46 @@ HERE = Path(__file__).parent
 LUNGS = Path(os.environ.get("FABRICA_DATA", HERE.parents[1] / "shared" / "data")) / "cxr_hannover_lung_masks"
 KEPT = HERE / "real" / "few.json"
 MINUTES, SEEDS = 4.0, 2
-AS_IT_STANDS = ["few.patients=0", "few.pairs=0"]
-HEADS = ["data.a=mr", "data.b=ct"]
+AS_IT_STANDS = "few.patients=0 few.pairs=0"
+ALWAYS = "few.patients=1000000"
+UNMOVED = "data.flip=false data.jitter=0 data.turn=0 data.zoom=0"
+Arms = list[tuple[str, str, str]]  # title, recipe, changes
+DEFAULT: Arms = [
+    (f"{name}, {how}", name, changes)
+    for name in ("pix2pix-head", "strong-head")
+    for how, changes in (("as it stands", AS_IT_STANDS), ("for few pairs", ""))
+]
+TRIED: Arms = [
+    (f"for few pairs, {title}", "pix2pix-head", changes)
+    for title, changes in (
+        ("as chosen", ""),
+        ("pairs as they are", f"{UNMOVED} data.scanner=0"),
+        ("not moved", UNMOVED),
+        ("one scanner", "data.scanner=0"),
+        ("bent by 2 pixels, too", "data.bend=2"),
+        ("L1 alone", "method.ssim=0"),
+        ("a weak critic", "method.adversarial=0.1"),
+        ("the paper's critic", "method.adversarial=1"),
+        ("registration", "method.registration=10"),
+        ("the paper's U-Net", "method.network=unet method.width=32 method.levels=7"),
+        ("U-Net++", "method.network=unet++"),
+        ("twice as wide", "method.width=32"),
+        ("half as wide", "method.width=8"),
+        ("weights not averaged", "train.ema=0"),
+        ("the last weights", "train.keep=last"),
+        ("not mirrored", "method.mirror=false"),
+    )
+]
+# what is chosen for heads, on what leaves more open than it tells: no critic and no noise draw the mean radiograph
+LUNG: Arms = [
+    ("pix2pix-xray", "pix2pix-xray", ""),
+    ("pix2pix-xray, without critic and noise", "pix2pix-xray",
+     "method.adversarial=0 method.noise=0 method.l1=100 method.ssim=30 data.zoom=0.12"),
+]  # fmt: skip
+ENDS: Arms = [
+    (f"pix2pix-head, {how}", "pix2pix-head", changes)
+    for how, changes in (("as it stands", AS_IT_STANDS), ("as for few pairs", ALWAYS))
+]
 SIZE = 128
 TRAINED = (18, 18, 18, 18, 17, 17, 17)  # slices of each patient: 123
 HELD_OUT = (18, 18, 18)
@@ -64,21 +104,23 @@ LEVELS = (0.0, 255.0)
 FIGURES = {"mae": "MAE", "psnr": "PSNR, dB", "ssim": "SSIM", "inside": "MAE in the body"}
 
 
-def write_heads(folder: Path, seed: int = 0) -> Path:
-    """Pictures mr/P_SLICE.png and ct/P_SLICE.png and their manifest, whose path is returned."""
+def write_heads(folder: Path, seed: int = 0, times: int = 1) -> Path:
+    """Pictures mr/P_SLICE.png and ct/P_SLICE.png and their manifest, whose path is returned; of so many times seven
+    patients."""
+    trained = TRAINED * times
     splits = {}
     for side in ("mr", "ct"):
         (folder / side).mkdir(parents=True)
-    for k, count in enumerate((*TRAINED, *HELD_OUT)):
-        held_out, patient = k >= len(TRAINED), f"p{k:02d}"
-        splits[patient] = "test" if held_out else "val" if k == len(TRAINED) - 1 else "train"
-        pairs = patient_of(1000 * seed + 7000 + k, "B" if held_out else "A", count, np.random.default_rng([seed, k]))
+    for k, count in enumerate((*HELD_OUT, *trained)):
+        held_out, patient = k < len(HELD_OUT), f"p{k:03d}"
+        splits[patient] = "test" if held_out else "val" if (k - len(HELD_OUT)) % len(TRAINED) == 0 else "train"
+        pairs = patient_of(10_000 * seed + 7000 + k, "B" if held_out else "A", count, np.random.default_rng([seed, k]))
         for side, pictures in zip(("mr", "ct"), pairs, strict=True):
             for number, picture in enumerate(pictures):
                 save_picture(picture, folder / side / f"{patient}_{number:02d}.png")
     manifest = scan(folder)
     for row in manifest.rows:
-        row.patient = Path(row.path).name[:3]
+        row.patient = Path(row.path).name[:4]
         row.split = splits[row.patient]
     manifest.save(folder / "pairs.csv")
     return folder / "pairs.csv"
@@ -187,44 +229,67 @@ def _shown(values: Float32) -> Uint8:
     return small[::step, ::step][:SIZE, :SIZE]
 
 
-def main(minutes: float = MINUTES, seeds: int = SEEDS, pictures: Path | None = None) -> dict[str, float | str]:
-    """Figures by name, each recipe as it stands and as for few pairs, and what the latter is of the former."""
-    arms = [("heads", name, HEADS) for name in ("pix2pix-head", "strong-head")]
-    arms += [("radiographs", "pix2pix-xray", [])] if LUNGS.is_dir() else []
+def trained(
+    kind: str, arm: tuple[str, str, str], minutes: float, seed: int, times: int = 1, pictures: Path | None = None
+) -> dict[str, float]:
+    """The figures of one training."""
+    title, name, changes = arm
+    sides = "data.a=mr data.b=ct" if kind == "heads" else ""
+    with tempfile.TemporaryDirectory() as temporary:
+        data = Path(temporary) / "data"
+        table = write_heads(data, seed, times) if kind == "heads" else write_lungs(data, seed)
+        asked = f"{sides} data.source={table} train.minutes={minutes:g} seed={seed} {changes}".split()
+        folder = train(load_recipe(name, asked), Path(temporary) / "run", warn=print, say=print)
+        scores, shown = judged(folder, table, *(("mr", "ct") if kind == "heads" else ("mask", "image")))
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            save_picture(np.concatenate(shown), pictures / f"{title}.png".replace(", ", "-").replace(" ", "-"))
+        return scores | {"steps": read_log(folder / "log.csv")[-1]["step"]}
+
+
+def compared(
+    kind: str, arms: Arms, minutes: float, seeds: int, times: int = 1, pictures: Path | None = None
+) -> dict[str, float | str]:
+    """Each arm's figures in words, and its error as a share of the first one's; seed by seed: arms alternate."""
+    runs: dict[str, list[dict[str, float]]] = {title: [] for title, *_ in arms}
+    for seed in range(seeds):
+        for arm in arms:
+            runs[arm[0]].append(trained(kind, arm, minutes, seed, times, None if seed else pictures))
+            print(f"   seed {seed}, {arm[0]}: {runs[arm[0]][-1]}", flush=True)
+    found: dict[str, float | str] = {}
+    patients = f"{len(TRAINED) * times} patients" if kind == "heads" else "radiographs"
+    means = {title: {key: float(np.mean([run[key] for run in own])) for key in own[0]} for title, own in runs.items()}
+    first = next(iter(means.values()))
+    for title, own in means.items():
+        told = ", ".join(f"{name} {own[key]:.3f}" for key, name in FIGURES.items())
+        share = f"{own['mae'] / first['mae']:.3f} of the first's MAE"
+        found[f"{patients}, {title}"] = f"{told} [{own['spread']:.2f}]; {share}; {own['steps']:.0f} steps"
+    return found
+
+
+def main(
+    arms: str = "default", minutes: float = MINUTES, seeds: int = SEEDS, pictures: Path | None = None
+) -> dict[str, float | str]:
+    """Figures by name."""
     found: dict[str, float | str] = {"minutes": minutes, "seeds": seeds, "machine": machine()}
-    for what, name, sides in arms:
-        means: dict[str, dict[str, float]] = {}
-        for how, changes in (("as it stands", AS_IT_STANDS), ("for few pairs", [])):
-            runs = []
-            for seed in range(seeds):
-                with tempfile.TemporaryDirectory() as temporary:
-                    table = {"heads": write_heads, "radiographs": write_lungs}[what](Path(temporary) / "data", seed)
-                    asked = [*sides, f"data.source={table}", f"train.minutes={minutes:g}", f"seed={seed}", *changes]
-                    folder = train(load_recipe(name, asked), Path(temporary) / "run", warn=print, say=print)
-                    scores, shown = judged(folder, table, *(("mr", "ct") if sides else ("mask", "image")))
-                    runs.append(scores | {"steps": read_log(folder / "log.csv")[-1]["step"]})
-                    if pictures and not seed:
-                        pictures.mkdir(parents=True, exist_ok=True)
-                        save_picture(np.concatenate(shown), pictures / f"{name} {how}.png".replace(" ", "-"))
-            means[how] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
-            told = ", ".join(f"{title} {means[how][key]:.3f}" for key, title in FIGURES.items())
-            found[f"{what}, {name} {how}"] = f"{told} [{means[how]['spread']:.2f}], {means[how]['steps']:.0f} steps"
-            print(f"   {name} {how}: {found[f'{what}, {name} {how}']}", flush=True)
-        found[f"{what}, {name}: MAE of few / as it stands"] = round(
-            means["for few pairs"]["mae"] / means["as it stands"]["mae"], 3
-        )
-    if LUNGS.is_dir():
-        return found
-    return found | {"radiographs": f"skipped: nothing in {LUNGS}; set FABRICA_DATA to where it lies"}
+    if arms == "tried":
+        return found | compared("heads", TRIED, minutes, seeds, pictures=pictures)
+    if arms == "ends":
+        return found | {k: v for n in (1, 4, 16) for k, v in compared("heads", ENDS, minutes, seeds, n).items()}
+    found |= compared("heads", DEFAULT, minutes, seeds, pictures=pictures)
+    if not LUNGS.is_dir():
+        return found | {"radiographs": f"skipped: nothing in {LUNGS}; set FABRICA_DATA to where it lies"}
+    return found | compared("radiographs", LUNG, minutes, seeds, pictures=pictures)
 
 
 if __name__ == "__main__":
-    values = sys.argv[1:]
-    scores = main(
-        float(values[0]) if values else MINUTES,
-        int(values[1]) if len(values) > 1 else SEEDS,
-        Path(values[2]) if len(values) > 2 else None,
-    )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--arms", choices=("default", "tried", "ends"), default="default")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--pictures", type=Path)
+    asked = parser.parse_args()
+    scores = main(asked.arms, asked.minutes, asked.seeds, asked.pictures)
     for key, value in scores.items():
         print(f"   {key:<60}{value}")
-    keep(KEPT, os.environ.get("FEW_AS", "now"), scores)
+    keep(KEPT, f"{os.environ.get('FEW_AS', 'now')}, {asked.arms}", scores)

@@ -81,7 +81,9 @@ def test_it_is_said_in_two_lines_with_the_counts_and_every_choice(tmp_path: Path
     # what it says can be typed: named, the same values are those of the recipe itself
     words = [word for word in chosen.split(";")[0].split() if "=" in word]
     assert few_laid(load_recipe("pix2pix-head", words)) == few_laid(WITH["pix2pix-head"])
-    assert not any(values for values in vars(replace(load_recipe("pix2pix-head", words).few, patients=0, pairs=0)).values())
+    assert not any(
+        values for values in vars(replace(load_recipe("pix2pix-head", words).few, patients=0, pairs=0)).values()
+    )
     assert told(few, 1000, 5000) == "" and told(FewConfig(), 1, 1) == ""
 
 

@@ -7,6 +7,8 @@ from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CONDITIONS, DEGRADED, FITS, KEEPS, SCALES, USES, Recipe
 from fabrica.text.tokenizer import LEAST
 
+CHANGES = ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner")  # of training images
+
 
 def check(recipe: Recipe) -> None:
     data, train = recipe.data, recipe.train
@@ -126,7 +128,11 @@ def _check_uses(recipe: Recipe) -> None:
         )
     if "plan" in recipe.uses and recipe.method.get("name") != "segment":
         raise UsageError("uses.plan is for segmentation; take the recipe segment, or leave it out")
-    changes = [key for key in ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner") if getattr(recipe.data, key)]
+    changes = [
+        key
+        for key in ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner")
+        if getattr(recipe.data, key)
+    ]
     if "autoencoder" in recipe.uses and changes:
         raise UsageError(
             f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "

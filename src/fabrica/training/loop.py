@@ -97,8 +97,8 @@ def train(
     warn      called with one sentence when a GAN collapses or stops learning, or the held-out images lack a class;
               None: `warnings.warn`. What went wrong stands in alarms.txt beside the weights, too.
 
-    say       called, before training, with the plan of a segmenter as a table, and with what was chosen for a translator
-              that has few pairs; both stand in found.yaml, too.
+    say       called, before it trains, with the plan of a segmenter as a table, and with what was chosen for a
+              translator that has few pairs; both stand in found.yaml, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
 
