@@ -138,7 +138,8 @@ def _dissimilarity(made: Tensor, wanted: Tensor) -> Tensor:
     if made.ndim == 4:
         return 1 - losses.ssim(made, wanted)
     slices = [volume.movedim(2, 1).flatten(0, 1) for volume in (made, wanted)]
-    return 1 - losses.ssim(*slices).unflatten(0, (len(made), -1)).mean(1)
+    alike: Tensor = losses.ssim(*slices)
+    return 1 - alike.reshape(len(made), -1).mean(1)
 
 
 def _shrinks(config: Pix2Pix.Config) -> int:

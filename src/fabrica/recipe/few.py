@@ -97,6 +97,6 @@ def _over(config: T, values: Mapping[str, Any], section: str) -> T:
     if not values:
         return config
     try:
-        return filled(type(config), {**asdict(config), **values})  # type: ignore[call-overload, no-any-return]
+        return filled(type(config), {**asdict(config), **values})  # type: ignore[call-overload]
     except OmegaConfBaseException as error:
         raise UsageError(f"recipe key few.{section}: {str(error).strip().splitlines()[0]}") from error
