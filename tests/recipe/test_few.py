@@ -55,6 +55,8 @@ def test_what_is_named_stands_for_few_pairs_too() -> None:
         laid = getattr(few_laid(changed), section)
         assert (laid[key] if section == "method" else getattr(laid, key)) == float(override.split("=")[1])
     assert few_laid(load_recipe("pix2pix-head", ["few.method.adversarial=0.3"])).method["adversarial"] == 0.3
+    asks = load_recipe("strong-head", ["train.lr_of.critic=4e-4"])  # for a critic
+    assert few_laid(asks).method["adversarial"] == 0.1 and few_laid(asks).data.flip
     assert load_recipe("pix2pix-head", ["method.name=cut", "data.paired=false"]).few == FewConfig()
 
 

@@ -54,14 +54,18 @@ def few_laid(recipe: Recipe) -> Recipe:
 
 def without(raw: Any, named: Any) -> Any:
     """The values of a recipe after those that a user has named were laid over it: what is named stands for few pairs,
-    too. Another method takes nothing of what was found for this one."""
+    too, and a rate of one player's own (train.lr_of) asks for the critic that has one. Another method takes nothing of
+    what was found for this one."""
     few = raw.get("few") if isinstance(raw, dict) else None
     if not isinstance(few, dict) or not isinstance(named, dict):
         return raw
     if "name" in (named.get("method") or {}):
         return {key: values for key, values in raw.items() if key != "few"}
+    said = {section: set(named.get(section) or {}) for section in SECTIONS}
+    if "lr_of" in said["train"]:
+        said["method"].add("adversarial")
     kept = {
-        section: {key: value for key, value in values.items() if key not in (named.get(section) or {})}
+        section: {key: value for key, value in values.items() if key not in said[section]}
         if section in SECTIONS and isinstance(values, dict)
         else values
         for section, values in few.items()
