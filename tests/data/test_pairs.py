@@ -74,6 +74,19 @@ def test_pairs_stay_aligned_whatever_is_drawn_and_the_scanner_is_that_of_a_alone
         assert int((scanned["a"] == moved["a"]).flatten(1).all(1).sum()) == 0
 
 
+def test_b_moves_apart_from_a_by_up_to_so_many_pixels_and_no_other_move_changes(tmp_path: Path) -> None:
+    images = noise(6, 1, 24, 20)
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, (BYTE, BYTE))
+    moves = Changes(flip=True, jitter=3)
+    together, apart = (batch_at(pairs, 0, 60, seed=2, changes=each) for each in (moves, replace(moves, apart=2)))
+    assert torch.equal(together["a"], apart["a"])
+    found = []
+    for one, other in zip(together["b"], apart["b"], strict=True):
+        inner = other[:, 2:-2, 2:-2]
+        found += [(y, x) for y in range(5) for x in range(5) if torch.equal(one[:, y : y + 20, x : x + 16], inner)]
+    assert len(found) == 60 and {y for y, _ in found} == {x for _, x in found} == set(range(5))
+
+
 def test_the_scanner_leaves_hounsfield_units_and_labels_alone(tmp_path: Path) -> None:
     label = Codec("label", classes=2, unit="label")
     for k, codec in enumerate((HU, label)):

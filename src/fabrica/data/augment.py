@@ -34,6 +34,8 @@ class Changes:
     gamma    grey values, from 0 to 1, to a power between 1 / (1 + gamma) and 1 + gamma; never for HU.
     scanner  the grey values of side a alone, as another scanner, another sequence and another hand at the grey window
              might have given them, see `as_other_scanner`; 1 is much. Never for HU, nor for labels.
+    apart    side b moved against a by up to so many whole pixels along each axis: where pairs lie off by as much, and
+             a network would learn by which displacement it knows each of few patients.
     augment  patches of cases (`fabrica.data.patches`) turned, scaled, bent, mirrored, and changed in grey value.
     """
 
@@ -45,6 +47,7 @@ class Changes:
     bend: float = 0.0
     gamma: float = 0.0
     scanner: float = 0.0
+    apart: int = 0
     augment: bool = False
 
 
@@ -168,13 +171,14 @@ def flip_left_right(images: Float32, seed: int, positions: Int64) -> Float32:
     return images
 
 
-def shifted(images: Float32, seed: int, positions: Int64, most: int) -> Float32:
+def shifted(images: Float32, seed: int, positions: Int64, most: int, which: int = 0) -> Float32:
     """Each image (B, C, *S) moved by up to `most` pixels along each axis, in place; the border's pixels are repeated.
 
-    Whole pixels: no value is interpolated, and two sides of a pair that get the same arguments move alike.
+    Whole pixels: no value is interpolated, and two sides of a pair that get the same arguments move alike. which: of
+    several such moves of a position, each its own.
     """
     for image, position in zip(images, positions, strict=True):
-        steps = stream(seed, position)
+        steps = stream(seed, position, which)
         for axis, side in enumerate(image.shape[1:], start=1):
             by = int(steps.integers(-most, most + 1))
             image[:] = image.take(np.clip(np.arange(side) + by, 0, side - 1), axis)

@@ -7,7 +7,7 @@ from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CONDITIONS, DEGRADED, FITS, KEEPS, SCALES, USES, Recipe
 from fabrica.text.tokenizer import LEAST
 
-CHANGES = ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner")  # of training images
+CHANGES = ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner", "apart")  # of training images
 
 
 def check(recipe: Recipe) -> None:
@@ -74,7 +74,7 @@ def check(recipe: Recipe) -> None:
         (recipe.distill.temperature > 0, f"distill.temperature is {recipe.distill.temperature}; expected more than 0"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
-    for key in ("context", "crop", "jitter", "turn", "zoom", "bend", "gamma", "scanner", "depth"):
+    for key in ("context", "crop", "jitter", "turn", "zoom", "bend", "gamma", "scanner", "apart", "depth"):
         found = getattr(data, key)
         expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
     for key in ("patients", "pairs"):

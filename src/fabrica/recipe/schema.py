@@ -61,7 +61,8 @@ class DataConfig:
     crop       the network learns from squares (cubes) of so many pixels a side, cut out of `size` at random; 0: whole.
     flip, jitter, turn, zoom, bend, gamma    random changes of training images, the same for both sides of a pair: see
                `fabrica.data.augment.Changes`.
-    scanner    how much the grey values of a alone are changed, as another scanner's might differ: see there, too.
+    scanner, apart   how much the grey values of a alone are changed, as another scanner's might differ, and by how many
+               pixels b is moved against a: see there, too.
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
     augment    to segment: patches are turned, scaled, bent, mirrored and changed in grey value, see
                `fabrica.data.patches`.
@@ -98,6 +99,7 @@ class DataConfig:
     bend: float = 0.0
     gamma: float = 0.0
     scanner: float = 0.0
+    apart: int = 0
     augment: bool = False
     spacing: list[float] = field(default_factory=list)
     regions: dict[str, list[int]] = field(default_factory=dict)
