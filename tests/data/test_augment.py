@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fabrica.data.augment import AS_THEY_ARE, Changes, changed
+from fabrica.data.augment import AS_THEY_ARE, COIL, GAIN, NOISE, POWER, Changes, as_other_scanner, changed
 from fabrica.image import Float32
 
 AT = np.arange(40)
@@ -28,7 +28,8 @@ def blobs(count: int = 40, *shape: int) -> Float32:
         Changes(flip=True, jitter=3),
         Changes(turn=15.0),
         Changes(bend=2.0),
-        Changes(crop=16, flip=True, jitter=2, turn=15.0, bend=1.0),
+        Changes(zoom=0.2),
+        Changes(crop=16, flip=True, jitter=2, turn=15.0, zoom=0.1, bend=1.0),
     ],
 )
 @pytest.mark.parametrize("shape", [(48, 40), (18, 26, 20)])
@@ -67,6 +68,18 @@ def test_turns_are_rotations_of_up_to_so_many_degrees() -> None:
     np.testing.assert_allclose(turned[:, 0, 32, 32], 1.0, atol=1e-5)  # the middle stays
 
 
+def test_zooms_are_by_up_to_the_share_either_way_about_the_middle() -> None:
+    y, x = np.mgrid[-32:33, -32:33].astype(np.float32)
+    disc = np.where(np.hypot(x, y) < 16, 1.0, -1.0)[None].astype(np.float32)
+    zoomed = changed(np.repeat(disc[None], 40, axis=0), 0, AT, Changes(zoom=0.25))
+    radii = np.sqrt((zoomed[:, 0] > 0).sum((1, 2)) / (disc > 0).sum())
+    assert 1 / 1.25 - 0.02 <= radii.min() < 0.9 and 1.1 < radii.max() <= 1.25 + 0.02
+    logarithms = np.log(radii) / np.log(1.25)  # even either way
+    assert abs(logarithms.mean()) < 0.25 and logarithms.std() == pytest.approx(1 / 3**0.5, rel=0.3)
+    middles = [np.average(axis, weights=one[0] > 0) for one in zoomed for axis in (x, y)]
+    np.testing.assert_allclose(middles, 0, atol=0.3)
+
+
 def test_bends_are_smooth_and_of_the_wanted_size() -> None:
     _, x = np.mgrid[0:64, 0:64].astype(np.float32)
     places = np.stack([x / 32 - 1])[None]
@@ -93,3 +106,26 @@ def test_gamma_keeps_black_and_white_and_the_order_of_greys() -> None:
     assert (np.diff(changed_ramps, axis=1) > 0).all()
     middles = (changed_ramps[:, 50] + 1) / 2
     assert middles.min() >= 0.5**1.3 - 1e-3 and middles.max() <= 0.5 ** (1 / 1.3) + 1e-3 and np.std(middles) > 0.03
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (6, 26, 20)])
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_another_scanner_is_a_power_a_gain_a_smooth_coil_and_noise(shape: tuple[int, ...], strength: float) -> None:
+    for level in (0.1, 0.4):  # of a range from 0 to 1
+        flat = np.full((40, 1, *shape), 2 * level - 1, dtype=np.float32)
+        given = (as_other_scanner(flat.copy(), 5, AT, strength) + 1) / 2
+        coarse = given.reshape(40, -1).mean(1)
+        most = GAIN**strength * np.exp(strength * COIL)
+        assert coarse.min() >= level ** (POWER**strength) / most - 0.02
+        assert coarse.max() <= level ** (POWER**-strength) * most + 0.02 and coarse.std() > 0.02 * strength * level
+        neighbours = np.diff(given, axis=-1)  # noise alone: a coil's field is flat from pixel to pixel
+        assert neighbours.std() < 2**0.5 * strength * NOISE and neighbours.std() > 0.2 * strength * NOISE
+    one = as_other_scanner(flat[3:4].copy(), 5, AT[3:4], strength)
+    np.testing.assert_array_equal((one + 1) / 2, given[3:4])  # whatever the batch
+
+
+def test_padding_stays_padding_on_another_scanner() -> None:
+    images = blobs(10)
+    images[..., :12] = -1
+    given = as_other_scanner(images.copy(), 0, AT[:10], 1.0)
+    assert (given[..., :12] == -1).all() and np.abs(given).max() <= 1 and not np.array_equal(given, images)

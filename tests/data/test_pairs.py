@@ -61,6 +61,42 @@ def test_both_images_of_a_pair_are_flipped_and_moved_alike(tmp_path: Path, shape
     assert int(same.sum()) <= 2
 
 
+def test_pairs_stay_aligned_whatever_is_drawn_and_the_scanner_is_that_of_a_alone(tmp_path: Path) -> None:
+    """b is a negative of a: it still is, pixel by pixel, after everything that moves; grey values change in a alone."""
+    images = noise(6, 1, 24, 20) * 0.9
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", -images), True, (BYTE, BYTE))
+    moves = Changes(flip=True, jitter=3, turn=9.0, zoom=0.2, bend=1.0)
+    for seed in range(3):
+        moved = batch_at(pairs, 1, 24, seed=seed, changes=moves)
+        torch.testing.assert_close(moved["b"], -moved["a"], atol=1e-6, rtol=0)
+        scanned = batch_at(pairs, 1, 24, seed=seed, changes=replace(moves, scanner=1.0))
+        assert torch.equal(scanned["b"], moved["b"]) and torch.equal(scanned["index"], moved["index"])
+        assert int((scanned["a"] == moved["a"]).flatten(1).all(1).sum()) == 0
+
+
+def test_b_moves_apart_from_a_by_up_to_so_many_pixels_and_no_other_move_changes(tmp_path: Path) -> None:
+    images = noise(6, 1, 24, 20)
+    pairs = Pairs(written(tmp_path / "a", images), written(tmp_path / "b", images), True, (BYTE, BYTE))
+    moves = Changes(flip=True, jitter=3)
+    together, apart = (batch_at(pairs, 0, 60, seed=2, changes=each) for each in (moves, replace(moves, apart=2)))
+    assert torch.equal(together["a"], apart["a"])
+    found = []
+    for one, other in zip(together["b"], apart["b"], strict=True):
+        inner = other[:, 2:-2, 2:-2]
+        found += [(y, x) for y in range(5) for x in range(5) if torch.equal(one[:, y : y + 20, x : x + 16], inner)]
+    assert len(found) == 60 and {y for y, _ in found} == {x for _, x in found} == set(range(5))
+
+
+def test_the_scanner_leaves_hounsfield_units_and_labels_alone(tmp_path: Path) -> None:
+    label = Codec("label", classes=2, unit="label")
+    for k, codec in enumerate((HU, label)):
+        images = np.sign(noise(4, codec.classes or 1, 12, 12))
+        own, other = written(tmp_path / f"a{k}", images), written(tmp_path / f"b{k}", images[:, :1])
+        pairs = Pairs(own, other, True, (codec, BYTE))
+        plain, asked = (batch_at(pairs, 0, 8, seed=1, changes=each) for each in (AS_THEY_ARE, Changes(scanner=1.0)))
+        assert torch.equal(plain["a"], asked["a"]), codec
+
+
 def test_more_slices_than_one_move_alike_as_channels(tmp_path: Path) -> None:
     images = noise(10, 1, 12, 12)
     three = written(tmp_path / "a", np.repeat(images, 3, axis=1))

@@ -16,6 +16,7 @@ from fabrica.methods import build
 from fabrica.methods.cut import CUT, TEMPERATURE, patch_nce
 from fabrica.methods.cyclegan import CycleGAN
 from fabrica.methods.pix2pix import OUTSIDE, Pix2Pix
+from fabrica.nets import losses
 from fabrica.nets.registration import roughness, warped
 from fabrica.recipe.load import load_recipe
 
@@ -211,6 +212,32 @@ def test_masked_l1_counts_the_body_and_a_tenth_of_the_air() -> None:
     assert method.validation(batch, rng()).tolist() == pytest.approx([wanted] * 2, rel=1e-5)
     plain = method.validation({"a": a, "b": b}, rng())
     assert plain.tolist() == pytest.approx([0.25 * 0.3 + 0.75 * 0.7] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (3, 16, 24)])
+def test_pix2pix_weighs_structural_similarity_beside_l1(size: tuple[int, ...]) -> None:
+    """Of volumes it is the mean over slices; held-out pairs are judged in the shares of training."""
+    method = small(Pix2Pix, a=(1, *size), b=(1, *size), adversarial=0.0, l1=10.0, ssim=5.0, levels=2)
+    method.generator = Scale(1.0)
+    a, b = (torch.rand(2, 1, *size, generator=rng(k)) * 2 - 1 for k in (1, 2))
+    slices = [volume.reshape(-1, 1, *size[-2:]) for volume in (a, b)]
+    unlike = 1 - losses.ssim(*slices).reshape(2, -1).mean(1)
+    (turn,) = method.turns({"a": a, "b": b}, rng())
+    l1 = (a - b).abs().flatten(1).mean(1)
+    torch.testing.assert_close(turn.loss.detach(), 10 * l1.mean() + 5 * unlike.mean())
+    torch.testing.assert_close(method.validation({"a": a, "b": b}, rng()), l1 + 0.5 * unlike)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (8, 16, 16)])
+def test_an_answer_that_is_mirrored_does_not_know_left_from_right(size: tuple[int, ...]) -> None:
+    made = {}
+    for mirror in (False, True):
+        method = small(Pix2Pix, a=(1, *size), b=(1, *size), adversarial=0.0, levels=2, mirror=mirror).eval()
+        images = torch.rand(2, 1, *size, generator=rng(3)) * 2 - 1
+        with torch.no_grad():
+            made[mirror], turned = (method.translate(x, "a2b") for x in (images, images.flip(-1)))
+        assert torch.allclose(turned.flip(-1), made[mirror], atol=1e-5) == mirror
+    assert not torch.allclose(made[True], made[False], atol=1e-3)
 
 
 def test_validation_is_each_images_own_distance() -> None:

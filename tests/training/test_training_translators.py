@@ -14,9 +14,10 @@ from fabrica.data.manifest import Manifest, Row
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.recipe.folder import read_log
+from fabrica.recipe.found import found_in
 from fabrica.recipe.held_out import useless, worth
 from fabrica.recipe.load import load_recipe
-from fabrica.recipe.schema import Recipe
+from fabrica.recipe.schema import FewConfig, Recipe
 from fabrica.training.loop import train
 from tests.shipped import shipped
 
@@ -107,7 +108,11 @@ def test_recipes_with_phantoms_find_both_sides(name: str, tmp_path: Path) -> Non
     [
         ("cyclegan-xray", ["data.flip=true", "data.jitter=2"]),
         pytest.param("cut-head", ["train.accumulate=2"], marks=pytest.mark.slow),
-        pytest.param("pix2pix-head", ["data.jitter=2", "train.ema=0.9"], marks=pytest.mark.slow),  # with dropout
+        pytest.param(
+            "pix2pix-head",
+            ["few.patients=0", "few.pairs=0", "data.jitter=2", "train.ema=0.9"],  # with dropout
+            marks=pytest.mark.slow,
+        ),
         pytest.param("strong-head", ["method.registration=1"], marks=pytest.mark.slow),
     ],
 )
@@ -126,6 +131,29 @@ def test_a_resumed_run_is_bit_exact_for_both_sides(name: str, overrides: list[st
     if name.startswith("cyclegan"):
         past = one["networks"]["past_b"]  # full when the run was stopped
         assert int(past["count"]) == 8 and bool((past["past"] != 0).flatten(1).any(1).all())
+
+
+def test_few_pairs_are_trained_as_was_best_for_them_and_the_run_says_so(table: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    few = load_recipe("pix2pix-head").few
+    folder = train(tiny("pix2pix-head", table, "data.turn=3"), tmp_path / "run", say=said.append)
+    (told,) = said
+    assert told.startswith(f"40 pairs of 40 patients are few (fewer than {few.pairs} pairs)")
+    assert "method.adversarial=0" in told and "data.turn" not in told  # which was named
+    asked, found = found_in(folder)
+    assert asked.few == FewConfig() and asked.data.turn == 3 and asked.data.flip and found.few == told
+    assert found.method["adversarial"] == 0 and found.method["width"] == 8  # which was named, too
+    assert told.replace("\n", "; ") in (folder / "README.md").read_text()
+    again = train(load_recipe(folder / "recipe.yaml", ["train.steps=2"]), folder, resume=True, say=said.append)
+    assert found_in(again)[1].few == told and len(said) == 1
+
+
+@pytest.mark.parametrize("asked", [["few.patients=0", "few.pairs=0"], ["few.patients=40", "few.pairs=40"]])
+def test_a_recipe_stands_where_pairs_are_not_few(asked: list[str], table: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = train(tiny("pix2pix-head", table, *asked), tmp_path / "run", say=said.append)
+    _, found = found_in(folder)
+    assert said == [] and found.few == "" and found.method["adversarial"] == 1 and found.method["network"] == "unet"
 
 
 def test_pix2pix_keeps_what_is_nearest_to_held_out_pairs(table: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fabrica.codec import Codec
-from fabrica.data.augment import Changes, Int64, changed
+from fabrica.data.augment import Changes, Int64, as_other_scanner, changed, shifted
 from fabrica.data.body import body, threshold
 from fabrica.data.dataset import Dataset, Strings, order
 from fabrica.errors import UsageError
@@ -64,15 +64,20 @@ class Pairs:
         """ "a" float32 (B, C, *S), as `read_a`, and "b" (B, C2, *S) in [-1, 1], "index" int64 (B,) of a, and "body" if
         wanted.
 
-        Pairs are changed alike; sides without pairs each in their own way.
+        Pairs are changed alike; sides without pairs each in their own way. The scanner of a is changed alone, and
+        b is moved `apart` from a.
         """
         own = seed if self.paired else seed + OTHER
         of_a, of_b = order(len(self.a), seed, positions), order(len(self.b), own, positions)
         labels = [codec.kind == "label" for codec in self.codecs]
         sides = [changed(self.a.read(of_a), seed, positions, changes, labels[0])]
+        if changes.scanner and not labels[0] and self.codecs[0].unit != "HU":
+            sides = [as_other_scanner(sides[0], seed, positions, changes.scanner)]
         sides += [changed(side.read(of_a), seed, positions, changes) for side in self.auxiliary]
         a = np.concatenate(sides, axis=1)
         b = changed(self.b.read(of_b), own, positions, changes, labels[1])
+        if changes.apart:
+            b = shifted(b, own, positions, changes.apart, which=4)
         found: dict[str, npt.NDArray[Any]] = {"a": a, "b": b}
         if self.with_body:
             limit = threshold(self.codecs[1])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Translator, Turn
+from fabrica.nets import losses
 from fabrica.nets.registration import Registration, roughness, warped
 from fabrica.nets.translators import PatchCritic, ResidualUNet, UNetGenerator
 from fabrica.nets.unetpp import UNetPlusPlus
@@ -37,9 +38,11 @@ class Pix2Pix(Translator):
         noise: int = 0  # channels of noise beside a: what a mask leaves open is drawn from them; 0: none
         critic_width: int = 64
         l1: float = 100.0  # lambda
+        ssim: float = 0.0  # weight of 1 - structural similarity, of volumes slice by slice (Zhao et al. 2017)
         adversarial: float = 1.0  # weight of the critic; 0: no critic at all
         masked: bool = False  # L1 counts inside the body, and a tenth outside
         registration: float = 0.0  # weight of the smoothness of displacements; 0: pairs are trusted to the voxel
+        mirror: bool = False  # the answer is the mean of those to the image and to its mirror image, left to right
 
     directions = ("a2b",)
     pairs = True
@@ -56,8 +59,9 @@ class Pix2Pix(Translator):
             raise unknown("network", config.network, NETWORKS)
         if config.noise < 0:
             raise UsageError(f"method.noise is {config.noise}; expected 0 channels or more")
-        if min(config.l1, config.adversarial, config.registration) < 0 or config.l1 + config.adversarial == 0:
-            raise UsageError("method.l1, adversarial and registration are weights: 0 or more, and not all 0")
+        weights = config.l1, config.ssim, config.adversarial
+        if min(*weights, config.registration) < 0 or not any(weights):
+            raise UsageError("method.l1, ssim, adversarial and registration are weights: 0 or more, and not all 0")
         if config.adversarial:
             refuse_small("pix2pix", a)
         self.config = config
@@ -91,14 +95,21 @@ class Pix2Pix(Translator):
             loss = loss + self.config.registration * roughness(displacements)
         distance = self._l1(moved, b, batch.get("body")).mean()
         loss = loss + self.config.l1 * distance
+        if self.config.ssim:
+            loss = loss + self.config.ssim * _dissimilarity(moved, b).mean()
         if self.config.adversarial:
             with frozen(self.critic):
                 loss = loss + self.config.adversarial * generator_loss(self.critic(torch.cat([a, fake], 1)))
         yield Turn("generator", loss, {"l1": float(distance.detach())})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
-        """The L1 distance (B,) of held-out pairs, inside the body where training counts it there."""
-        return self._l1(self.translate(batch["a"], "a2b"), batch["b"], batch.get("body"))
+        """The L1 distance (B,) of held-out pairs, inside the body where training counts it there, and structural
+        dissimilarity with the share that it has in training."""
+        made = self.translate(batch["a"], "a2b")
+        distance = self._l1(made, batch["b"], batch.get("body"))
+        if not self.config.ssim:
+            return distance
+        return distance + self.config.ssim / (self.config.l1 or self.config.ssim) * _dissimilarity(made, batch["b"])
 
     def translate(self, images: Tensor, direction: str) -> Tensor:
         """a (B, C, *S) in [-1, 1] -> b (B, C2, *S) in [-1, 1]; with noise, that of seed 0."""
@@ -106,6 +117,8 @@ class Pix2Pix(Translator):
             one = self._noise(images[:1], torch.Generator().manual_seed(0))  # the same beside each, whatever the batch
             images = torch.cat([images, one.expand(len(images), *one.shape[1:])], 1)
         found: Tensor = self.generator(images)
+        if self.config.mirror:
+            found = (found + self.generator(images.flip(-1)).flip(-1)) / 2
         return found.clamp(-1, 1)
 
     def _noise(self, like: Tensor, rng: torch.Generator) -> Tensor:
@@ -118,6 +131,15 @@ class Pix2Pix(Translator):
             return distance.mean(1)
         weight = torch.where(body.flatten(1), 1.0, OUTSIDE)
         return (distance * weight).sum(1) / weight.sum(1)
+
+
+def _dissimilarity(made: Tensor, wanted: Tensor) -> Tensor:
+    """(B,): 1 - structural similarity, of volumes (B, C, D, H, W) the mean over their slices."""
+    if made.ndim == 4:
+        return 1 - losses.ssim(made, wanted)
+    slices = [volume.movedim(2, 1).flatten(0, 1) for volume in (made, wanted)]
+    alike: Tensor = losses.ssim(*slices)
+    return 1 - alike.reshape(len(made), -1).mean(1)
 
 
 def _shrinks(config: Pix2Pix.Config) -> int:

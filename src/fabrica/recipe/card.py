@@ -48,6 +48,8 @@ def translation(recipe: Recipe, found: Found, directions: Sequence[str]) -> Card
             rows["held out" if direction == "a2b" else "held out, b to a"] = said
         if said := useless(found.held_out(direction)):
             warning = f"**{said[0].upper()}{said[1:]}.**\n\n{warning}"
+    if found.few:
+        rows["few pairs"] = found.few.replace("\n", "; ")
     rows |= _auxiliary_row(data, found)
     return CardPart(rows, [f"fabrica apply FOLDER IN -o OUT{_auxiliary_words(data)} --uncertainty"], warning)
 

@@ -7,6 +7,8 @@ from fabrica.recipe.plan import laid
 from fabrica.recipe.schema import CONDITIONS, DEGRADED, FITS, KEEPS, SCALES, USES, Recipe
 from fabrica.text.tokenizer import LEAST
 
+CHANGES = ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner", "apart")  # of training images
+
 
 def check(recipe: Recipe) -> None:
     data, train = recipe.data, recipe.train
@@ -72,9 +74,12 @@ def check(recipe: Recipe) -> None:
         (recipe.distill.temperature > 0, f"distill.temperature is {recipe.distill.temperature}; expected more than 0"),
         ("name" in recipe.method, "method.name is missing, e.g. method: {name: diffusion}"),
     ]
-    for key in ("context", "crop", "jitter", "turn", "bend", "gamma", "depth"):
+    for key in ("context", "crop", "jitter", "turn", "zoom", "bend", "gamma", "scanner", "apart", "depth"):
         found = getattr(data, key)
         expectations.append((found >= 0, f"data.{key} is {found}; expected 0 or more"))
+    for key in ("patients", "pairs"):
+        found = getattr(recipe.few, key)
+        expectations.append((found >= 0, f"few.{key} is {found}; expected 0 (not asked) or more"))
     expectations.append((train.patience >= 0, f"train.patience is {train.patience}; expected 0 or more"))
     no_best = f"train.patience is {train.patience}, and with train.keep=last no weights are the best; leave one out"
     expectations.append((not (train.patience and train.keep == "last"), no_best))
@@ -123,7 +128,11 @@ def _check_uses(recipe: Recipe) -> None:
         )
     if "plan" in recipe.uses and recipe.method.get("name") != "segment":
         raise UsageError("uses.plan is for segmentation; take the recipe segment, or leave it out")
-    changes = [key for key in ("crop", "flip", "jitter", "turn", "bend", "gamma") if getattr(recipe.data, key)]
+    changes = [
+        key
+        for key in ("crop", "flip", "jitter", "turn", "zoom", "bend", "gamma", "scanner")
+        if getattr(recipe.data, key)
+    ]
     if "autoencoder" in recipe.uses and changes:
         raise UsageError(
             f"data.{changes[0]} changes images, and with uses.autoencoder these are encoded once; leave it out, or "

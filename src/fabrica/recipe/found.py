@@ -17,7 +17,7 @@ from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 from fabrica.recipe.values import read, written
 
 VERSION = 1
-LATER = ("plan", "largest")  # what earlier models do not have
+LATER = ("plan", "largest", "few")  # what earlier models do not have
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Found:
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
     plan          of a segmenter: patches, levels of the network, labels; largest: the labels of which only the largest
                   connected piece is given, since that was better on held-out images.
+    few           why a translator was trained as for few pairs, and which values were chosen; "" where it was not.
     fingerprint_a, fingerprint_b   what the training images of each side have in common.
     held_out_a, held_out_b   how good results on each side are.
     """
@@ -102,6 +103,7 @@ class Found:
     size: list[int] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     largest: list[int] = field(default_factory=list)
+    few: str = ""
     fingerprint_a: Fingerprint = field(default_factory=Fingerprint)
     fingerprint_b: Fingerprint = field(default_factory=Fingerprint)
     held_out_a: HeldOutError = field(default_factory=HeldOutError)

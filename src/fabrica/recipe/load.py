@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.recipe.check import check
 from fabrica.recipe.earlier import is_earlier, parted, renamed
+from fabrica.recipe.few import few_laid, without
 from fabrica.recipe.schema import Recipe
 from fabrica.recipe.values import filled, hints, read
 
@@ -45,6 +46,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raw, _ = parted(raw)
     recipe = typed(Recipe, raw)
     check(recipe)
+    check(few_laid(recipe))
     return recipe
 
 
@@ -75,8 +77,10 @@ def typed(cls: type[T], raw: dict[Any, Any], where: str = "", of: str = "recipe"
 
 
 def _overridden(text: str, overrides: Sequence[str]) -> Any:
-    merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
-    return OmegaConf.to_container(merged, resolve=False)
+    said = OmegaConf.from_dotlist(list(overrides))
+    merged = OmegaConf.merge(OmegaConf.create(text), said)
+    raw, named = (OmegaConf.to_container(each, resolve=False) for each in (merged, said))
+    return without(raw, named)
 
 
 def _check_override(text: str, override: str) -> None:

@@ -59,8 +59,10 @@ class DataConfig:
     categories the same of sex and view, where the network is told them.
     where      manifest column -> value: only these rows are used.
     crop       the network learns from squares (cubes) of so many pixels a side, cut out of `size` at random; 0: whole.
-    flip, jitter, turn, bend, gamma    random changes of training images, the same for both sides of a pair: see
+    flip, jitter, turn, zoom, bend, gamma    random changes of training images, the same for both sides of a pair: see
                `fabrica.data.augment.Changes`.
+    scanner, apart   how much the grey values of a alone are changed, as another scanner's might differ, and by how many
+               pixels b is moved against a: see there, too.
     slices     which axial slices of volumes a network for slices learns from: "middle" (third), or "all".
     augment    to segment: patches are turned, scaled, bent, mirrored and changed in grey value, see
                `fabrica.data.patches`.
@@ -93,8 +95,11 @@ class DataConfig:
     flip: bool = False
     jitter: int = 0
     turn: float = 0.0
+    zoom: float = 0.0
     bend: float = 0.0
     gamma: float = 0.0
+    scanner: float = 0.0
+    apart: int = 0
     augment: bool = False
     spacing: list[float] = field(default_factory=list)
     regions: dict[str, list[int]] = field(default_factory=dict)
@@ -183,6 +188,22 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
+class FewConfig:
+    """What stands in place of the recipe's own values where pairs to learn from are few, see `fabrica.recipe.few`; a
+    value that is named beside the recipe (KEY=VALUE) stands over it.
+
+    patients, pairs   few are fewer training patients than this, or fewer pairs; 0: that is not asked.
+    method, data, train   values of these sections.
+    """
+
+    patients: int = 0
+    pairs: int = 0
+    method: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TextConfig:
     """How reports are read, where data.condition names text.
 
@@ -224,6 +245,7 @@ class Recipe:
            training alone. text: the folder of a frozen encoder that reads the reports, see
            `fabrica.text.frozen_encoder`; it is copied too. plan: to segment, the folder of a run or a YAML file whose
            plan is taken; what `data` says stands over it.
+    few    what stands instead where pairs are few; what a run has decided is laid over the rest, and few is empty.
     quantise  "int8": what translates, restores or segments learns to work in 8 bits, see `fabrica.nets.quantise`.
     """
 
@@ -245,6 +267,7 @@ class Recipe:
     text: TextConfig = field(default_factory=TextConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    few: FewConfig = field(default_factory=FewConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 

@@ -97,7 +97,8 @@ def train(
     warn      called with one sentence when a GAN collapses or stops learning, or the held-out images lack a class;
               None: `warnings.warn`. What went wrong stands in alarms.txt beside the weights, too.
 
-    say       called with the plan of a segmenter as a table, before it trains; it stands in found.yaml, too.
+    say       called, before it trains, with the plan of a segmenter as a table, and with what was chosen for a
+              translator that has few pairs; both stand in found.yaml, too.
 
     Raises UsageError for recipes that cannot run, FabricaError for a loss that is not a number or a full disk.
 
@@ -120,8 +121,9 @@ def train(
     warn = warn or warnings.warn
     goes_on = resume and has_kept(folder)
     run = open_run(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), folder, progress, warn)
-    if run.found.plan.size and say and run.is_first and not goes_on:
-        say(table(run.found.plan))
+    for told in (table(run.found.plan) if run.found.plan.size else "", run.found.few):
+        if told and say and run.is_first and not goes_on:
+            say(told)
     if goes_on:
         restore_run(run)  # a run that was stopped before it kept anything starts from the beginning
     _loop(run, open_log(run) if run.is_first else None, report, warn)

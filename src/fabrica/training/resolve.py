@@ -26,11 +26,27 @@ from fabrica.methods import named
 from fabrica.model.compression import CompressionModel
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_config, codec_of
+from fabrica.recipe.few import few_laid, told
 from fabrica.recipe.found import Found, plan_in
 from fabrica.recipe.plan import Plan, laid
-from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe
+from fabrica.recipe.schema import CodecConfig, DataConfig, FewConfig, Recipe
 from fabrica.training.fingerprint import fingerprint
 from fabrica.training.frozen import latents_key
+
+
+def decide_few(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe, with its values for few pairs laid in where its training pairs are few, and what is to be said of
+    that; "" where they are not, or where the recipe has no such values."""
+    if not recipe.data.paired or recipe.few == FewConfig():
+        return replace(recipe, few=FewConfig()), ""
+    source = open_source(recipe.data, "train", "a")
+    rows = source.manifest.rows if source.manifest else []
+    patients = len({row.patient or row.id for row in rows}) if rows else source.count
+    # of volumes that are learned slice by slice, nobody knows how many slices they have before they are read
+    volumes = recipe.data.depth or any(row.dims == "3" for row in rows)
+    pairs = 0 if volumes and len(recipe.data.size) == 2 else source.count
+    said = told(recipe.few, patients, pairs)
+    return (few_laid(recipe) if said else replace(recipe, few=FewConfig())), said
 
 
 def decide_codecs(recipe: Recipe, found: Found) -> Found:

@@ -46,6 +46,7 @@ from fabrica.training.resolve import (
     Opened,
     cut_off,
     decide_codecs,
+    decide_few,
     decide_plan,
     encode_latents,
     open_cases,
@@ -119,7 +120,8 @@ def open_run(recipe: Recipe, folder: Path, progress: Progress | None, warn: Warn
     if not recipe.data.source:
         raise UsageError("the recipe has no data; give a manifest or a folder with --data")
     resumed = has_kept(folder)
-    found = _begun(recipe, folder) if resumed else Found.asked(recipe)
+    recipe, few = decide_few(recipe)
+    found = _begun(recipe, folder) if resumed else replace(Found.asked(recipe), few=few)
     data = found.data(recipe.data)
     found = replace(found, classes=list(classes_of(data)), categories=categories_of(data))
     uses, found = _opened(recipe, found, folder)
