@@ -6,7 +6,9 @@ patients.
                   the first fold's model falls on chest phantoms.
     critic        hippocampus, 10 minutes, with and without each adversarial term, three seeds.
     few           ten labelled hippocampi, 10 minutes, three seeds: classic augmentation alone, with a critic that also
-                  learns from the others without labels.
+                  learns from the others without labels, and with masks that the first of these drew for the others.
+    augmentation  the share of a training step's processor time that augmentation takes: of the hippocampi, in 3-D, and
+                  of the radiographs.
 
 --steps: so many for each run, and no minutes: fair where others use the machine, and where a critic costs time. Data
 lie in ../shared/data or $FABRICA_DATA. Trained and judged is what a user types, in processes of their own; what is
@@ -21,6 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +36,16 @@ from fabrica import io
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
 from fabrica.image import Image
+from fabrica.model.loading import load as open_model
 from fabrica.phantoms.chest.chest import ORGANS, chest
+from fabrica.recipe.load import load_recipe
+from fabrica.training import loop
+from fabrica.training.run import open_run
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FABRICA_DATA", HERE.parents[1] / "shared" / "data"))
 KEPT = HERE / "real" / "segmentation.json"
-FOLDS, SEEDS, FEW, PHANTOMS = 5, (0, 1, 2), 10, 40
+FOLDS, SEEDS, FEW, PHANTOMS, ROUNDS = 5, (0, 1, 2), 10, 40, 15
 LUNGS = [ORGANS.index(name) for name in ORGANS if "lung" in name]
 CRITICS = {
     "no critic": [],
@@ -136,7 +143,7 @@ def _phantoms(folder: Path) -> Path:
 
 def critic(work: Path, budget: Budget) -> Scores:
     manifest = scanned("mri_hippocampus_msd", work)
-    return _arms(manifest, work / "critic", budget.words(10), CRITICS)
+    return _arms(lambda seed: manifest, work / "critic", budget.words(10), CRITICS)
 
 
 def labelled_few(work: Path) -> Path:
@@ -160,20 +167,38 @@ def few(work: Path, budget: Budget) -> Scores:
         for row in manifest.rows
     ]
     Manifest(bare, manifest.root).save(beside)
-    semi = [*CRITICS["patch"], "method.unlabelled=0.1"]
+    words, semi = budget.words(10), [*CRITICS["patch"], "method.unlabelled=0.1"]
+    augmented = {"classic augmentation": [], "not augmented": ["data.augment=false"]}
     return {
-        **_arms(
-            alone, work / "few", budget.words(10), {"classic augmentation": [], "not augmented": ["data.augment=false"]}
-        ),
-        **_arms(beside, work / "few", budget.words(10), {"semi-supervised": semi}),
+        **_arms(lambda seed: alone, work / "few", words, augmented),
+        **_arms(lambda seed: beside, work / "few", words, {"semi-supervised": semi}),
+        **_arms(lambda seed: _drawn(beside, work / "few", seed), work / "few", words, {"pseudo-labels": []}),
     }
 
 
-def _arms(manifest: Path, work: Path, budget: Sequence[str], arms: dict[str, list[str]]) -> Scores:
+def _drawn(manifest: Path, work: Path, seed: int) -> Path:
+    """The manifest with a mask for every image, of those without one as the model that learned with classic
+    augmentation from this seed outlines it (Lee 2013, "Pseudo-label")."""
+    path = work / f"pseudo-labels-{seed}.csv"
+    if not path.exists():
+        teacher, drawn = open_model(work / f"classic-augmentation-{seed}"), Manifest.load(manifest)
+        masks = work / f"pseudo-labels-{seed}-masks"
+        masks.mkdir(exist_ok=True)
+        for k, row in enumerate(drawn.rows):
+            if not row.mask:
+                home = masks / f"{row.patient}.nii.gz"
+                io.write(teacher.apply(io.read(drawn.file(row))).result, home)
+                drawn.rows[k] = replace(row, mask=str(home))
+        drawn.save(path)
+    return path
+
+
+def _arms(manifest: Callable[[int], Path], work: Path, budget: Sequence[str], arms: dict[str, list[str]]) -> Scores:
+    """manifest: of a seed."""
     found: Scores = {}
     for name, changes in arms.items():
         runs = [
-            trained(manifest, work / f"{name.replace(' ', '-')}-{seed}", budget, [*changes, f"seed={seed}"])
+            trained(manifest(seed), work / f"{name.replace(' ', '-')}-{seed}", budget, [*changes, f"seed={seed}"])
             for seed in SEEDS
         ]
         each = [run["dice"] for run in runs]
@@ -181,11 +206,37 @@ def _arms(manifest: Path, work: Path, budget: Sequence[str], arms: dict[str, lis
     return found
 
 
+def augmentation(work: Path, budget: Budget) -> Scores:
+    """Medians of steps with and without it, in turn. The thread that prepares batches counts, and fills its queue."""
+    return {name: _augmented(scanned(name, work)) for name in ("mri_hippocampus_msd", "cxr_hannover_lung_masks")}
+
+
+def _augmented(manifest: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for name in ("true", "false"):
+            values = [f"data.source={manifest}", f"data.augment={name}", "train.minutes=0", "train.steps=10000"]
+            runs[name] = open_run(load_recipe("segment", values), Path(folder) / name, None, print)
+        batches = {name: loop._batches(run) for name, run in runs.items()}
+        spent: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(ROUNDS):
+            for name, run in runs.items():
+                began = time.process_time()
+                loop._step(run, [next(batches[name])], 1.0, loop.Meter())
+                loop._average(run)
+                run.state.step += 1
+                time.sleep(0.5)
+                spent[name].append(time.process_time() - began)
+    whole, bare = (float(np.median(spent[name][3:])) for name in runs)
+    return {"seconds": round(whole, 4), "without": round(bare, 4), "share": round((whole - bare) / whole, 3)}
+
+
 BENCHMARKS: dict[str, Callable[[Path, Budget], Scores]] = {
     "hippocampus": hippocampus,
     "lungs": lungs,
     "critic": critic,
     "few": few,
+    "augmentation": augmentation,
 }
 
 

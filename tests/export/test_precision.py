@@ -15,9 +15,10 @@ from fabrica.codec import Codec
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import int8
 from fabrica.export.chart import picture
-from fabrica.export.gate import Gate, Limits, answers, table
+from fabrica.export.gate import Gate, Limits, NotPassed, answers, table
 from fabrica.export.images import Images, images
 from fabrica.export.onnx import halved
+from fabrica.export.ranges import BINS, RANGES, Histogram, nearest, seen
 from fabrica.image import Float32
 from fabrica.runtime import onnx as by_onnx
 from fabrica.runtime.folder import Graph, Tried
@@ -74,10 +75,10 @@ def gate_of(graph: bytes, given: Images, **limits: float) -> Gate:
     return Gate(given, plain, answers(plain, given), "HU", 2047.5, Limits(**limits))
 
 
-@pytest.mark.parametrize("how", int8.RANGES)
+@pytest.mark.parametrize("how", RANGES)
 def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     graph, given = convolutions(random_weights(4, 6)), some_images()
-    found = int8.seen(graph, ["images"], given, how, int8.OPERATORS)
+    found = seen(graph, ["images"], given, int8.OPERATORS)[how]
     made = onnx.load_from_string(int8.quantised(graph, found, int8.OPERATORS, ["layer1"]))
     kept = {each.name: each for each in made.graph.initializer}
     of_one = [each for name, each in kept.items() if name.startswith("layer1.weight")]
@@ -92,6 +93,35 @@ def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     assert 0 < np.abs(off).max() < 0.1
 
 
+@pytest.mark.parametrize(("scale", "seed"), [(1e-6, 0), (0.3, 1), (1.0, 2), (7000.0, 3)])
+def test_a_histogram_grows_with_its_values(scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [(scale * 2**k * rng.standard_normal(5000)).astype(np.float32) for k in range(4)]
+    found = Histogram()
+    for each in parts:
+        found.add(each)
+    every = np.concatenate(parts)
+    assert found.range("min-max") == (float(every.min()), float(every.max()))
+    assert found.counts.sum() == len(every) and found.reach < 4 * max(np.abs(every).max(), 2.0**-20)
+    at_once, _ = np.histogram(every, BINS, range=(-found.reach, found.reach))
+    assert np.abs(np.cumsum(found.counts) - np.cumsum(at_once)).max() <= 0.02 * len(every)
+    width = 2 * found.reach / BINS
+    low, high = np.quantile(every, [0.5e-4, 1 - 0.5e-4], method="inverted_cdf")
+    assert found.range("percentile") == pytest.approx((low, high), abs=3 * width)
+
+
+def test_entropy_cuts_off_what_is_rare() -> None:
+    rng = np.random.default_rng(0)
+    found = Histogram()
+    for k in range(32):
+        values = rng.standard_normal(60_000).astype(np.float32)
+        values[:2] = [40, -35 * (k == 0)]  # a few far away: they would leave 8 bits few steps for all others
+        found.add(np.maximum(values, 0) if k % 2 else values)
+    low, high = found.range("entropy")
+    assert -12 < low < -3 and 3 < high < 12 and found.range("min-max") == (-35, 40)
+    assert nearest(np.ones(BINS)) == BINS // 2  # of what is everywhere alike, nothing is cut off
+
+
 def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     weights = random_weights(8, 8, 8)
     weights[0][0] *= 3000  # one channel of large values: those of all the others are less than a step of 8 bits
@@ -102,7 +132,9 @@ def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     rng = np.random.default_rng(2)
     near = [each + rng.normal(0, 0.02, each.shape).astype(np.float32) for each in exact]
     given = replace(given, truths=near)
-    made, tried = int8.searched(graph, ["images"], given, gate_of(graph, given, mae=100), opened, int8.OPERATORS)
+    gate = gate_of(graph, given, mae=100)
+    found = seen(graph, ["images"], given, int8.OPERATORS)
+    made, tried = int8.searched(graph, found.__getitem__, gate, opened, int8.OPERATORS)
     assert tried[-1].passed and tried[-1].psnr is not None and tried[-1].psnr <= 0.1
     assert "layer1" in tried[-1].floats and "layer2" not in tried[-1].floats  # layer3 leads to the result
     assert [each.ranges for each in tried[:2]] == ["min-max", "percentile"] and not tried[0].passed
@@ -129,7 +161,7 @@ def test_what_does_not_pass_is_refused_in_one_line() -> None:
     for name, session in bad.items():
         tried = gate.judged(session, 1.0, "int8")
         assert not tried.passed, name
-        said = str(gate.refusal("a2b", tried))
+        said = str(NotPassed("a2b", gate, [tried]))
         assert "dB of PSNR" in said and "0.1 is allowed" in said and "quantise=int8" in said and "\n" not in said
 
 

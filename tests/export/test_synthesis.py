@@ -69,6 +69,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         ["denoiser"],
     ),
     "modern-gan": ({"name": "modern-gan", "width": 4}, {"condition": ["label"], "size": [32, 32]}, {}, ["generator"]),
+    "drifting": ({"name": "drifting", "width": 4}, {"size": [32, 32]}, {}, ["generator"]),
 }
 
 

@@ -26,6 +26,9 @@ size, mm, limit = json.loads(sys.argv[1])
 window = [64, 96, 96]
 torch.manual_seed(0)
 network = SegmenterUNet(1, 25, [4, 8], [[1] * 3, [2] * 3], [[3] * 3] * 2, [0, 0]).eval()
+with torch.no_grad():  # of an untrained network as it is, one class wins everywhere
+    for values in network.heads.parameters():
+        values.normal_().sub_(values.mean(1, keepdim=True) if values.ndim > 1 else values)
 spent = 0.0
 
 def net(windows):
@@ -76,11 +79,11 @@ def worked(size: list[int], mm: float, limit: float) -> dict[str, float]:
 @pytest.mark.parametrize("mm", [1.0, 1.5])
 def test_it_finishes_within_four_gib(mm: float) -> None:
     found = worked([800, 512, 512], mm, 4.0)
-    assert found["size"] == [1, 800, 512, 512] and found["numbers"] > 1 and found["max"] <= 24
+    assert found["size"] == [1, 800, 512, 512] and found["numbers"] > 5 and found["max"] <= 24
     assert found["gib"] < 4.0
 
 
 def test_memory_is_that_of_a_slab() -> None:
     """Of 25 classes 128 planes of 128 x 128 would be 0.2 GiB, and a third of it more at the network's spacing."""
     found = worked([128, 128, 128], 1.5, 0.5)
-    assert found["size"] == [1, 128, 128, 128] and found["gib"] < 0.25
+    assert found["size"] == [1, 128, 128, 128] and found["numbers"] > 5 and found["gib"] < 0.25

@@ -29,6 +29,7 @@ NOT_RUN = {
     "pip install -c constraints.txt '.[all]'": "installs from the network; `make` does it on every fresh machine",
     "make demo": "makes an environment of its own, then runs fabrica demo, which is run below",
     "make bench": "takes hours",
+    "fabrica optimise runs/lowdose --budget 200ms -o fast": "minutes; no test promises a time: tests/export",
     "fabrica node runs/lowdose --send-to ARCHIVE@10.0.0.5:104": "serves until it is stopped: tests/serving/node",
     "fabrica serve runs/lowdose": "serves until it is stopped; tests/serving/http starts servers",
     "fabrica study serve study": "serves until it is stopped; tests/serving/study starts servers",

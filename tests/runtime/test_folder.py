@@ -134,7 +134,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a graph elsewhere": (graph_elsewhere, "lies outside of the folder"),
     "a link": (link, "lies outside of the folder"),
     "a later version": (edited("version: 1", "version: 2"), "has version 2, and this Fabrica reads 1; update Fabrica"),
-    "another format": (edited("format: onnx", "format: tensorrt"), "says format 'tensorrt'"),
+    "another format": (edited("format: onnx", "format: coreml"), "says format 'coreml'"),
     "no hash": (edited("  a2b.onnx: ", "  other.onnx: "), "does not say how a2b.onnx hashes"),
     "no YAML": (edited("version: 1", "version: [1"), "exported.yaml is damaged"),
     "a key too many": (edited("local: true", "local: true\nremote: true"), "exported.yaml is damaged"),

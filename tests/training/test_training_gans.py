@@ -59,8 +59,8 @@ def test_kid_can_choose_and_a_loss_cannot(tmp_path: Path) -> None:
         train(tiny("mlp-xray", "train.steps=1", "train.keep=loss"), tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["dcgan-xray", "modern-xray"])
-def test_a_resumed_run_is_bit_exact_for_both_players(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dcgan-xray", "modern-xray", "drifting-xray"])
+def test_a_resumed_run_is_bit_exact_for_every_player(name: str, tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train(tiny(name, "train.steps=12", "train.decay=constant"), straight)
     train(tiny(name, "train.steps=7", "train.decay=constant"), stopped)
@@ -97,6 +97,8 @@ def test_two_processes_train_one_gan(name: str, tmp_path: Path) -> None:
     [
         ("dcgan-xray", "data.size=48", r"data\.size \[48, 48\] does not fit; .* squares of 32, 64, 128, 256 pixels"),
         ("mlp-xray", "data.size=[32,64]", r"data\.size \[32, 64\] does not fit"),
+        ("drifting-xray", "method.windows=[1,4]", r"expected windows of at least 2 pixels"),
+        ("drifting-xray", "method.temperatures=[0.1,0]", r"temperatures above 0"),
         ("modern-xray", "data.size=512", r"e\.g\. data\.size=256"),
         ("dcgan-xray", "data.batch=1", r"leaves 1 a process and turn; dcgan normalises .* take data\.batch=2 or more"),
         ("modern-xray", "data.batch=1", r"take data\.batch=2 or more"),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fabrica.bundle.config import Config
 from fabrica.errors import FabricaError, UsageError, did_you_mean
 from fabrica.nets.conventions import matched
+from fabrica.nets.upsampling import doubled
 
 # A class may be named alone, or by its module in MONAI or in MONAI Generative, which it came from.
 NETWORKS = {
@@ -158,6 +159,7 @@ def _opened(definition: Definition, path: Path, config: Config) -> Network:
                 "bundle again"
             )
     net.load_state_dict({name: w.to(torch.float32, copy=True) for name, w in given.items()}, assign=True)
+    doubled(net)
     return Network(net.eval().requires_grad_(False), definition.arguments, _digest(path), scale)
 
 

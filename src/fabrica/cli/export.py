@@ -14,7 +14,9 @@ from fabrica.cli.options import note
 
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
-    to: Annotated[str, typer.Option(help="Format: onnx or openvino (to apply without PyTorch), bundle (MONAI).")],
+    to: Annotated[
+        str, typer.Option(help="Format: onnx or openvino (to apply without PyTorch), tensorrt (GPUs), bundle (MONAI).")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")],
     precision: Annotated[
         str, typer.Option(help="Of graphs: fp32, fp16, bf16 (openvino) or int8, judged on held-out images.")
@@ -27,11 +29,11 @@ def export(
     with importing():
         from fabrica import runtime
         from fabrica.export import export as export_model
-        from fabrica.export import writer
+        from fabrica.export import writing
         from fabrica.export.gate import table
         from fabrica.model.loading import load
 
-        writer(to)  # imported, or refused before the model is loaded
+        writing(to)  # imported, or refused before the model is loaded
         loaded = load(model, warn=note)
     with named_bars() as progress:
         export_model(loaded, to, out, precision=precision, calibrate=calibrate, progress=progress)

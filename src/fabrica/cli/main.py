@@ -18,6 +18,7 @@ from fabrica.cli.evaluate import evaluate
 from fabrica.cli.explain import explain
 from fabrica.cli.export import export
 from fabrica.cli.node import node
+from fabrica.cli.optimise import optimise
 from fabrica.cli.options import Panels, one_line
 from fabrica.cli.phantom import phantom
 from fabrica.cli.recipes import recipes
@@ -59,6 +60,7 @@ VERBS = (
     evaluate,
     explain,
     export,
+    optimise,
     node,
     deidentify,
     version,

@@ -56,12 +56,20 @@ class Schedule:
             raise UsageError(f"a schedule of {self.levels} levels; it needs at least 2, usually 1000")
         if not (self.shift > 0 and math.isfinite(self.shift)):
             raise UsageError(f"schedule shift is {self.shift}; it must be above 0, and 1 changes nothing")
-        if self.kind in BETAS:
-            start, end = _beta_ends(self)
+        if self.betas:
+            start, end = self.betas
             if not 0 < start <= end < 1:
                 raise UsageError(f"beta_start {start} and beta_end {end}; expected 0 < start <= end < 1")
         elif self.beta_start is not None or self.beta_end is not None:
             raise UsageError(f"beta_start and beta_end mean nothing to the {self.kind} schedule; leave them out")
+
+    @property
+    def betas(self) -> tuple[float, float] | None:
+        """The first and the last beta of the linear kinds; None of others, which have no such ends."""
+        if self.kind not in BETAS:
+            return None
+        start, end = BETAS[self.kind]
+        return (start if self.beta_start is None else self.beta_start, end if self.beta_end is None else self.beta_end)
 
     def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
         """(alpha, sigma), float64, of times in [0, 1] of any shape and float type; times outside are clamped."""
@@ -139,16 +147,9 @@ def _betas(schedule: Schedule) -> Float64:
         alpha_bar = np.cos((t + offset) / (1.0 + offset) * (math.pi / 2)) ** 2
         betas: Float64 = np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
         return betas
-    start, end = _beta_ends(schedule)
+    assert schedule.betas
+    start, end = schedule.betas
     if schedule.kind == "linear":
         return np.linspace(start, end, n)
     squared: Float64 = np.linspace(start**0.5, end**0.5, n) ** 2
     return squared
-
-
-def _beta_ends(schedule: Schedule) -> tuple[float, float]:
-    start, end = BETAS[schedule.kind]
-    return (
-        start if schedule.beta_start is None else schedule.beta_start,
-        end if schedule.beta_end is None else schedule.beta_end,
-    )

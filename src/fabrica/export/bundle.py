@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from fabrica.bundle import METADATA, found
 from fabrica.bundle.networks import LEVELS, OBJECTIVES, SCHEDULES
 from fabrica.bundle.opening import SECTION, Output, Section
-from fabrica.diffusion.schedule import BETAS
 from fabrica.errors import UsageError
 from fabrica.export.bundle_text import configuration, metadata, readme
 from fabrica.methods.autoencoder import Autoencoder
@@ -184,8 +183,7 @@ def _scheduler(method: Diffusion, clip: bool) -> dict[str, Any]:
     if config.schedule == "flow":
         flow = {"_target_": "monai.networks.schedulers.RFlowScheduler", "num_train_timesteps": LEVELS}
         return {**flow, "use_discrete_timesteps": False}
-    usual, chosen = BETAS.get(config.schedule), (config.beta_start, config.beta_end)
-    betas = [own if own is not None else other for own, other in zip(chosen, usual, strict=True)] if usual else []
+    betas = method.schedule.betas
     return {
         "_target_": "monai.networks.schedulers.DDIMScheduler",
         "num_train_timesteps": LEVELS,

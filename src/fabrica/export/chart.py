@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from fabrica.export.gate import ALLOWED
 from fabrica.runtime.folder import Tried
 
@@ -12,9 +14,12 @@ PASSED, NOT = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion, told a
 LOSSES = {"psnr": "PSNR lost, dB", "dice": "Dice lost", "mae": "MAE lost, HU"}
 
 
-def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
+def picture(
+    tried: Mapping[str, Sequence[Tried]], speed: tuple[str, str] = ("faster", "times as fast as float32")
+) -> bytes:
     """A PNG: for each graph its precisions from top to bottom, by size, speed and loss, the last one taken; what the
-    gate allows is a dashed line."""
+    gate allows is a dashed line. speed: which figure of `Tried` is shown for it, in which words; what is no number is
+    left out."""
     from matplotlib.figure import Figure
 
     rows = sum(map(len, tried.values()))
@@ -29,12 +34,14 @@ def picture(tried: Mapping[str, Sequence[Tried]]) -> bytes:
     for axes, (graph, each) in zip(every, tried.items(), strict=True):
         key = next((name for name in LOSSES if any(getattr(one, name) is not None for one in each)), "off")
         loss = LOSSES.get(key, "mean distance from float32")
-        panels = {"megabytes": "MB", "faster": "times as fast as float32", key: loss}
+        panels = {"megabytes": "MB", speed[0]: speed[1], key: loss}
         colours = [PASSED if one.passed else NOT for one in each]
         for own, (name, words) in zip(axes, panels.items(), strict=True):
             values = [getattr(one, name) or 0.0 for one in each]
             own.barh(range(len(each)), values, color=colours, height=0.6)
             for place, value in enumerate(values):
+                if np.isnan(value):
+                    continue
                 own.annotate(
                     f"{value:.3g}",
                     (max(value, 0.0), place),

@@ -16,7 +16,7 @@ from fabrica.export.images import Images, Inputs
 from fabrica.image import Float32
 from fabrica.metrics.segmentation import dice
 from fabrica.runtime.folder import Tried
-from fabrica.runtime.session import Session
+from fabrica.runtime.session import INT8, Session
 
 TIMED = 5  # calls of each, of which the median is taken
 Answers = Sequence[Float32]
@@ -77,23 +77,6 @@ class Gate:
         made = [session(*inputs) for inputs in self.images.inputs[:few]]
         return float(np.mean([np.square(one - other).mean() for one, other in zip(made, self.exact, strict=False)]))
 
-    def refusal(self, name: str, tried: Tried) -> FabricaError:
-        """What to say of a precision that does not pass."""
-        lost = [
-            f"{getattr(tried, key):.3g} {words}, where {getattr(self.limits, key):g} is allowed"
-            for key, words in (("psnr", "dB of PSNR"), ("mae", self.unit), ("dice", "of Dice"))
-            if (value := getattr(tried, key)) is not None and not value <= getattr(self.limits, key)
-        ] or [f"{tried.off:.3g} {self.unit} on average from the float32 graph, more than is allowed"]
-        advice = (
-            "train it with quantise=int8, or take another --precision"
-            if tried.precision == "int8"
-            else "take another --precision"
-        )
-        return FabricaError(
-            f"the graph {name} in {tried.precision} loses {' and '.join(lost)}, on {len(self.exact)} held-out images; "
-            f"nothing was written: {advice}"
-        )
-
     def _scores(self, made: Answers) -> Mapping[str, float]:
         """The figures of the task, higher is better but for "mae"; {} where nothing is known to be true."""
         codec, truths = self.images.codec, self.images.truths
@@ -117,6 +100,27 @@ class Gate:
         span = 2.0 if self.half is not None else float(np.ptp(np.concatenate([each.ravel() for each in self.exact])))
         squares = [np.square(one - other).mean() for one, other in zip(made, self.exact, strict=True)]
         return not np.sqrt(np.mean(squares)) <= span * 10 ** (-self.limits.near / 20)
+
+
+class NotPassed(FabricaError):
+    """A graph that loses more than the gate allows. tried: what was tried of it."""
+
+    def __init__(self, name: str, gate: Gate, tried: Sequence[Tried]) -> None:
+        self.tried, last = tried, tried[-1]
+        lost = [
+            f"{getattr(last, key):.3g} {words}, where {getattr(gate.limits, key):g} is allowed"
+            for key, words in (("psnr", "dB of PSNR"), ("mae", gate.unit), ("dice", "of Dice"))
+            if (value := getattr(last, key)) is not None and not value <= getattr(gate.limits, key)
+        ] or [f"{last.off:.3g} {gate.unit} on average from the float32 graph, more than is allowed"]
+        advice = (
+            "train it with quantise=int8, or take another --precision"
+            if last.precision == INT8
+            else "take another --precision"
+        )
+        super().__init__(
+            f"the graph {name} in {last.precision} loses {' and '.join(lost)}, on {len(gate.exact)} held-out images; "
+            f"nothing was written: {advice}"
+        )
 
 
 def answers(session: Session, images: Images) -> list[Float32]:

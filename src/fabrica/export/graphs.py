@@ -1,10 +1,8 @@
-"""Networks as ONNX graphs, compared with PyTorch; and the folder that holds them, which `fabrica.runtime` opens."""
+"""Graphs compared with PyTorch, and the folder that holds them, which `fabrica.runtime` opens."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,31 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from fabrica.errors import FabricaError, UsageError, unknown
+from fabrica.errors import FabricaError, unknown
 from fabrica.export.chart import picture
 from fabrica.export.drawing import draws
-from fabrica.export.gate import ALLOWED, Limits, table
-from fabrica.export.images import shown
-from fabrica.export.networks import Network, networks, sizes, traced_with
-from fabrica.export.precision import Asked, lowered
-from fabrica.export.quiet import unlogged
+from fabrica.export.gate import table
+from fabrica.export.networks import Network, sizes
+from fabrica.export.precision import lowered
+from fabrica.export.work import Work
 from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.nets.device import autocast
-from fabrica.progress import Progress
 from fabrica.recipe.folder import CARD, FOUND, RECIPE, WORDS
 from fabrica.runtime import folder as place
 from fabrica.runtime.exported import opened as open_exported
 from fabrica.runtime.folder import Exported, Graph, Parity, Pictures
 from fabrica.runtime.session import INT8, PRECISIONS, Session
 
-OPSET = 20
 PICTURES = 8  # that are compared with PyTorch's
 UNLIKE = 0.01  # of the range: the largest mean difference of pictures; steps add up what networks differ by
 TOLERANCE = 1e-4  # of the range of values: the largest difference from PyTorch in float32
-AXES = ("batch", "channels", "depth", "height", "width")
 PICTURE = "precision.png"
-MOST = 2**31 - 1  # bytes that protobuf can hold in one file
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Format:
     converted   (name, ONNX graph, precision) -> the files of this format, the graph first.
     session     what opens these files: see `fabrica.runtime.onnx.session`.
     computes    from the precision of an export to what the runtime is told to compute in; UsageError for one that this
-                processor lacks. operators: of ONNX, which are quantised.
+                processor lacks. operators: of ONNX, which are quantised; signed: how, see `int8.quantised`.
     """
 
     name: str
@@ -54,38 +47,27 @@ class Format:
     session: Callable[[str, Sequence[bytes], Sequence[str], str], Session]
     computes: Callable[[str], str]
     operators: Sequence[str]
+    signed: bool = False
 
 
-def write(
-    model: Model,
-    folder: Path,
-    format_: Format,
-    precision: str = "fp32",
-    calibrate: str = "",
-    limits: Limits = ALLOWED,
-    progress: Progress | None = None,
-) -> None:
+def write(work: Work, folder: Path, format_: Format, precision: str = "fp32") -> None:
     """Write a model's graphs and what belongs to them into a folder.
 
-    precision  "fp32", "fp16", "bf16" or "int8"; a lower one is judged on held-out images. calibrate: a folder or
-               manifest of images that takes the place of the model's own for that. limits: what it may lose.
+    precision  "fp32", "fp16", "bf16" or "int8"; a lower one is judged on held-out images, as is a student.
 
     Raises UsageError for a model that no graph can hold and for a precision that is none or that the processor lacks,
-    FabricaError for graphs whose results differ from PyTorch's, or lose too much in the lower precision.
+    FabricaError for graphs whose results differ from PyTorch's, and NotPassed for those that lose too much.
     """
     if precision not in (*PRECISIONS, INT8):
         raise unknown("precision", precision, (*PRECISIONS, INT8))
     computes = format_.computes(precision)
-    graphs: dict[str, Graph] = {}
-    files: dict[str, bytes] = {}
-    for name, network in networks(model).items():
-        graph = onnx_graph(network, f"{model.name}, {name}")
-        own = format_.converted(name, graph, "fp32")
+    model, graphs, files = work.model, dict[str, Graph](), dict[str, bytes]()
+    for name, network in work.networks.items():
+        own = format_.converted(name, work.graph(name), "fp32")
         session = format_.session(name, list(own.values()), network.inputs, "fp32")
-        found = compared(shown(network, model, name, calibrate, progress), name, session, model)
-        if precision != "fp32":
-            asked = Asked(precision, computes, calibrate, limits, progress)
-            own, tried = lowered(model, name, network, format_, graph, asked, session)
+        found = compared(work.tried(name), name, session, model)
+        if precision != "fp32" or work.student:
+            own, tried = lowered(work, name, format_, precision, own, session)
             found = replace(found, tried=tried)
         graphs[name] = replace(found, files=list(own))
         files |= own
@@ -99,84 +81,16 @@ def write(
         files[WORDS] = (model.folder / WORDS).read_bytes()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    hashes = {each.name: place.digest(each.read_bytes()) for each in sorted(folder.iterdir())}
     local = isinstance(model.method, Translator) and model.method.local
     record = Exported(
         format=format_.name, hash=model.hash, local=local, precision=precision, computes=computes, graphs=graphs,
-        draws=draws(model), sha256=hashes,
+        draws=draws(model),
     )  # fmt: skip
-    place.save(folder, record)
+    record = place.seal(folder, record)
     if record.draws.shape:
         record = replace(record, pictures=pictures(model, folder))
         (folder / CARD).write_text(_card(model, format_.name, graphs, record.pictures), encoding="utf-8")
-        hashes[CARD] = place.digest((folder / CARD).read_bytes())
-        place.save(folder, record)
-
-
-def onnx_graph(network: Network, what: str) -> bytes:
-    """The network as one ONNX file that takes batches and images of any size. UsageError for one that cannot be."""
-    example = traced_with(network)
-    free = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in network.free)
-    try:
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(network.module, example, dynamic_shapes=(free,), strict=False)
-            written: Any = torch.onnx.export(
-                program, (), dynamo=True, input_names=[f"{name}_" for name in network.inputs], output_names=["result"],
-                opset_version=OPSET, external_data=False, verbose=False,
-            )  # fmt: skip
-    except Exception as error:  # any: what PyTorch cannot trace it says in many types
-        cause = error.__cause__ or error
-        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise UsageError(f"{what} cannot become a graph: {reason}") from error
-    proto = written.model_proto
-    _named(proto, network.inputs)
-    _bare(proto, len(example[0].shape))
-    if proto.ByteSize() > MOST:
-        raise UsageError(
-            f"{what} has {proto.ByteSize() / 2**30:.1f} GiB of weights; a graph of one file holds 2 at most"
-        )
-    graph: bytes = proto.SerializeToString(deterministic=True)
-    return graph
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what PyTorch says of its own insides while it exports: warnings, and lines on stderr."""
-    with unlogged(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _named(proto: Any, inputs: Sequence[str]) -> None:
-    """Inputs, which were traced with a stroke behind them, under their own names. What PyTorch calls so within the
-    graph, after its operators ("view"), changes places with them."""
-    names = {f"{name}_": name for name in inputs} | {name: f"{name}_" for name in inputs}
-    for node in proto.graph.node:
-        for values in (node.input, node.output):
-            values[:] = [names.get(value, value) for value in values]
-    for each in (*proto.graph.input, *proto.graph.initializer):
-        each.name = names.get(each.name, each.name)
-
-
-def _bare(proto: Any, dims: int) -> None:
-    """Without what tracing notes down, places of files on this machine among it; axes under names that a person
-    knows."""
-    names: dict[str, str] = {}
-    axes = [*AXES[:2], *AXES[len(AXES) - (dims - 2) :]] if dims > 2 else AXES[:2]
-    for shape in (value.type.tensor_type.shape for value in proto.graph.input):
-        for axis, dim in zip(axes, shape.dim, strict=False):
-            names |= {dim.dim_param: axis} if dim.dim_param else {}
-    for value in (*proto.graph.input, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_param = names[dim.dim_param]
-            elif dim.dim_param:
-                dim.ClearField("dim_param")
-    proto.graph.ClearField("value_info")
-    noted = (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *proto.graph.input, *proto.graph.output)
-    for each in noted:
-        each.ClearField("metadata_props")
-        each.ClearField("doc_string")
+        place.seal(folder, record)
 
 
 def compared(network: Network, name: str, session: Session, model: Model) -> Graph:

@@ -45,7 +45,7 @@ class Images:
 def images(
     model: Model, name: str, network: Network, split: str, source: str = "", progress: Progress | None = None
 ) -> Images:
-    """Some images of a split, "train" or "val", evenly spread, for the graph `name`.
+    """Some images of a split, "train" or "val", evenly spread, for the graph `name`; see `Work.images`.
 
     source   a folder or manifest that takes the place of the model's data; "": these.
 
@@ -67,17 +67,8 @@ def images(
     return found
 
 
-def shown(network: Network, model: Model, name: str, source: str, progress: Progress | None) -> Network:
-    """The network with held-out images to try it with, cut or mirrored to any size, where they are at hand; else with
-    the random ones that it has."""
-    if network.inputs != ("images",):
-        return network
-    try:
-        some = images(model, name, network, "val", source, progress)
-    except UsageError:
-        if source:
-            raise
-        return network
+def shown(network: Network, some: Images) -> Network:
+    """The network with these images to try it with, cut or mirrored to any size."""
     whole = np.concatenate([inputs[0] for inputs in some.inputs])
 
     def example(batch: int, size: Sequence[int]) -> tuple[torch.Tensor, ...]:

@@ -8,16 +8,12 @@ what adds, multiplies, joins and splits them is named as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fabrica.export.gate import Gate
-from fabrica.export.images import Images
-from fabrica.export.quiet import unlogged
+from fabrica.export.quiet import silent
+from fabrica.export.ranges import RANGES
 from fabrica.progress import Progress
 from fabrica.runtime.folder import Tried
 from fabrica.runtime.onnx import imported
@@ -28,49 +24,35 @@ OPERATORS = (
     *WEIGHTED, "Add", "Mul", "Concat", "Split", "Slice", "Clip", "Relu", "LeakyRelu", "MaxPool", "AveragePool",
     "DepthToSpace",
 )  # fmt: skip
-RANGES = {"min-max": ("MinMax", {}), "percentile": ("Percentile", {"percentile": 99.99}), "entropy": ("Entropy", {})}
 FEW = 2  # images on which a layer is tried by itself
 Opened = Callable[[bytes], tuple[Session, float]]
 """From an ONNX graph to what runs it, and MB of its files."""
 
 
-def quantised(graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str]) -> bytes:
-    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: what `seen` has found."""
+def quantised(
+    graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str], signed: bool = False
+) -> bytes:
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ.
+
+    ranges   of values between layers: one that `fabrica.export.ranges.seen` gives. signed: these values are int8 with 0
+             for zero, and biases float.
+    """
     onnx, quantization = _packages()
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
     chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
-    with _quiet():
+    with silent():
+        types, choices = quantization.QuantType, {"ActivationSymmetric": signed, "QuantizeBias": not signed}
         quantizer = QDQQuantizer(
-            model, True, False, quantization.QuantType.QInt8, quantization.QuantType.QUInt8, ranges, chosen, [],
-            list(operators), {},
+            model, True, False, types.QInt8, types.QInt8 if signed else types.QUInt8, ranges, chosen, [],
+            list(operators), choices,
         )  # fmt: skip
         quantizer.quantize_model()
     made = quantizer.model.model
     made.graph.ClearField("value_info")
     written: bytes = made.SerializeToString(deterministic=True)
     return written
-
-
-def seen(graph: bytes, names: Sequence[str], images: Images, how: str, operators: Sequence[str]) -> Any:
-    """What each tensor ranges over on these images, as ONNX Runtime's quantiser takes it.
-
-    names   of the graph's inputs. how: "min-max"; "percentile", which cuts off one value in 10,000; or "entropy", the
-            range whose 8 bits tell most of the distribution (Migacz 2017, 8-bit inference with TensorRT).
-    """
-    onnx, quantization = _packages()
-    method, options = RANGES[how]
-    with TemporaryDirectory() as temporary, _quiet():
-        path = Path(temporary) / "graph.onnx"
-        path.write_bytes(onnx.shape_inference.infer_shapes(onnx.load_from_string(graph)).SerializeToString())
-        calibrator = quantization.create_calibrator(
-            path, list(operators), str(Path(temporary) / "with-outputs.onnx"),
-            getattr(quantization.CalibrationMethod, method), extra_options=options,
-        )  # fmt: skip
-        for inputs in images.inputs:  # one by one: all tensors of all images at once would be gigabytes
-            calibrator.collect_data(_Once(dict(zip(names, inputs, strict=True))))
-        return calibrator.compute_data()
 
 
 def layers_of(model: Any) -> dict[str, list[str]]:
@@ -89,42 +71,45 @@ def layers_of(model: Any) -> dict[str, list[str]]:
 
 def searched(
     graph: bytes,
-    names: Sequence[str],
-    images: Images,
+    ranges: Callable[[str], Any],
     gate: Gate,
     opened: Opened,
     operators: Sequence[str],
     progress: Progress | None = None,
+    signed: bool = False,
 ) -> tuple[bytes, list[Tried]]:
     """The graph in INT8 as far as the gate allows, and what was tried, the last one being it; if that did not pass,
     nothing does.
 
     All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
     and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
-    8 bits of the whole range would be seen as steps.
+    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what was seen. signed: see
+    `quantised`.
     """
     onnx, _ = _packages()
     layers = list(layers_of(onnx.load_from_string(graph)))
     *inner, last = layers[1:]
     tried: list[Tried] = []
 
-    def judged(ranges: Any, how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
-        made = quantised(graph, ranges, operators, [each for each in inner if each not in floats])
+    def judged(how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
+        made = quantised(graph, ranges(how), operators, [each for each in inner if each not in floats], signed)
         tried.append(gate.judged(*opened(made), "int8", how, [*floats, last]))
         return made, tried[-1]
 
     best: tuple[bytes, Tried] | None = None
-    found: dict[str, Any] = {}
     for k, how in enumerate(RANGES):
         _tell(progress, "trying ranges of INT8", k, len(RANGES))
-        found[how] = seen(graph, names, images, how, operators)
-        made = judged(found[how], how, [])
+        made = judged(how, [])
         best = made if best is None or lost(made[1]) < lost(best[1]) else best
     assert best is not None
-    ranges, how = found[best[1].ranges], best[1].ranges
     if not best[1].passed and len(inner) > 1:
-        order = _noisiest(graph, ranges, gate, opened, operators, inner, progress)
-        best = _fewest(lambda count: judged(ranges, how, order[:count]), len(order))
+        how = best[1].ranges
+
+        def alone(layer: str) -> Session:
+            return opened(quantised(graph, ranges(how), operators, [layer], signed))[0]
+
+        order = _noisiest(alone, gate, inner, progress)
+        best = _fewest(lambda count: judged(how, order[:count]), len(order))
     tried.remove(best[1])
     return best[0], [*tried, best[1]]
 
@@ -135,18 +120,12 @@ def lost(tried: Tried) -> float:
 
 
 def _noisiest(
-    graph: bytes,
-    ranges: Any,
-    gate: Gate,
-    opened: Opened,
-    operators: Sequence[str],
-    layers: Sequence[str],
-    progress: Progress | None,
+    alone: Callable[[str], Session], gate: Gate, layers: Sequence[str], progress: Progress | None
 ) -> list[str]:
     """The layers by how far the result is from float32 where one of them alone is INT8, the furthest first."""
     noise: dict[str, float] = {}
     for k, layer in enumerate(layers):
-        noise[layer] = gate.noise(opened(quantised(graph, ranges, operators, [layer]))[0], FEW)
+        noise[layer] = gate.noise(alone(layer), FEW)
         _tell(progress, "trying layers in INT8 one by one", k + 1, len(layers))
     return sorted(noise, key=lambda layer: -noise[layer])
 
@@ -165,17 +144,6 @@ def _fewest(judged: Callable[[int], tuple[bytes, Tried]], most: int) -> tuple[by
     return best
 
 
-class _Once:
-    """What the calibrators read from: one image."""
-
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self.inputs: Mapping[str, Any] | None = inputs
-
-    def get_next(self) -> Mapping[str, Any] | None:
-        inputs, self.inputs = self.inputs, None
-        return inputs
-
-
 def _packages() -> tuple[Any, Any]:
     imported()
     import onnx
@@ -187,10 +155,3 @@ def _packages() -> tuple[Any, Any]:
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
     if progress:
         progress(what, done, total)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the package tells whoever calls it by hand, on stdout much of it."""
-    with unlogged(), redirect_stdout(StringIO()):
-        yield

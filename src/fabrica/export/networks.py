@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.networks.blocks.upsample import Upsample
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
@@ -17,6 +16,7 @@ from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Method, Translator
 from fabrica.model.model import Model
 from fabrica.nets.convolutions import TRANSPOSED, Doubling, added_up
+from fabrica.nets.upsampling import Doubled
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.schema import CodecConfig
 
@@ -65,21 +65,9 @@ def plain(method: Method) -> Method:
         for name, layer in parent.named_children():
             if isinstance(layer, Doubling):
                 setattr(parent, name, _doubling(layer.convolution))
-        if isinstance(parent, Upsample) and _doubles(parent):
-            made = _doubling(cast(Any, parent.postconv).conv)
-            parent._modules.clear()
-            parent.add_module("doubled", made)
+            if isinstance(layer, Doubled):
+                setattr(parent, name, _Untold(_doubling(cast(Any, layer.postconv).conv)))
     return twin
-
-
-def _doubles(layer: Upsample) -> bool:
-    """Whether it repeats pixels, then convolves as `Doubling` does."""
-    if list(layer._modules) != ["upsample_non_trainable", "postconv"]:
-        return False
-    repeated, convolution = cast(nn.Upsample, layer[0]), cast(Any, layer[1]).conv
-    scales = np.ravel(cast(Any, repeated.scale_factor))
-    same = {*convolution.kernel_size} == {3} and {*convolution.padding} == {1} and {*convolution.stride} == {1}
-    return repeated.mode == "nearest" and {*scales} == {2.0} and same and convolution.groups == 1
 
 
 def _doubling(convolution: Any) -> nn.Module:
@@ -120,6 +108,18 @@ class _Shuffled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return pixel_shuffle(self.convolution(x), 2)[..., 1:-1, 1:-1]
+
+
+class _Untold(nn.Module):
+    """One layer of a denoiser whose others are told the time: this one is told, too, and does not listen."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        made: Tensor = self.layer(x)
+        return made
 
 
 class Function(nn.Module):

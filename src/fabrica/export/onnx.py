@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from fabrica.errors import UsageError
 from fabrica.export import graphs, int8
-from fabrica.model.model import Model
 from fabrica.runtime import onnx
-
-
-def write(model: Model, folder: Path, **choices: Any) -> None:
-    """Write the folder: see `fabrica.export.graphs.write`."""
-    graphs.write(model, folder, FORMAT, **choices)
 
 
 def converted(name: str, graph: bytes, precision: str) -> dict[str, bytes]:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from fabrica.export import graphs, int8
-from fabrica.model.model import Model
 from fabrica.runtime import openvino
 from fabrica.runtime.session import check_precision
 
 # Sums in 8 bits it computes no faster, and of some of them (2026.4, processors with VNNI) it finds no way to compute.
 OPERATORS = tuple(each for each in int8.OPERATORS if each != "Add")
-
-
-def write(model: Model, folder: Path, **choices: Any) -> None:
-    """Write the folder: see `fabrica.export.graphs.write`."""
-    graphs.write(model, folder, FORMAT, **choices)
 
 
 def converted(name: str, graph: bytes, precision: str) -> dict[str, bytes]:

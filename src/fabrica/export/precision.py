@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fabrica.export.gate import Gate, Limits, answers
-from fabrica.export.images import images
+from fabrica.export.gate import NotPassed
 from fabrica.export.int8 import searched
-from fabrica.export.networks import Network
-from fabrica.model.model import Model
-from fabrica.progress import Progress
+from fabrica.export.work import Work
 from fabrica.runtime.folder import Tried
 from fabrica.runtime.session import INT8, Session
 
@@ -18,40 +14,30 @@ if TYPE_CHECKING:
     from fabrica.export.graphs import Format
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A lower precision, what the runtime computes in for it, where images come from, what may be lost on them, and who
-    is told how far it is."""
-
-    precision: str
-    computes: str
-    calibrate: str
-    limits: Limits
-    progress: Progress | None
-
-
 def lowered(
-    model: Model, name: str, network: Network, format_: Format, graph: bytes, asked: Asked, exact: Session
+    work: Work, name: str, format_: Format, precision: str, plain: dict[str, bytes], exact: Session
 ) -> tuple[dict[str, bytes], list[Tried]]:
-    """The graph's files in a lower precision, and what was tried for it, the last one being it. FabricaError where it
-    loses more than the gate allows. exact: the float32 graph."""
-    some = images(model, name, network, "val", asked.calibrate, asked.progress)
-    gate = Gate(some, exact, answers(exact, some), network.unit, network.half, asked.limits)
+    """The graph's files in this precision, and what was tried for it, the last one being it. NotPassed where it loses
+    more than the gate allows. plain: the files in float32, exact: what runs them."""
+    graph, computes, inputs = work.graph(name), format_.computes(precision), work.networks[name].inputs
+    gate = work.gate(name, exact)
 
-    def opened(content: bytes, precision: str, computes: str) -> tuple[Session, float]:
+    def opened(content: bytes) -> tuple[Session, float]:
         own = format_.converted(name, content, precision)
-        session = format_.session(name, list(own.values()), network.inputs, computes)
-        return session, sum(map(len, own.values())) / 1e6
+        return format_.session(name, list(own.values()), inputs, computes), megabytes(own)
 
-    first = gate.judged(*opened(graph, "fp32", "fp32"), "fp32")
-    if asked.precision == INT8:
-        shown = images(model, name, network, "train", asked.calibrate, asked.progress)
-        graph, tried = searched(
-            graph, network.inputs, shown, gate, lambda made: opened(made, INT8, asked.computes), format_.operators,
-            asked.progress,
-        )  # fmt: skip
-    else:
-        tried = [gate.judged(*opened(graph, asked.precision, asked.computes), asked.precision)]
+    tried = [gate.judged(exact, megabytes(plain), "fp32")]
+    if precision == INT8:
+        graph, more = searched(
+            graph, lambda how: work.ranges(name, how), gate, opened, format_.operators, work.progress, format_.signed
+        )
+        tried += more
+    elif precision != "fp32":
+        tried.append(gate.judged(*opened(graph), precision))
     if not tried[-1].passed:
-        raise gate.refusal(name, tried[-1])
-    return format_.converted(name, graph, asked.precision), [first, *tried]
+        raise NotPassed(name, gate, tried)
+    return format_.converted(name, graph, precision), tried
+
+
+def megabytes(files: dict[str, bytes]) -> float:
+    return sum(map(len, files.values())) / 1e6

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 
 @contextmanager
@@ -16,3 +17,10 @@ def unlogged() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without what a package tells whoever calls it by hand, on stdout much of it."""
+    with unlogged(), redirect_stdout(StringIO()):
+        yield

@@ -40,6 +40,7 @@ METHODS: dict[str, str | type[Method]] = {
     "dcgan": "fabrica.methods.dcgan:DCGAN",
     "wgan-gp": "fabrica.methods.wgan_gp:WGANGP",
     "modern-gan": "fabrica.methods.modern_gan:ModernGAN",
+    "drifting": "fabrica.methods.drifting:Drifting",
     "cyclegan": "fabrica.methods.cyclegan:CycleGAN",
     "pix2pix": "fabrica.methods.pix2pix:Pix2Pix",
     "cut": "fabrica.methods.cut:CUT",

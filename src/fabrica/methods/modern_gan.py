@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from fabrica.errors import UsageError, unknown
 from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw, truncated
 from fabrica.nets import dcgan
-from fabrica.nets.convolutions import Doubling
+from fabrica.nets.generator import Generator
 from fabrica.recipe.schema import SampleConfig
 
 TRUNK = 16  # pixels a side: residual blocks work from here down to 4 x 4
@@ -56,7 +55,7 @@ class ModernGAN(Synthesiser):
         self.config = config
         _check(config)
         side = square_side(shape)
-        self.generator: nn.Module = Generator(config, shape[0], side, classes)
+        self.generator: nn.Module = Generator(config.latent, config.width, shape[0], side, classes)
         self.critic: nn.Module = Critic(config, shape[0], side, classes)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on processors
 
@@ -87,37 +86,6 @@ class ModernGAN(Synthesiser):
         z = truncated(draw((self.config.latent,)), settings.truncation).to(device)
         images: Tensor = self.generator(z, conditions["label"].to(device) if "label" in conditions else None)
         return images.clamp(-1, 1)
-
-
-class Generator(nn.Module):
-    """z (B, latent) and labels (B,) -> images (B, C, side, side): drawn at 4 x 4, then doubled again and again.
-
-    Doubled by repeating pixels (`Doubling`), and drawn by one more convolution at full resolution, without which the
-    repeated pixels stay visible as a plaid. Bilinear interpolation left no grain,
-    transposed convolutions a checkerboard. The paper's generator is residual and does without normalisation; on chest
-    radiographs residual blocks here cost variety and speed in the minutes that a processor has, and batch norm gained
-    both.
-    """
-
-    def __init__(self, config: ModernGAN.Config, channels: int, side: int, classes: int) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(classes, config.latent) if classes else None
-        widths = [*dcgan.widths(side, config.width)[::-1], max(config.width // 2, 1)]
-        entry = config.latent * (2 if classes else 1)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(entry, widths[0], dcgan.COARSEST, bias=False)]
-        for before, after in pairwise(widths):
-            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True), Doubling(before, after, bias=False)]
-        layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), nn.Conv2d(widths[-1], channels, 3, padding=1)]
-        self.layers = nn.Sequential(*layers)
-        self.apply(dcgan.initialise)
-        if self.embed is not None:  # small beside z: as loud as z, the label drowns it, and a class is one image
-            nn.init.normal_(self.embed.weight, 0.0, 0.02)
-
-    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        if self.embed is not None:
-            assert labels is not None  # Model and the data set see to it
-            z = torch.cat([z, self.embed(labels)], dim=1)
-        return dcgan.reach(self.layers(z[:, :, None, None]))
 
 
 class Block(nn.Module):

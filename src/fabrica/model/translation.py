@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fabrica.codec import Codec
 from fabrica.data.augment import Int64
@@ -28,6 +29,7 @@ from fabrica.methods import Translator
 from fabrica.model.model import Model
 from fabrica.model.task import MOST, SHOWN, grey
 from fabrica.nets.device import autocast
+from fabrica.nets.recorded import Recorded
 from fabrica.recipe import card
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.found import Found
@@ -78,13 +80,31 @@ class TranslationModel(Model):
         return values.detach().cpu().numpy(), slopes.cpu().numpy()
 
     def _net(self, direction: str) -> Net:
+        run = self._runs[direction]
+        flat = self.device.type == "cuda" and len(self.data.size) == 2
+        order = torch.channels_last if flat else torch.contiguous_format
+
         def net(windows: Float32) -> Float32:
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
-                made: Float32 = self.method.translate(images, direction).float().cpu().numpy()
+                images = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device, memory_format=order)
+                made: Float32 = run(images).float().cpu().numpy()
             return made
 
         return net
+
+    @cached_property
+    def _runs(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What translates in each direction: on a GPU recorded, and 2-D networks as its tensor cores take images."""
+
+        def translating(direction: str) -> Callable[[Tensor], Tensor]:
+            return lambda images: self.method.translate(images, direction)
+
+        runs = {direction: translating(direction) for direction in self.method.directions}
+        if self.device.type != "cuda":
+            return runs
+        if len(self.data.size) == 2:
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return {direction: Recorded(run) for direction, run in runs.items()}
 
 
 class Translation:

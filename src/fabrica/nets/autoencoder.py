@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
 from fabrica.errors import UsageError
 from fabrica.nets.framing import OURS, Span, moved, padded_to
 from fabrica.nets.patches import pixel_shuffle, pixel_unshuffle
+from fabrica.nets.upsampling import doubled
 
 SURE = -6.0  # log variance of latents at first, where there is something to be sure of
 
@@ -151,6 +152,7 @@ def halves(
         with_decoder_nonlocal_attn=attention,
         use_flash_attention=True,
     )
+    doubled(whole)
     fitting = [k for k in range(1, factor + 1) if factor % k == 0 and shape[0] * k**dims <= latent_channels]
     past = Past(shape[0], factor, max(fitting)) if shortcut and fitting else None
     return Encoder(whole, patch, factor, past), Decoder(whole, patch, past)

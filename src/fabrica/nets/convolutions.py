@@ -38,11 +38,11 @@ class Doubling(nn.Module):
 def added_up(weight: Tensor) -> Tensor:
     """Weights (C2, C, 3, 3[, 3]) of the convolution -> (C, C2, 4, 4[, 4]) of the transposed one: w2, w1 + w2, w0 + w1,
     w0 along each axis."""
-    w = weight.flip(*range(2, weight.ndim)).transpose(0, 1)
-    for axis in range(weight.ndim - 2):  # from the last one on, the order of `pad`
-        before = [0, 0] * axis
-        w = pad(w, [*before, 0, 1]) + pad(w, [*before, 1, 0])
-    return w
+    w = weight.movedim(1, -1)  # channels innermost, so that whole rows of them are added
+    for axis in range(1, w.ndim - 1):
+        w0, w1, w2 = w.unbind(axis)
+        w = torch.stack([w2, w1 + w2, w0 + w1, w0], axis)
+    return w.movedim(-1, 0)
 
 
 class Narrowing(nn.Module):

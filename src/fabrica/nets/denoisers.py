@@ -15,6 +15,7 @@ from torch import nn
 
 from fabrica.errors import UsageError
 from fabrica.nets.device import default_device
+from fabrica.nets.upsampling import doubled
 from fabrica.recipe.conditions import Condition, Mask
 
 
@@ -60,6 +61,7 @@ def denoiser(config: Wanted, shape: Sequence[int], classes: int, conditions: Map
     else:
         seen = {"label_nc": mask.classes + 1, "spade_intermediate_channels": config.mask_width}
         net = SPADEDiffusionModelUNet(**arguments, **seen)
+    doubled(net)
     if said:  # MONAI adds to the embedding of t what stands here
         net.class_embedding = nn.Linear(len(said) * config.context_width, 4 * config.channels[0])
     return net  # type: ignore[no-any-return]  # MONAI's types are not followed

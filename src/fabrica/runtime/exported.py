@@ -60,7 +60,7 @@ class ExportedModel(Recorded):
             files, inputs_of = contents(self.folder, self.record, graph), self.record.graphs[graph].inputs
             opener = import_module(f"fabrica.runtime.{self.record.format}").session
             name = str(self.folder / self.record.graphs[graph].files[0])
-            self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision))
+            self._open[graph] = cast(Session, opener(name, files, inputs_of, self.precision, self.record.threads))
         return self._open[graph]
 
     def way(self, direction: str = "a2b") -> Way:
@@ -89,7 +89,8 @@ class ExportedModel(Recorded):
 def opened(folder: Path, precision: str = "") -> ExportedModel:
     """The model that `fabrica export` has written. Nothing in the folder is executed, and nothing outside is read.
 
-    precision   "fp32", "fp16" or "bf16" to compute in; "": that of the export, which for INT8 graphs is the only one.
+    precision   "fp32", "fp16" or "bf16" to compute in; "": that of the export, which for INT8 graphs and for
+               engines of TensorRT is the only one.
 
     Raises FabricaError, one line, for a folder that is not as it was exported or of a later Fabrica, UsageError for a
     precision that is none, or that the graphs no longer have.
@@ -97,7 +98,8 @@ def opened(folder: Path, precision: str = "") -> ExportedModel:
     if precision and precision not in (*PRECISIONS, INT8):
         raise UsageError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     record = load(folder)
-    if precision and (precision == INT8) != (record.precision == INT8):
+    fixed = INT8 in (precision, record.precision) or record.format == "tensorrt"
+    if precision and fixed and precision != record.precision:
         raise UsageError(
             f"{folder} was exported in {record.precision}, and cannot be run in {precision}; leave --precision out, or "
             f"export the model again with --precision {precision}"

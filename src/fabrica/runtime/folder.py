@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fabrica import __version__
@@ -19,7 +19,7 @@ from fabrica.runtime import RECORD
 from fabrica.runtime.session import INT8, PRECISIONS
 
 VERSION = 1
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "tensorrt")
 ADVICE = "export it again, or take it from where it was exported"
 
 
@@ -115,6 +115,7 @@ class Exported:
     hash      of the model that it was made of. local: see `fabrica.inference.translation.Way`.
     precision of the graphs, as it was asked: "fp32", "fp16", "bf16" or "int8". computes: what the runtime is told to
               compute in, where a graph is not INT8: "fp32", "fp16" or "bf16".
+    threads   of a graph, where fewer than there are were the fastest; 0: as many as there are. Never more than these.
     graphs    "a2b" and "b2a" of a translator; "generator" of a GAN; "encoder" and "decoder" of an autoencoder; of
               diffusion "denoiser", "conditions" where it is told more than a label, and the autoencoder's on latents.
     draws, pictures   of what makes images of noise.
@@ -128,10 +129,19 @@ class Exported:
     local: bool = False
     precision: str = "fp32"
     computes: str = "fp32"
+    threads: int = 0
     graphs: dict[str, Graph] = field(default_factory=dict)
     draws: Draws = field(default_factory=Draws)
     pictures: Pictures = field(default_factory=Pictures)
     sha256: dict[str, str] = field(default_factory=dict)
+
+
+def seal(folder: Path, record: Exported) -> Exported:
+    """Write exported.yaml to what lies in the folder, with how each file hashes; gives this record."""
+    hashes = {each.name: digest(each.read_bytes()) for each in sorted(folder.iterdir()) if each.name != RECORD}
+    record = replace(record, sha256=hashes)
+    save(folder, record)
+    return record
 
 
 def save(folder: Path, record: Exported) -> None:
@@ -158,6 +168,8 @@ def load(folder: Path) -> Exported:
             f"{path} says precision {record.precision!r}, computed in {record.computes!r}, and this Fabrica knows "
             f"{', '.join((*PRECISIONS, INT8))}; {ADVICE}"
         )
+    if record.threads < 0:
+        raise FabricaError(f"{path} says {record.threads} threads, expected 0 (all) or more; {ADVICE}")
     if not record.graphs:
         raise FabricaError(f"{path} names no graph; {ADVICE}")
     for name in [RECIPE, FOUND, *(name for graph in record.graphs.values() for name in graph.files)]:

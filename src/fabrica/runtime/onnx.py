@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabrica.image import Float32
-from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign, threads
+from fabrica.runtime import session as common
+from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign
 
 MENTION = b"location"  # the key under which ONNX says that weights lie in another file; no name of ours holds it
 
@@ -20,10 +21,13 @@ def imported() -> Any:
     return onnxruntime
 
 
-def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32") -> Session:
+def session(
+    name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32", threads: int = 0
+) -> Session:
     """The graph as a function of arrays, computed in float32, and in INT8 where it says so.
 
-    name      what messages call it; contents: the one file; inputs: what the graph takes, in the order of arguments.
+    name      what messages call it; contents: the one file; inputs: what the graph takes, in the order of arguments;
+              threads: at most, 0: as many as there are.
 
     Raises UsageError for another precision, FabricaError for bytes that are no such graph or ask for other files.
     """
@@ -33,7 +37,7 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
     if MENTION in graph:
         raise foreign(name, "its weights lie in another file")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = common.threads(threads)
     options.log_severity_level = 4  # what goes wrong is raised, too
     try:
         opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fabrica.image import Float32
-from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign, threads
+from fabrica.runtime import session as common
+from fabrica.runtime.session import Session, as_arrays, check_names, check_precision, foreign
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 ABLE = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}  # as OpenVINO calls what a processor computes in
@@ -29,11 +30,13 @@ def able() -> list[str]:
     return [each for each, called in ABLE.items() if called in can]
 
 
-def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32") -> Session:
+def session(
+    name: str, contents: Sequence[bytes], inputs: Sequence[str], precision: str = "fp32", threads: int = 0
+) -> Session:
     """The graph as a function of arrays, computed in fp32, fp16 or bf16; what goes in and out is float32.
 
     name      what messages call it; contents: graph and weights; inputs: what the graph takes, in the order of
-              arguments.
+              arguments; threads: at most, 0: as many as there are.
 
     Raises UsageError for a precision that the processor lacks, FabricaError for bytes that are no such graph.
     """
@@ -45,7 +48,7 @@ def session(name: str, contents: Sequence[bytes], inputs: Sequence[str], precisi
         raise foreign(name, "it is no XML")
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],  # unless told, it computes in bf16 where the processor does
-        "INFERENCE_NUM_THREADS": threads(),
+        "INFERENCE_NUM_THREADS": common.threads(threads),
         "ENABLE_CPU_PINNING": False,
     }
     try:

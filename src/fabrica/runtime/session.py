@@ -35,11 +35,13 @@ INT8 = "int8"
 """What a graph itself may say, operator by operator."""
 
 
-def threads() -> int:
-    """As many as there are cores to this process, or OMP_NUM_THREADS if that is less."""
+def threads(most: int = 0) -> int:
+    """As many as there are cores to this process, or OMP_NUM_THREADS if that is less; and no more than `most`, unless
+    that is 0."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
+    limits = [cores, *([int(asked)] if asked.isdigit() else []), most]
+    return min(each for each in limits if each)
 
 
 def check_precision(precision: str, able: Sequence[str], runtime: str, instead: str) -> None:

@@ -22,7 +22,8 @@ from tests.serving.http.started import Server
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 PICTURES = os.environ.get("FABRICA_PICTURES", "")  # a folder that keeps what documents show
-SHOWN = """(() => {
+SHOWN = """(async () => {
+    for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
     const small = document.createElement("canvas"), from = document.getElementById("canvas");
     const side = Math.min(from.width, from.height);
     small.width = small.height = 32;
@@ -31,7 +32,7 @@ SHOWN = """(() => {
         from, (from.width - side) / 2, (from.height - side) / 2, side, side, 0, 0, 32, 32);
     return [...small.getContext("2d").getImageData(0, 0, 32, 32).data];
 })()"""
-"""The middle of the canvas as 32 x 32 pixels."""
+"""The middle of the canvas as 32 x 32 pixels, when it has the size that the page has given it."""
 
 
 @pytest.fixture(scope="module")
