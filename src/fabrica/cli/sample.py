@@ -173,6 +173,7 @@ def sample(
     with importing():
         from fabrica.inference.samples import write_samples
         from fabrica.io import read, suffix_of
+        from fabrica.recipe.card import OF_PHANTOMS
 
     conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
     conditions |= {"mask": read(mask)} if mask else {}
@@ -200,6 +201,8 @@ def sample(
         raise UsageError(f"{out} is a file; name a folder for the images with -o")
     with importing():
         loaded = opened(model, precision)
+    if loaded.data.phantoms:
+        note(f"the model is {OF_PHANTOMS}")
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
