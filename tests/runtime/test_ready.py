@@ -47,7 +47,7 @@ def test_a_name_is_a_model_and_a_path_goes_first(home: Path) -> None:
     assert ready.place("drawn-ct", notes.append) == Path("drawn-ct")
     assert ready.place(Path("drawn-ct").resolve(), notes.append).is_absolute()
     assert len(notes) == 1 and "drawn-ct is taken from this folder" in notes[0]
-    with pytest.raises(UsageError, match="no folder and no ready model 'smoth-ct'; did you mean smooth-ct\\?$"):
+    with pytest.raises(UsageError, match=r"no folder and no ready model 'smoth-ct'; did you mean smooth-ct\?$"):
         ready.place("smoth-ct")
     with pytest.raises(UsageError, match="nothing at runs/smooth-ct; expected the folder of a model, or a name"):
         ready.place("runs/smooth-ct")
@@ -147,7 +147,7 @@ def test_they_are_few_and_small() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_what_it_is(name: str) -> None:
     folder = ready.shipped(name)
-    recipe, found = found_in(folder)
+    recipe, _ = found_in(folder)
     card = call("models", name).stdout
     assert recipe.name == name and recipe.licence and recipe.credit
     for said in (recipe.licence, recipe.credit, recipe.about, "## Limits", "## Judged on images it has not seen"):
