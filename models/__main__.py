@@ -44,7 +44,7 @@ MODELS = {
     "head-t1-ct": Made(),
     "lowdose-ct": Made(judged=["-n", "64"]),
     "radiograph-denoise": Made(
-        scan=["children.csv", "cxr_kermany_960/images", "--labels", "cxr_kermany_960/labels.csv"], judged=["-n", "64"]
+        scan=["children.csv", "cxr_kermany_960/images", "--labels", "cxr_kermany_960/labels.csv"], judged=["-n", "16"]
     ),
     "hippocampus": Made(scan=["hippocampus.csv", "mri_hippocampus_msd"]),
 }
