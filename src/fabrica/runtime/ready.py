@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fabrica.errors import FabricaError, UsageError, did_you_mean
+from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.runtime import RECORD
 from fabrica.runtime.folder import digest
 
@@ -39,15 +39,15 @@ def place(given: str | Path, warn: Callable[[str], None] | None = None, home: Pa
     if name in known:
         return shipped(name)
     if Path(name).name != name:
-        raise UsageError(f"nothing at {path}; expected the folder of a model, or a name of `fabrica models`")
-    raise UsageError(f"no folder and no ready model {name!r}{did_you_mean(name, known) if known else ''}")
+        raise UsageError(f"{path} is not a model folder: nothing is there; expected one, or a name of `fabrica models`")
+    raise UsageError(f"{path} is not a model folder, and no ready model {name!r}{did_you_mean(name, known)}")
 
 
 def shipped(name: str) -> Path:
     """The folder of the model of this name; UsageError where none has it, FabricaError as `place`."""
     known = sums()
     if name not in known:
-        raise UsageError(f"no ready model {name!r}{did_you_mean(name, known) if known else '; this package has none'}")
+        raise unknown("ready model", name, known)
     record = HOME / name / RECORD
     try:
         found = record.read_bytes()
