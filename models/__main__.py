@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.recipe.folder import CARD
+from fabrica.recipe.folder import CARD, RECIPE
 from fabrica.recipe.load import load_recipe
 from fabrica.runtime import RECORD, ready
 from fabrica.runtime.folder import digest, load, save
@@ -116,7 +116,8 @@ def told(exported: Path, limits: str, scores: str) -> None:
     """What only this model's card says: what it was judged by, and what it is not for."""
     record, card = load(exported), exported / CARD
     table = "\n".join(f"    {line}".rstrip() for line in scores.strip().splitlines())
-    own = f"{card.read_text('utf-8').rstrip()}\n\n## Judged on images it has not seen\n\n{table}\n\n{limits}"
+    words = card.read_text("utf-8").replace("FOLDER", load_recipe(exported / RECIPE).name)
+    own = f"{words.rstrip()}\n\n## Judged on images it has not seen\n\n{table}\n\n{limits}"
     card.write_text(own, encoding="utf-8")
     save(exported, replace(record, sha256={**record.sha256, CARD: digest(card.read_bytes())}))
 
