@@ -47,7 +47,7 @@ MODELS = {
     "chest-text": Made(needs=["chest-text-autoencoder"], judged=["-n", "500", "--guidances", "2", "--curve", ""]),
     "head-t1-ct": Made(),
     "lowdose-ct": Made(judged=["-n", "64"]),
-    "radiograph-denoise": Made(scan=CHILDREN, judged=["-n", "32"]),
+    "radiograph-denoise": Made(scan=CHILDREN, judged=["-n", "16"]),
     "hippocampus": Made(scan=["hippocampus.csv", "mri_hippocampus_msd"]),
     "children-radiographs": Made(
         needs=["children-radiographs-autoencoder"], scan=CHILDREN, judged=["-n", "500", "--curve", ""]

@@ -201,10 +201,10 @@ def sample(
         raise UsageError(f"{out} is a file; name a folder for the images with -o")
     with importing():
         loaded = opened(model, precision)
-    if loaded.data.phantoms:
-        note(f"the model is {OF_PHANTOMS}")
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
+    if loaded.data.phantoms:
+        note(f"the model is {OF_PHANTOMS}")
     write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
