@@ -19,8 +19,8 @@ from fabrica.export import export, graphs
 from fabrica.export.networks import networks, sizes, traced_with
 from fabrica.methods import build
 from fabrica.model.loading import load
-from fabrica.model.opening import judged
 from fabrica.model.model import Model
+from fabrica.model.opening import judged
 from fabrica.model.saving import save_model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.codecs import codec_config

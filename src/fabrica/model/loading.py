@@ -37,7 +37,7 @@ def load(
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
     """
-    folder = ready.place(folder, warn)
+    folder = ready.place(folder)
     if bundle.found(folder):
         return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
     if runtime.found(folder):
