@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS := -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: demo test test-all quick all lint bench docs archive clean
+.PHONY: demo models test test-all quick all lint bench docs archive clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/fabrica demo -o demo
+
+# the models that ship, made anew; --only NAME and what else it takes: make models MODELS="--only chest-text"
+models: $(STAMP)
+	$(BIN)/python -m models $(MODELS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

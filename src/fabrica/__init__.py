@@ -13,7 +13,7 @@ _VERBS = {
     "write": "fabrica.io",
     "scan": "fabrica.data.scan",
     "train": "fabrica.training.loop",
-    "load": "fabrica.model.loading",
+    "load": "fabrica.model.opening",
     "evaluate": "fabrica.evaluation",
     "explain": "fabrica.evaluation.explanation",
     "Image": "fabrica.image",

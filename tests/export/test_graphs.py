@@ -20,6 +20,7 @@ from fabrica.export.networks import networks, sizes, traced_with
 from fabrica.methods import build
 from fabrica.model.loading import load
 from fabrica.model.model import Model
+from fabrica.model.opening import judged
 from fabrica.model.saving import save_model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.codecs import codec_config
@@ -124,6 +125,13 @@ def test_it_is_applied_as_the_trained_model_is(exported: Path, model: Model, tmp
         assert done.returncode == 0, done.stderr
     one, other = (fabrica.read(tmp_path / name / "ct") for name in ("torch", "onnx"))
     assert np.abs(one.data - other.data).max() <= 1 and np.array_equal(one.affine, other.affine)  # HU, stored whole
+
+
+def test_it_is_judged_as_the_trained_model_is(exported: Path, model: Model) -> None:
+    found = judged(exported)
+    assert type(found) is type(model) and (found.hash, found.data) == (model.hash, model.data)
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 1, 32, 32)).astype(np.float32)
+    np.testing.assert_allclose(found.way().net(images), model.computing_in("fp32").way().net(images), atol=1e-5)
 
 
 def test_a_graph_that_gives_other_numbers_is_refused(model: Model) -> None:

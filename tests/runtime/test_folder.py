@@ -62,9 +62,8 @@ def test_the_command_applies_it_and_refuses_what_is_unlike(folder: Path, ct: Pat
     assert fabrica.read(tmp_path / "out" / "ct").unit == "HU"
     done = call("apply", handmade(tmp_path / "mr", modality="MR"), ct, "-o", tmp_path / "not")
     assert done.returncode == 2 and "its modality is CT, and MR in training" in done.stderr
-    for verb, words in (("sample", "makes no images of noise"), ("evaluate", "is an exported model")):
-        done = call(verb, folder, "-o", tmp_path / verb)
-        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+    done = call("sample", folder, "-o", tmp_path / "sample")
+    assert done.returncode == 2 and "makes no images of noise" in done.stderr and done.stderr.count("\n") == 1
 
 
 def damaged_byte(folder: Path) -> None:

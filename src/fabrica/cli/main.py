@@ -17,6 +17,7 @@ from fabrica.cli.demo import demo
 from fabrica.cli.evaluate import evaluate
 from fabrica.cli.explain import explain
 from fabrica.cli.export import export
+from fabrica.cli.models import models
 from fabrica.cli.node import node
 from fabrica.cli.optimise import optimise
 from fabrica.cli.options import Panels, one_line
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 VERBS = (
     demo,
+    models,
     scan,
     phantom,
     recipes,

@@ -1,4 +1,4 @@
-"""The model in a folder, for the verbs that put one to work."""
+"""The model that a command names, for the verbs that put one to work."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from typing import Any
 from fabrica.cli.options import note
 
 
-def opened(folder: Path, precision: str = "") -> Any:
-    """The model in a folder: what translates is a `Translates`, what synthesises a `Synthesises`, both of
-    `fabrica.inference`. One that was exported is opened without PyTorch."""
-    from fabrica import runtime
+def opened(model: Path, precision: str = "") -> Any:
+    """See `fabrica.model.opening.load`."""
+    from fabrica.model.opening import load
 
-    if runtime.found(folder):
-        return runtime.opened(folder, precision)
-    from fabrica.model.loading import load
-
-    loaded = load(folder, warn=note)
-    return loaded.computing_in(precision) if precision else loaded
+    return load(model, precision=precision, warn=note)

@@ -173,6 +173,7 @@ def sample(
     with importing():
         from fabrica.inference.samples import write_samples
         from fabrica.io import read, suffix_of
+        from fabrica.recipe.card import OF_PHANTOMS
 
     conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
     conditions |= {"mask": read(mask)} if mask else {}
@@ -202,6 +203,8 @@ def sample(
         loaded = opened(model, precision)
     with named_bars() as progress:
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
+    if loaded.data.phantoms:
+        note(f"the model is {OF_PHANTOMS}")
     write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 

@@ -9,6 +9,7 @@ import typer
 
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
+from fabrica.cli.opening import opened
 from fabrica.cli.options import Json, Panels, Seed, note, print_json, say
 from fabrica.errors import UsageError
 
@@ -57,14 +58,8 @@ def new(
 
 
 def _opened(folder: Path) -> Any:
-    """The model in a folder, trained or exported."""
-    from fabrica import runtime
-
-    if runtime.found(folder):
-        return runtime.opened(folder)
     with importing():
-        from fabrica.model.loading import load
-    return load(folder, warn=note)
+        return opened(folder)
 
 
 @study.command(cls=Panels, context_settings=WIDE)

@@ -105,11 +105,10 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
     Raises UsageError for images without `against`, and for anything that is none of these.
     """
-    from fabrica.model.model import Model
     from fabrica.recipe.folder import RECIPE
 
     model = opened(model)
-    if isinstance(model, Model):
+    if not isinstance(model, str | Path):
         return _of_model(model, against)
     path = Path(model)
     if against is None:
@@ -118,15 +117,10 @@ def open_subject(model: Model | Path | str, against: str | Path | None, tell: Pr
 
 
 def opened(model: Model | Path | str, warn: Callable[[str], None] | None = None) -> Model | Path | str:
-    """The model in a folder or a bundle; what is a Model, or neither of these, as it is. warn: see `load`."""
-    from fabrica import bundle
-    from fabrica.model.loading import load
-    from fabrica.model.model import Model
-    from fabrica.recipe.folder import RECIPE
+    """The model of this name or in a folder, to be judged; what is one, or holds none, as it is. warn: see `load`."""
+    from fabrica.model.opening import judged
 
-    if isinstance(model, Model) or not ((Path(model) / RECIPE).exists() or bundle.found(Path(model))):
-        return model
-    return load(model, warn=warn)
+    return judged(model, warn) if isinstance(model, str | Path) else model
 
 
 def _of_model(model: Model, against: str | Path | None) -> Subject:

@@ -28,6 +28,7 @@ from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
 from fabrica.io.contact_sheet import save_picture
 from fabrica.progress import Progress, part
+from fabrica.recipe.card import OF_PHANTOMS
 
 RESULT = "result.json"
 KINDS = {"png": "png", "tiff": "tiff", "jpeg": "png", "npz": "npz"}  # of pictures and arrays, and what is written
@@ -122,7 +123,8 @@ def _translate(
     outcome.overridden = refusals(image, way, choices["auxiliary"], choices["contrast"])
     if outcome.overridden and not force:
         why = "; ".join(outcome.overridden)
-        raise UsageError(f"{outcome.input} is not for model {model.name}: {why}; --force translates it anyway")
+        what = f"model {model.name}{f', {OF_PHANTOMS}' if way.data.phantoms else ''}"
+        raise UsageError(f"{outcome.input} is not for {what}: {why}; --force translates it anyway")
     suffix = place.suffix(each, image)
     found = translator.apply(image, way, progress=part(progress, each.name), **choices)
     shown, kind = preview(image, found), place.kind or _kind(found.result, each.path)

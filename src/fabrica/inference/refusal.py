@@ -9,6 +9,7 @@ import numpy as np
 from fabrica.image import Image
 from fabrica.inference.out_of_distribution import compared, out_of_distribution
 from fabrica.inference.translation import Way
+from fabrica.recipe.card import OF_PHANTOMS
 from fabrica.recipe.held_out import useless
 
 
@@ -36,4 +37,5 @@ def flaws(image: Image) -> list[str]:
 
 def cautions(way: Way) -> list[str]:
     """What is to be known of all results of a model before one relies on any, a sentence each."""
-    return [sentence for sentence in (useless(way.held_out), compared(way)) if sentence]
+    of_phantoms = f"the model is {OF_PHANTOMS}" if way.data.phantoms else ""
+    return [sentence for sentence in (of_phantoms, useless(way.held_out), compared(way)) if sentence]

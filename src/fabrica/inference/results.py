@@ -16,6 +16,7 @@ from fabrica.inference.refusal import cautions
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Applied, Translates
 from fabrica.io.atomic import atomic
+from fabrica.recipe.card import MARK
 
 BEYOND = 1.25  # times the largest uncertainty of held-out images: flagged
 
@@ -73,6 +74,8 @@ def write_result(
     further: dict[str, Any] = dict(record or {}) if kind in ("dicom", *io.SEGMENTATIONS) else {}
     if note := further.pop("note", ""):
         said = f"{said}, {note}"
+    if way.data.phantoms:
+        said = f"{MARK}: {said}"
     io.write(found.result, target, as_=kind, translated=not drawn, description=said, **made_by, **further)
     outcome.output = target.name
     if found.uncertainty is not None:

@@ -12,6 +12,7 @@ from fabrica.conditioning.encoder import Known
 from fabrica.data.manifest import Manifest, Row
 from fabrica.image import Image
 from fabrica.inference.synthesis import Synthesises
+from fabrica.recipe.card import MARK
 
 
 def write_samples(
@@ -31,6 +32,7 @@ def write_samples(
     suffix = io.suffix_of(as_, len(model.size))
     folder.mkdir(parents=True, exist_ok=True)
     rows, seen = [], ""
+    said = f"{MARK}: synthetic" if model.data.phantoms else ""
     if mask is not None:
         labels = model.mask_seen(mask)
         seen = f"mask-{_digest(labels.data.tobytes())}{io.suffix_of('nifti' if len(model.size) == 3 else 'png')}"
@@ -41,7 +43,7 @@ def write_samples(
         name = f"{model.hash}-{seed:06d}" + (f"-{_digest(repr(words).encode())}" if any(words.values()) else "")
         path = folder / f"{name}{suffix}"
         how: dict[str, Any] = {"translated": True} if drawn_anew else {"synthetic": True}
-        io.write(image, path, model=model.name, model_hash=model.hash, seed=seed, **how)
+        io.write(image, path, model=model.name, model_hash=model.hash, seed=seed, description=said, **how)
         rows.append(
             Row(
                 id=name,

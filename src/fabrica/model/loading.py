@@ -23,33 +23,27 @@ from fabrica.nets.device import default_device
 from fabrica.nets.fusing import fused
 from fabrica.recipe.folder import AUTOENCODER, RECIPE, TEXT_ENCODER, WEIGHTS, WORDS
 from fabrica.recipe.found import found_in
+from fabrica.runtime import ready
 from fabrica.text.frozen_encoder import open_frozen_encoder
 
 
 def load(
     folder: str | Path, *, device: str | torch.device | None = None, warn: Callable[[str], None] | None = None
 ) -> Model:
-    """The model in a folder written by `train`, or in a MONAI bundle. Executes nothing from the folder.
+    """The trained model in a folder written by `train`, or in a MONAI bundle, to be run by PyTorch. Executes nothing
+    from the folder. `fabrica.model.opening.load` opens exported models, too.
 
     warn   called with one sentence on what a bundle does not say; None: `warnings.warn`.
 
     Raises UsageError if it is no model folder, FabricaError if weights and recipe do not fit.
-
-    >>> import fabrica
-    >>> from fabrica.recipe.load import load_recipe
-    >>> changes = ["data.source=phantom:chest", "data.count=64", "data.size=32", "train.steps=2"]
-    >>> model = fabrica.load(fabrica.train(load_recipe("mlp-xray", changes), "model"))
-    >>> images = model.sample(2, seed=0)
-    >>> images[0].data.shape, images[0].origin["seed"], images[1].origin["seed"]
-    ((1, 32, 32), 0, 1)
     """
-    folder = Path(folder)
+    folder = ready.place(folder)
     if bundle.found(folder):
         return _of_bundle(folder, torch.device(device) if device else default_device(), warn or warnings.warn)
     if runtime.found(folder):
         raise UsageError(
-            f"{folder} is an exported model, which fabrica apply, sample, explain and serve take; this needs the model "
-            "that it was made of"
+            f"{folder} is an exported model, to be applied, sampled, judged and served; this needs the model that it "
+            "was made of"
         )
     for name in (RECIPE, WEIGHTS):
         if not (folder / name).is_file():

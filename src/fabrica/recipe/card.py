@@ -25,6 +25,10 @@ This model makes latents of images, and images of latents. Latents are the patie
 you keep the image. What it gives back is not for diagnosis: fine detail is drawn anew, not kept."""
 
 
+OF_PHANTOMS = "learned from phantoms: for trying, not for patients"
+MARK = "phantom model, not for patients"  # the same where 64 letters must do
+
+
 class CardPart(NamedTuple):
     """What a card says of its model's task: rows, the commands to use the model by, what to be warned of."""
 
@@ -85,12 +89,16 @@ def card(recipe: Recipe, found: Found, part: CardPart, parameters: int, kept: st
     rows = {
         "method": f"{found.method['name']}, {parameters / 1e6:.1f} M parameters",
         "images": f"{recipe.data.channels} x {size}, {_values(found.codec)}",
-        "trained on": recipe.data.source,
+        "trained on": "; ".join(filter(None, (recipe.data.source, recipe.credit))),
         "conditions": described(recipe, found) or "none",
         "weights kept": kept,
         "made with": f"Fabrica {__version__}, seed {recipe.seed}",
         **part.rows,
     }
+    if recipe.licence:
+        rows["licence"] = recipe.licence
+    if recipe.data.phantoms:
+        rows["for"] = f"trying; {OF_PHANTOMS}"
     if "teacher" in found.uses:
         rows["distilled from"] = f"{found.uses['teacher']}, which the model no longer needs"
     if "autoencoder" in found.uses:

@@ -108,6 +108,11 @@ class DataConfig:
     scale: str = "auto"
 
     @property
+    def phantoms(self) -> bool:
+        """Whether it is learned from phantoms, and so says nothing of patients."""
+        return self.source.startswith("phantom:")
+
+    @property
     def restores(self) -> bool:
         """Whether a is b made worse."""
         return self.a == DEGRADED
@@ -239,6 +244,7 @@ class Recipe:
     """What a run is asked; what it finds stands beside it (`fabrica.recipe.found`). `method` holds the method's name
     and its own values (see the Config of its class).
 
+    licence, credit   under which the weights may be used, and whose images they are learned from, in words.
     uses   other models that this one works with. autoencoder: the folder of a trained one, on whose latents diffusion
            works; it is copied into the model folder. teacher: the folder of a trained model to learn from, a
            diffusion model for `distill`, for what translates, restores or segments one that does the same; needed for
@@ -254,6 +260,8 @@ class Recipe:
     about: str = ""
     cost: str = ""
     score: str = ""
+    licence: str = ""
+    credit: str = ""
     seed: int = 0
     track: str = ""
     quantise: str = ""

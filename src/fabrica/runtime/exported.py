@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from fabrica.errors import FabricaError, UsageError
-from fabrica.image import Float32
+from fabrica.image import Float32, Image
 from fabrica.inference.tiling import Net
 from fabrica.inference.translation import Way
+from fabrica.inference.translator import Applied, apply
 from fabrica.inference.ways import way_of
 from fabrica.recipe.folder import FOUND
 from fabrica.recipe.found import Found, found_in
@@ -73,6 +74,10 @@ class ExportedModel(Recorded):
                 f"{'; use it with: fabrica sample' if self.record.draws.shape else ', see ExportedModel.run'}"
             )
         return way_of(self.recipe, self.found, directions, self._net, direction, local=self.record.local)
+
+    def apply(self, image: Image, *, direction: str = "a2b", **choices: Any) -> Applied:
+        """The image translated, restored or segmented; see `fabrica.inference.translator.apply`."""
+        return apply(image, self.way(direction), **choices)
 
     def sample(self, *_: Any, **__: Any) -> Any:
         known = " and ".join(self.record.graphs)

@@ -20,7 +20,7 @@ from fabrica.runtime.session import INT8, PRECISIONS
 
 VERSION = 1
 FORMATS = ("onnx", "openvino", "tensorrt")
-ADVICE = "export it again, or take it from where it was exported"
+ADVICE = "export it again, or take it from where it was exported (what ships with Fabrica: install that again)"
 
 
 @dataclass(frozen=True)

@@ -399,7 +399,7 @@ def test_what_was_accepted_is_answered_before_the_end(tmp_path: Path, volumes: C
         (["--certificate", "PLACE/none"], "no certificate with its key"),
         (["--key", "PLACE/none"], "give --certificate, too"),
         (["PLACE/other/model"], "would both be called model"),
-        (["PLACE/none"], "nothing at"),
+        (["PLACE/none"], "nothing is there"),
         (["PLACE/a b"], "cannot stand in an address"),
         (["--token-file", "PLACE/none"], "no token can be read"),
         (["--name", "a/b"], "no name of a machine"),

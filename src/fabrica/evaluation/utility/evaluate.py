@@ -139,7 +139,8 @@ def evaluate(
     tell = progress or (lambda what, done, total: None)
     found = opened(model)
     if not isinstance(found, Model):
-        raise UsageError(f"{found} is no model; utility needs one that draws images of masks or of classes")
+        what = getattr(found, "folder", found)
+        raise UsageError(f"{what} is no trained model; utility needs one that draws images of masks or of classes")
     if repeats < 2 or steps < 1:
         raise UsageError(f"{repeats} repeats of {steps} steps; expected at least 2, for an interval, and 1")
     told = lesson(found, str(against) if against else None, split, seed, tell, paint)

@@ -18,6 +18,7 @@ from fabrica.inference.synthesis import Synthesises
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
 from fabrica.progress import Progress
+from fabrica.recipe.card import OF_PHANTOMS
 from fabrica.runtime.exported import DIRECTIONS, ExportedModel
 from fabrica.serving.http.tasks import DATATYPES, Entry, Served
 
@@ -149,4 +150,5 @@ def _synthesiser(name: str, model: Any) -> Served:
         conditions=conditions,
         classes=tuple(model.data.classes) if "label" in conditions else (),
         sampling=model.sampling,
+        cautions=(f"the model is {OF_PHANTOMS}",) if model.data.phantoms else (),
     )

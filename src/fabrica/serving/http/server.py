@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fabrica.errors import FabricaError, UsageError
+from fabrica.runtime.ready import place
 from fabrica.serving.http.access import Access
 from fabrica.serving.http.app import application
 from fabrica.serving.http.crew import Crew
@@ -44,8 +45,8 @@ class Settings:
 
 
 def named(models: Sequence[str]) -> list[tuple[str, Path]]:
-    """Models as on the command line, FOLDER or NAME=FOLDER, with their names in addresses; UsageError for names that
-    cannot stand there or come twice."""
+    """Models as on the command line, MODEL or NAME=MODEL, with their folders and their names in addresses; UsageError
+    for names that cannot stand there or come twice."""
     found: dict[str, Path] = {}
     for each in models:
         name, equals, folder = each.partition("=")
@@ -57,8 +58,9 @@ def named(models: Sequence[str]) -> list[tuple[str, Path]]:
             raise UsageError(
                 f"{found[name]} and {path} would both be called {name}; give one a name, e.g. other={path}"
             )
+        path = place(path)
         if not path.is_dir():
-            raise UsageError(f"nothing at {path} to serve; expected the folder of a model")
+            raise UsageError(f"{path} is no folder to serve; expected that of a model")
         found[name] = path
     return list(found.items())
 

@@ -19,6 +19,7 @@ from fabrica.data.tables import stem
 from fabrica.errors import UsageError
 from fabrica.image import Image
 from fabrica.inference.translator import apply
+from fabrica.runtime.ready import place
 from fabrica.serving.study.config import Arm, StudyConfig
 
 YES, NO = ("1", "yes", "true", "lesion", "diseased"), ("0", "no", "false", "none", "normal")
@@ -54,9 +55,9 @@ def sources(config: StudyConfig, home: Path, opened: Callable[[Path], Any]) -> d
         if arm.images:
             found[arm.name] = _listed(arm, home / arm.images)
         elif arm.of:
-            found[arm.name] = _applied(arm, found[arm.of], opened(home / arm.model), home)
+            found[arm.name] = _applied(arm, found[arm.of], opened(place(arm.model, home=home)), home)
         else:
-            found[arm.name] = _drawn(arm, opened(home / arm.model))
+            found[arm.name] = _drawn(arm, opened(place(arm.model, home=home)))
     if config.crossed:
         _check_same(found)
     return found
