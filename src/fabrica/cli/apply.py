@@ -116,6 +116,7 @@ def apply(
     with importing():
         from fabrica.inference.files import apply as apply_model
         from fabrica.inference.refusal import cautions
+        from fabrica.inference.translator import contrasts_beside
 
         loaded = opened(model, precision)
     choices: dict[str, Any] = {"contrast": contrast, "direction": direction, "overlap": overlap, "as_": as_ or ""}
@@ -135,7 +136,7 @@ def apply(
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
     way = loaded.way(direction)
-    _tell_lacking([way.data.a, *way.data.auxiliary], contrast, outcomes)
+    _tell_lacking(contrasts_beside(way, contrast), outcomes)
     for caution in cautions(way):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]
@@ -180,11 +181,11 @@ def _watch(model: Translates, source: Path, out: Path, quiet: float, choices: Ma
         signal.signal(signal.SIGTERM, before)
 
 
-def _tell_lacking(contrasts: list[str], contrast: str, outcomes: list[Outcome]) -> None:
+def _tell_lacking(beside: list[str], outcomes: list[Outcome]) -> None:
     """What the model sees beside an image and was not given."""
-    for name in contrasts if len(contrasts) > 1 else ():
+    for name in beside:
         lacking = sum(not outcome.refused and name not in outcome.auxiliary for outcome in outcomes)
-        if lacking and name != (contrast or contrasts[0]):
+        if lacking:
             of = f" of {lacking} of {len(outcomes)} images" if len(outcomes) > 1 else ""
             note(f"without {name} beside the image{of} (--auxiliary {name}=FILE)")
 

@@ -116,13 +116,18 @@ def apply(
 
 def check_auxiliary(way: Way, names: Iterable[str], contrast: str = "") -> None:
     """UsageError for a contrast that the model does not see beside the image, which is `contrast` itself."""
-    image = contrast or way.data.a
-    known = [name for name in (way.data.a, *way.data.auxiliary) if name != image]
+    known = contrasts_beside(way, contrast)
     for name in names:
         if not way.data.auxiliary:
             raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")
         if name not in known:
             raise UsageError(f"model {way.model} sees no {name!r} beside the image{did_you_mean(name, known)}")
+
+
+def contrasts_beside(way: Way, contrast: str = "") -> list[str]:
+    """The contrasts that the model sees beside the image, which is `contrast` itself."""
+    known = [way.data.a, *way.data.auxiliary] if way.data.auxiliary else []
+    return [name for name in known if name != (contrast or way.data.a)]
 
 
 def contrast_number(way: Way, contrast: str) -> int:

@@ -19,7 +19,7 @@ TOKEN = "only-for-these-tests"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of what the servers have on disk: scratch folders, and models."""
     place: Path = tmp_path_factory.mktemp("serving")
-    for name in ("scratch", "small", "slow", "stuck", "dies", "organs", "noise"):
+    for name in ("scratch", "small", "slow", "stuck", "dies", "organs", "noise", "contrasts", "large"):
         (place / name).mkdir()
     return place
 
@@ -38,7 +38,7 @@ def server(folder: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def small(folder: Path) -> Iterator[Server]:
     """A server of small limits that asks for a token, with models that are slow, stick or die, and one of noise."""
-    models = [folder / name for name in ("slow", "stuck", "dies", "organs", "noise")]
+    models = [folder / name for name in ("slow", "stuck", "dies", "organs", "noise", "contrasts")]
     limits = {"largest": 300_000, "tensors": 100_000, "seconds": 8.0, "patience": 0.5}
-    with started(by_hand(folder / "small", *models, token=TOKEN, places=4, **limits), TOKEN) as found:
+    with started(by_hand(folder / "small", *models, token=TOKEN, places=5, **limits), TOKEN) as found:
         yield found

@@ -23,9 +23,13 @@ SECONDS = 0.1  # a slice, of the slow one
 
 
 def opened(folder: Path, precision: str) -> Any:
-    """By the folder's name: "slow", "stuck", "dies", "organs" or "noise"."""
+    """By the folder's name: "slow", "stuck", "dies", "organs", "contrasts", "noise" or "large"."""
     if folder.name == "noise":
         return Noise()
+    if folder.name == "large":
+        return Noise(name="large", size=(1024, 1024))
+    if folder.name == "contrasts":
+        return Deployed("contrasts", "4" * 12, {"a2b": contrasts()})
     if folder.name == "organs":
         return Deployed("organs", "3" * 12, {"a2b": organs()})
     nets = {"slow": slow, "stuck": stuck, "dies": dies}
@@ -53,6 +57,18 @@ def organs() -> Way:
     data = DataConfig(a="CT", b="labels", paired=True, size=[32, 32], fit="exact")
     drawn = Codec("label", classes=3, unit="label")
     return Way(net, HU, drawn, data, Fingerprint("CT"), "SEG", model="organs", labels={1: "soft tissue", 2: "bone"})
+
+
+def contrasts() -> Way:
+    """What it sees of T2 where there is one, on the scale of T1; else T1 itself."""
+
+    def net(windows: Float32) -> Float32:
+        return windows[:, 1:2] if (windows[:, 1] > -1).any() else windows[:, :1]
+
+    data = DataConfig(a="T1", b="T1", paired=True, size=[32, 32], fit="exact", auxiliary=["T2", "FLAIR"])
+    grey = Codec("window", 0.0, 4095.0)
+    seen = Fingerprint("MR")
+    return Way(net, grey, grey, data, seen, "MR", local=True, auxiliary=(grey, grey), model="contrasts")
 
 
 def slow() -> None:

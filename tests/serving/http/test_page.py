@@ -265,6 +265,39 @@ def test_words_and_a_token(page: Browser, small: Server, tmp_path: Path) -> None
     assert not page.complaints
 
 
+def test_other_contrasts_have_fields_of_their_own(page: Browser, small: Server, tmp_path: Path) -> None:
+    """For the model that sees them, and for no other; what is given there is what it sees."""
+    images = head(5, 128, 4, contrasts=["T1", "T2"]).images
+    for name, image in images.items():
+        fabrica.write(image, tmp_path / name, as_="dicom")
+    page.open(small.url)
+    page.until("document.body.dataset.state === 'locked'")
+    page.evaluate(f"document.getElementById('token').value = '{small.token}'")
+    page.evaluate("document.querySelector('#entry button').click()")
+    page.until("document.body.dataset.state === 'ready'")
+    fields = "[...document.querySelectorAll('[data-contrast]')].map((each) => each.dataset.contrast)"
+    for model, wanted in (("organs", []), ("contrasts", ["T2", "FLAIR"])):
+        page.evaluate(f"(e => {{ e.value = '{model}'; e.onchange(); }})(document.getElementById('model'))")
+        assert page.evaluate(fields) == wanted
+    page.choose_files("[data-contrast=T2] input", sorted((tmp_path / "T2").iterdir()))
+    page.until("document.querySelector('[data-contrast=T2] span').textContent.startsWith('4 files')")
+    assert page.evaluate("document.getElementById('apply').disabled")  # there is no image yet
+    page.choose_files("#files", sorted((tmp_path / "T1").iterdir()))
+    page.until("!document.getElementById('apply').disabled")
+    worked(page, "apply")
+    assert page.evaluate("document.body.dataset.state") == "done", text(page, "error")
+    assert "without FLAIR" in text(page, "notes") and "without T2" not in text(page, "notes")
+    seen = []
+    for key in "23":
+        page.key(key)
+        seen.append(shown(page)[..., 0])
+    own = [grey(images[name], 2, float(text(page, "centre")), float(text(page, "width"))) for name in ("T1", "T2")]
+    assert alike(seen[0], own[0]) > 0.95 and alike(seen[1], own[1]) > 0.95 and alike(seen[1], own[0]) < 0.9
+    page.picture(Path(PICTURES or tmp_path) / "serving-contrasts.png")
+    page.complaints = [each for each in page.complaints if "401" not in each]
+    assert only_own(page, small) and not page.complaints
+
+
 def test_the_policy_lets_nothing_out(page: Browser, server: Server) -> None:
     """Whatever a script in the page might try: another host is not asked, and no code of elsewhere is run."""
     page.open(server.url)

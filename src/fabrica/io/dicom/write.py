@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -62,10 +63,10 @@ def write_dicom(
     maker = Maker(software, version, model, model_hash, seed, description, uid_seed, uid_content, created)
     sources = () if synthetic else tuple(image.origin.get("dicom", ()))
     if kind or image.unit == "label":
-        return [_write_segmentation(image, path, kind or "seg", maker, sources, synthetic, translated)]
+        with _making(path, sources):
+            return [_write_segmentation(image, path, kind or "seg", maker, sources, synthetic, translated)]
     slices = _slices(image)
-    with warnings.catch_warnings():  # pydicom warns of every irregular value in the source's header
-        warnings.simplefilter("ignore")
+    with _making(path, sources):
         copied = copyable(image, sources)
         chosen = _chosen_grids(image, slices, sources if copied else ())
         shared = series(image, maker, sources, synthetic, translated)
@@ -89,13 +90,30 @@ def _write_segmentation(
 ) -> Path:
     from fabrica.io.dicom.seg import segmentation
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = segmentation(image, kind, maker, sources, synthetic, translated)
-        if not path.suffix:
-            _make_folder(path)
-            path = path / "0001.dcm"
-        return _save(dataset, path)
+    dataset = segmentation(image, kind, maker, sources, synthetic, translated)
+    if not path.suffix:
+        _make_folder(path)
+        path = path / "0001.dcm"
+    return _save(dataset, path)
+
+
+@contextmanager
+def _making(path: Path, sources: Sequence[Dataset]) -> Iterator[None]:
+    """Around all that takes elements from sources: those that reading did not need are parsed only now, and pydicom
+    raises some twenty types for what it cannot parse or write, which become one FabricaError; its warnings of irregular
+    values are dropped. Without sources, all values are ours, and so are errors."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (FabricaError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if not sources:
+            raise
+        raise FabricaError(
+            f"{path}: cannot be written as DICOM, since its source's header is damaged: {one_line(error)}"
+        ) from error
 
 
 def _slices(image: Image) -> list[Float32]:
@@ -139,11 +157,6 @@ def _save(dataset: Dataset, path: Path) -> Path:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = FileDataset(str(path), dataset, b"\0" * 128, meta, False, True)
     with atomic(path) as temporary:
-        try:
-            correct_ambiguous_vr(file, True)
-            file.save_as(temporary, enforce_file_format=True)
-        except OSError:
-            raise
-        except Exception as error:  # an odd element of the source that pydicom can read but not write
-            raise FabricaError(f"{path}: cannot be written as DICOM: {one_line(error)}") from error
+        correct_ambiguous_vr(file, True)
+        file.save_as(temporary, enforce_file_format=True)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ def application(service: Service, failed: Callable[[Exception], None]) -> ASGIAp
         async def start() -> None:
             try:
                 await service.crew.start()
+                gc.freeze()  # what stays is not looked through again and again, which takes longer than a request
                 names = sorted(service.crew.served)
                 service.log("ready", models={name: service.crew.served[name].hash for name in names})
             except Exception as error:

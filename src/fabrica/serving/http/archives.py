@@ -30,8 +30,8 @@ def outside(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or bool(re.match(r"[A-Za-z]:", name)) or "\0" in name
 
 
-def unpacked(archive: Path, folder: Path, *, largest: int, most: int = MOST) -> None:
-    """Write the files of an archive into a folder, in the order of their names and under numbers.
+def unpacked(archive: Path, folder: Path, *, largest: int, most: int = MOST) -> int:
+    """Write the files of an archive into a folder, in the order of their names and under numbers; gives their bytes.
 
     largest   bytes that all of them may have together; most: how many there may be. Both are looked at before anything
               is written, and bytes again as they come.
@@ -49,6 +49,7 @@ def unpacked(archive: Path, folder: Path, *, largest: int, most: int = MOST) -> 
                         if left < 0:
                             raise Refused(413, f"the archive unpacks to more than {largest} bytes")
                         target.write(block)
+            return largest - left
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Refused(422, "the zip archive is damaged, or packed by a rare method; pack it again") from error
 

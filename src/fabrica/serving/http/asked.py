@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,16 @@ class Wanted:
     choices: Mapping[str, Any] = field(default_factory=dict)
     view: bool = False
 
-    def task(self, model: str, files: tuple[Path, ...], folder: Path, largest: int) -> Apply:
-        return Apply(model, files, folder, self.choices, self.view, largest)
+    def beside(self, served: Served, folder: Path) -> dict[str, Path]:
+        """The contrasts that may be sent beside the image, and where in a request's folder the files of each go."""
+        image, all_ = self.choices.get("contrast") or served.image, (served.image, *served.auxiliary)
+        names = [name for name in all_ if name != image] if served.auxiliary else []
+        return {name: folder / "beside" / str(k) for k, name in enumerate(names, start=1)}
+
+    def task(self, model: str, came: Mapping[str, Sequence[Path]], folder: Path, largest: int) -> Apply:
+        """came: what was uploaded, see `fabrica.serving.http.uploads.on_disk`."""
+        beside = {name: tuple(files) for name, files in came.items() if name}
+        return Apply(model, tuple(came[""]), folder, self.choices, self.view, largest, beside)
 
 
 def of_apply(given: Mapping[str, str], served: Served) -> Wanted:

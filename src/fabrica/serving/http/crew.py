@@ -90,7 +90,7 @@ class Crew:
                 if began and not batch.answer.done():
                     member.kill()
             results, seconds = await batch.answer
-            self.line.took(seconds)
+            self.line.took(seconds, len(batch.jobs))
             self.told("batch", jobs=len(batch.jobs), seconds=seconds)
             for job, result in zip(batch.jobs, results, strict=True):
                 if not job.answer.done():

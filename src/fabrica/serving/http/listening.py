@@ -59,10 +59,12 @@ def address(access: Access, port: int) -> str:
 
 
 class Impatient(H11Protocol):
-    """Connections that open and then ask nothing are closed, and those that are left open after an answer."""
+    """Connections that open and then ask nothing are closed, and those that are left open after an answer. Requests
+    find in their state what ends their connection at once, whatever it has not taken yet: "cut"."""
 
     def connection_made(self, transport: object) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.app_state = {**self.app_state, "cut": self.transport.abort}
         self.loop.call_later(HEADERS_WITHIN, self._closed_unless_asked)
 
     def data_received(self, data: bytes) -> None:

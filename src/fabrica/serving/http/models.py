@@ -89,6 +89,7 @@ def _translator(
         graphs={direction: (_windows(way),) for direction, way in ways.items()},
         directions={direction: way.name for direction, way in ways.items()},
         labels={int(number): label for number, label in first.labels.items()},
+        image=first.data.a,
         auxiliary=tuple(first.data.auxiliary),
         mirror=bool(first.mirror),
         round_trip=first.back is not None,

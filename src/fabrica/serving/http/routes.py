@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from fabrica import __version__
 from fabrica.serving.http import asked, tensors, uploads
+from fabrica.serving.http.line import Place
 from fabrica.serving.http.service import Service
 from fabrica.serving.http.tasks import Inferred, Made, Refused, Result, Served, Task
 from fabrica.serving.page import page_of
@@ -60,12 +61,12 @@ async def infer(request: Request) -> Response:
     service, served = _service(request), _served(request, request.path_params["model"])
     said = request.headers.get("content-length", "")
     size = min(int(said) if said.isdecimal() else service.limits.tensors, service.limits.tensors)
-    with service.line.place(size):
+    with service.line.place(size) as place:
         body = await uploads.in_memory(request, service.limits.tensors, service.limits.patience)
         parse = asyncio.to_thread if len(body) > 2**16 else _at_once
         task, rest = await parse(tensors.parsed, served, body, request.headers.get(tensors.HEADER))
         del body
-        made = await _answer(request, service, task)
+        made = await _answer(request, service, task, place)
     assert isinstance(made, Inferred)
     content, length = tensors.answered(served, rest, made, task.as_text)
     if length is None:
@@ -83,13 +84,14 @@ async def apply(request: Request) -> Response:
     served = _chosen(request, parameters.get("model", ""), "apply")
     choices = asked.of_apply(parameters, served)
     async with AsyncExitStack() as stack:
-        stack.enter_context(service.line.place())
+        place = stack.enter_context(service.line.place())
         folder = await stack.enter_async_context(_folder(service))
-        files = await uploads.on_disk(request, folder / "in", service.limits.largest, service.limits.patience)
-        task = choices.task(served.name, tuple(files), folder, service.limits.largest)
-        made = await _answer(request, service, task)
+        limits, others = service.limits, choices.beside(served, folder)
+        came = await uploads.on_disk(request, folder / "in", others, limits.largest, limits.patience)
+        task = choices.task(served.name, came, folder, limits.largest)
+        made = await _answer(request, service, task, place)
         assert isinstance(made, Made)
-        return _File(made, served, stack.pop_all(), service.limits.patience)
+        return ResultFile(made, served, stack.pop_all(), service)
 
 
 async def sample(request: Request) -> Response:
@@ -100,11 +102,11 @@ async def sample(request: Request) -> Response:
         served = _chosen(request, str(said.pop("model", "")), "sample")
         choices = asked.of_sample(said)
     async with AsyncExitStack() as stack:
-        stack.enter_context(service.line.place())
+        place = stack.enter_context(service.line.place())
         folder = await stack.enter_async_context(_folder(service))
-        made = await _answer(request, service, choices(served.name, folder))
+        made = await _answer(request, service, choices(served.name, folder), place)
         assert isinstance(made, Made)
-        return _File(made, served, stack.pop_all(), service.limits.patience)
+        return ResultFile(made, served, stack.pop_all(), service)
 
 
 async def progress(request: Request) -> Response:
@@ -118,21 +120,30 @@ async def progress(request: Request) -> Response:
     return JSONResponse({**state, "ahead": service.line.ahead(job)})
 
 
-class _File(FileResponse):
+class ResultFile(FileResponse):
     """A result handed out, after which everything that belongs to it is removed, and its place is free."""
 
-    def __init__(self, made: Made, served: Served, stack: AsyncExitStack, patience: float) -> None:
+    def __init__(self, made: Made, served: Served, stack: AsyncExitStack, service: Service) -> None:
         headers = {"fabrica-model": f"{served.name} {served.hash}"}
         if made.notes:
             headers["fabrica-notes"] = asked.as_header(made.notes)
         name = "result" + "".join(made.file.suffixes[-2:] if made.file.suffix == ".gz" else [made.file.suffix])
         super().__init__(made.file, headers=headers, media_type=made.media_type, filename=name)
-        self._stack, self._patience = stack, patience
+        self._stack, self._service = stack, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seconds = self._patience + Path(self.path).stat().st_size / uploads.SLOWEST
-        async with self._stack, asyncio.timeout(seconds):  # who reads more slowly is cut off
-            await super().__call__(scope, receive, send)
+        """Who reads more slowly than a body has to come is cut off: nothing more can be told to them."""
+        seconds = self._service.limits.patience + Path(self.path).stat().st_size / uploads.SLOWEST
+        async with self._stack:
+            try:
+                async with asyncio.timeout(seconds) as limit:
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                self._service.log("read too slowly", model=scope["served"], seconds=round(seconds, 4))
+                scope["state"]["cut"]()
+                await _gone(receive)
 
 
 @asynccontextmanager
@@ -150,13 +161,13 @@ async def _folder(service: Service) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
-async def _answer(request: Request, service: Service, task: Task) -> Result:
+async def _answer(request: Request, service: Service, task: Task, place: Place) -> Result:
     """The result of a task, once it is there. Raises Refused: its own, 504 after too long, 499 where the client went
     away, in both of which cases it is not worked on any more."""
     number = request.headers.get("x-request-id", "")[:64] or secrets.token_hex(8)
-    job = await service.line.add(task)
+    job = await service.line.add(task, place)
     service.jobs[number] = job
-    gone = asyncio.create_task(_gone(request))
+    gone = asyncio.create_task(_gone(request.receive))
     try:
         either: set[asyncio.Future[Any]] = {job.answer, gone}
         await asyncio.wait(either, timeout=service.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -172,11 +183,12 @@ async def _answer(request: Request, service: Service, task: Task) -> Result:
         service.jobs.pop(number, None)
     if isinstance(result, Refused):
         raise result
+    service.line.answered(place)
     return result
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 

@@ -44,7 +44,8 @@ class Served:
     name         in addresses. model, hash: its own name, and the start of the SHA-256 of its weights.
     tasks        of "apply", "sample" and "infer" those it does. labels: it draws label maps, number -> name.
     graphs       what /infer runs, by name, the usual one first, with the inputs of each.
-    directions   "a2b" -> "MR to CT". auxiliary: contrasts that it sees beside the image.
+    directions   "a2b" -> "MR to CT".
+    image        what contrast its image is; auxiliary: those that it sees beside it.
     conditions   what it is told of an image, and of classes all that there are.
     cautions     what is to be known of all of its results.
     """
@@ -58,6 +59,7 @@ class Served:
     graphs: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     directions: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[int, str] = field(default_factory=dict)
+    image: str = ""
     auxiliary: tuple[str, ...] = ()
     mirror: bool = False
     round_trip: bool = False
@@ -99,7 +101,7 @@ class Apply:
     """Images to be translated: what was uploaded, and an empty folder for all that is made of it.
 
     choices   of `fabrica.inference.files.apply`. view: also what the page draws.
-    largest   bytes that an archive may unpack to.
+    largest   bytes that archives may unpack to. beside: what was uploaded of other contrasts, by name.
     """
 
     model: str
@@ -108,6 +110,7 @@ class Apply:
     choices: Mapping[str, Any] = field(default_factory=dict)
     view: bool = False
     largest: int = 2**30
+    beside: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     key: Hashable = None
     rows: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,8 @@ from fabrica.serving.http.work import FULL
 SLOWEST = 16 * 2**10  # bytes a second that a body brings on average, after the first seconds of patience
 PATIENCE = 20.0  # seconds
 AT_ONCE = 2**20  # bytes that are handed to the disk together
+IMAGE = ("files", "file", "image")
+"""Names of a form's parts that are the image itself."""
 
 
 async def chunks(request: Request, largest: int, patience: float = PATIENCE) -> AsyncIterator[bytes]:
@@ -56,10 +58,16 @@ async def in_memory(request: Request, largest: int, patience: float = PATIENCE) 
     return b"".join([chunk async for chunk in chunks(request, largest, patience)])
 
 
-async def on_disk(request: Request, folder: Path, largest: int, patience: float = PATIENCE) -> list[Path]:
-    """The files of a body, one or those of a form (multipart/form-data), in a folder under numbers.
+async def on_disk(
+    request: Request, folder: Path, others: Mapping[str, Path], largest: int, patience: float = PATIENCE
+) -> dict[str, list[Path]]:
+    """The files of a body, under numbers: of the image, which is the body, or the parts of a form (multipart/form-data)
+    that have one of the names IMAGE; and of what stands beside it, which is the parts of other names.
 
-    Raises Refused as `chunks`, 400 for a body without a file, and 507 where the disk is full.
+    folder  where the image's files go; others: which other names there may be, and where their files go.
+
+    Gives the files by name, the image's as "". Raises Refused as `chunks`, 400 for a body without an image, or a part
+    of another name, and 507 where the disk is full.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = kind == b"multipart/form-data"
@@ -68,7 +76,7 @@ async def on_disk(request: Request, folder: Path, largest: int, patience: float 
         raise Refused(400, "a form has a boundary of 1 to 70 characters; this one has another, or none")
     sink: _File | _Form | None = None
     try:
-        sink = _Form(folder, boundary) if form else _File(folder)
+        sink = _Form(folder, others, boundary) if form else _File(folder)
         held = bytearray()
         async for chunk in chunks(request, largest, patience):
             held += chunk
@@ -86,8 +94,8 @@ async def on_disk(request: Request, folder: Path, largest: int, patience: float 
     finally:
         if sink:
             sink.close()
-    if not sink.files or not sink.size:
-        raise Refused(400, "the body is empty; send an image as the body, or files as multipart/form-data")
+    if not sink.files.get("") or not sink.size:
+        raise Refused(400, "the body holds no image; send one as the body, or files as multipart/form-data")
     return sink.files
 
 
@@ -95,8 +103,8 @@ class _File:
     """A body that is one file."""
 
     def __init__(self, folder: Path) -> None:
-        self.files, self.size = [folder / numbered(1, "")], 0
-        self._open = self.files[0].open("wb")
+        self.files, self.size = {"": [folder / numbered(1, "")]}, 0
+        self._open = self.files[""][0].open("wb")
 
     def write(self, content: bytes) -> None:
         self._open.write(content)
@@ -112,11 +120,12 @@ class _File:
 class _Form:
     """A form, of which only the parts that are files are kept."""
 
-    def __init__(self, folder: Path, boundary: bytes) -> None:
-        self.folder, self.size = folder, 0
-        self.files: list[Path] = []
+    def __init__(self, folder: Path, others: Mapping[str, Path], boundary: bytes) -> None:
+        self.places, self.size = {"": folder, **others}, 0
+        self.files: dict[str, list[Path]] = {}
         self._open: BinaryIO | None = None
         self._field, self._value = b"", b""
+        self._part: bytes = b""
         self._name: bytes | None = None
         self._parser = MultipartParser(
             boundary,
@@ -143,7 +152,7 @@ class _Form:
             self._open = None
 
     def _begin(self) -> None:
-        self._field, self._value, self._name = b"", b"", None
+        self._field, self._value, self._part, self._name = b"", b"", b"", None
 
     def _take_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -153,18 +162,26 @@ class _Form:
 
     def _header(self) -> None:
         if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(self._value.decode("latin-1"))[1].get(b"filename", self._name)
+            said = parse_options_header(self._value.decode("latin-1"))[1]
+            self._part, self._name = said.get(b"name", b""), said.get(b"filename", self._name)
         self._field, self._value = b"", b""
 
     def _headers(self) -> None:
         if self._name is None:
             return
-        if len(self.files) >= MOST:
+        part = self._part.decode("utf-8", "replace")
+        part = "" if part in IMAGE else part
+        if part not in self.places:
+            others = ", ".join(name for name in self.places if name) or "nothing"
+            raise Refused(400, f"no part {part[:40]!r}; send the image as files, and beside it {others}")
+        if sum(map(len, self.files.values())) >= MOST:
             raise Refused(413, f"a form of more than {MOST} files; send the series as a zip archive")
+        own = self.files.setdefault(part, [])
         name = re.sub(r"[^ -~]", "", self._name.decode("latin-1"))
-        path = self.folder / numbered(len(self.files) + 1, name)
+        path = self.places[part] / numbered(len(own) + 1, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._open = path.open("wb")
-        self.files.append(path)
+        own.append(path)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._open is not None:

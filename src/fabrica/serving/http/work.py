@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.inference.refusal import cautions
 from fabrica.inference.results import Outcome
+from fabrica.inference.translator import contrasts_beside
 from fabrica.progress import Progress
 from fabrica.serving.http import tensors
 from fabrica.serving.http.archives import packed, unpacked
@@ -49,15 +51,25 @@ def inferred(ready: Ready, tasks: Sequence[Infer]) -> list[Inferred]:
 
 def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
     """The images of a task translated: one file for one, an archive of the same kind for more."""
-    source = _source(task)
     out = task.folder / "out"
     with _told(task.folder):
-        outcomes = apply(ready.model, source, out, progress=progress, **task.choices)
+        unpacking = _Unpacking(task.largest)
+        source = unpacking.source(task.uploaded, task.folder / "series")
+        beside = {
+            name: unpacking.source(files, task.folder / "series-beside" / files[0].parent.name)
+            for name, files in task.beside.items()
+        }
+        outcomes = apply(ready.model, source, out, auxiliary=beside, progress=progress, **task.choices)
         done = [each for each in outcomes if not each.refused]
         if not done:
             raise Refused(422, _plain("; ".join(each.refused for each in outcomes), task.folder))
-        warned = cautions(ready.model.way(str(task.choices.get("direction", "a2b"))))
-        notes = [*warned, *(_plain(each.refused, task.folder) for each in outcomes if each.refused)]
+        way = ready.model.way(str(task.choices.get("direction", "a2b")))
+        notes = [*cautions(way), *(_plain(each.refused, task.folder) for each in outcomes if each.refused)]
+        notes += [
+            f"without {name} beside the image; it may be sent, too"
+            for name in contrasts_beside(way, str(task.choices.get("contrast", "")))
+            if name not in beside
+        ]
         files = _files(out, done)
         if task.view:
             files += _views(source, out, done[0], task.folder, bool(ready.served.labels))
@@ -97,23 +109,27 @@ def sampled(ready: Ready, task: Sample, progress: Progress) -> Made:
         return Made(packed(files, task.folder / "result.zip"), MEDIA[".zip"], tuple(notes))
 
 
-def _source(task: Apply) -> Path:
-    """What was uploaded, as `apply` takes it: a file under a suffix that says what it is, or a folder."""
-    if len(task.uploaded) != 1:
-        return task.uploaded[0].parent
-    (path,) = task.uploaded
-    with _told(task.folder):
+@dataclass
+class _Unpacking:
+    """What was uploaded, as `apply` takes it. left: bytes that archives may still unpack to, all of a request."""
+
+    left: int
+
+    def source(self, files: Sequence[Path], series: Path) -> Path:
+        """A file under a suffix that says what it is, or a folder: `series` of what an archive holds."""
+        if len(files) != 1:
+            return files[0].parent
+        (path,) = files
         kind = io.format_of(path)
         if kind == "zip":
-            folder = task.folder / "series"
-            folder.mkdir()
-            unpacked(path, folder, largest=task.largest)
-            return folder
+            series.mkdir(parents=True)
+            self.left -= unpacked(path, series, largest=self.left)
+            return series
         if not path.suffix:
             gzipped = kind in ("nifti", "mgh") and path.read_bytes()[:2] == b"\x1f\x8b"
             suffix = {"nifti": ".nii.gz", "mgh": ".mgz"} if gzipped else {"nifti": ".nii", "mgh": ".mgh"}
             path = path.rename(path.with_suffix(suffix.get(kind) or SUFFIX.get(kind, f".{kind}")))
-    return path
+        return path
 
 
 class _told:
@@ -137,8 +153,9 @@ class _told:
 def _plain(line: str, folder: Path) -> str:
     """A message for who sees neither the server's folders nor its command line."""
     said = line.replace("--force translates", "force=1 translates")
-    for place in ("in", "series", "out"):
-        said = said.replace(f"{folder / place}/", "").replace(str(folder / place), "what was sent")
+    beside = sorted([*folder.glob("beside/*"), *folder.glob("series-beside/*")], key=lambda place: -len(place.name))
+    for place in (folder / "in", folder / "series", folder / "out", *beside):
+        said = said.replace(f"{place}/", "").replace(str(place), "what was sent")
     said = said.replace(str(folder), "")
     return " ".join(said.split())[:600]
 
@@ -164,6 +181,7 @@ def _about(ready: Ready, outcomes: Sequence[Outcome], folder: Path, notes: Seque
             "output": each.output,
             "refused": _plain(each.refused, folder),
             "overridden": each.overridden,
+            "auxiliary": sorted(each.auxiliary),
             "uncertainty": each.uncertainty,
             "uncertain": each.uncertain,
             "uncertainty_map": each.uncertainty_map,

@@ -6,7 +6,7 @@ import { possible, Volume } from "./volume.js";
 
 const at = (id) => document.getElementById(id);
 const EVERY = 400; // ms between two questions how far the work is
-let models = [], token = "", files = [], request = null, saved = "";
+let models = [], token = "", files = [], others = {}, request = null, saved = "";
 
 const viewer = new Viewer(at("canvas"), follow);
 const volume = new Volume(at("volume"), (slice) => { if (slice !== viewer.slice) viewer.set({ slice }); });
@@ -43,6 +43,8 @@ function choose() {
   at("images").hidden = !applies;
   at("words").hidden = applies;
   at("notes").replaceChildren(...chosen.cautions.map(item));
+  others = {};
+  at("others").replaceChildren(...(applies ? chosen.auxiliary : []).map(contrast));
   const ways = Object.entries(chosen.directions);
   at("direction").replaceChildren(...ways.map(([way, name]) => new Option(name, way)));
   at("directions").hidden = ways.length < 2;
@@ -54,12 +56,28 @@ function choose() {
 
 const item = (text) => Object.assign(document.createElement("li"), { textContent: text });
 
-function take(given) {
-  files = [...given];
-  const bytes = files.reduce((sum, file) => sum + file.size, 0);
-  at("chosen").textContent = files.length ? `${files.length} file${files.length > 1 ? "s" : ""}, ${size(bytes)}` : "";
+/** Where another contrast of the patient is dropped, for a model that sees it beside the image. */
+function contrast(name) {
+  const field = document.createElement("label"), input = document.createElement("input"), told = document.createElement("span");
+  const title = Object.assign(document.createElement("strong"), { textContent: name });
+  field.className = "drop";
+  field.dataset.contrast = name;
+  Object.assign(input, { type: "file", multiple: true, onchange: () => take(input.files, name) });
+  told.setAttribute("role", "status");
+  field.append(title, " of the same patient, if there is one ", told, input);
+  return field;
+}
+
+/** What was chosen: of the image, or of another contrast. */
+function take(given, name = "") {
+  const chosen = [...given], bytes = chosen.reduce((sum, file) => sum + file.size, 0);
+  const told = name ? field(name).querySelector("span") : at("chosen");
+  told.textContent = chosen.length ? `${chosen.length} file${chosen.length > 1 ? "s" : ""}, ${size(bytes)}` : "";
+  if (name) others[name] = chosen; else files = chosen;
   at("apply").disabled = !files.length;
 }
+
+const field = (name) => [...at("others").children].find((each) => each.dataset.contrast === name);
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
@@ -201,6 +219,7 @@ at("images").onsubmit = (event) => {
   event.preventDefault();
   const form = new FormData();
   for (const file of files) form.append("files", file, file.name);
+  for (const [name, chosen] of Object.entries(others)) for (const file of chosen) form.append(name, file, file.name);
   const asked = { model: model().name, view: "1", direction: at("direction").value, uncertainty: at("doubt").checked ? "1" : "0" };
   work(`/v1/apply?${new URLSearchParams(asked)}`, form, {});
 };
@@ -232,8 +251,9 @@ for (const [id, k] of [["centre", 0], ["width", 1]]) {
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, async (event) => {
     event.preventDefault();
-    at("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop" && !at("images").hidden) take(await dropped(event.dataTransfer));
+    const over = event.target.closest?.("[data-contrast]") ?? at("drop");
+    for (const each of document.querySelectorAll(".drop")) each.classList.toggle("over", name === "dragover" && each === over);
+    if (name === "drop" && !at("images").hidden) take(await dropped(event.dataTransfer), over.dataset.contrast);
   });
 }
 open();
