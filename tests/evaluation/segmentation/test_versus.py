@@ -95,5 +95,5 @@ def test_other_tasks_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> Non
         rival(model, other(numbers=[0, 2, 6]))
     with pytest.raises(UsageError, match=r"label 2 is liver of .* and lung of"):
         rival(other(names=["", "liver", ""]), other(names=["", "lung", ""]))
-    with pytest.raises(UsageError, match="no model that segments"):
+    with pytest.raises(UsageError, match="is not a model folder"):
         rival(model, tmp_path / "nothing")

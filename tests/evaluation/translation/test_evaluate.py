@@ -240,7 +240,7 @@ def test_both_ways_are_scored_where_there_are_pairs(both_ways: Path, tmp_path: P
         ({"n": 0}, "asked for 0 test images"),
         ({"split": "train"}, "expected test or val"),
         ({"against": "nowhere"}, "no data at nowhere"),
-        ({"versus": "nowhere"}, "no model that translates"),
+        ({"versus": "nowhere"}, "no ready model .nowhere."),
     ],
 )
 def test_wrong_use_is_one_readable_error(one_way: Path, tmp_path: Path, choices: dict[str, Any], message: str) -> None:

@@ -425,6 +425,7 @@ def test_models_draw_and_translate(tmp_path: Path) -> None:
     for case in range(3):
         fabrica.write(replace(chest(9 + case, SIZE).image, origin={}), tmp_path / "ct" / f"h{case}.npz")
         (tmp_path / "ct" / f"h{case}.dcm").unlink()
+    (tmp_path / "m").mkdir()
     config = parsed(config_of("real-or-synthetic", arms=drawn))
     assert new(config, tmp_path, tmp_path / "turing", lambda folder: Drawing(), key=KEY)
     assert {t.case for t in open_study(tmp_path / "turing").trials} == {f"real/h{i}" for i in range(3)} | {
