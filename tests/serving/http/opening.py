@@ -88,6 +88,7 @@ def dies() -> None:
 class Data:
     condition: tuple[str, ...] = ("label", "text")
     classes: tuple[str, ...] = ("effusion", "normal")
+    phantoms: bool = False
 
 
 @dataclass(frozen=True)
