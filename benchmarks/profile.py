@@ -46,7 +46,7 @@ FAMILIES = {
     "GAN": ("modern-chest", ()),
     "restorer (NAFNet)": ("nafnet-lowdose", ()),
     "restorer (U-Net++)": ("unetpp-lowdose", ()),
-    "translator (pix2pix)": ("pix2pix-head", ()),
+    "translator (pix2pix)": ("pix2pix-head", ("few.patients=0", "few.pairs=0")),
     "translator (CycleGAN)": ("cyclegan-head", ()),
 }
 QUICK = (
