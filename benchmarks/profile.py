@@ -23,9 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.kept import keep, machine
+from benchmarks.steps import stepping
 from fabrica.nets.device import default_device, uses_bf16
 from fabrica.recipe.load import load_recipe
-from fabrica.training import loop
 from fabrica.training.run import open_run
 
 KEPT = Path(__file__).parent / "real" / "profile.json"
@@ -61,13 +61,7 @@ def watched(recipe: str, changes: tuple[str, ...], rounds: int) -> dict[str, Any
     chosen = load_recipe(recipe, [*QUICK, *changes, f"train.steps={SKIPPED + WATCHED * rounds + 2}"])
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(chosen, Path(folder) / "run", None, lambda sentence: None)
-        batches, meter = loop._batches(run), loop.Meter()
-
-        def step() -> None:
-            loop._step(run, [next(batches) for _ in range(chosen.train.accumulate)], 1.0, meter)
-            loop._average(run)
-            run.state.step += 1
-
+        step = stepping(run)
         for _ in range(SKIPPED):
             step()
         with FlopCounterMode(display=False) as counted:

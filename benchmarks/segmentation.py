@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept import keep, machine
+from benchmarks.steps import stepping
 from fabrica import io
 from fabrica.data.manifest import Manifest
 from fabrica.data.scan import scan
@@ -39,7 +40,6 @@ from fabrica.image import Image
 from fabrica.model.loading import load as open_model
 from fabrica.phantoms.chest.chest import ORGANS, chest
 from fabrica.recipe.load import load_recipe
-from fabrica.training import loop
 from fabrica.training.run import open_run
 
 HERE = Path(__file__).parent
@@ -213,21 +213,18 @@ def augmentation(work: Path, budget: Budget) -> Scores:
 
 def _augmented(manifest: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        runs = {}
+        steps = {}
         for name in ("true", "false"):
             values = [f"data.source={manifest}", f"data.augment={name}", "train.minutes=0", "train.steps=10000"]
-            runs[name] = open_run(load_recipe("segment", values), Path(folder) / name, None, print)
-        batches = {name: loop._batches(run) for name, run in runs.items()}
-        spent: dict[str, list[float]] = {name: [] for name in runs}
+            steps[name] = stepping(open_run(load_recipe("segment", values), Path(folder) / name, None, print))
+        spent: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(ROUNDS):
-            for name, run in runs.items():
+            for name, step in steps.items():
                 began = time.process_time()
-                loop._step(run, [next(batches[name])], 1.0, loop.Meter())
-                loop._average(run)
-                run.state.step += 1
+                step()
                 time.sleep(0.5)
                 spent[name].append(time.process_time() - began)
-    whole, bare = (float(np.median(spent[name][3:])) for name in runs)
+    whole, bare = (float(np.median(spent[name][3:])) for name in steps)
     return {"seconds": round(whole, 4), "without": round(bare, 4), "share": round((whole - bare) / whole, 3)}
 
 

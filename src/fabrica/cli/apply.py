@@ -136,7 +136,7 @@ def apply(
         if not outcome.refused:
             print(one_line(f"{outcome.input} -> {outcome.output}{doubt}"))
     way = loaded.way(direction)
-    _tell_lacking(contrasts_beside(way, contrast), outcomes)
+    _tell_lacking(contrasts_beside(way.data.a, way.data.auxiliary, contrast), outcomes)
     for caution in cautions(way):
         print(f"fabrica: warning: {caution}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.refused]

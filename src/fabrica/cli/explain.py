@@ -10,7 +10,7 @@ import typer
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
 from fabrica.cli.opening import opened
-from fabrica.cli.options import LAST_SEED, note, print_json
+from fabrica.cli.options import LAST_SEED, conditions, note, print_json
 from fabrica.errors import UsageError
 
 TOLD, WHERE, HIDING, HOW, OUTPUT = "Of images of noise", "Of an image", "How parts are hidden", "How", "Output"
@@ -170,9 +170,7 @@ def explain(
         from fabrica.evaluation.explanation import explain as explain_model
         from fabrica.io import read
 
-    conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
-    conditions |= {"mask": read(mask)} if mask else {}
-    told = {name: value for name, value in conditions.items() if value is not None}
+    told = conditions(mask, label=label, text=prompt, age=age, sex=sex, view=view)
     of_noise: dict[str, Any] = {"conditions": told or None, "instead": instead or None, "word": word}
     of_noise |= {"finding": finding, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
     of_image: dict[str, Any] = {"class_": class_, "at": _place(at), "radius": radius, "direction": direction}

@@ -45,6 +45,14 @@ def note(sentence: str) -> None:
     print(one_line(f"note: {sentence}"), file=sys.stderr)
 
 
+def conditions(mask: Path | None, **told: Any) -> dict[str, Any]:
+    """What a model is told of its images: what was given of it, and the mask, read."""
+    from fabrica.io import read  # not above: --help needs no readers
+
+    given = {**told, "mask": read(mask) if mask else None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def say(text: str) -> None:
     """A line on stdout, at once."""
     print(text, flush=True)

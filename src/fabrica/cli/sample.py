@@ -10,7 +10,7 @@ import typer
 from fabrica.cli.bars import named_bars
 from fabrica.cli.importing import importing
 from fabrica.cli.opening import opened
-from fabrica.cli.options import KINDS, LAST_SEED, note
+from fabrica.cli.options import KINDS, LAST_SEED, conditions, note
 from fabrica.errors import UsageError
 
 WHAT, SOURCE, HOW, TWO_SEEDS, OUTPUT = "What to draw", "From an image", "How", "Two seeds", "Output"
@@ -175,11 +175,9 @@ def sample(
         from fabrica.io import read, suffix_of
         from fabrica.recipe.card import OF_PHANTOMS
 
-    conditions: dict[str, Any] = {"label": label, "text": prompt, "age": age, "sex": sex, "view": view}
-    conditions |= {"mask": read(mask)} if mask else {}
-    conditions = {name: value for name, value in conditions.items() if value is not None}
+    told = conditions(mask, label=label, text=prompt, age=age, sex=sex, view=view)
     choices: dict[str, Any] = {
-        "conditions": conditions,
+        "conditions": told,
         "steps": steps,
         "sampler": sampler,
         "guidance": guidance,
@@ -205,7 +203,7 @@ def sample(
         images = loaded.sample(n, seed=seed, progress=progress, **choices)
     if loaded.data.phantoms:
         note(f"the model is {OF_PHANTOMS}")
-    write_samples(images, loaded.known(n, seed=seed, conditions=conditions), out, loaded, as_, conditions.get("mask"))
+    write_samples(images, loaded.known(n, seed=seed, conditions=told), out, loaded, as_, told.get("mask"))
     print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
 
 

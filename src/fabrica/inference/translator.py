@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -116,7 +116,7 @@ def apply(
 
 def check_auxiliary(way: Way, names: Iterable[str], contrast: str = "") -> None:
     """UsageError for a contrast that the model does not see beside the image, which is `contrast` itself."""
-    known = contrasts_beside(way, contrast)
+    known = contrasts_beside(way.data.a, way.data.auxiliary, contrast)
     for name in names:
         if not way.data.auxiliary:
             raise UsageError(f"model {way.model} sees one image, and nothing beside it; leave {name!r} out")
@@ -124,10 +124,11 @@ def check_auxiliary(way: Way, names: Iterable[str], contrast: str = "") -> None:
             raise UsageError(f"model {way.model} sees no {name!r} beside the image{did_you_mean(name, known)}")
 
 
-def contrasts_beside(way: Way, contrast: str = "") -> list[str]:
-    """The contrasts that the model sees beside the image, which is `contrast` itself."""
-    known = [way.data.a, *way.data.auxiliary] if way.data.auxiliary else []
-    return [name for name in known if name != (contrast or way.data.a)]
+def contrasts_beside(first: str, auxiliary: Sequence[str], contrast: str = "") -> list[str]:
+    """The contrasts that a model of side a `first` and these auxiliary ones sees beside the image, which is `contrast`
+    itself; "": the first."""
+    known = [first, *auxiliary] if auxiliary else []
+    return [name for name in known if name != (contrast or first)]
 
 
 def contrast_number(way: Way, contrast: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fabrica import io
+from fabrica.inference.translator import contrasts_beside
 from fabrica.serving.http.tasks import Apply, Refused, Sample, Served
 
 MOST = 64  # synthetic images of one request
@@ -30,8 +31,7 @@ class Wanted:
 
     def beside(self, served: Served, folder: Path) -> dict[str, Path]:
         """The contrasts that may be sent beside the image, and where in a request's folder the files of each go."""
-        image, all_ = self.choices.get("contrast") or served.image, (served.image, *served.auxiliary)
-        names = [name for name in all_ if name != image] if served.auxiliary else []
+        names = contrasts_beside(served.image, served.auxiliary, str(self.choices.get("contrast", "")))
         return {name: folder / "beside" / str(k) for k, name in enumerate(names, start=1)}
 
     def task(self, model: str, came: Mapping[str, Sequence[Path]], folder: Path, largest: int) -> Apply:

@@ -67,7 +67,7 @@ def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
         notes = [*cautions(way), *(_plain(each.refused, task.folder) for each in outcomes if each.refused)]
         notes += [
             f"without {name} beside the image; it may be sent, too"
-            for name in contrasts_beside(way, str(task.choices.get("contrast", "")))
+            for name in contrasts_beside(way.data.a, way.data.auxiliary, str(task.choices.get("contrast", "")))
             if name not in beside
         ]
         files = _files(out, done)
