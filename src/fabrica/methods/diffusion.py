@@ -1,6 +1,6 @@
-"""Denoiser diffusion: learn to undo noise of every strength, then start from noise alone.
+"""Denoising diffusion: learn to undo noise of every strength, then start from noise alone.
 
-Ho, Jain, Abbeel: Denoiser Diffusion Probabilistic Models (2020), with the later choices as options:
+Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models (2020), with the later choices as options:
 v-prediction (Salimans & Ho 2022), rectified flow (Liu et al. 2022), min-SNR weights (Hang et al. 2023),
 classifier-free guidance (Ho & Salimans 2022); on latents of an autoencoder, told of each image by cross-attention
 (Rombach et al. 2022), and of a mask where it is (SPADE, Park et al. 2019). The mathematics stands in fabrica.diffusion.
