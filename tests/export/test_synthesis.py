@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from fabrica import runtime
+from fabrica import io, runtime
 from fabrica.conditioning.encoder import condition_encoder
 from fabrica.conditioning.vocabulary import learned, save_words
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
+from fabrica.export.images import images
 from fabrica.export.networks import networks, sizes
 from fabrica.image import Image
 from fabrica.methods import build
@@ -151,6 +152,26 @@ def test_every_kind_draws_as_pytorch_does(kind: str, tmp_path: Path) -> None:
     same_pictures(model, tmp_path / "out", warn=lambda sentence: None)
     if "steps" in model.choices and not model.paces:
         same_pictures(model, tmp_path / "out", sampler="ddpm", steps=4, guidance=1.0, warn=lambda sentence: None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lower_precision_is_judged_by_what_a_graph_takes(kind: str, tmp_path: Path) -> None:
+    model, pictures = given(tmp_path / "model", kind), tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(20):
+        values = rng.uniform(-900, 900, (1, *model.data.size)).astype(np.float32)
+        io.write(Image(values, np.eye(4), "HU", {"modality": "CT"}), pictures / f"{k}.nii.gz")
+    for name, network in networks(model).items():
+        example = network.example(2, network.size)
+        first, then = (images(model, name, network, split, str(pictures)).inputs for split in ("train", "val"))
+        assert len(first) >= 8 and then
+        for each in (*first, *then):
+            assert [(v.dtype, v.shape[1:]) for v in each] == [(v.numpy().dtype, v.shape[1:]) for v in example]
+            assert all(len(values) == 1 for values in each)
+            network.module(*map(torch.from_numpy, each))
+        seen, judged = ({b"".join(v.tobytes() for v in each) for each in some} for some in (first, then))
+        assert not judged <= seen
 
 
 @pytest.mark.slow

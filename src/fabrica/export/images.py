@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ from fabrica.errors import FabricaError, UsageError
 from fabrica.export.networks import Network
 from fabrica.image import Float32
 from fabrica.methods import Compressor, Translator
-from fabrica.model.compression import CompressionModel
 from fabrica.model.model import Model
 from fabrica.progress import Progress, part
 from fabrica.recipe.codecs import codec_of
@@ -88,16 +88,17 @@ def _mirrored(side: int, wanted: int) -> npt.NDArray[np.int64]:
 
 
 def _images(model: Model, name: str, network: Network, split: str, source: str, progress: Progress | None) -> Images:
-    method, most = model.method, SPLITS[split]
+    method = model.method
     if isinstance(method, Translator):
         return _sides(model, name, split, source, progress)
     if isinstance(method, Compressor):
-        return _compressed(model, name, split, source, progress)
-    seed = {"train": 1, "val": 2}[split]
-    z, *labels = (values.numpy() for values in network.example(most, network.size))
-    z = np.random.default_rng(seed).standard_normal(z.shape).astype(np.float32)
-    drawn = [(z[k : k + 1], *(each[k : k + 1] for each in labels)) for k in range(most)]
-    return Images(drawn, [], codec_of(model.found.codec))
+        return _compressed(model, method, name, split, source, progress)
+    if name in ("encoder", "decoder"):
+        return _compressed(model, cast(Any, getattr(method, "student", method)).space, name, split, source, progress)
+    drawn = [values.numpy() for values in network.example(CALIBRATION + JUDGED, network.size)]
+    mixed = np.random.default_rng(0).permutation(CALIBRATION + JUDGED)  # both see every strength of noise, every label
+    chosen = mixed[:CALIBRATION] if split == "train" else mixed[CALIBRATION:]
+    return Images([tuple(each[k : k + 1] for each in drawn) for k in chosen], [], codec_of(model.found.codec))
 
 
 def _sides(model: Model, name: str, split: str, source: str, progress: Progress | None) -> Images:
@@ -123,14 +124,18 @@ def _sides(model: Model, name: str, split: str, source: str, progress: Progress 
     return Images([(read([k]),) for k in chosen], truths, codecs[1] if there else codecs[0])
 
 
-def _compressed(model: Model, name: str, split: str, source: str, progress: Progress | None) -> Images:
-    assert isinstance(model, CompressionModel)
-    data, codec = replace(model.data, source=source or model.data.source), codec_of(model.found.codec)
+def _compressed(
+    model: Model, method: Compressor, name: str, split: str, source: str, progress: Progress | None
+) -> Images:
+    data = replace(model.data, source=source or model.data.source, condition=[])  # an autoencoder is told nothing
+    codec = codec_of(model.found.codec)
     whole = build_cache(data, codec, split, progress=part(progress, f"caching {split} images"))
     chosen = [whole.read([k]) for k in _spread(len(whole), SPLITS[split])]
     if name == "encoder":
         return Images([(each,) for each in chosen], [], codec)
-    return Images([(model.encode(each),) for each in chosen], chosen, codec)
+    with torch.inference_mode():
+        latents = [method.encode(torch.from_numpy(each)).numpy() for each in chosen]
+    return Images([(each,) for each in latents], chosen, codec)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
