@@ -47,7 +47,6 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica train nafnet-lowdose": f"{HEADS} data.crop=32",
     "fabrica train segment": f"{SMALL} method.width=2 data.batch=4",
     "fabrica apply runs/organs": "--force",
-    "fabrica apply hippocampus": "--force",
     "fabrica train autoencoder-chest": f"{SMALL} data.count=64",
     "fabrica train latent-text-chest": f"{SMALL} data.count=64",
     "fabrica explain runs/text": "-n 2",
@@ -59,7 +58,6 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica study power": "--studies 50",
     "fabrica demo": "--minutes 0.01 -n 180 --size 16",
 }
-SERIES = {"runs/t1-ct": "T1", "apply hippocampus": "T1", "runs/organs": "chest.dcm"}  # what stands for it, else a CT
 SLOW = ("fabrica demo --minutes 30",)  # its four steps are run one by one above, and by the tests of the command line
 
 
@@ -132,7 +130,7 @@ def ready(command: str) -> list[str]:
     added = next((more for beginning, more in CUT.items() if command.startswith(beginning)), "")
     own = {
         "RUN": "runs/autoencoder-chest",
-        "SERIES": next((own for name, own in SERIES.items() if name in command), "CT"),
+        "SERIES": "T1" if "runs/t1-ct" in command else "chest.dcm" if "runs/organs" in command else "CT",
         "m.csv": "manifest.csv",
     }
     return [own.get(word, word) for word in shlex.split(f"{command} {added}")]
