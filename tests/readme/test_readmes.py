@@ -47,6 +47,7 @@ CUT = {  # how a command begins -> what is added: later values of a recipe and l
     "fabrica train nafnet-lowdose": f"{HEADS} data.crop=32",
     "fabrica train segment": f"{SMALL} method.width=2 data.batch=4",
     "fabrica apply runs/organs": "--force",
+    "fabrica apply lowdose-ct": "--force",
     "fabrica train autoencoder-chest": f"{SMALL} data.count=64",
     "fabrica train latent-text-chest": f"{SMALL} data.count=64",
     "fabrica explain runs/text": "-n 2",

@@ -50,7 +50,7 @@ class Diffusion(Denoiser):
         attention: list[bool] = field(default_factory=lambda: [False, False, True])
         res_blocks: int = 1
         head_channels: int = 64
-        norm_groups: int = 32
+        norm_groups: int = 32  # fewer, of 4 channels and more each: what a group is normalised by, its mean, is lost
         label_drop: float = 0.1  # how often what is told of an image is hidden in training, for guidance
         context_width: int = 192  # of what is told, but the label, as cross-attention sees it
         mask_width: int = 64  # of the layers that see a mask, where one is told
