@@ -17,6 +17,7 @@ import fabrica
 from fabrica import io
 from fabrica.cli.bars import training_bar
 from fabrica.cli.main import app
+from fabrica.data.manifest import Manifest
 from fabrica.errors import UsageError
 from fabrica.io.contact_sheet import image_grid
 from fabrica.phantoms.head.head import head
@@ -171,6 +172,22 @@ def test_an_interpolation_begins_and_ends_with_the_samples_of_its_seeds(
     assert np.asarray(Pillow.open(strip)).shape == (96 + 2 + 96, 8 * 98 - 2)
     with Pillow.open(gif) as moving:
         assert moving.n_frames == 10 + 8  # there, and back without the two ends
+
+
+def test_samples_can_be_looked_at_on_one_sheet_which_is_no_image_itself(
+    gan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = fabrica.load(gan), tmp_path / "samples"
+    fabrica_("sample", gan, "-n", 10, "--seed", 3, "-o", out)
+    assert "on one sheet: preview.png" in capsys.readouterr().out
+    found = tiles(out / "preview.png", 10)
+    for k, row in enumerate(sorted(Manifest.load(out / "manifest.csv").rows, key=lambda row: row.id)):
+        alone = image_grid(model.codec.encode(fabrica.read(out / row.path))[None])
+        np.testing.assert_allclose(found[k].astype(int), alone, atol=1)
+    (out / "manifest.csv").unlink()
+    fabrica_("scan", out, "-o", tmp_path / "found.csv")
+    assert "1 file not looked into: 1 preview" in " ".join(capsys.readouterr().out.split())
+    assert len(Manifest.load(tmp_path / "found.csv").rows) == 10
 
 
 def test_truncation_makes_samples_more_alike(gan: Path) -> None:

@@ -197,7 +197,7 @@ def test_files_are_those_of_the_trained_model(everything: tuple[Model, Path], tm
         done = call("sample", where, *words, tmp_path / name)
         assert done.returncode == 0, done.stderr
     names = [sorted(each.name for each in (tmp_path / name).iterdir()) for name in ("torch", "onnx")]
-    assert names[0] == names[1] and len(names[0]) == 3
+    assert names[0] == names[1] and len(names[0]) == 4  # the manifest and the preview, too
     assert (tmp_path / "torch" / "manifest.csv").read_bytes() == (tmp_path / "onnx" / "manifest.csv").read_bytes()
     for name in names[0][:2]:
         one, other = (pydicom.dcmread(tmp_path / each / name) for each in ("torch", "onnx"))

@@ -150,7 +150,11 @@ def sample(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", rich_help_panel=OUTPUT, help="Folder for the images and for manifest.csv, a row an image."
+            "-o",
+            "--out",
+            rich_help_panel=OUTPUT,
+            help="Folder for the images, for manifest.csv, a row an image, and for preview.png, the images on one "
+            "sheet.",
         ),
     ] = Path("samples"),
     n: Annotated[int | None, typer.Option("-n", rich_help_panel=OUTPUT, help="Number of images. [default: 16]")] = None,
@@ -204,7 +208,10 @@ def sample(
     if loaded.data.phantoms:
         note(f"the model is {OF_PHANTOMS}")
     write_samples(images, loaded.known(n, seed=seed, conditions=told), out, loaded, as_, told.get("mask"))
-    print(f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, seeds {seed} to {seed + n - 1}")
+    seeds = f"seeds {seed} to {seed + n - 1}"
+    print(
+        f"{out}: {n} synthetic images ({as_}) of model {loaded.name} {loaded.hash}, {seeds}; on one sheet: preview.png"
+    )
 
 
 def _refuse(why: str, **given: Any) -> None:

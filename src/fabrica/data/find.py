@@ -18,6 +18,7 @@ from fabrica.data.names import words
 from fabrica.data.series import series
 from fabrica.data.tables import SPLIT_NAMES
 from fabrica.errors import ReadError
+from fabrica.io.contact_sheet import is_preview
 from fabrica.io.dicom.mark import is_dicom, is_marked
 from fabrica.io.members import is_hidden
 from fabrica.io.packed import members, without_images
@@ -31,6 +32,7 @@ ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 DICOM = (".dcm", ".dicom", ".ima")
 ARRAYS = {*MASKS, "target", "targets", "class", "classes"}  # words for what belongs to images in an npz
 HIDDEN = "hidden"  # what `FolderContents.unread` counts files under whose name begins with a dot
+PREVIEWS = "preview"  # pictures of what lies beside them
 LINKS = "links to what is in the folder anyway"
 SPECIAL = "neither files nor folders"  # pipes, sockets, devices: to open one may wait for ever
 
@@ -44,7 +46,7 @@ class FolderContents:
     rejected  (file, reason).
     apart     files without an image of their own, by kind: reports, presentation states.
     copies    DICOM files that are copies of others.
-    unread    files that are not looked into, by suffix, HIDDEN, LINKS or SPECIAL.
+    unread    files that are not looked into, by suffix, HIDDEN, PREVIEWS, LINKS or SPECIAL.
     inside    members of zip archives that are neither read nor texts, by suffix.
     """
 
@@ -58,8 +60,8 @@ class FolderContents:
 
 
 def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
-    """All files of a folder and below it, sorted folder by folder; hidden ones are counted in `unread`. Links are
-    followed once, and not where they lead back to what is in the folder anyway."""
+    """All files of a folder and below it, sorted folder by folder; hidden ones and previews are counted in `unread`.
+    Links are followed once, and not where they lead back to what is in the folder anyway."""
     unread = Counter() if unread is None else unread
     tops = [Path(os.path.realpath(folder))]  # and the folders that links have led to
     seen: set[str] = set()
@@ -92,6 +94,8 @@ def walk(folder: Path, unread: Counter[str] | None = None) -> Iterator[Path]:
                     below.append(Path(entry.path))
             elif hidden:
                 unread[HIDDEN] += 1
+            elif is_preview(entry.name):
+                unread[PREVIEWS] += 1
             elif not entry.is_file():
                 unread[SPECIAL] += 1
             else:

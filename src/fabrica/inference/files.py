@@ -26,7 +26,7 @@ from fabrica.inference.refusal import refusals
 from fabrica.inference.results import Outcome, write_outcomes, write_result
 from fabrica.inference.translation import Way
 from fabrica.inference.translator import Translates
-from fabrica.io.contact_sheet import save_picture
+from fabrica.io.contact_sheet import PREVIEW, save_picture
 from fabrica.progress import Progress, part
 from fabrica.recipe.card import OF_PHANTOMS
 
@@ -131,7 +131,7 @@ def _translate(
     del image  # a large volume need not lie beside its result while that is written
     target = place.folder / (place.file or place.name(each) + suffix)
     write_result(found, model, way, target, place.name(each), kind, outcome, record)
-    save_picture(shown, place.folder / f"{place.name(each)}-preview.png")
+    save_picture(shown, place.folder / f"{place.name(each)}-{PREVIEW}")
 
 
 def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fabrica import io
 from fabrica.conditioning.encoder import Known
 from fabrica.data.manifest import Manifest, Row
 from fabrica.image import Image
 from fabrica.inference.synthesis import Synthesises
+from fabrica.io.contact_sheet import PREVIEW, image_grid, save_picture
 from fabrica.recipe.card import MARK
+
+SHOWN = 64  # images at most on the sheet
 
 
 def write_samples(
@@ -23,9 +28,9 @@ def write_samples(
     as_: str = "png",
     mask: Image | None = None,
 ) -> Manifest:
-    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told; returns the
-    manifest. What was written into the folder before stays, and stays listed, unless the same is drawn again: by this
-    model, of the same seed, told the same.
+    """Write synthetic images as DICOM, NIfTI or PNG, with a manifest.csv that says what each was told, and preview.png,
+    the first of them on one sheet, as a person looks at them; returns the manifest. What was written into the folder
+    before stays, and stays listed, unless the same is drawn again: by this model, of the same seed, told the same.
 
     mask   a label map that all were told, which is written beside them, on their grid.
     Images that were drawn from another image are that image's patient's: see `fabrica.io.write`, `translated`."""
@@ -59,6 +64,8 @@ def write_samples(
     rows = [*(row for row in Manifest.load(there).rows if row.id not in made), *rows] if there.is_file() else rows
     manifest = Manifest(rows, folder, [], [])
     manifest.save(there)
+    shown = np.stack([model.codec.encode(image) for image in images[:SHOWN]])
+    save_picture(image_grid(shown, spacing=images[0].spacing), folder / PREVIEW)
     return manifest
 
 

@@ -14,6 +14,7 @@ from fabrica.io.atomic import atomic
 
 Uint8 = npt.NDArray[np.uint8]
 PLANES = ("axial", "coronal", "sagittal")
+PREVIEW = "preview.png"
 GAP = 96  # grey between tiles: black would not show beside the air of a radiograph
 
 
@@ -58,6 +59,15 @@ def save_gif(images: npt.NDArray[Any], path: Path, *, per_second: int = 10, spac
         frames[0].save(
             temporary, format="gif", save_all=True, append_images=frames[1:], duration=1000 // per_second, loop=0
         )
+
+
+def is_preview(name: str) -> bool:
+    """Whether a file of this name is a picture of what lies beside it, and none of the images themselves.
+
+    >>> [is_preview(name) for name in ("preview.png", "sct-preview.png", "ct.png")]
+    [True, True, False]
+    """
+    return name == PREVIEW or name.endswith(f"-{PREVIEW}")
 
 
 def planes(volume: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
