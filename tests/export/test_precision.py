@@ -27,6 +27,7 @@ from tests.handmade import HU, handmade, sealed
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 pytest.importorskip("onnxruntime.quantization", reason="needs onnxruntime")
+SCHEME = int8.Scheme(int8.OPERATORS)
 
 
 def convolutions(weights: Sequence[Float32]) -> bytes:
@@ -79,7 +80,7 @@ def gate_of(graph: bytes, given: Images, **limits: float) -> Gate:
 def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     graph, given = convolutions(random_weights(4, 6)), some_images()
     found = seen(graph, ["images"], given, int8.OPERATORS)[how]
-    made = onnx.load_from_string(int8.quantised(graph, found, int8.OPERATORS, ["layer1"]))
+    made = onnx.load_from_string(int8.quantised(graph, found, SCHEME, ["layer1"]))
     kept = {each.name: each for each in made.graph.initializer}
     of_one = [each for name, each in kept.items() if name.startswith("layer1.weight")]
     types = {each.data_type for each in of_one if len(each.dims) == 4}
@@ -134,7 +135,7 @@ def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     given = replace(given, truths=near)
     gate = gate_of(graph, given, mae=100)
     found = seen(graph, ["images"], given, int8.OPERATORS)
-    made, tried = int8.searched(graph, found.__getitem__, gate, opened, int8.OPERATORS)
+    made, tried = int8.searched(graph, found.__getitem__, gate, opened, SCHEME)
     assert tried[-1].passed and tried[-1].psnr is not None and tried[-1].psnr <= 0.1
     assert "layer1" in tried[-1].floats and "layer2" not in tried[-1].floats  # layer3 leads to the result
     assert [each.ranges for each in tried[:2]] == ["min-max", "percentile"] and not tried[0].passed

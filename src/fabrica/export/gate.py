@@ -82,9 +82,7 @@ class Gate:
         codec, truths = self.images.codec, self.images.truths
         if codec.kind == "label":
             truths = truths or [_hard(each, codec) for each in self.exact]
-            return {
-                "dice": float(np.nanmean([_dice(one, true, codec) for one, true in zip(made, truths, strict=True)]))
-            }
+            return {"dice": _dice(made, truths, codec)}
         if not truths:
             return {}
         cut = [_middle(one, true.shape) for one, true in zip(made, truths, strict=True)]
@@ -184,13 +182,16 @@ def _hard(answer: Float32, codec: Codec) -> Float32:
     return found
 
 
-def _dice(answer: Float32, true: Float32, codec: Codec) -> float:
-    """The mean over the classes, without the background; where nobody has said, nothing counts."""
-    drawn, said = _hard(answer, codec)[0], true[0] != 0
-    first = 0 if codec.regions else 1
-    each: list[float] = [
-        dice(drawn[k][said[k]][None] > 0, true[0, k][said[k]][None] > 0)
-        for k in range(first, len(drawn))
-        if (true[0, k] > 0).any() or (drawn[k][said[k]] > 0).any()
-    ]
+def _dice(answers: Answers, truths: Answers, codec: Codec) -> float:
+    """The mean over the classes, without the background, each over all images at once: of patches some hold a few
+    voxels of a class, of which a single one would decide. Where nobody has said, nothing counts."""
+    said = [true[0] != 0 for true in truths]
+    drawn, wanted = (
+        [
+            np.concatenate([signs[0, k][known[k]] > 0 for signs, known in zip(each, said, strict=True)])[None]
+            for k in range(0 if codec.regions else 1, truths[0].shape[1])
+        ]
+        for each in ([_hard(answer, codec) for answer in answers], truths)
+    )
+    each = [dice(one, other) for one, other in zip(drawn, wanted, strict=True) if one.any() or other.any()]
     return float(np.mean(each)) if each else float("nan")
