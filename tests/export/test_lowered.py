@@ -81,9 +81,9 @@ def labels_are_alike(opened: ExportedModel, model: Model) -> None:
     case = sorted((Path(model.data.source) / "imagesTr").iterdir())[0]
     image = io.read(case)
     one, other = (each.apply(image).result.data for each in (opened, model.computing_in("fp32")))
-    assert set(np.unique(one)) == {0, 2, 5}
-    for label in (2, 5):
-        assert dice(one == label, other == label) > 0.97
+    assert set(np.unique(one)) == set(np.unique(other)) and len(np.unique(one)) > 1
+    for label in set(np.unique(other)) - {0}:
+        assert dice(one[0] == label, other[0] == label) > 0.97
 
 
 def both_ways_are_alike(opened: ExportedModel, model: Model) -> None:
@@ -93,7 +93,7 @@ def both_ways_are_alike(opened: ExportedModel, model: Model) -> None:
             each.apply(drawn[side], direction=direction).result.data for each in (opened, model.computing_in("fp32"))
         )
         low, high = (model.codec_b if direction == "a2b" else model.codec).span
-        assert 0 < np.sqrt(np.square(one - other).mean()) < 0.01 * (high - low)
+        assert 0 < np.sqrt(np.square(one - other).mean()) < 0.02 * (high - low)  # twice the gate's, of one image
 
 
 def pictures_are_alike(opened: Any, model: Model) -> None:

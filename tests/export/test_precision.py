@@ -94,6 +94,20 @@ def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     assert 0 < np.abs(off).max() < 0.1
 
 
+def test_what_layers_give_stays_as_it_is_where_a_runtime_joins_what_follows_to_them() -> None:
+    """In OpenVINO and TensorRT: a rounding between a convolution and its activation keeps the two apart."""
+    graph, given = convolutions(random_weights(4, 6)), some_images()
+    found = seen(graph, ["images"], given, int8.OPERATORS)["min-max"]
+    scheme = int8.Scheme(int8.WEIGHTED, outputs=False)
+    made = onnx.load_from_string(int8.quantised(graph, found, scheme, ["layer0", "layer1"]))
+    makers = {name: node.op_type for node in made.graph.node for name in node.output}
+    taken = {node.name: [makers.get(name) for name in node.input] for node in made.graph.node}
+    assert taken["conv0"] == taken["conv1"] == ["DequantizeLinear"] * 2 and taken["conv2"] == ["Relu", None]
+    assert taken["relu0"] == taken["relu1"] == ["Conv"] and taken["add"][0] == "Conv"
+    off = opened(made.SerializeToString())[0](*given.inputs[0]) - opened(graph)[0](*given.inputs[0])
+    assert 0 < np.abs(off).max() < 0.1
+
+
 @pytest.mark.parametrize(("scale", "seed"), [(1e-6, 0), (0.3, 1), (1.0, 2), (7000.0, 3)])
 def test_a_histogram_grows_with_its_values(scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
