@@ -52,7 +52,9 @@ class Subject:
 NAFNET = "NAFNet small"
 SUBJECTS = {
     NAFNET: Subject("nafnet-xray", ("method.unshuffle=4",), "NAFNet(1, 1)", 1024),
-    "residual U-Net": Subject("strong-head", ("method.adversarial=0",), "ResidualUNet(1, 1, 16, 5)", 256),
+    "residual U-Net": Subject(
+        "strong-head", ("method.adversarial=0", "method.mirror=false"), "ResidualUNet(1, 1, 16, 5)", 256
+    ),
     "U-Net++": Subject("unetpp-lowdose", ("method.width=32",), "UNetPlusPlus(1, 1)", 1024),
     "NAFNet small in place of U-Net++": Subject("nafnet-lowdose", (), "UNetPlusPlus(1, 1)", 1024),
 }

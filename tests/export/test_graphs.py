@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,13 @@ from fabrica import runtime
 from fabrica.errors import FabricaError
 from fabrica.export import export, graphs
 from fabrica.export.networks import networks, sizes, traced_with
+from fabrica.export.plain import plain
 from fabrica.methods import build
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.model.opening import judged
 from fabrica.model.saving import save_model
+from fabrica.nets.nafnet import Gate
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.codecs import codec_config
 from fabrica.recipe.found import Fingerprint, Found
@@ -155,6 +158,17 @@ def test_a_graph_is_tried_with_what_it_was_not_made_from(model: Model) -> None:
     tried = [size for _, size in sizes(network)]
     assert all(side % 2 for side in traced.shape[2:]) and len({*traced.shape}) == traced.ndim
     assert tuple(traced.shape[2:]) not in tried and len(set(tried)) == 4 and (32, 32) in tried
+
+
+@pytest.mark.parametrize("unshuffle", [2, 4])
+def test_a_gate_is_a_product_of_two_branches(tmp_path: Path, unshuffle: int) -> None:
+    """No runtime cuts channels in two without copying them; the values are the same."""
+    made = trained(tmp_path / "m", {"name": "restore", "size": "tiny", "unshuffle": unshuffle}, BLURRED)
+    for method in (made.method, build(made.recipe, made.found).eval()):  # norms folded as at work, and as in training
+        twin, images = plain(method), torch.rand(2, 1, 37, 26) * 2 - 1
+        assert not [layer for layer in twin.modules() if isinstance(layer, Gate)]
+        exact = copy.deepcopy(method).float()
+        torch.testing.assert_close(twin.translate(images, "a2b"), exact.translate(images, "a2b"), atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

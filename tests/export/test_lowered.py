@@ -31,7 +31,7 @@ for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_held_out")]
 
 BOTH = {"source": "phantom:head", "a": "T1", "b": "CT", "count": 8, "size": [32, 32], "fit": "exact"}
-LEARNING = ["train.steps=100", "method.width=4", "train.lr=3e-2", "train.warmup=10", "data.batch=2"]
+LEARNING = ["train.steps=150", "method.width=4", "train.lr=3e-2", "train.warmup=10"]
 KINDS = ("segmenter of slices", "segmenter of volumes", "GAN", "GAN of labels", "CycleGAN")
 WAYS = [(to, precision) for to in ("onnx", "openvino") for precision in ("fp16", "bf16", "int8")]
 
@@ -41,13 +41,15 @@ def model_of(kind: str, home: Path) -> Model:
         return trained(home / "model", {"name": "cyclegan", "width": 4, "blocks": 1}, BOTH)
     if kind.startswith("GAN"):
         return given(home / "model", "modern-gan" if "labels" in kind else "drifting")
-    size = "16,16" if "slices" in kind else "16,16,16"
-    words = [*TINY, *LEARNING, f"data.size=[{size}]", f"data.source={volumes(home / 'data', 12)}"]
+    size = ["data.size=[16,16]", "data.batch=12"] if "slices" in kind else ["data.size=[16,16,16]", "data.batch=4"]
+    words = [*TINY, *LEARNING, *size, f"data.source={volumes(home / 'data', 12)}"]
     return load(train(load_recipe("segment", words), home / "model"), device="cpu")
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def work(request: pytest.FixtureRequest, few_held_out: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+def work(
+    request: pytest.FixtureRequest, few_held_out: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Work]:
     """A model of each kind; what its graphs have in common is made once."""
     yield Work(model_of(request.param, tmp_path_factory.mktemp("lowered")))
 
