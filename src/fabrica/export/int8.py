@@ -53,7 +53,7 @@ def quantised(graph: bytes, ranges: Any, scheme: Scheme, layers: Sequence[str]) 
     chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
     with silent():
         types, signed = quantization.QuantType, scheme.signed
-        choices = {"ActivationSymmetric": signed, "QuantizeBias": not signed}
+        choices: dict[str, Any] = {"ActivationSymmetric": signed, "QuantizeBias": not signed}
         choices |= {} if scheme.outputs else {"OpTypesToExcludeOutputQuantization": list(scheme.operators)}
         quantizer = QDQQuantizer(
             model, True, False, types.QInt8, types.QInt8 if signed else types.QUInt8, ranges, chosen, [],

@@ -1,4 +1,4 @@
-"""A method's networks in the operators that every runtime knows, and computes fast: the same values, by other layers."""
+"""A method's networks in operators that every runtime knows and computes fast: the same values by other layers."""
 
 from __future__ import annotations
 
