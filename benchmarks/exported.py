@@ -4,8 +4,8 @@ ran the same networks in a checkout of the commit before models could be exporte
 NAFNet small and U-Net++ on 1024 x 1024, the residual U-Net on 256 x 256, each trained M minutes, since only of trained
 networks can be said which precision passes the gate: the fastest that does is taken, of ONNX Runtime and OpenVINO. A
 NAFNet is timed from DICOM file to DICOM file, too. BEFORE has networks of the same size with random weights, as it put
-them to work: norms folded, channels last, bfloat16 where the processor has it. Of U-Net++ stands beside it what a NAFNet
-of the same data takes, its student in all but name. What lies in FOLDER already is neither trained nor exported again.
+them to work: norms folded, channels last, bfloat16 where the processor has it. Beside U-Net++ stands what a NAFNet takes
+that has learned from the same images. What lies in FOLDER already is neither trained nor exported again.
 """
 
 from __future__ import annotations
@@ -49,12 +49,10 @@ class Subject:
     side: int
 
 
-NAFNET = "NAFNet small"
+NAFNET, RESIDUAL = "NAFNet small", "ResidualUNet(1, 1, 16, 5)"
 SUBJECTS = {
     NAFNET: Subject("nafnet-xray", ("method.unshuffle=4",), "NAFNet(1, 1)", 1024),
-    "residual U-Net": Subject(
-        "strong-head", ("method.adversarial=0", "method.mirror=false"), "ResidualUNet(1, 1, 16, 5)", 256
-    ),
+    "residual U-Net": Subject("strong-head", ("method.adversarial=0", "method.mirror=false"), RESIDUAL, 256),
     "U-Net++": Subject("unetpp-lowdose", ("method.width=32",), "UNetPlusPlus(1, 1)", 1024),
     "NAFNet small in place of U-Net++": Subject("nafnet-lowdose", (), "UNetPlusPlus(1, 1)", 1024),
 }

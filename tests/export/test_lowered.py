@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,9 @@ def model_of(kind: str, home: Path) -> Model:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def work(
-    request: pytest.FixtureRequest, few_held_out: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Work]:
+def work(request: pytest.FixtureRequest, few_held_out: None, tmp_path_factory: pytest.TempPathFactory) -> Work:
     """A model of each kind; what its graphs have in common is made once."""
-    yield Work(model_of(request.param, tmp_path_factory.mktemp("lowered")))
+    return Work(model_of(request.param, tmp_path_factory.mktemp("lowered")))
 
 
 def written(work: Work, folder: Path, to: str, precision: str) -> ExportedModel:
