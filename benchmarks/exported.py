@@ -4,8 +4,8 @@ ran the same networks in a checkout of the commit before models could be exporte
 NAFNet small and U-Net++ on 1024 x 1024, the residual U-Net on 256 x 256, each trained M minutes, since only of trained
 networks can be said which precision passes the gate: the fastest that does is taken, of ONNX Runtime and OpenVINO. A
 NAFNet is timed from DICOM file to DICOM file, too. BEFORE has networks of the same size with random weights, as it put
-them to work: norms folded, channels last, bfloat16 where the processor has it. Beside U-Net++ stands what a NAFNet takes
-that has learned from the same images. What lies in FOLDER already is neither trained nor exported again.
+them to work: norms folded, channels last, bfloat16 where the processor has it. Beside U-Net++ stands what a NAFNet
+takes that has learned from the same images. What lies in FOLDER already is neither trained nor exported again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""python -m benchmarks.students NAME ... [--work FOLDER] [--steps N] [--student-steps N]: what small models gain from a trained large one,
-and how much faster they are.
+"""python -m benchmarks.students NAME ... [--work FOLDER] [--steps N] [--student-steps N]: what small models gain from a
+trained large one, and how much faster they are.
 
     xray    radiographs of children (Kermany et al., CC BY 4.0) without the noise of few photons: NAFNet base, then
             small, alone and taught.

@@ -48,16 +48,47 @@ PLAN = Plan(
 )
 CODER = {"name": "autoencoder", "channels": [8, 16], "norm_groups": 4, "res_blocks": 1, "adversarial": 0, "features": 0}
 RESIDUAL = {"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0}
+FLAT = Plan(size=[32, 32], batch=2, levels=[[1, 1], [2, 2], [2, 2]], kernels=[[3, 3]] * 3, numbers=[0, 1, 3],
+            names=["", "liver", ""], spacing=[1.0, 1.0], mirror=[0, 1])  # fmt: skip
+LABELS = CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])
+MASKS: dict[str, Any] = {"a": "image", "b": "mask", "paired": True}
+SLICES = ({**MASKS, "size": [32, 32]}, {"plan": FLAT, "codec_b": LABELS}, ["a2b"])
+VOLUMES = ({**MASKS, "size": [8, 24, 24]}, {"plan": PLAN, "codec_b": LABELS}, ["a2b"])
+DEEP: dict[str, Any] = {**PAIRS, "size": [8, 16, 16]}
+UNET: dict[str, Any] = {"name": "pix2pix", "width": 4, "levels": 3, "adversarial": 0}
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {  # method, data, found, graphs
     "cyclegan": ({"name": "cyclegan", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b", "b2a"]),
+    "cut": ({"name": "cut", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b"]),
+    "pix2pix": (UNET, PAIRS, {}, ["a2b"]),
+    "pix2pix of volumes": (UNET, DEEP, {}, ["a2b"]),
+    "residual of volumes": (RESIDUAL, DEEP, {}, ["a2b"]),
+    "mirrored": ({**RESIDUAL, "mirror": True}, PAIRS, {}, ["a2b"]),
+    "srgan": ({"name": "srgan", "width": 4}, BLURRED, {}, ["a2b"]),
     "nafnet": ({"name": "restore", "size": "tiny"}, BLURRED, {}, ["a2b"]),
-    "segment": (
-        {"name": "segment", "width": 4},
-        {"a": "image", "b": "mask", "paired": True, "size": [8, 24, 24]},
-        {"plan": PLAN, "codec_b": CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])},
+    "nafnet of neighbours": (
+        {"name": "restore", "size": "tiny", "unshuffle": 2},
+        {**BLURRED, "context": 1},
+        {},
         ["a2b"],
     ),
+    "redcnn": ({"name": "restore", "network": "redcnn", "width": 4}, BLURRED, {}, ["a2b"]),
+    "unet++": ({"name": "restore", "network": "unet++", "width": 4}, BLURRED, {}, ["a2b"]),
+    "unet++ of blocks": (
+        {"name": "restore", "network": "unet++", "width": 4, "encoder": "resnet34"},
+        BLURRED,
+        {},
+        ["a2b"],
+    ),
+    **{
+        f"segmenter, {network}, of {kind}": ({"name": "segment", "network": network, "width": 4}, *of)
+        for network in ("unet", "residual", "unet++")
+        for kind, of in (("slices", SLICES), ("volumes", VOLUMES))
+    },
+    "dcgan": ({"name": "dcgan", "width": 8}, IMAGES, {}, ["generator"]),
+    "wgan-gp": ({"name": "wgan-gp", "width": 8}, IMAGES, {}, ["generator"]),
+    "mlp-gan": ({"name": "mlp-gan"}, IMAGES, {}, ["generator"]),
     "autoencoder": ({**CODER, "patch": 2, "shortcut": True}, IMAGES, {}, ["encoder", "decoder"]),
+    "autoencoder of volumes": (CODER, {"size": [8, 16, 16]}, {}, ["encoder", "decoder"]),
 }
 
 
@@ -182,6 +213,8 @@ def test_every_kind_of_network_is_the_same_as_a_graph(name: str, tmp_path: Path)
     opened = runtime.opened(tmp_path / "out")
     assert list(opened.record.graphs) == expected
     for graph, network in networks(made).items():
+        found_of = opened.record.graphs[graph]
+        assert len(found_of.parity) == 4 and all(each.largest <= 1e-4 * found_of.range for each in found_of.parity)
         for batch, size in sizes(network):
             inputs = [values.numpy() for values in network.example(batch, size)]
             with torch.inference_mode():

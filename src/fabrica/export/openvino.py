@@ -28,6 +28,6 @@ def computes(precision: str) -> str:
     return precision if precision in able else "fp32"
 
 
-# It carries 8 bits on by itself, through what is between layers; where values are rounded before and behind an activation,
-# that is no longer part of the convolution, and takes as long as another one.
+# It carries 8 bits on by itself, through what is between layers; where values are rounded before an activation and
+# behind it, that is no longer part of the convolution, and takes as long as another one.
 FORMAT = graphs.Format("openvino", converted, openvino.session, computes, int8.Scheme(int8.WEIGHTED, outputs=False))

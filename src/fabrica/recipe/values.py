@@ -22,7 +22,7 @@ WORDS = ("y", "yes", "n", "no", "true", "false", "on", "off")
 
 
 class Unfit(ValueError):
-    """A value that is not of its field's type. key: of the field, with those that it lies in; "" where it is unknown."""
+    """A value that is not of its field's type. key: of the field, with those it lies in; "" where it is unknown."""
 
     def __init__(self, reason: str, key: str) -> None:
         super().__init__(reason)
