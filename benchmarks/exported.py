@@ -27,6 +27,7 @@ import numpy as np
 from fabrica import io, runtime
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
+from fabrica.export.gate import REST
 from fabrica.image import Float32
 from fabrica.model.loading import load
 from fabrica.phantoms import chest
@@ -110,6 +111,7 @@ class Before:
 
     def took(self, what: str) -> float:
         assert self.process.stdin is not None
+        time.sleep(REST)
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
         return float(self._answer("took"))
@@ -149,12 +151,14 @@ def some(side: int) -> Float32:
 
 
 def alone(model: ExportedModel, images: Float32) -> float:
+    time.sleep(REST)
     began = time.perf_counter()
     model.run("a2b", images)
     return time.perf_counter() - began
 
 
 def from_file(model: Any, given: Path, made: Path) -> float:
+    time.sleep(REST)
     began = time.perf_counter()
     io.write(model.apply(io.read(given)).result, made, translated=True)
     return time.perf_counter() - began

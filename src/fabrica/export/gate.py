@@ -19,6 +19,7 @@ from fabrica.runtime.folder import Tried
 from fabrica.runtime.session import INT8, Session
 
 TIMED = 5  # calls of each, of which the median is taken
+REST = 0.02  # seconds before each: threads of the one before look for work for some ms, on cores that the next one needs
 Answers = Sequence[Float32]
 
 
@@ -146,6 +147,7 @@ def _timed(one: Session, other: Session, inputs: Inputs) -> tuple[list[float], l
     found: tuple[list[float], list[float]] = [], []
     for _ in range(TIMED):
         for session, own in zip((one, other), found, strict=True):
+            time.sleep(REST)
             began = time.perf_counter()
             session(*inputs)
             own.append(time.perf_counter() - began)
