@@ -70,7 +70,7 @@ class Lesson:
                 told = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
                 loss = self.config.own * turn.loss + self.config.answers * told["answers"]
                 if "features" in told:
-                    loss = loss + self.config.features * as_large_as(told["features"], turn.loss)
+                    loss = loss + self.config.features * as_large_as(told["features"], told["answers"])
                 shown = {name: float(value.detach()) for name, value in told.items()}
                 turn = Turn(turn.player, loss, {**turn.metrics, **shown})
                 seen.clear()
