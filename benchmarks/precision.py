@@ -19,6 +19,7 @@ import numpy as np
 from fabrica import runtime
 from fabrica.errors import FabricaError, UsageError
 from fabrica.export import export
+from fabrica.export.gate import REST
 from fabrica.image import Float32
 from fabrica.model.loading import load
 from fabrica.model.model import Model
@@ -42,6 +43,7 @@ def ratio(one: ExportedModel, other: ExportedModel, images: Float32) -> float:
     for k in range(ROUNDS + 1):
         seconds = []
         for model in (one, other):
+            time.sleep(REST)
             began = time.perf_counter()
             model.run("a2b", images)
             seconds.append(time.perf_counter() - began)

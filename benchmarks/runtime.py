@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from benchmarks import drawing
 from fabrica import io, runtime
 from fabrica.export import export
+from fabrica.export.gate import REST
 from fabrica.model.loading import load
 from fabrica.phantoms import chest
 from fabrica.recipe.load import load_recipe
@@ -110,6 +111,7 @@ def main(rounds: int = ROUNDS) -> dict[str, str]:
 
         def timed(k: int) -> Callable[[], float]:
             def run() -> float:
+                time.sleep(REST)
                 began = time.perf_counter()
                 nets[k](images)
                 return time.perf_counter() - began

@@ -1,8 +1,8 @@
-"""python -m benchmarks.students NAME ... [--work FOLDER] [--steps N]: what small models gain from a trained large one,
-and how much faster they are.
+"""python -m benchmarks.students NAME ... [--work FOLDER] [--steps N] [--student-steps N]: what small models gain from a
+trained large one, and how much faster they are.
 
     xray    radiographs of children (Kermany et al., CC BY 4.0) without the noise of few photons: NAFNet base, then
-            tiny, alone and taught.
+            small, alone and taught.
     lungs   radiographs of adults and their lung masks (CC BY 3.0): U-Net++, then a small U-Net, alone and taught.
 
 Split by patient by `fabrica scan`, a quarter to test: PSNR over the whole image, mean Dice of each image. A student's
@@ -44,7 +44,7 @@ Scores = dict[str, Any]
 
 XRAY = ["data.size=256", "data.crop=96", "data.fit=crop", "train.minutes=0"]
 RUNS = {  # of each benchmark: data, recipe, changes for all, for the teacher, for students; side of what is timed
-    "xray": ("cxr_kermany_960/images", "nafnet-xray", XRAY, ["method.size=base"], ["method.size=tiny"], 1024),
+    "xray": ("cxr_kermany_960/images", "nafnet-xray", XRAY, ["method.size=base"], ["method.size=small"], 1024),
     "lungs": (
         "cxr_hannover_lung_masks",
         "segment",
@@ -98,15 +98,15 @@ def speeds(runs: Sequence[Path], side: int) -> dict[str, float]:
     return {name: median(each[1:]) for name, each in seconds.items()}
 
 
-def measured(name: str, work: Path, steps: int) -> Scores:
+def measured(name: str, work: Path, steps: int, student_steps: int) -> Scores:
     data, recipe, common, large, small, side = RUNS[name]
     manifest = work / f"{name}.csv"
     if not manifest.exists():
         scan(DATA / data, fractions=SPLIT).save(manifest)
-    common = [*common, f"train.steps={steps}"]
-    teacher = trained(recipe, manifest, work / f"{name}-teacher", [*common, *large])
-    alone = trained(recipe, manifest, work / f"{name}-alone", [*common, *small])
-    taught = trained(recipe, manifest, work / f"{name}-taught", [*common, *small, f"uses.teacher={teacher}"])
+    teacher = trained(recipe, manifest, work / f"{name}-teacher", [*common, *large, f"train.steps={steps}"])
+    small = [*common, *small, f"train.steps={student_steps}"]
+    alone = trained(recipe, manifest, work / f"{name}-alone", small)
+    taught = trained(recipe, manifest, work / f"{name}-taught", [*small, f"uses.teacher={teacher}"])
     score, unit = (psnr, "psnr_db") if name == "xray" else (mean_dice, "dice")
     runs = {"teacher": teacher, "alone": alone, "taught": taught}
     each, took = {key: score(run) for key, run in runs.items()}, speeds(list(runs.values()), side)
@@ -115,6 +115,7 @@ def measured(name: str, work: Path, steps: int) -> Scores:
     return {
         "test_images": len(lost),
         "steps": steps,
+        "steps_of_students": student_steps,
         **{f"{unit}_{key}": round(mean(values), 4) for key, values in each.items()},
         "lost_to_the_teacher": round(mean(lost), 4),
         "gained_by_being_taught": round(mean(gained), 4),
@@ -129,10 +130,11 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=RUNS)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "fabrica-students")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--student-steps", type=int, default=0, help="0: as many; a step of a student is cheaper")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.names:
-        scores = measured(name, asked.work, asked.steps)
+        scores = measured(name, asked.work, asked.steps, asked.student_steps or asked.steps)
         keep(KEPT, name, {**scores, "machine": machine()})
         print(name, json.dumps(scores, indent=2))
 

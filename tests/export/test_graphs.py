@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,13 @@ from fabrica import runtime
 from fabrica.errors import FabricaError
 from fabrica.export import export, graphs
 from fabrica.export.networks import networks, sizes, traced_with
+from fabrica.export.plain import plain
 from fabrica.methods import build
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.model.opening import judged
 from fabrica.model.saving import save_model
+from fabrica.nets.nafnet import Gate
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.codecs import codec_config
 from fabrica.recipe.found import Fingerprint, Found
@@ -45,16 +48,47 @@ PLAN = Plan(
 )
 CODER = {"name": "autoencoder", "channels": [8, 16], "norm_groups": 4, "res_blocks": 1, "adversarial": 0, "features": 0}
 RESIDUAL = {"name": "pix2pix", "network": "residual", "width": 4, "levels": 2, "adversarial": 0}
+FLAT = Plan(size=[32, 32], batch=2, levels=[[1, 1], [2, 2], [2, 2]], kernels=[[3, 3]] * 3, numbers=[0, 1, 3],
+            names=["", "liver", ""], spacing=[1.0, 1.0], mirror=[0, 1])  # fmt: skip
+LABELS = CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])
+MASKS: dict[str, Any] = {"a": "image", "b": "mask", "paired": True}
+SLICES = ({**MASKS, "size": [32, 32]}, {"plan": FLAT, "codec_b": LABELS}, ["a2b"])
+VOLUMES = ({**MASKS, "size": [8, 24, 24]}, {"plan": PLAN, "codec_b": LABELS}, ["a2b"])
+DEEP: dict[str, Any] = {**PAIRS, "size": [8, 16, 16]}
+UNET: dict[str, Any] = {"name": "pix2pix", "width": 4, "levels": 3, "adversarial": 0}
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {  # method, data, found, graphs
     "cyclegan": ({"name": "cyclegan", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b", "b2a"]),
+    "cut": ({"name": "cut", "width": 4, "blocks": 1}, {"a": "A", "b": "B"}, {}, ["a2b"]),
+    "pix2pix": (UNET, PAIRS, {}, ["a2b"]),
+    "pix2pix of volumes": (UNET, DEEP, {}, ["a2b"]),
+    "residual of volumes": (RESIDUAL, DEEP, {}, ["a2b"]),
+    "mirrored": ({**RESIDUAL, "mirror": True}, PAIRS, {}, ["a2b"]),
+    "srgan": ({"name": "srgan", "width": 4}, BLURRED, {}, ["a2b"]),
     "nafnet": ({"name": "restore", "size": "tiny"}, BLURRED, {}, ["a2b"]),
-    "segment": (
-        {"name": "segment", "width": 4},
-        {"a": "image", "b": "mask", "paired": True, "size": [8, 24, 24]},
-        {"plan": PLAN, "codec_b": CodecConfig(kind="label", low=0, high=255, classes=3, numbers=[0, 1, 3])},
+    "nafnet of neighbours": (
+        {"name": "restore", "size": "tiny", "unshuffle": 2},
+        {**BLURRED, "context": 1},
+        {},
         ["a2b"],
     ),
+    "redcnn": ({"name": "restore", "network": "redcnn", "width": 4}, BLURRED, {}, ["a2b"]),
+    "unet++": ({"name": "restore", "network": "unet++", "width": 4}, BLURRED, {}, ["a2b"]),
+    "unet++ of blocks": (
+        {"name": "restore", "network": "unet++", "width": 4, "encoder": "resnet34"},
+        BLURRED,
+        {},
+        ["a2b"],
+    ),
+    **{
+        f"segmenter, {network}, of {kind}": ({"name": "segment", "network": network, "width": 4}, *of)
+        for network in ("unet", "residual", "unet++")
+        for kind, of in (("slices", SLICES), ("volumes", VOLUMES))
+    },
+    "dcgan": ({"name": "dcgan", "width": 8}, IMAGES, {}, ["generator"]),
+    "wgan-gp": ({"name": "wgan-gp", "width": 8}, IMAGES, {}, ["generator"]),
+    "mlp-gan": ({"name": "mlp-gan"}, IMAGES, {}, ["generator"]),
     "autoencoder": ({**CODER, "patch": 2, "shortcut": True}, IMAGES, {}, ["encoder", "decoder"]),
+    "autoencoder of volumes": (CODER, {"size": [8, 16, 16]}, {}, ["encoder", "decoder"]),
 }
 
 
@@ -157,6 +191,17 @@ def test_a_graph_is_tried_with_what_it_was_not_made_from(model: Model) -> None:
     assert tuple(traced.shape[2:]) not in tried and len(set(tried)) == 4 and (32, 32) in tried
 
 
+@pytest.mark.parametrize("unshuffle", [2, 4])
+def test_a_gate_is_a_product_of_two_branches(tmp_path: Path, unshuffle: int) -> None:
+    """No runtime cuts channels in two without copying them; the values are the same."""
+    made = trained(tmp_path / "m", {"name": "restore", "size": "tiny", "unshuffle": unshuffle}, BLURRED)
+    for method in (made.method, build(made.recipe, made.found).eval()):  # norms folded as at work, and as in training
+        twin, images = plain(method), torch.rand(2, 1, 37, 26) * 2 - 1
+        assert not [layer for layer in twin.modules() if isinstance(layer, Gate)]
+        exact = copy.deepcopy(method).float()
+        torch.testing.assert_close(twin.translate(images, "a2b"), exact.translate(images, "a2b"), atol=1e-5, rtol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_kind_of_network_is_the_same_as_a_graph(name: str, tmp_path: Path) -> None:
@@ -168,6 +213,8 @@ def test_every_kind_of_network_is_the_same_as_a_graph(name: str, tmp_path: Path)
     opened = runtime.opened(tmp_path / "out")
     assert list(opened.record.graphs) == expected
     for graph, network in networks(made).items():
+        found_of = opened.record.graphs[graph]
+        assert len(found_of.parity) == 4 and all(each.largest <= 1e-4 * found_of.range for each in found_of.parity)
         for batch, size in sizes(network):
             inputs = [values.numpy() for values in network.example(batch, size)]
             with torch.inference_mode():

@@ -27,6 +27,7 @@ from tests.handmade import HU, handmade, sealed
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 pytest.importorskip("onnxruntime.quantization", reason="needs onnxruntime")
+SCHEME = int8.Scheme(int8.OPERATORS)
 
 
 def convolutions(weights: Sequence[Float32]) -> bytes:
@@ -79,7 +80,7 @@ def gate_of(graph: bytes, given: Images, **limits: float) -> Gate:
 def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     graph, given = convolutions(random_weights(4, 6)), some_images()
     found = seen(graph, ["images"], given, int8.OPERATORS)[how]
-    made = onnx.load_from_string(int8.quantised(graph, found, int8.OPERATORS, ["layer1"]))
+    made = onnx.load_from_string(int8.quantised(graph, found, SCHEME, ["layer1"]))
     kept = {each.name: each for each in made.graph.initializer}
     of_one = [each for name, each in kept.items() if name.startswith("layer1.weight")]
     types = {each.data_type for each in of_one if len(each.dims) == 4}
@@ -89,6 +90,20 @@ def test_what_is_in_8_bits_and_what_is_not(how: str) -> None:
     values = {each.name: each.data_type for each in made.graph.initializer if "zero_point" in each.name}
     of_values = {kind for name, kind in values.items() if not name.startswith("layer")}
     assert of_values == {onnx.TensorProto.UINT8}
+    off = opened(made.SerializeToString())[0](*given.inputs[0]) - opened(graph)[0](*given.inputs[0])
+    assert 0 < np.abs(off).max() < 0.1
+
+
+def test_what_layers_give_stays_as_it_is_where_a_runtime_joins_what_follows_to_them() -> None:
+    """In OpenVINO and TensorRT: a rounding between a convolution and its activation keeps the two apart."""
+    graph, given = convolutions(random_weights(4, 6)), some_images()
+    found = seen(graph, ["images"], given, int8.OPERATORS)["min-max"]
+    scheme = int8.Scheme(int8.WEIGHTED, outputs=False)
+    made = onnx.load_from_string(int8.quantised(graph, found, scheme, ["layer0", "layer1"]))
+    makers = {name: node.op_type for node in made.graph.node for name in node.output}
+    taken = {node.name: [makers.get(name) for name in node.input] for node in made.graph.node}
+    assert taken["conv0"] == taken["conv1"] == ["DequantizeLinear"] * 2 and taken["conv2"] == ["Relu", None]
+    assert taken["relu0"] == taken["relu1"] == ["Conv"] and taken["add"][0] == "Conv"
     off = opened(made.SerializeToString())[0](*given.inputs[0]) - opened(graph)[0](*given.inputs[0])
     assert 0 < np.abs(off).max() < 0.1
 
@@ -134,7 +149,7 @@ def test_a_layer_that_costs_too_much_stays_float_by_itself() -> None:
     given = replace(given, truths=near)
     gate = gate_of(graph, given, mae=100)
     found = seen(graph, ["images"], given, int8.OPERATORS)
-    made, tried = int8.searched(graph, found.__getitem__, gate, opened, int8.OPERATORS)
+    made, tried = int8.searched(graph, found.__getitem__, gate, opened, SCHEME)
     assert tried[-1].passed and tried[-1].psnr is not None and tried[-1].psnr <= 0.1
     assert "layer1" in tried[-1].floats and "layer2" not in tried[-1].floats  # layer3 leads to the result
     assert [each.ranges for each in tried[:2]] == ["min-max", "percentile"] and not tried[0].passed

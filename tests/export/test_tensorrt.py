@@ -33,7 +33,7 @@ def test_int8_for_tensorrt_has_signed_values_around_zero_and_biases_in_float() -
     graph, given = convolutions(random_weights(8, 8)), some_images()
     ranges = seen(graph, ["images"], given, int8.OPERATORS)["min-max"]
     layers = ["layer0", "layer1"]
-    made = onnx.load_from_string(int8.quantised(graph, ranges, FORMAT.operators, layers, FORMAT.signed))
+    made = onnx.load_from_string(int8.quantised(graph, ranges, FORMAT.scheme, layers))
     zeros = [onnx.numpy_helper.to_array(e) for e in made.graph.initializer if "zero_point" in e.name]
     assert zeros and all(each.dtype == np.int8 and not each.any() for each in zeros)
     assert not [each for each in made.graph.initializer if each.data_type == onnx.TensorProto.INT32]

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fabrica.recipe.found import Found
-from fabrica.recipe.values import filled, read, written
+from fabrica.recipe.values import Unfit, filled, read, written
 from tests.draws import draws
 from tests.shipped import shipped
 
@@ -117,8 +117,9 @@ FITTING: dict[str, st.SearchStrategy[Any]] = {
 def outcome(made: Any, raw: dict[str, Any]) -> str:
     try:
         return repr(made(raw))  # repr: 1 and 1.0 are not the same
-    except (OmegaConfBaseException, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
+    except (Unfit, OmegaConfBaseException, TypeError) as error:
+        theirs = error.__cause__ if isinstance(error, Unfit) else error
+        return f"{type(theirs).__name__}: {error}"
 
 
 @quickly

@@ -78,9 +78,9 @@ def test_what_the_teacher_knows_reaches_a_student_that_sees_no_truth() -> None:
     optimiser = torch.optim.AdamW(student.parameters(), 3e-3)
     rng = torch.Generator().manual_seed(0)
     off = []
-    for step in range(81):
+    for step in range(161):
         a = torch.rand(4, 1, 16, 16, generator=rng) * 2 - 1
-        if step % 80 == 0:
+        if step % 160 == 0:
             with torch.no_grad():
                 off.append(float((student.translate(a, "a2b") - teacher.translate(a, "a2b")).abs().mean()))
         for turn in lesson.turns(student, {"a": a, "b": torch.full_like(a, 9.0), "index": torch.arange(4)}, rng):

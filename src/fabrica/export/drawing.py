@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fabrica.errors import UsageError
-from fabrica.export.networks import Function, Network, compressing, plain, rng, unit
+from fabrica.export.networks import Function, Network, compressing, rng, unit
+from fabrica.export.plain import plain
 from fabrica.methods import Method, Synthesiser
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.distill import Distill

@@ -19,6 +19,9 @@ from fabrica.runtime.folder import Tried
 from fabrica.runtime.session import INT8, Session
 
 TIMED = 5  # calls of each, of which the median is taken
+REST = (
+    0.02  # seconds before each: threads of the one before look for work for some ms, on cores that the next one needs
+)
 Answers = Sequence[Float32]
 
 
@@ -82,9 +85,7 @@ class Gate:
         codec, truths = self.images.codec, self.images.truths
         if codec.kind == "label":
             truths = truths or [_hard(each, codec) for each in self.exact]
-            return {
-                "dice": float(np.nanmean([_dice(one, true, codec) for one, true in zip(made, truths, strict=True)]))
-            }
+            return {"dice": _dice(made, truths, codec)}
         if not truths:
             return {}
         cut = [_middle(one, true.shape) for one, true in zip(made, truths, strict=True)]
@@ -148,6 +149,7 @@ def _timed(one: Session, other: Session, inputs: Inputs) -> tuple[list[float], l
     found: tuple[list[float], list[float]] = [], []
     for _ in range(TIMED):
         for session, own in zip((one, other), found, strict=True):
+            time.sleep(REST)
             began = time.perf_counter()
             session(*inputs)
             own.append(time.perf_counter() - began)
@@ -184,13 +186,16 @@ def _hard(answer: Float32, codec: Codec) -> Float32:
     return found
 
 
-def _dice(answer: Float32, true: Float32, codec: Codec) -> float:
-    """The mean over the classes, without the background; where nobody has said, nothing counts."""
-    drawn, said = _hard(answer, codec)[0], true[0] != 0
-    first = 0 if codec.regions else 1
-    each: list[float] = [
-        dice(drawn[k][said[k]][None] > 0, true[0, k][said[k]][None] > 0)
-        for k in range(first, len(drawn))
-        if (true[0, k] > 0).any() or (drawn[k][said[k]] > 0).any()
-    ]
+def _dice(answers: Answers, truths: Answers, codec: Codec) -> float:
+    """The mean over the classes, without the background, each over all images at once: of patches some hold a few
+    voxels of a class, of which a single one would decide. Where nobody has said, nothing counts."""
+    said = [true[0] != 0 for true in truths]
+    drawn, wanted = (
+        [
+            np.concatenate([signs[0, k][known[k]] > 0 for signs, known in zip(each, said, strict=True)])[None]
+            for k in range(0 if codec.regions else 1, truths[0].shape[1])
+        ]
+        for each in ([_hard(answer, codec) for answer in answers], truths)
+    )
+    each = [dice(one, other) for one, other in zip(drawn, wanted, strict=True) if one.any() or other.any()]
     return float(np.mean(each)) if each else float("nan")

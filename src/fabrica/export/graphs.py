@@ -14,6 +14,7 @@ from fabrica.errors import FabricaError, unknown
 from fabrica.export.chart import picture
 from fabrica.export.drawing import draws
 from fabrica.export.gate import table
+from fabrica.export.int8 import Scheme
 from fabrica.export.networks import Network, sizes
 from fabrica.export.precision import lowered
 from fabrica.export.work import Work
@@ -39,15 +40,14 @@ class Format:
     converted   (name, ONNX graph, precision) -> the files of this format, the graph first.
     session     what opens these files: see `fabrica.runtime.onnx.session`.
     computes    from the precision of an export to what the runtime is told to compute in; UsageError for one that this
-                processor lacks. operators: of ONNX, which are quantised; signed: how, see `int8.quantised`.
+                processor lacks. scheme: what is in 8 bits.
     """
 
     name: str
     converted: Callable[[str, bytes, str], dict[str, bytes]]
     session: Callable[[str, Sequence[bytes], Sequence[str], str], Session]
     computes: Callable[[str], str]
-    operators: Sequence[str]
-    signed: bool = False
+    scheme: Scheme
 
 
 def write(work: Work, folder: Path, format_: Format, precision: str = "fp32") -> None:

@@ -108,7 +108,9 @@ def _sides(model: Model, name: str, split: str, source: str, progress: Progress 
     told = part(progress, f"caching {split} images")
     if model.method.plans:
         cases = build_cases(data, codecs[0], found.plan, split, auxiliary=others, progress=told)
-        drawn = Patches(cases, found.plan, data.context).batch(0, _spread(len(cases), SPLITS[split]), AS_THEY_ARE)
+        many = split == "val" or len(cases) >= FEWEST  # of few cases several patches each
+        places = np.arange(SPLITS[split] if many else len(cases))
+        drawn = Patches(cases, found.plan, data.context).batch(0, places, AS_THEY_ARE)
         return Images([(each[None],) for each in drawn["a"]], [each[None] for each in drawn["b"]], codecs[1])
     a, b, *auxiliary = (
         build_cache(data, codec, split, progress=told, side=side)

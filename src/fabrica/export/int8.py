@@ -1,14 +1,14 @@
 """A graph in INT8, by ONNX Runtime's static quantisation: what activations range over is seen on training images, and
 layers that cost too much stay float.
 
-Weights are int8, symmetric, a scale a channel; activations uint8 with a zero point, as which ONNX Runtime has kernels
-on processors: both signed, a network with skips is slower than in float32. Between layers values stay in 8 bits, so
-what adds, multiplies, joins and splits them is named as well.
+Weights are int8, symmetric, a scale a channel. What layers take, and perhaps what they give, is rounded as each runtime
+computes it best: see `Scheme`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fabrica.export.gate import Gate
@@ -24,29 +24,40 @@ OPERATORS = (
     *WEIGHTED, "Add", "Mul", "Concat", "Split", "Slice", "Clip", "Relu", "LeakyRelu", "MaxPool", "AveragePool",
     "DepthToSpace",
 )  # fmt: skip
+"""Of ONNX, those that ONNX Runtime computes in 8 bits; ranges are seen of what all of them take and give."""
 FEW = 2  # images on which a layer is tried by itself
 Opened = Callable[[bytes], tuple[Session, float]]
 """From an ONNX graph to what runs it, and MB of its files."""
 
 
-def quantised(
-    graph: bytes, ranges: Any, operators: Sequence[str], layers: Sequence[str], signed: bool = False
-) -> bytes:
-    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ.
+@dataclass(frozen=True)
+class Scheme:
+    """Which values are rounded to 8 bits.
 
-    ranges   of values between layers: one that `fabrica.export.ranges.seen` gives. signed: these values are int8 with 0
-             for zero, and biases float.
+    operators  of ONNX: what these take. outputs: what they give, too.
+    signed     values are int8 with 0 for zero, and biases float; else uint8 with a zero point, and biases int32.
     """
+
+    operators: Sequence[str]
+    outputs: bool = True
+    signed: bool = False
+
+
+def quantised(graph: bytes, ranges: Any, scheme: Scheme, layers: Sequence[str]) -> bytes:
+    """The ONNX graph with these of its layers (see `layers_of`) in INT8, as QDQ. ranges: of values between layers, one
+    that `fabrica.export.ranges.seen` gives."""
     onnx, quantization = _packages()
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
     chosen = [node for name, nodes in layers_of(model).items() if name in layers for node in nodes]
     with silent():
-        types, choices = quantization.QuantType, {"ActivationSymmetric": signed, "QuantizeBias": not signed}
+        types, signed = quantization.QuantType, scheme.signed
+        choices: dict[str, Any] = {"ActivationSymmetric": signed, "QuantizeBias": not signed}
+        choices |= {} if scheme.outputs else {"OpTypesToExcludeOutputQuantization": list(scheme.operators)}
         quantizer = QDQQuantizer(
             model, True, False, types.QInt8, types.QInt8 if signed else types.QUInt8, ranges, chosen, [],
-            list(operators), choices,
+            list(scheme.operators), choices,
         )  # fmt: skip
         quantizer.quantize_model()
     made = quantizer.model.model
@@ -74,17 +85,15 @@ def searched(
     ranges: Callable[[str], Any],
     gate: Gate,
     opened: Opened,
-    operators: Sequence[str],
+    scheme: Scheme,
     progress: Progress | None = None,
-    signed: bool = False,
 ) -> tuple[bytes, list[Tried]]:
     """The graph in INT8 as far as the gate allows, and what was tried, the last one being it; if that did not pass,
     nothing does.
 
     All ranges are tried on the whole network, and the best kept. If that loses too much, each layer is tried by itself,
     and those that make most noise stay float, as few as the gate asks for. What leads to the result stays float anyway:
-    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what was seen. signed: see
-    `quantised`.
+    8 bits of the whole range would be seen as steps. ranges: one of RANGES -> what was seen.
     """
     onnx, _ = _packages()
     layers = list(layers_of(onnx.load_from_string(graph)))
@@ -92,7 +101,7 @@ def searched(
     tried: list[Tried] = []
 
     def judged(how: str, floats: Sequence[str]) -> tuple[bytes, Tried]:
-        made = quantised(graph, ranges(how), operators, [each for each in inner if each not in floats], signed)
+        made = quantised(graph, ranges(how), scheme, [each for each in inner if each not in floats])
         tried.append(gate.judged(*opened(made), "int8", how, [*floats, last]))
         return made, tried[-1]
 
@@ -106,7 +115,7 @@ def searched(
         how = best[1].ranges
 
         def alone(layer: str) -> Session:
-            return opened(quantised(graph, ranges(how), operators, [layer], signed))[0]
+            return opened(quantised(graph, ranges(how), scheme, [layer]))[0]
 
         order = _noisiest(alone, gate, inner, progress)
         best = _fewest(lambda count: judged(how, order[:count]), len(order))

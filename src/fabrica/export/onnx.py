@@ -41,4 +41,6 @@ def halved(graph: bytes) -> bytes:
     return written
 
 
-FORMAT = graphs.Format("onnx", converted, onnx.session, computes, int8.OPERATORS)
+# Between layers values stay in 8 bits, with what adds, multiplies, joins and splits them: a layer that gives float is
+# computed in float. Signed values have no kernels on processors that are faster than float32 in networks with skips.
+FORMAT = graphs.Format("onnx", converted, onnx.session, computes, int8.Scheme(int8.OPERATORS))

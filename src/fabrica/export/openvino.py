@@ -9,9 +9,6 @@ from fabrica.export import graphs, int8
 from fabrica.runtime import openvino
 from fabrica.runtime.session import check_precision
 
-# Sums in 8 bits it computes no faster, and of some of them (2026.4, processors with VNNI) it finds no way to compute.
-OPERATORS = tuple(each for each in int8.OPERATORS if each != "Add")
-
 
 def converted(name: str, graph: bytes, precision: str) -> dict[str, bytes]:
     """The files of the graph; weights in float32, or in float16."""
@@ -31,4 +28,6 @@ def computes(precision: str) -> str:
     return precision if precision in able else "fp32"
 
 
-FORMAT = graphs.Format("openvino", converted, openvino.session, computes, OPERATORS)
+# It carries 8 bits on by itself, through what is between layers; where values are rounded before an activation and
+# behind it, that is no longer part of the convolution, and takes as long as another one.
+FORMAT = graphs.Format("openvino", converted, openvino.session, computes, int8.Scheme(int8.WEIGHTED, outputs=False))

@@ -28,9 +28,7 @@ def lowered(
 
     tried = [gate.judged(exact, megabytes(plain), "fp32")]
     if precision == INT8:
-        graph, more = searched(
-            graph, lambda how: work.ranges(name, how), gate, opened, format_.operators, work.progress, format_.signed
-        )
+        graph, more = searched(graph, lambda how: work.ranges(name, how), gate, opened, format_.scheme, work.progress)
         tried += more
     elif precision != "fp32":
         tried.append(gate.judged(*opened(graph), precision))

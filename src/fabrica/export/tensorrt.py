@@ -63,5 +63,7 @@ def computes(precision: str) -> str:
     return precision if precision == "fp16" else "fp32"
 
 
-# It takes int8 values whose zero is 0 alone, and biases in float.
-FORMAT = graphs.Format("tensorrt", converted, tensorrt.session, computes, int8.WEIGHTED, signed=True)
+# It takes int8 values whose zero is 0 alone, and biases in float; what weighted layers give is not rounded, so that
+# what follows can be part of them.
+SCHEME = int8.Scheme(int8.WEIGHTED, outputs=False, signed=True)
+FORMAT = graphs.Format("tensorrt", converted, tensorrt.session, computes, SCHEME)

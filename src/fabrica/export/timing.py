@@ -10,6 +10,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fabrica.export.gate import REST
 from fabrica.image import Float32
 from fabrica.inference.files import apply
 from fabrica.inference.translator import Deployed
@@ -52,6 +53,7 @@ def once(model: Any, image: Path) -> tuple[float, float]:
 
     deployed = Deployed(model.name, model.hash, {way.direction: replace(way, net=net)})
     with TemporaryDirectory() as folder:
+        time.sleep(REST)
         began = time.perf_counter()
         apply(deployed, image, Path(folder) / "out", force=True)
         return 1000 * within, 1000 * (time.perf_counter() - began)

@@ -14,8 +14,7 @@ from typing import Any
 
 from fabrica import io
 from fabrica.data.find import contents
-from fabrica.data.manifest import Row
-from fabrica.data.manifest_cache import load_manifest
+from fabrica.data.manifest import Manifest, Row
 from fabrica.data.sides import matched
 from fabrica.data.tables import stem
 from fabrica.errors import FabricaError, ReadError, UsageError
@@ -142,7 +141,7 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
     unreadable: list[tuple[Path, str]] = []
     apart: Counter[str] = Counter()
     if source.is_file() and source.suffix.lower() in (".csv", ".parquet"):
-        manifest = load_manifest(str(source))
+        manifest = _manifest(source)
         rows = [row for row in manifest.rows if row.split or not row.kind] or manifest.rows  # as of a folder
         found = [(manifest.file(row), row.frame, row.id) for row in rows]
     else:
@@ -159,6 +158,12 @@ def _inputs(source: Path) -> tuple[list[Input], list[tuple[Path, str]]]:
     return [Input(path, frame, name.replace("/", "_")) for path, frame, name in found], unreadable
 
 
+def _manifest(source: Path) -> Manifest:
+    from fabrica.data.manifest_cache import load_manifest  # a single file needs nothing of how folders are laid out
+
+    return load_manifest(str(source))
+
+
 def _together(way: Way, source: Path, contrast: str) -> dict[Input, dict[str, Input]]:
     """Of a folder or a manifest that names the contrasts of its images, those of the model's first one (or `contrast`),
     each with the others that belong to it; {} where nothing lies beside anything."""
@@ -168,7 +173,7 @@ def _together(way: Way, source: Path, contrast: str) -> dict[Input, dict[str, In
     if not (source.is_dir() or source.suffix.lower() in (".csv", ".parquet")):
         return {}
     try:
-        manifest = load_manifest(str(source))
+        manifest = _manifest(source)
     except FabricaError:  # what cannot be read is told image by image
         return {}
     rows = [row for row in manifest.rows if row.split or not row.kind]

@@ -31,8 +31,11 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
     else:
         plane = upright(data, image.affine) if image.placed else data
     low, high = _limits(image, plane, window)
-    scaled = np.clip((plane.astype(np.float64) - low) * (255.0 / (high - low)), 0, 255)
-    pixels: Uint8 = np.rint(np.nan_to_num(scaled)).astype(np.uint8)
+    scaled = np.subtract(plane, low, dtype=np.float64)
+    scaled *= 255.0 / (high - low)
+    np.clip(scaled, 0, 255, out=scaled)
+    scaled[np.isnan(scaled)] = 0
+    pixels: Uint8 = np.rint(scaled, out=scaled).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if colour else pixels[0])
 
 

@@ -68,8 +68,9 @@ class Lesson:
             if turn.player == self.player and seen:
                 parts = [self._taught(student, call) for call in seen]
                 told = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-                weights = {"answers": self.config.answers, "features": self.config.features}
-                loss = self.config.own * turn.loss + sum(weights[name] * value for name, value in told.items())
+                loss = self.config.own * turn.loss + self.config.answers * told["answers"]
+                if "features" in told:
+                    loss = loss + self.config.features * as_large_as(told["features"], told["answers"])
                 shown = {name: float(value.detach()) for name, value in told.items()}
                 turn = Turn(turn.player, loss, {**turn.metrics, **shown})
                 seen.clear()
@@ -99,6 +100,12 @@ def softened(student: Tensor, teacher: Tensor, temperature: float, regions: bool
         return temperature**2 * (binary_cross_entropy_with_logits(z, v.sigmoid()) - entropy)
     each = kl_div(log_softmax(z, 1), log_softmax(v, 1), reduction="none", log_target=True).sum(1)
     return temperature**2 * each.mean()
+
+
+def as_large_as(loss: Tensor, other: Tensor) -> Tensor:
+    """The loss, brought to the size of another one without its gradient: squares of features are near 1 whatever is
+    learned, and an L1 loss of images is a hundredth, beside which they would be all that is learned."""
+    return loss * (other / loss.clamp(min=1e-12)).detach().abs()
 
 
 def hinted(guided: Tensor, hint: Tensor) -> Tensor:

@@ -98,13 +98,17 @@ class NAFNet(nn.Module):
         return restored
 
 
-class _Gate(nn.Module):
+class Gate(nn.Module):
     """(B, 2 C, H, W) -> (B, C, H, W): one half of the channels times the other (SimpleGate, section 3.4), within
     LARGEST."""
 
     def forward(self, x: Tensor) -> Tensor:
-        one, other = x.chunk(2, dim=1)
-        return hardtanh(one * other, -LARGEST, LARGEST, inplace=True)
+        return product(*x.chunk(2, dim=1))
+
+
+def product(one: Tensor, other: Tensor) -> Tensor:
+    """One times the other, within LARGEST."""
+    return hardtanh(one * other, -LARGEST, LARGEST, inplace=True)
 
 
 class _Block(nn.Module):
@@ -116,13 +120,13 @@ class _Block(nn.Module):
             nn.BatchNorm2d(width),
             nn.Conv2d(width, 2 * width, 1),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width),
-            _Gate(),
+            Gate(),
             _starting_at_zero(nn.Conv2d(width, width, 1)),
         )
         self.within = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.Conv2d(width, 2 * width, 1),
-            _Gate(),
+            Gate(),
             _starting_at_zero(nn.Conv2d(width, width, 1)),
         )
 

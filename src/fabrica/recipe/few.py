@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
-from omegaconf.errors import OmegaConfBaseException
-
 from fabrica.errors import UsageError, did_you_mean
 from fabrica.recipe.schema import FewConfig, Recipe
-from fabrica.recipe.values import filled
+from fabrica.recipe.values import Unfit, filled
 
 T = TypeVar("T")
 SECTIONS = ("method", "data", "train")
@@ -102,5 +100,5 @@ def _over(config: T, values: Mapping[str, Any], section: str) -> T:
         return config
     try:
         return filled(type(config), {**asdict(config), **values})  # type: ignore[call-overload]
-    except OmegaConfBaseException as error:
+    except Unfit as error:
         raise UsageError(f"recipe key few.{section}: {str(error).strip().splitlines()[0]}") from error

@@ -8,15 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from fabrica.errors import FabricaError, UsageError, did_you_mean, unknown
 from fabrica.recipe.check import check
 from fabrica.recipe.earlier import is_earlier, parted, renamed
 from fabrica.recipe.few import few_laid, without
 from fabrica.recipe.schema import Recipe
-from fabrica.recipe.values import filled, hints, read
+from fabrica.recipe.values import Unfit, filled, hints, laid_over, read
 
 T = TypeVar("T")
 
@@ -71,16 +68,13 @@ def typed(cls: type[T], raw: dict[Any, Any], where: str = "", of: str = "recipe"
     raw = _check_keys(cls, raw, where, of)
     try:
         return filled(cls, raw)
-    except OmegaConfBaseException as error:
-        key = f"{where}{error.full_key}" if error.full_key else where
+    except Unfit as error:
+        key = where + error.key
         raise UsageError(f"{of} key {key}: {_first_line(error)}") from error
 
 
 def _overridden(text: str, overrides: Sequence[str]) -> Any:
-    said = OmegaConf.from_dotlist(list(overrides))
-    merged = OmegaConf.merge(OmegaConf.create(text), said)
-    raw, named = (OmegaConf.to_container(each, resolve=False) for each in (merged, said))
-    return without(raw, named)
+    return without(*laid_over(text, overrides))
 
 
 def _check_override(text: str, override: str) -> None:

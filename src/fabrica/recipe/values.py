@@ -1,24 +1,32 @@
 """Plain values as YAML text and back, and as the dataclass that they fill.
 
 All as OmegaConf does it, which makes an object of each value and takes a sixth of a second for a model folder. So it is
-asked only where there is something to decide: texts that we did not write, values that are not of their type, errors.
+asked only where there is something to decide: texts that we did not write, values that are not of their type, errors;
+and imported only then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import OmegaConf
 
 T = TypeVar("T")
 
 SPECIAL = "${"  # what means more than text to OmegaConf; "???", to it a value that is missing, is text
 WORDS = ("y", "yes", "n", "no", "true", "false", "on", "off")
+
+
+class Unfit(ValueError):
+    """A value that is not of its field's type. key: of the field, with those it lies in; "" where it is unknown."""
+
+    def __init__(self, reason: str, key: str) -> None:
+        super().__init__(reason)
+        self.key = key
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -52,20 +60,40 @@ def read(text: str) -> Any:
         values = yaml.load(text, yaml.CSafeLoader)
         if _has_type(values, dict[str, Any]) and written(values) == text:  # all readers agree on what we wrote
             return values
+    from omegaconf import OmegaConf
+
     return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
+def laid_over(text: str, overrides: Sequence[str]) -> tuple[Any, Any]:
+    """The values in a YAML text with `key=value` overrides laid over it, and the values of these alone. What is wrong
+    with them is raised as PyYAML or OmegaConf says it."""
+    from omegaconf import OmegaConf
+
+    said = OmegaConf.from_dotlist(list(overrides))
+    merged = OmegaConf.merge(OmegaConf.create(text), said)
+    return OmegaConf.to_container(merged, resolve=False), OmegaConf.to_container(said, resolve=False)
+
+
 def filled(cls: type[T], values: dict[str, Any]) -> T:
-    """The dataclass with these values, of the keys that it has, converted where that loses nothing. Raises
-    OmegaConfBaseException, which names the key, for values of other types."""
+    """The dataclass with these values, of the keys that it has, converted where that loses nothing. Raises Unfit for
+    values of other types."""
     if _has_type(values, cls):
         return _made(values, cls)  # type: ignore[no-any-return]
-    return OmegaConf.to_object(OmegaConf.merge(_schema(cls), values))  # type: ignore[no-any-return, arg-type]  # a class is hashable
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(_schema(cls), values))  # type: ignore[no-any-return, arg-type]  # a class is hashable
+    except OmegaConfBaseException as error:
+        raise Unfit(str(error), error.full_key or "") from error
 
 
 @cache
 def _schema(cls: type) -> Any:
     """What OmegaConf makes of a dataclass, which takes most of its time; `merge` copies it."""
+    from omegaconf import OmegaConf
+
     return OmegaConf.structured(cls)
 
 

@@ -91,7 +91,9 @@ def store(data: Float32, grid: Grid) -> Stored:
     """Round a slice, (1, H, W) or RGB (3, H, W), to a grid that holds its values (see `fitting`)."""
     values = data[0] if len(data) == 1 else data.transpose(1, 2, 0)
     kind = f"{'i' if grid.signed else 'u'}{1 if grid.bits <= 8 else 2}"
-    rounded = np.rint((values.astype(np.float64) - grid.intercept) / grid.slope)
+    rounded = np.subtract(values, grid.intercept, dtype=np.float64)
+    rounded /= grid.slope
+    np.rint(rounded, out=rounded)
     return Stored(np.ascontiguousarray(rounded, dtype=kind), grid)
 
 
