@@ -19,9 +19,7 @@ from fabrica.runtime.folder import Tried
 from fabrica.runtime.session import INT8, Session
 
 TIMED = 5  # calls of each, of which the median is taken
-REST = (
-    0.02  # seconds before each: threads of the one before look for work for some ms, on cores that the next one needs
-)
+REST = 0.02  # seconds before each: threads of the one before look for work for some ms, on cores that the next needs
 Answers = Sequence[Float32]
 
 
