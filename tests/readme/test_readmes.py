@@ -153,7 +153,7 @@ def test_it_runs(command: str, place: Path, ran: dict[str, subprocess.CompletedP
 def test_what_was_drawn_can_be_seen(place: Path, ran: dict[str, subprocess.CompletedProcess[str]]) -> None:
     test_it_runs(RUN[-1], place, ran)
     drawn = [*place.glob("synthetic/*.dcm"), *place.glob("samples/*.png"), *place.glob("way/*.png")]
-    assert len(drawn) == 64 + 16 + 1
+    assert len(drawn) == 64 + 16 + 1 + 1  # previews, too
     assert all(fabrica.read(path).data.std() > 0 for path in [*drawn, place / "ct" / "T1", place / "clear" / "CT"])
 
 
