@@ -197,7 +197,7 @@ def test_an_exported_model_draws(with_runtime: Path, tmp_path: Path) -> None:
         run(with_runtime, code, *words, kind, "-o", tmp_path / f"out-{kind}")
         assert call(*words, kind, "-o", tmp_path / f"with-{kind}").returncode == 0
         files = sorted((tmp_path / f"out-{kind}").iterdir())
-        assert len(files) == 4 and "manifest.csv" in [each.name for each in files]
+        assert len(files) == 5 and {"manifest.csv", "preview.png"} <= {each.name for each in files}
         for each in files:
             assert each.read_bytes() == (tmp_path / f"with-{kind}" / each.name).read_bytes(), each.name
 

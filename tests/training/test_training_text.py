@@ -114,7 +114,7 @@ def test_what_was_drawn_before_stays_and_stays_listed(run: Path, tmp_path: Path)
     for prompt, listed in (("There is a left effusion.", 2), ("The lungs are clear.", 4), ("The lungs are clear.", 4)):
         app(["sample", str(run), "-n", "2", "--prompt", prompt, "-o", str(tmp_path)], standalone_mode=False)
         rows = Manifest.load(tmp_path / "manifest.csv").rows
-        assert len(rows) == len({row.path for row in rows}) == len(list(tmp_path.glob("*.png"))) == listed
+        assert len(rows) == len({row.path for row in rows}) == len(list(tmp_path.glob("*-*.png"))) == listed
 
 
 def test_a_prompt_that_cannot_be_read_is_one_line(
