@@ -26,16 +26,19 @@ from fabrica.text.tokenizer import FIRST, PAD
 
 def networks(model: Model, method: Method) -> dict[str, Network]:
     """Those of a method that makes images of noise; UsageError for another, and for what no graph can hold."""
-    if isinstance(method, Diffusion):
-        return _denoising(model, method)
-    if isinstance(method, Distill):
-        return _denoising(model, cast(Diffusion, method.student))
+    if isinstance(method, Diffusion | Distill):
+        return _denoising(model, diffusion_of(method))
     if isinstance(method, Synthesiser) and "steps" not in method.choices:
         return {"generator": _generating(model, method)}
     raise UsageError(
         f"{model.name} ({model.method_name}) draws in a way that no graph holds; what can be exported translates, "
         "restores, segments or compresses, is a GAN, or diffusion of this house"
     )
+
+
+def diffusion_of(method: Diffusion | Distill) -> Diffusion:
+    """What denoises: of a distilled model its student."""
+    return cast(Diffusion, method.student) if isinstance(method, Distill) else method
 
 
 def draws(model: Model) -> Draws:
@@ -46,7 +49,7 @@ def draws(model: Model) -> Draws:
     if not isinstance(method, Diffusion | Distill):
         shape = _noise_shape(cast(Synthesiser, plain(method)), len(model.found.classes))
         return Draws(list(method.choices), shape=list(shape))
-    inner = cast(Diffusion, method.student) if isinstance(method, Distill) else method
+    inner = diffusion_of(method)
     finest = inner.shape[1:] if inner.space else model.data.size
     common = Draws(
         list(method.choices),

@@ -19,6 +19,7 @@ from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
 from fabrica.data.sample import AUXILIARY
 from fabrica.errors import FabricaError, UsageError
+from fabrica.export.drawing import diffusion_of
 from fabrica.export.networks import Network
 from fabrica.image import Float32
 from fabrica.methods import Compressor, Translator
@@ -94,7 +95,9 @@ def _images(model: Model, name: str, network: Network, split: str, source: str, 
     if isinstance(method, Compressor):
         return _compressed(model, method, name, split, source, progress)
     if name in ("encoder", "decoder"):
-        return _compressed(model, cast(Any, getattr(method, "student", method)).space, name, split, source, progress)
+        space = diffusion_of(cast(Any, method)).space
+        assert space is not None  # whose halves these are
+        return _compressed(model, space, name, split, source, progress)
     drawn = [values.numpy() for values in network.example(CALIBRATION + JUDGED, network.size)]
     mixed = np.random.default_rng(0).permutation(CALIBRATION + JUDGED)  # both see every strength of noise, every label
     chosen = mixed[:CALIBRATION] if split == "train" else mixed[CALIBRATION:]
