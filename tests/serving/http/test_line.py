@@ -173,6 +173,18 @@ def test_who_is_refused_comes_again_when_the_line_was_worked_through() -> None:
     assert line.one == pytest.approx(3, rel=1e-3) and line.retry == 30
 
 
+@pytest.mark.parametrize(("before", "after", "batch"), [(0.065, 0.02, 1), (0.065, 0.02, 8), (0.01, 2.0, 1), (2.0, 0.01, 16)])
+def test_how_long_a_job_takes_is_known_soon_after_other_work_comes(before: float, after: float, batch: int) -> None:
+    """Within some full lines, whether they are worked through one by one or in batches: until then who is late is told
+    by the wrong time."""
+    line = Line(16)
+    for _ in range(1000):
+        line.took(before, 1)
+    for _ in range(10 * 16 // batch):
+        line.took(after * batch, batch)
+    assert line.one == pytest.approx(after, rel=0.1, abs=0.1 * before)
+
+
 def test_who_is_at_work_takes_ahead_what_nobody_else_is_free_for() -> None:
     """One image ahead, so that a process need not wait for the next; calls of a graph only once no more can come to go
     with them."""

@@ -19,7 +19,7 @@ LATE = 0.005
 by one: as far as that, fewer are let in (see `Line.answered`). Half of what is promised, which is 1 of 100."""
 AT_FIRST, AT_LEAST = 0.75, 0.5  # of the places that are given, before anything is known and whatever happens
 PACE = 0.5  # places by which fewer are let in after one who was late; in LATE / (1 - LATE) of that they come back
-USUAL = 100  # batches over which the time that a job takes is averaged
+LINES = 4  # full lines over which the time that a job takes is averaged: other work may come, and take another
 LONGEST_RETRY = 60  # seconds
 
 
@@ -66,7 +66,7 @@ class Line:
         self.taken, self.held = 0, 0
         self.waiting: list[Job] = []  # in the order in which they came
         self._most = AT_FIRST * places
-        self._seconds, self._jobs = 0.0, 0.0  # of the last batches, older ones counting less
+        self._seconds, self._jobs = 0.0, 0.0  # of the last jobs, older ones counting less
         self._come = asyncio.Condition()
         self._takers: list[Callable[[], int | None]] = []
         self._last = 1
@@ -206,5 +206,6 @@ class Line:
 
     def took(self, seconds: float, jobs: int) -> None:
         """A batch of so many was done in so many seconds."""
-        self._seconds += seconds - self._seconds / USUAL
-        self._jobs += jobs - self._jobs / USUAL
+        kept = max(0.0, 1 - jobs / (LINES * self.places))
+        self._seconds = kept * self._seconds + seconds
+        self._jobs = kept * self._jobs + jobs
