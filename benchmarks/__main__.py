@@ -1,5 +1,5 @@
 """python -m benchmarks [NAME ...]: training, sampling, loading, memory, synthesis, latent, translation, restoration,
-runtime, precision; without a name all. By name alone, since they take long: few, medmnist.
+runtime, precision; without a name all. By name alone, since they take long: few, large, medmnist.
 
 Ratios are medians of interleaved measurements in one run, so that the machine's mood cancels out. Nothing here
 needs files from outside: the images are phantoms.
@@ -19,7 +19,7 @@ ALL = (
     *("loading", "training", "memory", "sampling", "synthesis", "latent"),
     *("translation", "restoration", "runtime", "precision"),
 )
-BY_NAME = ("few", "medmnist")
+BY_NAME = ("few", "large", "medmnist")
 
 
 def main() -> None:

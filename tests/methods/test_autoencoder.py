@@ -53,6 +53,40 @@ def test_the_distance_is_the_sum_of_its_weighted_terms() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(40, 64), (24, 31), (30, 24, 47)])
+@pytest.mark.parametrize("side", [0, 24, 37, 100])
+def test_the_critic_sees_the_same_piece_of_real_and_made(size: tuple[int, ...], side: int) -> None:
+    """Of the side that is asked for, as far as the image has it; at every place sooner or later, and all for 0."""
+    method, images = small((1, *size), critic_side=side), torch.rand(2, 1, *size, generator=rng())
+    seen: list[Tensor] = []
+    method.critic.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    method.encoder, method.decoder = AsItIs(), nn.Identity()  # type: ignore[assignment]
+    touched = torch.zeros(size)
+    for seed in range(60):
+        list(method.turns({"image": images}, rng(seed)))
+        pieces = seen[-1][:2]
+        assert pieces.shape[2:] == tuple(min(side or each, each) for each in size)
+        torch.testing.assert_close(seen[-1][2:], pieces, atol=1e-4, rtol=0)  # what was made here is what was given
+        at = [slice(None)] * 2 + [
+            slice(k, k + n) for k, n in zip(corner(images, pieces), pieces.shape[2:], strict=True)
+        ]
+        assert torch.equal(images[tuple(at)], pieces)
+        touched[tuple(at[2:])] = 1
+    assert touched.mean() > 0.9
+
+
+class AsItIs(nn.Module):
+    """Latents that are the images, of hardly any variance."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([images, torch.full_like(images, -30.0)], 1)
+
+
+def corner(images: Tensor, piece: Tensor) -> list[int]:
+    """Where the piece's first value lies in the images; every value is another."""
+    return [int(each[0]) for each in torch.nonzero(images[0, 0] == piece[0, 0].flatten()[0], as_tuple=True)]
+
+
 @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 24, 24, 24)])
 def test_the_critic_begins_after_its_steps_and_each_player_moves_in_its_own_turn(shape: tuple[int, ...]) -> None:
     method, images = small(shape, pretrain=2, ms_ssim=0.1, frequency=0.1), torch.rand(2, *shape, generator=rng())
@@ -193,6 +227,8 @@ def test_what_a_network_file_sees_is_the_squared_distance_of_its_features(tmp_pa
         ((1, 32, 32), {"kl": -1.0}, "are weights: 0 or more"),
         ((1, 32, 32), {"l1": 0.0}, "one of the first three above 0"),
         ((1, 32, 32), {"adversarial": 0.0}, "set method.features=0, or method.network"),
+        ((1, 32, 32), {"critic_side": 16}, "method.critic_side is 16; the critic takes 24 or more"),
+        ((1, 32, 32), {"critic_side": -1}, "the critic takes 24 or more, 0: all"),
         ((1, 16, 32), {}, "the critic of autoencoder takes 24 or more"),
         ((1, 6, 32, 32), {}, "leaves [3, 16, 16] voxels of latents; it needs 4 a side"),
     ],

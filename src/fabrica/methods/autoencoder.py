@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
+from fabrica.adversarial.losses import PATCH, accuracy, frozen, least_squares, refuse_small
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Turn
 from fabrica.nets import losses, slabs
@@ -46,6 +46,7 @@ class Autoencoder(Compressor):
         network: str = ""  # TorchScript: images (B, C, *S) in [-1, 1] -> features; empty: the critic, once it begins
         adversarial: float = 0.005  # weight of the critic; 0: no critic at all
         critic_width: int = 64
+        critic_side: int = 0  # of a piece of each image, at a random place, that the critic sees; 0: it sees all
         pretrain: int = 1000  # steps before the critic begins
 
     ships = ("encoder", "decoder")
@@ -74,6 +75,10 @@ class Autoencoder(Compressor):
         self.players = {"autoencoder": ("encoder", "decoder")}
         if config.adversarial:
             refuse_small("autoencoder", shape)
+            if 0 < config.critic_side < PATCH or config.critic_side < 0:
+                raise UsageError(
+                    f"method.critic_side is {config.critic_side}; the critic takes {PATCH} or more, 0: all"
+                )
             self.critic: nn.Module = PatchCritic(shape[0], config.critic_width, dims=len(shape) - 1)
             self.players["critic"] = ("critic",)
 
@@ -98,15 +103,17 @@ class Autoencoder(Compressor):
         if not judged:
             yield Turn("autoencoder", loss, seen)
             return
+        piece = at_random(images.shape[2:], config.critic_side, rng)
+        seen_real, seen_made = images[piece], made[piece]
         with frozen(self.critic):
-            scores, *features = self.critic(made, features=True)
+            scores, *features = self.critic(seen_made, features=True)
             if config.features and not config.network:
                 with torch.no_grad():
-                    _, *wanted = self.critic(images, features=True)
+                    _, *wanted = self.critic(seen_real, features=True)
                 loss = loss + config.features * feature_distance(features, wanted)
         yield Turn("autoencoder", loss + config.adversarial * least_squares(scores, 1.0), seen)
 
-        on_real, on_fake = self.critic(torch.cat([images, made.detach()])).chunk(2)
+        on_real, on_fake = self.critic(torch.cat([seen_real, seen_made.detach()])).chunk(2)
         conditions = accuracy(on_real, on_fake, threshold=0.5)._asdict()
         yield Turn("critic", 0.5 * (least_squares(on_real, 1.0) + least_squares(on_fake, 0.0)), conditions)
 
@@ -182,6 +189,12 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """(B,): the divergence of N(mean, exp(log_variance)) from N(0, 1), summed over (L, *s) (Kingma & Welling 2014,
     appendix B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+
+
+def at_random(size: Sequence[int], side: int, rng: torch.Generator) -> tuple[slice, ...]:
+    """What takes a piece of this side at a random place out of images (B, C, *size), of each the same; 0: all."""
+    starts = [int(torch.randint(max(each - side, 0) + 1, (), generator=rng)) for each in size] if side else []
+    return (slice(None), slice(None), *(slice(start, start + side) for start in starts))
 
 
 def _planes(images: Tensor) -> Tensor:

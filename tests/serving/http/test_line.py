@@ -173,7 +173,9 @@ def test_who_is_refused_comes_again_when_the_line_was_worked_through() -> None:
     assert line.one == pytest.approx(3, rel=1e-3) and line.retry == 30
 
 
-@pytest.mark.parametrize(("before", "after", "batch"), [(0.065, 0.02, 1), (0.065, 0.02, 8), (0.01, 2.0, 1), (2.0, 0.01, 16)])
+@pytest.mark.parametrize(
+    ("before", "after", "batch"), [(0.065, 0.02, 1), (0.065, 0.02, 8), (0.01, 2.0, 1), (2.0, 0.01, 16)]
+)
 def test_how_long_a_job_takes_is_known_soon_after_other_work_comes(before: float, after: float, batch: int) -> None:
     """Within some full lines, whether they are worked through one by one or in batches: until then who is late is told
     by the wrong time."""

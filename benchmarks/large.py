@@ -1,0 +1,51 @@
+"""python -m benchmarks large: memory and images/s of training at 256 and 512 pixels, of autoencoder and diffusion.
+
+The recipes as they are, but on phantoms and for some steps, each by `fabrica train` in a process of its own. The
+autoencoder's critic joins in half way, so that both phases are in the memory, and the one with it in the images/s.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+STEPS = 24
+RECIPES = {
+    size: (f"autoencoder-xray-{size}", [f"method.pretrain={STEPS // 2}"], f"latent-xray-{size}", ["data.condition="])
+    for size in (256, 512)
+}
+PHANTOMS = ["data.source=phantom:chest", "data.count=96", "train.minutes=0", f"train.steps={STEPS}"]
+
+
+def trained(folder: Path, recipe: str, *changes: str) -> tuple[float, float]:
+    """GiB at most, and images/s of the second half."""
+    words = [sys.executable, "-m", "fabrica", "train", recipe, *PHANTOMS, "train.log_every=1", *changes]
+    process = subprocess.Popen([*words, "-o", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    with (folder / "log.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    seconds = [float(row["seconds"]) for row in rows]
+    images = [float(row["images"]) for row in rows]
+    rates = [(images[k] - images[k - 1]) / (seconds[k] - seconds[k - 1]) for k in range(len(rows) // 2 + 1, len(rows))]
+    return usage.ru_maxrss / 2**20, median(rates)
+
+
+def main() -> dict[str, str]:
+    scores = {}
+    for autoencoder, its, diffusion, others in RECIPES.values():
+        with tempfile.TemporaryDirectory() as temporary:
+            place = Path(temporary)
+            found = {autoencoder: trained(place / "autoencoder", autoencoder, *its)}
+            uses = f"uses.autoencoder={place / 'autoencoder'}"
+            found[diffusion] = trained(place / "diffusion", diffusion, uses, *others)
+        for name, (memory, rate) in found.items():
+            scores[name] = f"{rate:.3g} images/s, {memory:.2f} GiB"
+    return scores
