@@ -56,11 +56,12 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
     "pixels": ({**SMALL, "patch": 2}, {}, {}, ["denoiser"]),
     "label": ({**SMALL, "objective": "flow", "schedule": "flow"}, {"condition": ["label"]}, {}, ["denoiser"]),
     "volumes": (SMALL, {"size": [8, 16, 16]}, {}, ["denoiser"]),
-    "latents": (SMALL, {}, {"space": True}, ["denoiser", "encoder", "decoder"]),
+    "latents": (SMALL, {}, {"space": {}}, ["denoiser", "encoder", "decoder"]),
+    "latents with grain": (SMALL, {}, {"space": {"grain": True}}, ["denoiser", "encoder", "decoder"]),
     "everything": (
         SMALL,
         {"condition": EVERYTHING},
-        {"space": True},
+        {"space": {}},
         ["denoiser", "conditions", "encoder", "decoder"],
     ),
     "student": (
@@ -91,13 +92,13 @@ def given(folder: Path, kind: str, seed: int = 0) -> Model:
         Found.asked(recipe),
         **{"codec": codec_config(HU), "modality": "CT", "spacing": [1.0] * len(full["size"]), "text": text},
         **{"classes": ["well", "ill"], "categories": SEX, "codec_mask": labels},
-        **({"uses": {"autoencoder": AUTOENCODER}} if more.get("space") else {}),
+        **({"uses": {"autoencoder": AUTOENCODER}} if "space" in more else {}),
     )
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
     space = None
-    if more.get("space"):
-        coder = Recipe(name="coder", method=CODER, data=DataConfig(size=full["size"]))
+    if "space" in more:
+        coder = Recipe(name="coder", method={**CODER, **more["space"]}, data=DataConfig(size=full["size"]))
         kept(folder / AUTOENCODER, coder, replace(Found.asked(coder), codec=codec_config(HU)))
         space = load_autoencoder(folder / AUTOENCODER, torch.device("cpu")).method
     kept(folder, recipe, found, space)

@@ -60,7 +60,7 @@ def test_the_critic_sees_the_same_piece_of_real_and_made(size: tuple[int, ...], 
     method, images = small((1, *size), critic_side=side), torch.rand(2, 1, *size, generator=rng())
     seen: list[Tensor] = []
     method.critic.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    method.encoder, method.decoder = AsItIs(), nn.Identity()  # type: ignore[assignment]
+    method.encoder, method.decoder = AsItIs(), Returned()  # type: ignore[assignment]
     touched = torch.zeros(size)
     for seed in range(60):
         list(method.turns({"image": images}, rng(seed)))
@@ -80,6 +80,15 @@ class AsItIs(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([images, torch.full_like(images, -30.0)], 1)
+
+
+class Returned(nn.Module):
+    """Images that are the latents."""
+
+    grain = None
+
+    def made(self, latents: Tensor) -> Tensor:
+        return latents
 
 
 def corner(images: Tensor, piece: Tensor) -> list[int]:
@@ -227,6 +236,7 @@ def test_what_a_network_file_sees_is_the_squared_distance_of_its_features(tmp_pa
         ((1, 32, 32), {"kl": -1.0}, "are weights: 0 or more"),
         ((1, 32, 32), {"l1": 0.0}, "one of the first three above 0"),
         ((1, 32, 32), {"adversarial": 0.0}, "set method.features=0, or method.network"),
+        ((1, 32, 32), {"grain": True}, "set method.adversarial=0 method.features=0, or method.grain=false"),
         ((1, 32, 32), {"critic_side": 16}, "method.critic_side is 16; the critic takes 24 or more"),
         ((1, 32, 32), {"critic_side": -1}, "the critic takes 24 or more, 0: all"),
         ((1, 16, 32), {}, "the critic of autoencoder takes 24 or more"),

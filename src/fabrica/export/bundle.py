@@ -47,6 +47,11 @@ def write(model: Model, folder: Path) -> None:
     if model.codec.kind == "label":
         raise UsageError(f"{model.name} makes label maps, and a bundle's images are grey values; none can be one yet")
     space = method.space if isinstance(method, Diffusion) else method
+    if space and cast(Autoencoder, space).noise_shape:
+        raise UsageError(
+            f"{model.name} draws grain, which MONAI's AutoencoderKL does not know; train an autoencoder with "
+            "method.grain=false"
+        )
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None
     scheduler = _scheduler(method, model.recipe.sample.clip) if isinstance(method, Diffusion) else None

@@ -140,7 +140,9 @@ def _compressed(
         return Images([(each,) for each in chosen], [], codec)
     with torch.inference_mode():
         latents = [method.encode(torch.from_numpy(each)).numpy() for each in chosen]
-    return Images([(each,) for each in latents], chosen, codec)
+    still = [(len(each), method.noise_shape[0], *each.shape[2:]) for each in latents if method.noise_shape]
+    noise = [np.zeros(shape, np.float32) for shape in still]  # an image is compared with the one it was made of
+    return Images(list(zip(latents, noise, strict=True)) if noise else [(each,) for each in latents], chosen, codec)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:

@@ -89,10 +89,14 @@ def compressing(model: Model, method: Any) -> dict[str, Network]:
     encoder, dims = method.encoder, len(model.data.size)
     mean, std = (values.view(-1, *[1] * dims) for values in (encoder.mean, encoder.std))
     free, size = ((0, *range(2, 2 + dims)),), tuple(model.data.size)
-    channels, latents = method.shape[0], method.latent_shape[0]
+    channels, latents, noise = method.shape[0], method.latent_shape[0], method.noise_shape[:1]
 
     def smaller(batch: int, size: Sequence[int]) -> tuple[Tensor, ...]:
-        return (torch.randn(batch, latents, *(-(-side // method.factor) for side in size), generator=rng()),)
+        generator, sides = rng(), [-(-side // method.factor) for side in size]
+        return tuple(torch.randn(batch, each, *sides, generator=generator) for each in (latents, *noise))
+
+    def decoded(found: Tensor, *noise: Tensor) -> Tensor:
+        return cast(Tensor, method.decoder(found * std + mean, *noise).clamp(-1, 1))
 
     return {
         "encoder": Network(
@@ -105,10 +109,10 @@ def compressing(model: Model, method: Any) -> dict[str, Network]:
             None,
         ),
         "decoder": Network(
-            Function(method, lambda found: method.decoder(found * std + mean).clamp(-1, 1)),
-            ("latents",),
+            Function(method, decoded),
+            ("latents", "noise")[: 1 + len(noise)],
             smaller,
-            free,
+            free * (1 + len(noise)),
             size,
             *unit(model.found.codec),
         ),

@@ -223,9 +223,21 @@ class Compressor(Method):
         """Latents, of mean 0 and standard deviation 1 a channel over training images."""
         raise NotImplementedError
 
-    def decode(self, latents: Tensor, size: Sequence[int] = ()) -> Tensor:
-        """Images (B, C, *size) of latents; size (): that of the training images."""
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of the noise of an image of the recipe's size that `decode` takes for what latents do not hold; () where it
+        takes none."""
+        return ()
+
+    def decode(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
+        """Images (B, C, *size) of latents; size (): that of the training images. noise: see `noise_shape`; None: what
+        is certain alone."""
         raise NotImplementedError
+
+    def drawn(self, latents: Tensor, draw: Draw) -> Tensor:
+        """Images (B, C, *S) of the recipe's size, what latents do not hold drawn with the rest."""
+        noise = draw(self.noise_shape).to(latents.device) if self.noise_shape else None
+        return self.decode(latents, noise=noise)
 
     def measure(self, images: Iterable[Tensor]) -> None:
         """Told training images, it sets the scale of the latents: before its weights are kept."""

@@ -20,10 +20,13 @@ from fabrica.adversarial.losses import PATCH, accuracy, frozen, least_squares, r
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Turn
 from fabrica.nets import losses, slabs
-from fabrica.nets.autoencoder import halves
+from fabrica.nets.autoencoder import Grain, halves
 from fabrica.nets.framing import inner
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.translators import PatchCritic
+
+GRAIN = 0.1
+"""Weight of how well the strength of grain is known: far too little to change the images, which learn from the rest."""
 
 
 class Autoencoder(Compressor):
@@ -38,6 +41,7 @@ class Autoencoder(Compressor):
         norm_groups: int = 32
         patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster
         shortcut: bool = False  # means of blocks go past the networks, which learn the rest, sooner
+        grain: bool = False  # texture that latents do not hold is drawn anew, as strong as it is place by place
         l1: float = 1.0
         ms_ssim: float = 0.0  # weight of 1 - MS-SSIM, of volumes on axial slices
         frequency: float = 0.0  # weight of the distance of Fourier coefficients, likewise
@@ -70,6 +74,7 @@ class Autoencoder(Compressor):
             config.norm_groups,
             config.patch,
             config.shortcut,
+            config.grain,
         )
         self.factor = self.encoder.factor
         self.players = {"autoencoder": ("encoder", "decoder")}
@@ -92,9 +97,13 @@ class Autoencoder(Compressor):
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         noise = torch.randn(mean.shape, generator=rng).to(mean.device)
-        made = inner(self.decoder(mean + (log_variance / 2).exp() * noise), images.shape[2:])
+        both = inner(self.decoder.made(mean + (log_variance / 2).exp() * noise), images.shape[2:])
+        made = both[:, : images.shape[1]]
         divergence = kl(mean, log_variance).mean()
         loss = self._distance(made, images).mean() + config.kl * divergence
+        if self.decoder.grain:
+            surprise = self.decoder.grain.surprise(both[:, images.shape[1] :], (images - made).detach())
+            loss = loss + GRAIN * surprise.mean()
         seen = {"l1": float((made - images).detach().abs().mean()), "kl": float(divergence.detach())}
         judged = self.step >= config.pretrain and config.adversarial > 0
         if config.network and config.features:
@@ -127,8 +136,15 @@ class Autoencoder(Compressor):
         means, without noise."""
         return (self._means(images) - self._per_channel(self.encoder.mean)) / self._per_channel(self.encoder.std)
 
-    def decode(self, latents: Tensor, size: Sequence[int] = ()) -> Tensor:
-        """latents (B, L, *s) -> images (B, C, *S) in [-1, 1]. size: S of what was encoded; empty: the recipe's."""
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        if not self.decoder.grain:
+            return ()
+        return (self.shape[0] * self.factor ** (len(self.shape) - 1), *self.latent_shape[1:])
+
+    def decode(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
+        """latents (B, L, *s) -> images (B, C, *S) in [-1, 1]. size: S of what was encoded; empty: the recipe's. noise:
+        Gaussian (B, C factor^2, *s), of which grain is made; None: no grain."""
         size = tuple(size) or self.shape[1:]
         expected = self._latent_shape(size)
         if tuple(latents.shape[1:]) != expected:
@@ -137,19 +153,27 @@ class Autoencoder(Compressor):
                 "give the size of what was encoded"
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
-        made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
-        return inner(made, size).float().clamp(-1, 1)
+        made = self._in_parts(self.decoder.made, lambda part: slabs.decoded(self.decoder, part), raw, size)
+        return inner(self.decoder.with_noise(made, noise), size).float().clamp(-1, 1)
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:
         """Set the scale of the latents, so that each channel has mean 0 and standard deviation 1 over these batches of
         images (B, C, *S)."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        count, total, squares, seen = 0, torch.zeros(()), torch.zeros(()), []
         for batch in images:
+            seen += [batch] if self.decoder.grain else []
             found = self._means(batch).transpose(0, 1).flatten(1).double()
             count, total, squares = count + found.shape[1], total + found.sum(1), squares + found.square().sum(1)
         self.encoder.mean.copy_(total / count)
         self.encoder.std.copy_((squares / count - (total / count).square()).clamp_min(1e-12).sqrt())
+        if self.decoder.grain:
+            self.decoder.grain.measure(self._left_over(batch, self.decoder.grain) for batch in seen)
+
+    def _left_over(self, images: Tensor, grain: Grain) -> Tensor:
+        """What the decoder leaves of images (B, C, *S), of strength 1."""
+        made, strength = inner(self.decoder.made(self._means(images)), images.shape[2:]).float().chunk(2, dim=1)
+        return (images - made) / grain.scale(strength)
 
     def _latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.config.latent_channels, *(-(-side // self.factor) for side in size))
@@ -210,6 +234,11 @@ def _check(config: Autoencoder.Config, classes: int) -> None:
         raise UsageError(
             "method.l1, ms_ssim, frequency, kl, features and adversarial are weights: 0 or more, and one of the first "
             "three above 0"
+        )
+    if config.grain and config.adversarial:
+        raise UsageError(
+            "method.grain draws the texture that a critic would have the decoder paint; set method.adversarial=0 "
+            "method.features=0, or method.grain=false"
         )
     if config.features and not (config.network or config.adversarial):
         raise UsageError(

@@ -146,7 +146,7 @@ class Diffusion(Denoiser):
             clip=1.0 if settings.clip and not space else None,  # latents know no limits
             begin=diffusion.within(begin, space.encode, self.shape[1:]) if begin and space else begin,
         )
-        images = space.decode(found) if space else found.clamp(-1, 1)
+        images = space.drawn(found, draw) if space else found.clamp(-1, 1)
         return images if begin is None or begin.keep is None else torch.where(begin.keep, begin.x_0, images)
 
     def denoising(self, conditions: Conditions, settings: SampleConfig, count: int, device: torch.device) -> Denoise:

@@ -102,7 +102,7 @@ class Distill(Synthesiser):
         predict = student.predicting(conditions, len(start), device)
         denoise = diffusion.estimates(predict, student.schedule, student.config.objective, later=k)
         found = diffusion.ddim(denoise, start, student.schedule, self.times[:: self.strides[k]])
-        return student.space.decode(found) if student.space else found.clamp(-1, 1)
+        return student.space.drawn(found, draw) if student.space else found.clamp(-1, 1)
 
     def _way(self, conditions: Conditions, images: Tensor, rng: torch.Generator) -> Tensor:
         """(teacher_steps + 1, B, C, *S): from fresh noise to what the teacher makes of it."""

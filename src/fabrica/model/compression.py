@@ -13,9 +13,11 @@ from torch import Tensor
 from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.augment import Int64
 from fabrica.data.dataset import Dataset
+from fabrica.errors import UsageError
 from fabrica.image import Float32
 from fabrica.io.contact_sheet import Uint8
 from fabrica.methods import Compressor
+from fabrica.methods.noise import seeded
 from fabrica.model.model import Model
 from fabrica.model.task import SHOWN, rows_of_two
 from fabrica.nets.device import autocast
@@ -37,19 +39,27 @@ class CompressionModel(Model):
     def encode(self, images: Float32, *, batch: int = 16) -> Float32:
         """The latents float32 (N, L, *s) of images (N, C, *S) in [-1, 1], of any size: mean 0 and standard deviation 1
         a channel over the training images. s is S over the autoencoder's factor, rounded up."""
-        return self._in_batches(self.method.encode, images, batch)
+        return self._in_batches(self.method.encode, [images], batch)
 
-    def decode(self, latents: Float32, size: Sequence[int] = (), *, batch: int = 16) -> Float32:
+    def decode(
+        self, latents: Float32, size: Sequence[int] = (), *, seeds: Sequence[int] = (), batch: int = 16
+    ) -> Float32:
         """The images float32 (N, C, *S) in [-1, 1] of latents (N, L, *s). size: S of what was encoded; empty: the size
-        of the training images, data.size."""
-        return self._in_batches(lambda part: self.method.decode(part, size), latents, batch)
+        of the training images, data.size. seeds: one an image, of the grain of an autoencoder that draws it; empty:
+        without grain."""
+        if seeds and len(seeds) != len(latents):
+            raise UsageError(f"found {len(seeds)} seeds for {len(latents)} latents; give one for each, or none")
+        grained = seeds and self.method.noise_shape
+        shape = (*self.method.noise_shape[:1], *latents.shape[2:])
+        given = (latents, seeded(seeds)(shape).numpy()) if grained else (latents,)
+        return self._in_batches(lambda part, *noise: self.method.decode(part, size, *noise), given, batch)
 
-    def _in_batches(self, net: Callable[[Tensor], Tensor], values: Float32, batch: int) -> Float32:
+    def _in_batches(self, net: Callable[..., Tensor], given: Sequence[Float32], batch: int) -> Float32:
         parts = []
-        for start in range(0, len(values), batch):
-            part = torch.from_numpy(np.ascontiguousarray(values[start : start + batch], dtype=np.float32))
+        for start in range(0, len(given[0]), batch):
+            some = (np.ascontiguousarray(values[start : start + batch], dtype=np.float32) for values in given)
             with torch.inference_mode(), autocast(self.recipe.train.precision, self.device):
-                parts.append(net(part.to(self.device)).float().cpu().numpy())
+                parts.append(net(*(torch.from_numpy(each).to(self.device) for each in some)).float().cpu().numpy())
         return np.concatenate(parts)
 
 

@@ -82,13 +82,12 @@ def _bytes(planes: Tensor) -> memoryview:
 
 @torch.no_grad()
 def decoded(decoder: Decoder, latents: Tensor) -> Tensor:
-    """`decoder(latents)` of one image, latents (1, L, *s)."""
+    """`decoder.made(latents)` of one image, latents (1, L, *s)."""
     *blocks, last_norm, last = decoder.layers.blocks
     x = _through(blocks, Map([decoder.enter(latents)]))
     norm = _fixed(last_norm, x)
     slabs = _slabs(lambda t: decoder.shown(last(norm(t))), x, halo=1, up=decoder.patch)
-    images = torch.cat(list(slabs), dim=2)
-    return images + decoder.past.up(latents) if decoder.past else images
+    return decoder.completed(torch.cat(list(slabs), dim=2), latents)
 
 
 @torch.no_grad()

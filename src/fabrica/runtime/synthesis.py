@@ -63,7 +63,7 @@ class ExportedSynthesis(Synthesises, ExportedModel):
         latent = "decoder" in self.record.graphs
         first = within(begin, lambda images: self.run("encoder", images), shape[1:]) if begin and latent else begin
         found = self._denoised(draw, conditions, settings, first)
-        images = self._decoded(found) if latent else found.clip(-1, 1)
+        images = self._decoded(found, draw) if latent else found.clip(-1, 1)
         return images if begin is None or begin.keep is None else np.where(begin.keep, begin.x_0, images)
 
     def _denoised(self, draw: Draw, conditions: Encoded, settings: SampleConfig, begin: Begin | None) -> Float32:
@@ -121,10 +121,12 @@ class ExportedSynthesis(Synthesises, ExportedModel):
         told = self.recipe.data.condition
         return {"label": Category(len(self.found.classes))} if told == ["label"] else declared(self.recipe, self.found)
 
-    def _decoded(self, latents: Float32) -> Float32:
-        size = self.data.size
+    def _decoded(self, latents: Float32, draw: Draw) -> Float32:
+        """Images of latents, and of noise where the decoder takes it."""
+        size, (_, *noise) = self.data.size, self.shapes("decoder")
+        given = [latents, *(draw((shape[1], *latents.shape[2:])) for shape in noise)]
         count = max(1, AT_ONCE // prod(size))
-        parts = [self.run("decoder", latents[k : k + count]) for k in range(0, len(latents), count)]
+        parts = [self.run("decoder", *(each[k : k + count] for each in given)) for k in range(0, len(latents), count)]
         return np.concatenate([middle(part, size) for part in parts])
 
 

@@ -117,7 +117,8 @@ def _some(sets: Sets, n: int | None, seed: int) -> Sets:
 def _rebuilt(model: CompressionModel, images: Float32, tell: Progress) -> Float32:
     parts = []
     for k in range(0, len(images), BATCH):
-        parts.append(model.decode(model.encode(images[k : k + BATCH]), images.shape[2:]))
+        latents = model.encode(images[k : k + BATCH])
+        parts.append(model.decode(latents, images.shape[2:], seeds=range(k, k + len(latents))))
         tell("compressing and rebuilding", min(k + BATCH, len(images)), len(images))
     return np.concatenate(parts)
 
