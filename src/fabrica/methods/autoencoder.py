@@ -171,7 +171,7 @@ class Autoencoder(Compressor):
             self.decoder.grain.measure(self._left_over(batch, self.decoder.grain) for batch in seen)
 
     def _left_over(self, images: Tensor, grain: Grain) -> Tensor:
-        """What the decoder leaves of images (B, C, *S), of strength 1."""
+        """What the decoder leaves of images (B, C, *S), as multiples of the strength that it gives grain."""
         made, strength = inner(self.decoder.made(self._means(images)), images.shape[2:]).float().chunk(2, dim=1)
         return (images - made) / grain.scale(strength)
 

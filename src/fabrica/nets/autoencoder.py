@@ -104,11 +104,15 @@ class Grain(nn.Module):
     1994) with the spectrum of what is left over.
 
     factor   of the images over the latents: noise comes as so many times so many numbers for each place of latents.
-    kernel   (1, 1, REACH, REACH), of norm 1: what colours white noise; kept beside the weights.
+    kernel   (1, 1, REACH, REACH): what colours white noise, and scales it, since images of training, whose latents
+             were uncertain, left more over; kept beside the weights.
     """
 
     REACH = 15
     FAINT = -5.0  # logarithm of the strength at first, in images of [-1, 1]
+    STRONGEST = (
+        -2.3
+    )  # of any texture; where more is left over, an edge or a letter was missed, which no noise brings back
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -126,7 +130,7 @@ class Grain(nn.Module):
 
     def scale(self, strength: Tensor) -> Tensor:
         """The standard deviation, place by place."""
-        return (strength.float() + self.FAINT).clamp(-12, 1).exp()
+        return (strength.float() + self.FAINT).clamp(-12, self.STRONGEST).exp()
 
     def surprise(self, strength: Tensor, left_over: Tensor) -> Tensor:
         """Minus the logarithm of the Gaussian density, less a constant, of what is left over (B, C, H, W), place by
@@ -134,13 +138,13 @@ class Grain(nn.Module):
         return self.scale(strength).log() + 0.5 * (left_over / self.scale(strength)).square()
 
     def measure(self, left_over: Iterable[Tensor]) -> None:
-        """Take the spectrum of what is left over, of strength 1: batches (B, C, H, W)."""
+        """Take the spectrum of what is left over, as multiples of the strength: batches (B, C, H, W)."""
         power = torch.stack([torch.fft.fft2(each).abs().square().mean((0, 1)) for each in left_over]).mean(0)
         kernel = torch.fft.fftshift(torch.fft.ifft2(power.sqrt()).real)  # of phase 0
         reach, window = self.REACH, torch.hann_window(self.REACH + 2, periodic=False)[1:-1]
         top, left = (side // 2 - reach // 2 for side in kernel.shape)
         kernel = kernel[top : top + reach, left : left + reach].cpu() * window[:, None] * window
-        self.kernel.copy_(kernel / kernel.norm())
+        self.kernel.copy_(kernel * (power.mean().cpu() / power.numel()).sqrt() / kernel.norm())
 
 
 class Past(NamedTuple):
