@@ -89,7 +89,7 @@ def test_a_network_of_one_step_learns_a_distribution() -> None:
         real = (sign * 0.6 + 0.05 * torch.randn(64, 16, generator=rng)).view(64, 1, 4, 4)
         made = net(torch.randn(64, 8, generator=rng)).view(64, 1, 4, 4)
         optimiser.zero_grad()
-        drifting_loss(made, real, [4], 8, rng).backward()
+        drifting_loss(made, real, [4], 8, rng=rng).backward()
         optimiser.step()
     with torch.no_grad():
         means = net(torch.randn(512, 8, generator=rng)).mean(1)

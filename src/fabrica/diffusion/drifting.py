@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, unfold
 
 TEMPERATURES = (0.02, 0.05, 0.2)  # of the paper's appendix A.6: from the nearest alone to many
+SIDES = (2, 4)  # of windows, in pixels
+PLACES = 48  # windows of a scale that are compared in one step
 
 
 def seen(images: Tensor, sides: Sequence[int]) -> list[Tensor]:
@@ -76,8 +78,9 @@ def drift(
 def drifting_loss(
     made: Tensor,
     real: Tensor,
-    sides: Sequence[int],
-    places: int,
+    sides: Sequence[int] = SIDES,
+    places: int = PLACES,
+    *,
     rng: torch.Generator,
     temperatures: Sequence[float] = TEMPERATURES,
     alike: Tensor | None = None,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import square_side
-from fabrica.diffusion.drifting import TEMPERATURES, drifting_loss
+from fabrica.diffusion.drifting import PLACES, SIDES, TEMPERATURES, drifting_loss
 from fabrica.errors import UsageError
 from fabrica.methods import Conditions, Synthesiser, Turn
 from fabrica.methods.noise import Draw, truncated
@@ -29,10 +29,8 @@ class Drifting(Synthesiser):
     class Config:
         latent: int = 64
         width: int = 32  # of the generator: channels at half the side; doubled at each halving, up to 512
-        windows: list[int] = field(
-            default_factory=lambda: [2, 4]
-        )  # sides of what is compared, at each scale, in pixels
-        places: int = 48  # windows of a scale that are compared in one step
+        windows: list[int] = field(default_factory=lambda: list(SIDES))  # sides of what is compared, at each scale
+        places: int = PLACES  # windows of a scale that are compared in one step
         temperatures: list[float] = field(default_factory=lambda: list(TEMPERATURES))
 
     ships = ("generator",)
@@ -64,9 +62,10 @@ class Drifting(Synthesiser):
         z = torch.randn(len(real), config.latent, generator=rng).to(real.device)
         made = self.generator(z, labels).float().contiguous()
         alike = None if labels is None else (labels[:, None] == labels).repeat(1, 2)
-        yield Turn(
-            "generator", drifting_loss(made, real, config.windows, config.places, rng, config.temperatures, alike)
+        loss = drifting_loss(
+            made, real, config.windows, config.places, rng=rng, temperatures=config.temperatures, alike=alike
         )
+        yield Turn("generator", loss)
 
     def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
         """Images (N, C, side, side) in [-1, 1]; conditions["label"] (N,) int64 for a class-conditional model."""

@@ -3,7 +3,9 @@
 Isola, Zhu, Zhou, Efros: Image-to-image translation with conditional adversarial networks (CVPR 2017). The classic is
 network=unet with dropout, l1=100 and the critic at full weight. The strong setting, that of the SynthRAD challenges'
 best (FIELD: 2.5-D residual U-Nets or U-Net++, L1 inside the body, a weak critic), is network=residual or unet++,
-masked=true, adversarial below 1. Pairs that are off by a few voxels: registration (RegGAN, Kong et al. 2021).
+masked=true, adversarial below 1. Pairs that are off by a few voxels: registration (RegGAN, Kong et al. 2021). In the
+place of a critic a field may move answers towards real images and apart: drifting (Li et al., Generative drifting for
+conditional medical image generation, 2026).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
+from fabrica.diffusion.drifting import drifting_loss
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Translator, Turn
 from fabrica.nets import losses
@@ -40,6 +43,7 @@ class Pix2Pix(Translator):
         l1: float = 100.0  # lambda
         ssim: float = 0.0  # weight of 1 - structural similarity, of volumes slice by slice (Zhao et al. 2017)
         adversarial: float = 1.0  # weight of the critic; 0: no critic at all
+        drifting: float = 0.0  # weight of that field, seen through windows of slices; 0: none
         masked: bool = False  # L1 counts inside the body, and a tenth outside
         registration: float = 0.0  # weight of the smoothness of displacements; 0: pairs are trusted to the voxel
         mirror: bool = False  # the answer is the mean of those to the image and to its mirror image, left to right
@@ -59,16 +63,20 @@ class Pix2Pix(Translator):
             raise unknown("network", config.network, NETWORKS)
         if config.noise < 0:
             raise UsageError(f"method.noise is {config.noise}; expected 0 channels or more")
-        weights = config.l1, config.ssim, config.adversarial
+        weights = config.l1, config.ssim, config.adversarial, config.drifting
         if min(*weights, config.registration) < 0 or not any(weights):
-            raise UsageError("method.l1, ssim, adversarial and registration are weights: 0 or more, and not all 0")
+            raise UsageError(
+                "method.l1, ssim, adversarial, drifting and registration are weights: 0 or more, and not all 0"
+            )
+        if config.drifting and len(a) != 3:
+            raise UsageError("method.drifting sees slices; give data.size as [H, W], or set method.drifting=0")
         if config.adversarial:
             refuse_small("pix2pix", a)
         self.config = config
         self.needs = ("body",) if config.masked else ()
         dims = len(a) - 1
         # batch norm needs two values: of one image there is only one where the network has shrunk it to a voxel
-        self.least_batch = 2 if max(a[1:]) <= _shrinks(config) else 1
+        self.least_batch = 2 if config.drifting or max(a[1:]) <= _shrinks(config) else 1
         self.generator: nn.Module = _generator(config, a[0] + config.noise, b[0], dims)
         self.players = {"generator": ("generator",)}
         if config.registration:
@@ -100,6 +108,8 @@ class Pix2Pix(Translator):
         if self.config.adversarial:
             with frozen(self.critic):
                 loss = loss + self.config.adversarial * generator_loss(self.critic(torch.cat([a, fake], 1)))
+        if self.config.drifting:
+            loss = loss + self.config.drifting * drifting_loss(moved.float(), b, rng=rng)
         yield Turn("generator", loss, {"l1": float(distance.detach())})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:

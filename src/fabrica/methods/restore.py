@@ -1,11 +1,13 @@
 """Restoration: a network learns to undo what made images worse, from pairs, from few pairs, or from none.
 
 Losses are sums with the weights of a preset: L1 and structural similarity as in Zhao et al. 2017 (Loss functions for
-image restoration with neural networks, IEEE TCI), to which a critic of patches may be added. Without clean images the
-network learns from neighbouring pixels: Huang et al., Neighbor2Neighbor: self-supervised denoising from single noisy
-images (CVPR 2021), which holds for noise that is independent from pixel to pixel: of detectors, of MR, not of
-reconstructed CT, whose noise has a texture. Contrasts beside the image are left out now and then, so that it can do
-without (ModDrop: Neverova et al. 2016, IEEE TPAMI).
+image restoration with neural networks, IEEE TCI), to which a critic of patches may be added, or drifting: a field that
+moves what the network takes away towards what is to be taken away, and apart (Wang et al., RDDM: a residual-driven
+drifting model for high-fidelity low-dose CT denoising, 2026). Without clean images the network learns from neighbouring
+pixels: Huang et al., Neighbor2Neighbor: self-supervised denoising from single noisy images (CVPR 2021), which holds for
+noise that is independent from pixel to pixel: of detectors, of MR, not of reconstructed CT, whose noise has a texture.
+Contrasts beside the image are left out now and then, so that it can do without (ModDrop: Neverova et al. 2016, IEEE
+TPAMI).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn.functional import avg_pool2d, pixel_unshuffle
 
 from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.codec import ABSENT
+from fabrica.diffusion.drifting import drifting_loss
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Translator, Turn
 from fabrica.nets import losses
@@ -38,6 +41,7 @@ TARGETS = ("clean", "self")
 AROUND = 9  # squares a side in which noise is measured
 FAINTEST = 1e-2  # of the mean variance: what is constant, such as a burned-in letter, does not count more than that
 NEIGHBOURS = ((0, 1), (1, 0), (0, 2), (2, 0), (1, 3), (3, 1), (2, 3), (3, 2))  # in a square of 0 1 / 2 3
+SETS = ("critic", "drift")  # what sees images together, and so says nothing of one
 GOLDEN = (5**0.5 - 1) / 2
 TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, C, H, W) made and wanted -> (B,)
     "l1": lambda made, wanted: (made - wanted).abs().flatten(1).mean(1),
@@ -60,7 +64,9 @@ class Restore(Translator):
         encoder: str = "plain"  # of unet++: plain, resnet34
         supervised: bool = True  # unet++ learns at each of its depths (deep supervision)
         loss: str = "l1"  # l1, l1+ssim, l1+ssim+critic
-        weights: dict[str, float] = field(default_factory=dict)  # laid over the preset's: ms_ssim, gradient, frequency
+        weights: dict[str, float] = field(
+            default_factory=dict
+        )  # laid over the preset's: ms_ssim, gradient, frequency, drift
         target: str = "clean"  # self: b is never looked at
         clean: float = 1.0  # the share of training images whose clean one is looked at; the others are their own target
         drop: float = 0.0  # the share of training images that each contrast beside is left out of
@@ -116,6 +122,9 @@ class Restore(Translator):
         if "critic" in self.players:
             with frozen(self.critic):
                 loss = loss + self.weights["critic"] * least_squares(self.critic(made[-1]), 1.0)
+        if self.weights.get("drift"):
+            given = middle_of(a[known], b, self.auxiliary)
+            loss = loss + self.weights["drift"] * drifting_loss(made[-1] - given, b[known] - given, rng=rng)
         yield Turn("network", loss, {})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
@@ -189,8 +198,8 @@ def _weights(config: Restore.Config) -> dict[str, float]:
     if config.loss not in PRESETS:
         raise unknown("loss", config.loss, PRESETS)
     for name, weight in config.weights.items():
-        if name not in (*TERMS, "critic"):
-            raise unknown("weight", name, (*TERMS, "critic"))
+        if name not in (*TERMS, *SETS):
+            raise unknown("weight", name, (*TERMS, *SETS))
         if weight < 0:
             raise UsageError(f"method.weights.{name} is {weight}; expected 0 or more")
     found = PRESETS[config.loss] | config.weights
