@@ -38,8 +38,10 @@ METHODS = {  # method -> recipe; recipe and changes on PneumoniaMNIST
     "WGAN-GP": ("wgan-xray", ("wgan-xray", PADDED)),
     "modern GAN": ("modern-xray", ("modern-pneumonia", [])),
     "drifting": ("drifting-xray", ("drifting-xray", [*PADDED, "data.condition=label"])),
-    "diffusion": ("ddpm-xray", ("ddpm-pneumonia", [])),
+    "diffusion, 8 steps": ("ddpm-xray", ("ddpm-pneumonia", [])),
+    "student, 4 steps": ("ddpm-xray", ("ddpm-pneumonia", [])),  # of that diffusion: half of the minutes each
 }
+STEPS = {"diffusion, 8 steps": ["sample.steps=8"], "student, 4 steps": ["sample.steps=8"]}
 COLUMNS = {
     "frechet": "FRD",
     "kid_x1000": "KID x 1000",
@@ -61,8 +63,14 @@ def judged(
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         scan(data).save(place / "data.csv")
-        asked = [f"data.source={place / 'data.csv'}", "train.steps=0", f"train.minutes={minutes:g}"]
-        run = train(load_recipe(otherwise if padded else recipe, [*(changes if padded else []), *asked]), place / "run")
+        changes = [*(changes if padded else []), *STEPS.get(method, [])]
+        share = minutes / 2 if method.startswith("student") else minutes
+        asked = [f"data.source={place / 'data.csv'}", "train.steps=0", f"train.minutes={share:g}"]
+        run = train(load_recipe(otherwise if padded else recipe, [*changes, *asked]), place / "run")
+        if method.startswith("student"):
+            fitting = [] if padded else ["data.size=64", "data.fit=pad", "data.condition="]
+            taught = load_recipe("distill-pneumonia", [*fitting, *asked, f"uses.teacher={run}"])
+            run = train(taught, place / "student")
         model = fabrica.load(run)
         curve: list[int] | None = [] if "steps" in model.choices else None
         own, floor = rows_of(fabrica.evaluate(model, n=n, out=place / "report", steps_curve=curve))

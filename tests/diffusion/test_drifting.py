@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fabrica.diffusion.drifting import drift, drifting_loss, seen
+from fabrica.diffusion.drifting import beside, drift, drifting_loss, seen
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -95,3 +95,16 @@ def test_a_network_of_one_step_learns_a_distribution() -> None:
         means = net(torch.randn(512, 8, generator=rng)).mean(1)
     near = torch.stack([(means - grey).abs() < 0.25 for grey in (-0.6, 0.6)]).float().mean(1)
     assert float(near.min()) > 0.25 and float(near.sum()) > 0.6  # a smooth network makes some between
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 100.0])
+def test_beside_fidelity_drifting_has_its_share_whatever_the_unit(weight: float, unit: float) -> None:
+    wanted, made = unit * noise(4, 1, 16, 16), (unit * noise(4, 1, 16, 16, seed=1)).requires_grad_()
+    fidelity = (made - wanted).abs().mean()
+    drifting = drifting_loss(made, wanted, rng=torch.Generator().manual_seed(0))
+    ours, theirs = (torch.autograd.grad(each, made, retain_graph=True)[0] for each in (fidelity, drifting))
+    loss = beside(fidelity, drifting, made, weight)
+    torch.testing.assert_close(loss, fidelity)  # the field has a direction, and no height
+    (found,) = torch.autograd.grad(loss, made)
+    torch.testing.assert_close(found, ours + weight * ours.norm() * theirs / theirs.norm())

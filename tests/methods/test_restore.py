@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from fabrica.diffusion.drifting import drifting_loss
 from fabrica.errors import UsageError
 from fabrica.methods.restore import Restore
 from fabrica.methods.srgan import SRGAN
@@ -141,10 +142,12 @@ def test_presets_and_weights_are_sums_of_their_terms() -> None:
 
 
 @pytest.mark.parametrize("network", ["nafnet", "redcnn", "unet++"])
-@pytest.mark.parametrize("loss", ["l1", "l1+ssim+critic"])
-def test_every_network_learns_every_loss_and_each_player_in_its_own_turn(network: str, loss: str) -> None:
+@pytest.mark.parametrize(("loss", "drift"), [("l1", 0.0), ("l1", 0.3), ("l1+ssim+critic", 0.0)])
+def test_every_network_learns_every_loss_and_each_player_in_its_own_turn(network: str, loss: str, drift: float) -> None:
     torch.manual_seed(0)
-    config = Restore.Config(network=network, size="tiny", width=4, loss=loss, critic_width=4, unshuffle=2)
+    config = Restore.Config(
+        network=network, size="tiny", width=4, loss=loss, weights={"drift": drift}, critic_width=4, unshuffle=2
+    )
     method = Restore(config, (3, 32, 32), GREY)  # the middle one of three slices is restored
     wanted = clean(4)
     given = {"a": torch.cat([noisy(wanted, k) for k in range(3)], 1), "b": wanted, "index": torch.arange(4)}
@@ -173,6 +176,29 @@ def test_what_cannot_be_is_one_line(config: dict[str, Any], message: str) -> Non
     with pytest.raises(UsageError) as refused:
         small(**config)
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("network", ["nafnet", "unet++"])
+def test_drifting_moves_the_answer_where_the_field_of_what_is_taken_away_does(network: str) -> None:
+    """The gradient in the answers of its share is that of the drifting loss of residuals, whatever else is learned."""
+    torch.manual_seed(0)
+    wanted = clean(4)
+    given = {"a": noisy(wanted, 0), "b": wanted, "index": torch.arange(4)}
+    grads = {}
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        method = small(network=network, size="tiny", weights={"drift": weight}, supervised=False)
+        answers: list[Tensor] = []
+        method.network.register_forward_hook(lambda _, __, made, seen=answers: seen.append(made))
+        (turn,) = method.turns(given, rng())
+        answer = answers[0][-1] if isinstance(answers[0], list) else answers[0]
+        (grads[weight],) = torch.autograd.grad(turn.loss, answer)
+    field = (answer.detach() - given["a"]).requires_grad_()
+    (direction,) = torch.autograd.grad(drifting_loss(field, wanted - given["a"], rng=rng()), field)
+    alone = grads[0.5] - grads[0.0]
+    assert float(alone.norm() / grads[0.0].norm()) == pytest.approx(0.5, rel=1e-3)
+    assert float((alone * direction).sum() / alone.norm() / direction.norm()) == pytest.approx(1, abs=1e-3)
+    assert method.least_batch == 2 and small().least_batch == 1
 
 
 def test_volumes_and_crops_too_small_for_the_critic_are_refused() -> None:

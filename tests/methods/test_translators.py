@@ -76,6 +76,8 @@ def trained(method: Any, lr: float, batches: Callable[[int], dict[str, Tensor]],
         (Pix2Pix, {"network": "residual", "masked": True, "registration": 1.0}, ["critic", "generator"]),
         (Pix2Pix, {"network": "unet++"}, ["critic", "generator"]),
         (Pix2Pix, {"adversarial": 0.0}, ["generator"]),
+        (Pix2Pix, {"adversarial": 0.0, "drifting": 0.5}, ["generator"]),
+        (Pix2Pix, {"drifting": 0.5}, ["critic", "generator"]),
     ],
 )
 def test_each_player_learns_in_its_own_turn_only(cls: type, config: dict[str, Any], order: list[str]) -> None:
@@ -469,6 +471,7 @@ def test_a_single_image_is_enough_where_batch_norm_has_two_voxels(
         ("pix2pix-head", ["data.condition=label"], "pix2pix takes no labels"),
         ("pix2pix-head", ["method.network=unett"], "no network 'unett'; did you mean unet?"),
         ("pix2pix-head", ["method.l1=0", "method.adversarial=0"], "weights: 0 or more, and not all 0"),
+        ("pix2pix-head", ["method.drifting=1", "data.size=[8,32,32]", "method.levels=3"], "set method.drifting=0"),
         ("pix2pix-head", ["method.registration=-1"], "weights: 0 or more"),
         ("pix2pix-head", ["method.levels=1"], "method.levels is 1; expected at least 2"),
         ("strong-head", ["method.levels=1"], "method.levels is 1; expected at least 2"),

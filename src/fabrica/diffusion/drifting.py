@@ -96,3 +96,13 @@ def drifting_loss(
             target = ours / length + field
         total = total + (ours / length - target).square().sum(2).mean()
     return total
+
+
+def beside(fidelity: Tensor, drifting: Tensor, made: Tensor, weight: float) -> Tensor:
+    """A loss of what was made whose gradient there is that of `fidelity`, and that of `drifting` at `weight` times its
+    length: the two have no unit in common, and far from what is wanted one of them would be all, near it the other
+    (gradients coordinated in the space of the outputs: Li et al. 2026, Generative drifting for conditional medical
+    image generation)."""
+    ours, theirs = (torch.autograd.grad(each, made, retain_graph=True)[0] for each in (fidelity, drifting))
+    length = weight * ours.norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny)
+    return fidelity + (length * theirs * (made - made.detach())).sum()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.adversarial.losses import accuracy, critic_loss, frozen, generator_loss, refuse_small
-from fabrica.diffusion.drifting import drifting_loss
+from fabrica.diffusion.drifting import beside, drifting_loss
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Translator, Turn
 from fabrica.nets import losses
@@ -43,7 +43,7 @@ class Pix2Pix(Translator):
         l1: float = 100.0  # lambda
         ssim: float = 0.0  # weight of 1 - structural similarity, of volumes slice by slice (Zhao et al. 2017)
         adversarial: float = 1.0  # weight of the critic; 0: no critic at all
-        drifting: float = 0.0  # weight of that field, seen through windows of slices; 0: none
+        drifting: float = 0.0  # length of that field's gradient in answers, in those of all else; 0: none
         masked: bool = False  # L1 counts inside the body, and a tenth outside
         registration: float = 0.0  # weight of the smoothness of displacements; 0: pairs are trusted to the voxel
         mirror: bool = False  # the answer is the mean of those to the image and to its mirror image, left to right
@@ -109,7 +109,7 @@ class Pix2Pix(Translator):
             with frozen(self.critic):
                 loss = loss + self.config.adversarial * generator_loss(self.critic(torch.cat([a, fake], 1)))
         if self.config.drifting:
-            loss = loss + self.config.drifting * drifting_loss(moved.float(), b, rng=rng)
+            loss = beside(loss, drifting_loss(moved.float(), b, rng=rng), moved, self.config.drifting)
         yield Turn("generator", loss, {"l1": float(distance.detach())})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d, pixel_unshuffle
 
 from fabrica.adversarial.losses import accuracy, frozen, least_squares, refuse_small
 from fabrica.codec import ABSENT
-from fabrica.diffusion.drifting import drifting_loss
+from fabrica.diffusion.drifting import beside, drifting_loss
 from fabrica.errors import UsageError, unknown
 from fabrica.methods import Translator, Turn
 from fabrica.nets import losses
@@ -98,6 +98,7 @@ class Restore(Translator):
         self.config, self.contrasts, self.auxiliary = config, auxiliary, auxiliary * b[0]
         self.network: nn.Module = _network(config, a[0] + self.auxiliary, b[0], self.auxiliary)
         self.players = {"network": ("network",)}
+        self.least_batch = 2 if self.weights.get("drift") else 1  # what is made must have something to keep away from
         if self.weights.get("critic"):
             refuse_small("restore", b)
             self.critic: nn.Module = PatchCritic(b[0], config.critic_width)
@@ -124,7 +125,8 @@ class Restore(Translator):
                 loss = loss + self.weights["critic"] * least_squares(self.critic(made[-1]), 1.0)
         if self.weights.get("drift"):
             given = middle_of(a[known], b, self.auxiliary)
-            loss = loss + self.weights["drift"] * drifting_loss(made[-1] - given, b[known] - given, rng=rng)
+            drifting = drifting_loss((made[-1] - given).float(), b[known] - given, rng=rng)
+            loss = beside(loss, drifting, made[-1], self.weights["drift"])
         yield Turn("network", loss, {})
 
     def validation(self, batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
