@@ -105,4 +105,5 @@ def beside(fidelity: Tensor, drifting: Tensor, made: Tensor, weight: float) -> T
     image generation)."""
     ours, theirs = (torch.autograd.grad(each, made, retain_graph=True)[0] for each in (fidelity, drifting))
     length = weight * ours.norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny)
-    return fidelity + (length * theirs * (made - made.detach())).sum()
+    along: Tensor = (length * theirs * (made - made.detach())).sum()
+    return fidelity + along
