@@ -260,9 +260,33 @@ def test_words_and_a_token(page: Browser, small: Server, tmp_path: Path) -> None
     assert text(page, "where") == "Image 3 of 3" and np.abs(shown(page) - first).mean() > 10
     assert page.evaluate("document.getElementById('modes').hidden")
     page.picture(tmp_path / "words.png")
+    compares(page)
     assert only_own(page, small)
     page.complaints = [each for each in page.complaints if "401" not in each]
     assert not page.complaints
+
+
+def compares(page: Browser) -> None:
+    """What the same seeds give when told something else is shown beside it, as a difference too; that of others is
+    not."""
+    drawn = shown(page)
+    page.evaluate("document.getElementById('label').value = 'normal'")
+    worked(page, "sample")
+    modes = "[...document.getElementById('modes').children].map((each) => each.textContent)"
+    assert page.evaluate(modes) == ["Before | after", "Before", "After", "Difference"]
+    page.evaluate("(e => { e.value = 2; e.oninput(); })(document.getElementById('slice'))")
+    seen = {}
+    for key in "234":
+        page.key(key)
+        seen[key] = shown(page)
+    assert np.abs(seen["2"] - drawn).mean() < 2 and text(page, "where") == "Image 3 of 3"
+    moved = np.abs(seen["3"] - seen["2"]).mean(-1)
+    coloured = np.abs(seen["4"] - seen["4"].mean(-1, keepdims=True)).mean(-1)
+    assert moved.mean() > 1 and alike(coloured, moved) > 0.3  # and where more has changed, more colour is laid
+    for change in ("document.getElementById('seed').value = 6", "document.getElementById('beside').click()"):
+        page.evaluate(change)
+        worked(page, "sample")
+        assert page.evaluate("document.getElementById('modes').hidden")
 
 
 def test_other_contrasts_have_fields_of_their_own(page: Browser, small: Server, tmp_path: Path) -> None:

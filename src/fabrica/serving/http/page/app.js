@@ -7,6 +7,7 @@ import { possible, Volume } from "./volume.js";
 const at = (id) => document.getElementById(id);
 const EVERY = 400; // ms between two questions how far the work is
 let models = [], token = "", files = [], others = {}, request = null, saved = "";
+let drawing = null, last = null; // what is drawn of noise now, and was before: what it was told, and its images
 
 const viewer = new Viewer(at("canvas"), follow);
 const volume = new Volume(at("volume"), (slice) => { if (slice !== viewer.slice) viewer.set({ slice }); });
@@ -149,7 +150,7 @@ function shown(answered) {
   const about = JSON.parse(new TextDecoder().decode(named("view/view.json")));
   const images = Object.fromEntries(Object.entries(about).map(([name, each]) => [name, image(each, named(`view/${name}.u16`))]));
   at("look").hidden = false;
-  viewer.show(images.after ? images : { after: stacked(Object.values(images)) });
+  viewer.show(compared(images.after ? images : { after: stacked(Object.values(images)) }));
   at("solid").hidden = viewer.main.depth < 2 || viewer.main.several || !possible();
   solid(false);
   const result = all.filter((each) => !each.name.startsWith("view/"));
@@ -158,6 +159,13 @@ function shown(answered) {
   state("done");
   at("canvas").focus({ preventScroll: true });
   if (matchMedia("(max-width: 46rem)").matches) at("look").scrollIntoView();
+}
+
+/** What was made, beside what the same seeds gave when they were told something else. */
+function compared(made) {
+  const before = drawing && last && ["model", "seed", "n"].every((key) => drawing[key] === last.told[key]) ? last.after : null;
+  last = drawing && { told: drawing, after: made.after };
+  return before && at("beside").checked ? { before, ...made } : made;
 }
 
 /** The one file that was made, or an archive of all. */
@@ -184,7 +192,7 @@ function follow() {
   if (!viewer.main) return;
   if (!at("volumes").hidden) drawVolume();
   const { depth } = viewer.main, round = (value) => +value.toPrecision(5);
-  at("where").value = `${viewer.images.before || depth === 1 ? "Slice" : "Image"} ${viewer.slice + 1} of ${depth}`;
+  at("where").value = `${viewer.main.several ? "Image" : "Slice"} ${viewer.slice + 1} of ${depth}`;
   Object.assign(at("slice"), { max: depth - 1, value: viewer.slice });
   at("scroll").hidden = depth < 2;
   if (document.activeElement !== at("centre")) at("centre").value = round(viewer.window[0]);
@@ -220,6 +228,7 @@ at("images").onsubmit = (event) => {
   const form = new FormData();
   for (const file of files) form.append("files", file, file.name);
   for (const [name, chosen] of Object.entries(others)) for (const file of chosen) form.append(name, file, file.name);
+  drawing = null;
   const asked = { model: model().name, view: "1", direction: at("direction").value, uncertainty: at("doubt").checked ? "1" : "0" };
   work(`/v1/apply?${new URLSearchParams(asked)}`, form, {});
 };
@@ -229,6 +238,7 @@ at("words").onsubmit = (event) => {
   const asked = { model: model().name, seed: Number(at("seed").value), n: many, view: true };
   if (!at("prompts").hidden && at("prompt").value.trim()) asked.prompt = at("prompt").value.trim();
   if (!at("labels").hidden && at("label").value) asked.label = at("label").value;
+  drawing = asked;
   work("/v1/sample", JSON.stringify(asked), { "Content-Type": "application/json" });
 };
 at("cancel").onclick = () => request?.abort();
