@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def test_samples_are_those_of_the_command(tmp_path: Path) -> None:
         assert client.post("v2/models/model/infer", json={"inputs": []}).status_code == 404
     assert said["tasks"] == ["sample"] and said["size"] == [32, 32] and said["sampling"] == "one pass"
     assert answer.status_code == 200, answer.text
+    assert said["cautions"] == json.loads(answer.headers["fabrica-notes"]) and "phantoms" in said["cautions"][0]
     (tmp_path / "got.nrrd").write_bytes(answer.content)
     (wanted,) = fabrica.load(folder).sample(1, seed=5)
     np.testing.assert_allclose(fabrica.read(tmp_path / "got.nrrd").data, wanted.data, atol=1e-3)

@@ -82,7 +82,7 @@ def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
 
 def sampled(ready: Ready, task: Sample, progress: Progress) -> Made:
     """Synthetic images: one file, or an archive of as many as were asked for."""
-    notes: list[str] = []
+    notes = [*ready.served.cautions]
     model = cast(Samples, ready.model)
     with _told(task.folder):
         kind = task.kind or ("nifti" if len(ready.served.size) == 3 else "png")
