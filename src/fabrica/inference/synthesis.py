@@ -13,6 +13,7 @@ import numpy as np
 
 from fabrica.conditioning.encoder import Asked, ConditionEncoder, Encoded
 from fabrica.conditioning.masks import shown
+from fabrica.data.levels import held
 from fabrica.data.standardise import middle, placed
 from fabrica.diffusion import noise
 from fabrica.diffusion.noise import Draw
@@ -157,12 +158,14 @@ class Synthesises(Recorded):
         progress: Progress | None,
         first: Begin | None = None,
     ) -> Float32:
-        """n images of the middle size, a batch at a time; draw(start, stop) is the noise of images start to stop."""
+        """n images of the middle size, a batch at a time; draw(start, stop) is the noise of images start to stop. What
+        is drawn from an image keeps to its grey levels."""
+        levels = self.found.levels if settings.levels and first is None else []
         parts = []
         for start in range(0, n, batch):
             stop = min(start + batch, n)
             own = {name: values[start:stop] for name, values in conditions.items()}
-            parts.append(middle(self._made(draw(start, stop), own, settings, first), self.size))
+            parts.append(held(middle(self._made(draw(start, stop), own, settings, first), self.size), levels))
             if progress:
                 progress("sampling", stop, n)
         return np.concatenate(parts)

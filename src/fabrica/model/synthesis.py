@@ -12,6 +12,7 @@ from fabrica.conditioning.dataset import Conditioned
 from fabrica.conditioning.encoder import Encoded
 from fabrica.data.augment import Int64
 from fabrica.data.dataset import Dataset
+from fabrica.data.levels import landmarks, usual
 from fabrica.data.standardise import middle
 from fabrica.diffusion import Begin
 from fabrica.diffusion.noise import Draw
@@ -26,6 +27,8 @@ from fabrica.nets.device import autocast
 from fabrica.recipe import card
 from fabrica.recipe.found import Found
 from fabrica.recipe.schema import Recipe, SampleConfig
+
+LOOKED_AT = 1000  # training images, for what grey levels are usual
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,11 @@ class Synthesis:
         """Nothing."""
 
     def concluded(self, found: Found, opened: object, data: Conditioned, heldout: Conditioned) -> Found:
-        return found
+        if found.codec.kind == "label":
+            return found
+        chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED_AT).astype(int))
+        each = [landmarks(middle(data.images.read(chosen[k : k + 1]), found.size)) for k in range(len(chosen))]
+        return replace(found, levels=usual(np.concatenate(each)))
 
 
 def in_turn(recipe: Recipe, found: Found, count: int) -> Encoded:

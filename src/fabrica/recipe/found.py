@@ -17,7 +17,7 @@ from fabrica.recipe.schema import CodecConfig, DataConfig, Recipe, TextConfig
 from fabrica.recipe.values import read, written
 
 VERSION = 1
-LATER = ("plan", "largest", "few")  # what earlier models do not have
+LATER = ("plan", "largest", "few", "levels")  # what earlier models do not have
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Found:
     codec, codec_b, codec_mask, codecs_auxiliary   of images or side a, side b, masks, what is beside a.
     modality, spacing   of the images that are made: see `OutputConfig`.
     size          the middle part of data.size that images really fill; the padding around it is cut off again.
+    levels        of images that are made: the lowest and the highest usual landmarks of their histogram, see
+                  `fabrica.data.levels`; [] where they are left as they come.
     plan          of a segmenter: patches, levels of the network, labels; largest: the labels of which only the largest
                   connected piece is given, since that was better on held-out images.
     few           why a translator was trained as for few pairs, and which values were chosen; "" where it was not.
@@ -101,6 +103,7 @@ class Found:
     modality: str = ""
     spacing: list[float] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
+    levels: list[list[float]] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
     largest: list[int] = field(default_factory=list)
     few: str = ""

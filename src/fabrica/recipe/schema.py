@@ -169,7 +169,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class SampleConfig:
     """Defaults of `sample`, saved with the model. steps to clip: diffusion. truncation: GANs, see
-    `fabrica.diffusion.noise.truncated`; 0: none."""
+    `fabrica.diffusion.noise.truncated`; 0: none. levels: grey levels are held within those of training images."""
 
     steps: int = 10
     sampler: str = "dpmpp-2m"
@@ -178,6 +178,7 @@ class SampleConfig:
     rescale: float = 0.0
     clip: bool = True
     truncation: float = 0.0
+    levels: bool = True
 
 
 @dataclass(frozen=True)
