@@ -21,11 +21,12 @@ from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 
 SIZES, BATCH, DRAWN, ROUNDS = (64, 128), 16, 16, 5
+WIDTHS = "method.channels=[64,128,128]"  # of the denoiser of all three
 EPOCHS = 20  # how often an image is seen in training, and encoded once
 
 
 def recipe(size: int, *overrides: str) -> Recipe:
-    return load_recipe("ddpm-xray", [f"data.size={size}", f"data.batch={BATCH}", "sample.steps=8", *overrides])
+    return load_recipe("ddpm-xray", [f"data.size={size}", f"data.batch={BATCH}", WIDTHS, "sample.steps=8", *overrides])
 
 
 def methods(size: int) -> dict[str, tuple[Recipe, Diffusion]]:

@@ -41,7 +41,7 @@ KINDS = {
 """Kind -> parts of the names of its operators; the first kind that fits."""
 
 FAMILIES = {
-    "diffusion on pixels": ("ddpm-xray", ("data.source=phantom:chest",)),
+    "diffusion on pixels": ("ddpm-xray", ("data.source=phantom:chest", "method.channels=[64,128,128]")),
     "autoencoder": ("autoencoder-chest", ()),
     "GAN": ("modern-chest", ()),
     "restorer (NAFNet)": ("nafnet-lowdose", ()),
