@@ -135,39 +135,6 @@ def test_chests_are_learned_by_heart_and_latents_have_their_scale() -> None:
     torch.testing.assert_close(before, after, atol=1e-4, rtol=0)  # the scale is taken back
 
 
-@pytest.mark.parametrize(("shortcut", "latents"), [(True, 4), (True, 6), (False, 4)])
-def test_with_a_shortcut_channels_are_laid_along_their_axes_and_evened_half_way(shortcut: bool, latents: int) -> None:
-    """Of images whose neighbouring pixels are nearly alike: the spread of details is raised, and nothing is lost."""
-    images = interpolate(torch.randn(64, 1, 8, 8, generator=rng()), 32, mode="bilinear").clamp(-3, 3) / 3
-    images = images + 0.02 * torch.randn(images.shape, generator=rng(1))
-    method = small(channels=[8, 8], latent_channels=latents, shortcut=shortcut).eval()
-    with torch.no_grad():
-        raw = method._means(images)
-        before = method.decode(method.encode(images))
-        method.measure(images.split(16))
-        found = method.encode(images).transpose(0, 1).flatten(1)
-        torch.testing.assert_close(method.encoder.unscaled(method.encode(images)), raw, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(method.decode(method.encode(images)), before, atol=1e-4, rtol=0)
-    covariance = torch.cov(found, correction=0)
-    assert float(found.mean(1).abs().max()) < 1e-3 and float(covariance.diagonal().mean()) == pytest.approx(1, abs=1e-3)
-    off = covariance - covariance.diag().diag()
-    if not shortcut:
-        torch.testing.assert_close(covariance.diagonal(), torch.ones(latents), atol=1e-3, rtol=0)
-        return
-    assert float(off.abs().max()) < 1e-3
-    variances = torch.linalg.eigvalsh(torch.cov(raw.transpose(0, 1).flatten(1), correction=0)).clamp_min(1e-12)
-    wanted = variances.sqrt() / variances.sqrt().mean()
-    torch.testing.assert_close(covariance.diagonal(), wanted, atol=2e-3, rtol=2e-2)
-
-
-def test_weights_from_before_there_were_axes_have_each_channel_for_one() -> None:
-    one, other = small(), small()
-    other.encoder.axes.zero_()
-    older = {name: value for name, value in one.state_dict().items() if not name.endswith("axes")}
-    other.load_state_dict(older)
-    assert torch.equal(other.encoder.axes, torch.eye(3))
-
-
 @pytest.mark.parametrize(
     ("size", "config"),
     [

@@ -87,6 +87,7 @@ def _translating(model: Model, method: Translator, direction: str) -> Network:
 def compressing(model: Model, method: Any) -> dict[str, Network]:
     """Latents on their scale, as of `Compressor.encode`, and images whose middle is that of `decode`."""
     encoder, dims = method.encoder, len(model.data.size)
+    mean, std = (values.view(-1, *[1] * dims) for values in (encoder.mean, encoder.std))
     free, size = ((0, *range(2, 2 + dims)),), tuple(model.data.size)
     channels, latents, noise = method.shape[0], method.latent_shape[0], method.noise_shape[:1]
 
@@ -95,11 +96,11 @@ def compressing(model: Model, method: Any) -> dict[str, Network]:
         return tuple(torch.randn(batch, each, *sides, generator=generator) for each in (latents, *noise))
 
     def decoded(found: Tensor, *noise: Tensor) -> Tensor:
-        return cast(Tensor, method.decoder(encoder.unscaled(found), *noise).clamp(-1, 1))
+        return cast(Tensor, method.decoder(found * std + mean, *noise).clamp(-1, 1))
 
     return {
         "encoder": Network(
-            Function(method, lambda images: encoder.scaled(encoder(images).chunk(2, dim=1)[0])),
+            Function(method, lambda images: (encoder(images).chunk(2, dim=1)[0] - mean) / std),
             ("images",),
             lambda batch, size: (_images(batch, channels, size),),
             free,

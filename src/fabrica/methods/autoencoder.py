@@ -9,7 +9,6 @@ of the critic, which has seen nothing but radiology.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -26,9 +25,6 @@ from fabrica.nets.framing import inner
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.translators import PatchCritic
 
-EVEN = float(
-    os.environ.get("EVEN", 0.5)
-)  # of what latents spread along their axes, in its logarithm: 1: all spread alike
 GRAIN = 0.1
 """Weight of how well the strength of grain is known: far too little to change the images, which learn from the rest."""
 
@@ -136,9 +132,9 @@ class Autoencoder(Compressor):
         return self._distance(self.decode(self.encode(images), images.shape[2:]), images)
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (B, C, *S) in [-1, 1], of any size -> latents (B, L, *s) on the scale of `measure`: the means, without
-        noise."""
-        return self.encoder.scaled(self._means(images))
+        """images (B, C, *S) in [-1, 1], of any size -> latents (B, L, *s), each channel on the scale of `measure`: the
+        means, without noise."""
+        return (self._means(images) - self._per_channel(self.encoder.mean)) / self._per_channel(self.encoder.std)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -156,32 +152,21 @@ class Autoencoder(Compressor):
                 f"latents are {list(latents.shape[1:])}; those of images of {list(size)} are {list(expected)}: "
                 "give the size of what was encoded"
             )
-        raw = self.encoder.unscaled(latents)
+        raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
         made = self._in_parts(self.decoder.made, lambda part: slabs.decoded(self.decoder, part), raw, size)
         return inner(self.decoder.with_noise(made, noise), size).float().clamp(-1, 1)
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:
         """Set the scale of the latents, so that each channel has mean 0 and standard deviation 1 over these batches of
-        images (B, C, *S).
-
-        With a shortcut most channels are pixels of a small image, and so nearly the same: what noise would leave of
-        their differences, which are the details, is soon more than these. There channels are laid along the axes of
-        their covariance first, and what they spread is made even half way."""
+        images (B, C, *S)."""
         count, total, squares, seen = 0, torch.zeros(()), torch.zeros(()), []
         for batch in images:
             seen += [batch] if self.decoder.grain else []
             found = self._means(batch).transpose(0, 1).flatten(1).double()
-            count, total, squares = count + found.shape[1], total + found.sum(1), squares + found @ found.T
-        mean = total / count
-        covariance = squares / count - mean[:, None] * mean
-        axes, spread = torch.eye(len(mean)), covariance.diagonal().clamp_min(1e-12).sqrt()
-        if self.encoder.past:
-            variances, columns = torch.linalg.eigh(covariance)
-            axes, left = columns.T, variances.clamp_min(1e-12) ** (1 - EVEN)
-            spread = (variances.clamp_min(1e-12) / (left / left.mean())).sqrt()
-        for buffer, value in ((self.encoder.mean, mean), (self.encoder.axes, axes), (self.encoder.std, spread)):
-            buffer.copy_(value)
+            count, total, squares = count + found.shape[1], total + found.sum(1), squares + found.square().sum(1)
+        self.encoder.mean.copy_(total / count)
+        self.encoder.std.copy_((squares / count - (total / count).square()).clamp_min(1e-12).sqrt())
         if self.decoder.grain:
             self.decoder.grain.measure(self._left_over(batch, self.decoder.grain) for batch in seen)
 
@@ -208,6 +193,9 @@ class Autoencoder(Compressor):
             return whole(x)
         net, count = (by_slabs, 1) if each > most else (whole, most // each)
         return torch.cat([net(x[k : k + count]) for k in range(0, len(x), count)])
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (len(self.shape) - 1))
 
     def _distance(self, made: Tensor, wanted: Tensor) -> Tensor:
         """(B,): what needs neither critic nor network."""

@@ -25,8 +25,7 @@ SURE = -6.0  # log variance of latents at first, where there is something to be 
 class Encoder(nn.Module):
     """images (B, C, *S) -> mean and log variance of their latents, (B, 2 L, *s) with s = S / factor, rounded up.
 
-    mean, axes, std   of the latents over training images, (L,), (L, L) and (L,): their scale, see `scaled`, kept beside
-                the weights.
+    mean, std   of the latents over training images, each (L,): the scale of latents, kept beside the weights.
     span        what the layers take black and white for; images are in [-1, 1] whatever it is. Not a matter of the
                 first convolution: it pads with zeros, which are black to one span and grey to the other.
     """
@@ -36,12 +35,9 @@ class Encoder(nn.Module):
         self.patch, self.factor, self.past, self.span = patch, factor, past, span
         self.layers, self.means, self.log_variances = whole.encoder, whole.quant_conv_mu, whole.quant_conv_log_sigma
         self.register_buffer("mean", torch.zeros(whole.latent_channels))
-        self.register_buffer("axes", torch.eye(whole.latent_channels))
         self.register_buffer("std", torch.ones(whole.latent_channels))
         self.mean: Tensor
-        self.axes: Tensor
         self.std: Tensor
-        self.register_load_state_dict_pre_hook(_without_axes)  # type: ignore[no-untyped-call]
         if past:
             _silence(self.means.conv)
             nn.init.constant_(self.log_variances.conv.bias, SURE)
@@ -53,16 +49,6 @@ class Encoder(nn.Module):
         if self.past:
             means = means + self.past.down(images, means.shape[1])
         return torch.cat([means, self.log_variances(found)], dim=1)
-
-    def scaled(self, means: Tensor) -> Tensor:
-        """Latents as diffusion sees them, of means of latents: less their mean, along their axes, over what they spread
-        there, (B, L, *s)."""
-        moved = means - _per_channel(self.mean, means)
-        return _along(self.axes, moved) / _per_channel(self.std, means)
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        """The way back."""
-        return _along(self.axes.T, latents * _per_channel(self.std, latents)) + _per_channel(self.mean, latents)
 
     def seen(self, images: Tensor) -> Tensor:
         """What the layers see of images, or of planes of them, whose sides are multiples of the patch."""
@@ -144,7 +130,7 @@ class Grain(nn.Module):
 
     def scale(self, strength: Tensor) -> Tensor:
         """The standard deviation, place by place."""
-        return (strength.float() + self.FAINT).clamp(-12.0, self.STRONGEST).exp()
+        return (strength.float() + self.FAINT).clamp(-12, self.STRONGEST).exp()
 
     def surprise(self, strength: Tensor, left_over: Tensor) -> Tensor:
         """Minus the logarithm of the Gaussian density, less a constant, of what is left over (B, C, H, W), place by
@@ -184,19 +170,6 @@ class Past(NamedTuple):
         means = pixel_shuffle(latents[:, : self.channels * self.kept**dims].float(), self.kept)
         mode = "bilinear" if dims == 2 else "trilinear"
         return interpolate(means, scale_factor=self.factor // self.kept, mode=mode)
-
-
-def _per_channel(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 2))
-
-
-def _along(axes: Tensor, latents: Tensor) -> Tensor:
-    return torch.einsum("kl,bl...->bk...", axes.to(latents.dtype), latents)
-
-
-def _without_axes(encoder: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Encoders that were kept before there were axes have each channel for one."""
-    weights.setdefault(f"{prefix}axes", torch.eye(len(weights[f"{prefix}mean"])))
 
 
 def _silence(convolution: nn.Module) -> None:
