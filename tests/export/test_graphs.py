@@ -19,7 +19,7 @@ from fabrica.errors import FabricaError
 from fabrica.export import export, graphs
 from fabrica.export.networks import networks, sizes, traced_with
 from fabrica.export.plain import plain
-from fabrica.methods import build
+from fabrica.methods import Compressor, build
 from fabrica.model.loading import load
 from fabrica.model.model import Model
 from fabrica.model.opening import judged
@@ -107,6 +107,8 @@ def trained(
         for weight in made.get_submodule(name).parameters():
             if not weight.any():
                 nn.init.normal_(weight, 0.0, 0.02)
+    if isinstance(made, Compressor):
+        made.measure([torch.rand(4, *made.shape) * 2 - 1])
     folder.mkdir(exist_ok=True)
     save_model(folder, made, recipe, all_found, kept="none")
     return load(folder)

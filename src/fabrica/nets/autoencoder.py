@@ -130,7 +130,7 @@ class Grain(nn.Module):
 
     def scale(self, strength: Tensor) -> Tensor:
         """The standard deviation, place by place."""
-        return (strength.float() + self.FAINT).clamp(-12, self.STRONGEST).exp()
+        return (strength.float() + self.FAINT).clamp(-12.0, self.STRONGEST).exp()
 
     def surprise(self, strength: Tensor, left_over: Tensor) -> Tensor:
         """Minus the logarithm of the Gaussian density, less a constant, of what is left over (B, C, H, W), place by
