@@ -113,23 +113,24 @@ def test_who_is_let_in_waits_for_no_longer_than_a_full_line(
     assert np.quantile(waited(Line(places, clock=lambda: now[0]), now, times, chance), 0.9) > 1.1 * full
 
 
-def test_all_places_are_given_where_work_always_takes_the_same_time() -> None:
+@pytest.mark.parametrize("places", [4, 16, 64])
+def test_nine_tenths_of_the_places_are_given_where_work_always_takes_the_same_time(places: int) -> None:
     now = [0.0]
-    line = Line(4, clock=lambda: now[0])
-    assert line.admitted == 3
-    for _ in range(2000):
+    line = Line(places, clock=lambda: now[0])
+    assert line.admitted == 0.75 * places
+    for _ in range(5000):
         with ExitStack() as stack:
-            places = [stack.enter_context(line.place()) for _ in range(line.admitted)]
-            now[0] += 4
-            line.took(4, 4)
-            line.answered(places[-1])
-    assert line.admitted == 4
+            given = [stack.enter_context(line.place()) for _ in range(line.admitted)]
+            now[0] += len(given)
+            line.took(len(given), len(given))
+            line.answered(given[-1])
+    assert abs(line.admitted - 0.9 * places) <= 1
     with ExitStack() as stack:
-        last = [stack.enter_context(line.place()) for _ in range(4)][-1]
-    now[0] += 100
-    for _ in range(40):
+        last = [stack.enter_context(line.place()) for _ in range(line.admitted)][-1]
+    now[0] += 100 * places
+    for _ in range(10 * places):
         line.answered(last)
-    assert line.admitted == 2  # never less than half of them
+    assert line.admitted == places / 2  # never less than half of them
 
 
 def test_who_leaves_is_not_worked_for() -> None:

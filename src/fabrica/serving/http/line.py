@@ -14,9 +14,10 @@ from itertools import count
 
 from fabrica.serving.http.tasks import Refused, Result, Task
 
-LATE = 0.005
-"""Of those who came last into a full line, the share that may wait for longer than as many as there are places take one
-by one: as far as that, fewer are let in (see `Line.answered`). Half of what is promised, which is 1 of 100."""
+LATE, WITHIN = 0.005, 0.9
+"""Of those who came last into a full line, the share that may wait for longer than this part of what as many as there
+are places take one by one: as far as that, fewer are let in (see `Line.answered`). Half of what is promised, 1 of 100
+for longer than the whole; the rest is what a client waits before the server knows of it, and after."""
 AT_FIRST, AT_LEAST = 0.75, 0.5  # of the places that are given, before anything is known and whatever happens
 PACE = 0.5  # places by which fewer are let in after one who was late; in LATE / (1 - LATE) of that they come back
 LINES = 4  # full lines over which the time that a job takes is averaged: other work may come, and take another
@@ -97,7 +98,7 @@ class Line:
         """Who had this place has a result. Where many take longer than the full line should, fewer are let in: the
         number follows the quantile (Robbins and Monro, A stochastic approximation method, 1951)."""
         if place.last:
-            late = self.clock() - place.came > self.places * self.one
+            late = self.clock() - place.came > WITHIN * self.places * self.one
             most = self._most - PACE if late else self._most + PACE * LATE / (1 - LATE)
             self._most = min(max(most, self.places * AT_LEAST), self.places)
 
