@@ -69,6 +69,14 @@ def test_what_is_usual_stays_as_it_is() -> None:
     assert held(images, []) is images
 
 
+@pytest.mark.parametrize(("black", "white"), [(0.1, 0.3), (0.6, 0.03), (0.4, 0.4)])
+def test_what_is_all_black_or_white_stays_so_however_much_of_it_there_is(black: float, white: float) -> None:
+    made = windowed(20, 3, black, white)
+    found = held(made, usual(landmarks(windowed(200))))
+    for value in (-1.0, 1.0):
+        assert np.abs(found[made == value] - value).max() < 0.01
+
+
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
 def test_an_image_of_one_value_is_no_error(value: float) -> None:
     found = held(np.full((1, 1, 8, 8), value, np.float32), usual(landmarks(windowed(200))))

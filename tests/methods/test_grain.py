@@ -110,6 +110,11 @@ def test_noise_is_what_there_is_to_draw_and_without_it_nothing_is(size: tuple[in
     assert not torch.equal(one, other) and not torch.equal(one, none)
 
 
-def test_grain_is_refused_for_volumes() -> None:
-    with pytest.raises(UsageError, match=r"set method\.grain=false for volumes"):
-        Autoencoder(Autoencoder.Config([8, 16], norm_groups=4, adversarial=0, features=0, grain=True), (1, 32, 32, 32))
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 32, 32, 32), "set method.grain=false for volumes"), ((1, 32, 12), "takes 15 pixels or more along each axis")],
+)
+def test_grain_is_refused_for_what_it_is_not_of(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Autoencoder(Autoencoder.Config([8, 16], norm_groups=4, adversarial=0, features=0, grain=True), shape)
+    assert message in str(refused.value)

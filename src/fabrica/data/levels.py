@@ -18,7 +18,8 @@ FEWEST = 100  # images that say what is
 
 def landmarks(images: Float32) -> Float64:
     """Of each of the images (N, C, *S) the landmarks of its values, (N, len(LANDMARKS))."""
-    return np.asarray(np.percentile(images.reshape(len(images), -1), LANDMARKS, axis=1).T, dtype=np.float64)
+    values = images.reshape(len(images), -1)
+    return np.asarray(np.percentile(values, LANDMARKS, axis=1, method="nearest").T, dtype=np.float64)
 
 
 def usual(found: Float64) -> list[list[float]]:
@@ -38,6 +39,8 @@ def held(images: Float32, levels: list[list[float]]) -> Float32:
     own = landmarks(images)
     wanted = np.clip(own, *np.array(levels))
     for k in np.flatnonzero((own != wanted).any(1)):
-        from_ = own[k] + np.arange(len(LANDMARKS)) * 1e-7  # of an image with much black several are the same
-        made[k] = np.interp(images[k], from_, np.maximum.accumulate(wanted[k]))
+        points = np.unique(own[k])  # of an image with much black several landmarks are the same, and stay so
+        choices = (wanted[k, own[k] == point] for point in points)
+        to = [some[np.abs(some - point).argmin()] for some, point in zip(choices, points, strict=True)]
+        made[k] = np.interp(images[k], points, np.maximum.accumulate(to))
     return made

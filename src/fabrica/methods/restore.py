@@ -64,9 +64,7 @@ class Restore(Translator):
         encoder: str = "plain"  # of unet++: plain, resnet34
         supervised: bool = True  # unet++ learns at each of its depths (deep supervision)
         loss: str = "l1"  # l1, l1+ssim, l1+ssim+critic
-        weights: dict[str, float] = field(
-            default_factory=dict
-        )  # laid over the preset's: ms_ssim, gradient, frequency, drift
+        weights: dict[str, float] = field(default_factory=dict)  # laid over the preset's; others are in TERMS and SETS
         target: str = "clean"  # self: b is never looked at
         clean: float = 1.0  # the share of training images whose clean one is looked at; the others are their own target
         drop: float = 0.0  # the share of training images that each contrast beside is left out of

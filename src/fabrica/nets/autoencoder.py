@@ -110,9 +110,7 @@ class Grain(nn.Module):
 
     REACH = 15
     FAINT = -5.0  # logarithm of the strength at first, in images of [-1, 1]
-    STRONGEST = (
-        -2.3
-    )  # of any texture; where more is left over, an edge or a letter was missed, which no noise brings back
+    STRONGEST = -2.3  # of any texture: where more is left over an edge or a letter was missed, which noise is not
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -208,6 +206,11 @@ def halves(
         )
     if grain and dims != 2:
         raise UsageError("method.grain is of images in two dimensions; set method.grain=false for volumes")
+    if grain and min(shape[1:]) < Grain.REACH:
+        raise UsageError(
+            f"data.size is {list(shape[1:])}; grain takes {Grain.REACH} pixels or more along each axis, or set "
+            "method.grain=false"
+        )
     factor = patch * 2 ** (len(channels) - 1)
     deepest = [-(-side // factor) for side in shape[1:]]
     if dims == 3 and min(deepest) < 4:  # bf16 gradients of smaller 3-D convolutions are not finite (torch 2.13)
