@@ -162,17 +162,19 @@ class Autoencoder(Compressor):
         images (B, C, *S)."""
         count, total, squares, seen = 0, torch.zeros(()), torch.zeros(()), []
         for batch in images:
-            seen += [batch] if self.decoder.grain else []
-            found = self._means(batch).transpose(0, 1).flatten(1).double()
+            means = self._means(batch)
+            seen += [(batch, means)] if self.decoder.grain else []
+            found = means.transpose(0, 1).flatten(1).double()
             count, total, squares = count + found.shape[1], total + found.sum(1), squares + found.square().sum(1)
         self.encoder.mean.copy_(total / count)
         self.encoder.std.copy_((squares / count - (total / count).square()).clamp_min(1e-12).sqrt())
         if self.decoder.grain:
-            self.decoder.grain.measure(self._left_over(batch, self.decoder.grain) for batch in seen)
+            self.decoder.grain.measure(self._left_over(*each, self.decoder.grain) for each in seen)
 
-    def _left_over(self, images: Tensor, grain: Grain) -> Tensor:
-        """What the decoder leaves of images (B, C, *S), as multiples of the strength that it gives grain."""
-        made, strength = inner(self.decoder.made(self._means(images)), images.shape[2:]).float().chunk(2, dim=1)
+    def _left_over(self, images: Tensor, means: Tensor, grain: Grain) -> Tensor:
+        """What the decoder leaves of images (B, C, *S), whose latents have these means, as multiples of the strength
+        that it gives grain."""
+        made, strength = inner(self.decoder.made(means), images.shape[2:]).float().chunk(2, dim=1)
         return (images - made) / grain.scale(strength)
 
     def _latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:

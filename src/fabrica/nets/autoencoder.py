@@ -133,7 +133,8 @@ class Grain(nn.Module):
     def surprise(self, strength: Tensor, left_over: Tensor) -> Tensor:
         """Minus the logarithm of the Gaussian density, less a constant, of what is left over (B, C, H, W), place by
         place: smallest where the strength is its root mean square."""
-        return self.scale(strength).log() + 0.5 * (left_over / self.scale(strength)).square()
+        scale = self.scale(strength)
+        return scale.log() + 0.5 * (left_over / scale).square()
 
     def measure(self, left_over: Iterable[Tensor]) -> None:
         """Take the spectrum of what is left over, as multiples of the strength: batches (B, C, H, W)."""
