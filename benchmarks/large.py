@@ -6,12 +6,12 @@ The recipes as they are, but on phantoms and for some steps, each by `fabrica tr
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+
+from benchmarks.inference import measured
 
 STEPS = 24
 SIZES = (256, 512)
@@ -21,17 +21,13 @@ PHANTOMS = ["data.source=phantom:chest", "data.count=96", "train.minutes=0", f"t
 def trained(folder: Path, recipe: str, *changes: str) -> tuple[float, float]:
     """GiB at most, and images/s of the second half."""
     words = [sys.executable, "-m", "fabrica", "train", recipe, *PHANTOMS, "train.log_every=1", *changes]
-    process = subprocess.Popen([*words, "-o", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
+    gib = measured([*words, "-o", str(folder)])["gib"]
     with (folder / "log.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     seconds = [float(row["seconds"]) for row in rows]
     images = [float(row["images"]) for row in rows]
     rates = [(images[k] - images[k - 1]) / (seconds[k] - seconds[k - 1]) for k in range(len(rows) // 2 + 1, len(rows))]
-    return usage.ru_maxrss / 2**20, median(rates)
+    return gib, median(rates)
 
 
 def main() -> dict[str, str]:
