@@ -11,17 +11,21 @@ import pytest
 import torch
 
 import fabrica
+from fabrica.data.augment import Changes
 from fabrica.data.cache import build_cache
 from fabrica.data.latents import encoded
+from fabrica.data.levels import landmarks, usual
 from fabrica.errors import UsageError
 from fabrica.image import Float32
 from fabrica.io.contact_sheet import PLANES
 from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.noise import seeded
+from fabrica.model.tasks import task_of
 from fabrica.recipe.codecs import codec_of
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe, SampleConfig
 from fabrica.training.loop import train
+from fabrica.training.run import open_run
 from tests.shipped import shipped
 
 pytestmark = pytest.mark.usefixtures("few_held_out")
@@ -129,6 +133,19 @@ def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) ->
     assert fabrica.evaluate(model, out=tmp_path / "report", n=16, steps_curve=()).page.exists()
 
 
+def test_images_are_what_results_are_to_resemble(coder: Path, tmp_path: Path) -> None:
+    """Grey levels that are usual are those of the images, not of their latents, and a score compares with images."""
+    recipe = tiny(coder, "data.count=160", "train.keep=frd", "train.validate_every=2", "train.monitor_every=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fabrica.data.sources.HELD_OUT", 32)  # the fewest for a score
+        run = open_run(recipe, tmp_path / "opened", None, lambda note: None)
+        folder = train(recipe, tmp_path / "run")
+    target = task_of(run.method).judged(run.heldout)
+    assert target.read([0]).shape == (1, 1, 32, 32) and run.data.batch(0, np.arange(2), Changes())["image"].shape[1] > 1
+    images = build_cache(run.found.data(recipe.data), codec_of(run.found.codec), "train")
+    assert fabrica.load(folder).found.levels == usual(landmarks(images.read(range(160))))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -137,7 +154,6 @@ def test_labels_are_kept_and_a_report_is_written(coder: Path, tmp_path: Path) ->
         (["data.fit=crop"], "data.fit is crop"),
         (["codec.kind=window", "codec.low=0", "codec.high=9"], "codec is not that of the autoencoder"),
         (["data.flip=true"], "data.flip changes images"),
-        (["train.keep=frd"], "with uses.autoencoder take loss"),
         (["uses.autoencoder=/nowhere"], "/nowhere is not a model folder"),
         (["uses={autoencoder: ''}"], "uses.autoencoder is empty"),
         (["uses.critic=x"], "no use 'critic'"),

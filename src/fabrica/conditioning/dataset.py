@@ -19,12 +19,14 @@ from fabrica.data.dataset import ANY_SEED, Dataset, Strings
 class Conditioned:
     """Images and what is known of them.
 
-    masks   the label map of each image, where networks are told it.
+    masks     the label map of each image, where networks are told it.
+    latents   of each image, which networks see in its place; None: they see images.
     """
 
     images: Dataset
     encoder: ConditionEncoder
     masks: Dataset | None = None
+    latents: Dataset | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -34,8 +36,8 @@ class Conditioned:
         return self.images.ids
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
-        """As `Dataset.batch`, and `conditions`, of whose reports some sentences may stand for all."""
-        found = self.images.batch(seed, positions, changes)
+        """What networks see, as `Dataset.batch`, and `conditions`: of reports some sentences may stand for all."""
+        found = (self.latents or self.images).batch(seed, positions, changes)
         indices = found["index"]
         if self.masks is not None:  # changed as the images are
             found["mask"] = one_hot(changed(self.masks.read(indices), seed, positions, changes, labels=True))

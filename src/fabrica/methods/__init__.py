@@ -337,8 +337,6 @@ def side_shape(data: DataConfig, found: Found, side: str) -> tuple[int, ...]:
 def _check_uses(recipe: Recipe, found: Found, name: str, cls: type[Method], config: Any) -> None:
     if "autoencoder" in found.uses and not cls.latent:
         raise UsageError(f"{name} works on pixels, not on latents; leave `uses` out, or take method.name=diffusion")
-    if "autoencoder" in found.uses and recipe.train.keep in ("frd", "kid"):
-        raise UsageError(f"train.keep is {recipe.train.keep}, which compares images; with uses.autoencoder take loss")
     if cls.learner and not config.student:
         raise UsageError(
             f"{name} learns from a trained diffusion model, and none is named; set uses.teacher to its folder"

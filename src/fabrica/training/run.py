@@ -210,13 +210,12 @@ def _opened(recipe: Recipe, found: Found, folder: Path) -> tuple[Uses, Found]:
 def _conditioned(
     recipe: Recipe, opened: Opened, uses: Uses, folder: Path, progress: Progress | None
 ) -> tuple[Conditioned, Conditioned]:
-    """Images, or their latents, with what networks are told of each; of both splits."""
-    images: list[Dataset] = [opened.train, opened.heldout]
-    if uses.space:
-        splits = zip(images, ("train", "val"), strict=True)
-        images = [encode_latents(uses.space, one, split, progress) for one, split in splits]
-    told = uses.told or _encoder(recipe, opened.found, images[0], folder, uses.frozen_encoder)
-    train, heldout = (Conditioned(one, told, mask) for one, mask in zip(images, opened.masks, strict=True))
+    """Images, their latents where networks see these, and what networks are told of each; of both splits."""
+    told = uses.told or _encoder(recipe, opened.found, opened.train, folder, uses.frozen_encoder)
+    train, heldout = (
+        Conditioned(images, told, masks, encode_latents(uses.space, images, split, progress) if uses.space else None)
+        for images, masks, split in zip(opened[:2], opened.masks, ("train", "val"), strict=True)
+    )
     return train, heldout
 
 
