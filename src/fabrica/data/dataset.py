@@ -242,9 +242,14 @@ def _permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed & ANY_SEED, epoch]).permutation(count)
 
 
+def evenly(count: int, most: int) -> Int64:
+    """The places of at most so many among `count`, from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
 def mean_image(train: Dataset) -> Float32:
     """The mean of training images (of some of them, evenly spread), network values (C, *S)."""
-    chosen = np.unique(np.linspace(0, len(train) - 1, AVERAGED).astype(int))
+    chosen = evenly(len(train), AVERAGED)
     total = np.zeros(train.shape, dtype=np.float64)
     for k in chosen:
         total += train.read([int(k)])[0]

@@ -15,6 +15,7 @@ from fabrica.codec import Codec
 from fabrica.data.augment import AS_THEY_ARE
 from fabrica.data.cache import build_cache
 from fabrica.data.cases import build_cases
+from fabrica.data.dataset import evenly
 from fabrica.data.pairs import Pairs
 from fabrica.data.patches import Patches
 from fabrica.data.sample import AUXILIARY
@@ -123,7 +124,7 @@ def _sides(model: Model, name: str, split: str, source: str, progress: Progress 
     )
     pairs = Pairs(a, b, data.paired, codecs, auxiliary=auxiliary)
     there = name == "a2b"
-    chosen = _spread(len(a if there else b), SPLITS[split])
+    chosen = evenly(len(a if there else b), SPLITS[split])
     read, true = (pairs.read_a, b.read) if there else (b.read, a.read)
     truths = [true([k]) for k in chosen] if data.paired else []
     return Images([(read([k]),) for k in chosen], truths, codecs[1] if there else codecs[0])
@@ -135,7 +136,7 @@ def _compressed(
     data = replace(model.data, source=source or model.data.source, condition=[])  # an autoencoder is told nothing
     codec = codec_of(model.found.codec)
     whole = build_cache(data, codec, split, progress=part(progress, f"caching {split} images"))
-    chosen = [whole.read([k]) for k in _spread(len(whole), SPLITS[split])]
+    chosen = [whole.read([k]) for k in evenly(len(whole), SPLITS[split])]
     if name == "encoder":
         return Images([(each,) for each in chosen], [], codec)
     with torch.inference_mode():
@@ -143,7 +144,3 @@ def _compressed(
     still = [(len(each), method.noise_shape[0], *each.shape[2:]) for each in latents if method.noise_shape]
     noise = [np.zeros(shape, np.float32) for shape in still]  # an image is compared with the one it was made of
     return Images(list(zip(latents, noise, strict=True)) if noise else [(each,) for each in latents], chosen, codec)
-
-
-def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fabrica.codec import ABSENT, Codec
 from fabrica.data.body import body, threshold
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import evenly
 from fabrica.data.standardise import learned
 from fabrica.image import Float32, Float64, Image
 from fabrica.inference.translation import Way, turned, turned_spacing
@@ -44,10 +44,6 @@ class Look(NamedTuple):
     darkest: float
     contrast: float
     span: float
-
-
-def _some(data: Dataset) -> Int64:
-    return np.unique(np.linspace(0, len(data) - 1, LOOKED).astype(np.int64))
 
 
 def _look(values: Float32, codec: Codec) -> Look:
@@ -144,7 +140,7 @@ def _planes(image: Image, way: Way) -> Iterator[Float32]:
         yield way.source.scaled(volume[:, ::2, ::2, ::2], limits)
         return
     those = learned(volume.shape[1], way.data.slices)
-    slices = np.unique(np.linspace(those[0], those[-1], min(LOOKED, len(those))).astype(int))
+    slices = those[0] + evenly(len(those), LOOKED)
     yield from (way.source.scaled(volume[:, k], limits) for k in slices)
 
 

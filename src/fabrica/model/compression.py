@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fabrica.conditioning.dataset import Conditioned
 from fabrica.data.augment import Int64
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.errors import UsageError
 from fabrica.image import Float32
 from fabrica.io.contact_sheet import Uint8
@@ -81,7 +81,7 @@ class Compression:
         self, method: Compressor, recipe: Recipe, found: Found, heldout: Conditioned, device: torch.device
     ) -> Uint8:
         """Two rows of held-out images, each above a row of what encoder and decoder leave of them."""
-        chosen = np.unique(np.linspace(0, len(heldout) - 1, 2 * SHOWN).astype(int))
+        chosen = evenly(len(heldout), 2 * SHOWN)
         source = heldout.images.read(chosen)
         made = method.decode(method.encode(torch.from_numpy(source).to(device)), source.shape[2:]).cpu().numpy()
         return rows_of_two(source, made, found)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fabrica.codec import Codec
 from fabrica.data.body import body, threshold
-from fabrica.data.dataset import mean_image
+from fabrica.data.dataset import evenly, mean_image
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.image import Float32
@@ -38,7 +38,7 @@ def _by_pairs(
     plain = heldout.a if direction == "a2b" else heldout.b
     mean = mean_image(train.b if direction == "a2b" else train.a)
     alike = model.data.one_scale or (codecs[0] == codecs[1] and codecs[0].kind == "window")
-    chosen = np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int))
+    chosen = evenly(len(heldout), JUDGED)
     errors: dict[str, dict[str, list[float]]] = {}
     for k in chosen:
         truth = target.read([k])[0]
@@ -73,7 +73,7 @@ def _by_sets(
     one, other = (heldout.a, heldout.b) if direction == "a2b" else (heldout.b, heldout.a)
     if min(len(one), len(other)) < FEWEST:
         return HeldOutError(images=min(len(one), len(other)))
-    some = [np.unique(np.linspace(0, len(side) - 1, JUDGED).astype(int)) for side in (one, other)]
+    some = [evenly(len(side), JUDGED) for side in (one, other)]
     real, measured = standard_features(middle(other.read(some[1]), model.size))
     given, net = (heldout.read_a(some[0]) if direction == "a2b" else one.read(some[0])), model.way(direction).net
     made = np.concatenate([net(given[k : k + 8]) for k in range(0, len(given), 8)])

@@ -10,7 +10,7 @@ import torch
 
 from fabrica.data.augment import AS_THEY_ARE, Int64
 from fabrica.data.cases import UNKNOWN, Uint8
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.data.patches import Patches
 from fabrica.data.standardise import neighbours
 from fabrica.image import Float32
@@ -61,7 +61,7 @@ class Segmentation:
 
     def preview(self, method: Segment, recipe: Recipe, found: Found, heldout: Patches, device: torch.device) -> Uint8:
         """Held-out patches, each with its label map and the answer laid over it."""
-        chosen = np.unique(np.linspace(0, len(heldout) - 1, SHOWN).astype(np.int64))
+        chosen = evenly(len(heldout), SHOWN)
         batch, codec = heldout.batch(0, chosen, AS_THEY_ARE), codec_of(found.codec_b)
         shades = colours({number: name for number, (name, _) in found.plan.judged.items()})
         tiles = []
@@ -99,7 +99,7 @@ class Segmentation:
         plain, largest, doubts = [], [], []
         owned = list(found.plan.owned.values())
         numbers = [] if found.plan.regions else list(found.plan.owned)  # a piece of a region may be one of another
-        for k in np.unique(np.linspace(0, len(heldout) - 1, JUDGED).astype(int)):
+        for k in evenly(len(heldout), JUDGED):
             made, doubt = _answered(way, heldout, int(k))
             known = np.array([*found.plan.numbers, *[NOBODY] * (UNKNOWN + 1 - len(found.plan.numbers))])
             truth = known[heldout.a.label(int(k))]

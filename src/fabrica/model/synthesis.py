@@ -11,7 +11,7 @@ import torch
 from fabrica.conditioning.dataset import Conditioned
 from fabrica.conditioning.encoder import Encoded
 from fabrica.data.augment import Int64
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.data.levels import landmarks, usual
 from fabrica.data.standardise import middle
 from fabrica.diffusion import Begin
@@ -107,7 +107,7 @@ class Synthesis:
     def concluded(self, found: Found, opened: object, data: Conditioned, heldout: Conditioned) -> Found:
         if found.codec.kind == "label":
             return found
-        chosen = np.unique(np.linspace(0, len(data) - 1, LOOKED_AT).astype(int))
+        chosen = evenly(len(data), LOOKED_AT)
         each = [landmarks(middle(data.images.read(chosen[k : k + 1]), found.size)) for k in range(len(chosen))]
         return replace(found, levels=usual(np.concatenate(each)))
 

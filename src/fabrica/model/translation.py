@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fabrica.codec import Codec
 from fabrica.data.augment import Int64
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.data.pairs import Pairs
 from fabrica.data.standardise import middle
 from fabrica.image import Float32, Float64, Image
@@ -122,7 +122,7 @@ class Translation:
 
     def preview(self, method: Translator, recipe: Recipe, found: Found, heldout: Pairs, device: torch.device) -> Uint8:
         """Held-out images, each as source, result, and the truth or, where there are no pairs, the way back."""
-        chosen = np.unique(np.linspace(0, len(heldout.a) - 1, SHOWN).astype(int))
+        chosen = evenly(len(heldout.a), SHOWN)
         source = heldout.a.read(chosen)
         columns = [source, translated(method, heldout.read_a(chosen), device)]
         if heldout.paired:

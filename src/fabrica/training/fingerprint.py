@@ -8,35 +8,25 @@ from dataclasses import replace
 import numpy as np
 
 from fabrica.codec import Codec
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.image import Bools, Float64
 from fabrica.inference.out_of_distribution import (
     DARKER,
     FLOOR,
     LEVELS,
+    LOOKED,
     Look,
     Strings,
     _distance,
     _look,
     _quantiles,
-    _some,
 )
 from fabrica.recipe.found import Fingerprint
 
 FEWEST = 32  # images or volumes, to know by them alone how grey values spread
-
-
-USUAL = (
-    2.0  # images that what is usual counts for: all quantiles together move by SHIFT of their span, each by OWN more
-)
-
-
-SHIFT, OWN = 0.1, 0.2
-
-
+# images that what is usual counts for: all quantiles together move by SHIFT of their span, each by OWN more
+USUAL, SHIFT, OWN = 2.0, 0.1, 0.2
 NEAREST, FARTHEST = 1.5, 3.0  # `distance`, of few images
-
-
 FAINTER = 3.0  # times less or more contrast than in training
 
 
@@ -45,11 +35,11 @@ def fingerprint(data: Dataset, heldout: Dataset, codec: Codec) -> Fingerprint:
     found = Fingerprint(data.modality, list(data.spacing), list(data.meta.extent))
     if codec.kind == "label":
         return found
-    cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in _some(data)])
+    cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in evenly(len(data), LOOKED)])
     each, others = (_each(images, codec) for images in (data, heldout))
     if len(np.unique(cases)) < FEWEST:
-        return _of_few(found, each, others, cases, [_look(images.read([int(k)])[0], codec)
-                                                    for images in (data, heldout) for k in _some(images)])  # fmt: skip
+        shown = (images.read([int(k)])[0] for images in (data, heldout) for k in evenly(len(images), LOOKED))
+        return _of_few(found, each, others, cases, [_look(values, codec) for values in shown])
     covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
     found = replace(
         found,
@@ -61,7 +51,7 @@ def fingerprint(data: Dataset, heldout: Dataset, codec: Codec) -> Fingerprint:
 
 def _each(data: Dataset, codec: Codec) -> Float64:
     """The quantiles (N, 9) of up to LOOKED images, evenly spread."""
-    return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in _some(data)])
+    return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in evenly(len(data), LOOKED)])
 
 
 def _of_few(found: Fingerprint, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> Fingerprint:

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fabrica.data.augment import changes_of
-from fabrica.data.dataset import Dataset
+from fabrica.data.dataset import Dataset, evenly
 from fabrica.errors import FabricaError, UsageError
 from fabrica.io.contact_sheet import save_picture
 from fabrica.methods import networks
@@ -355,7 +354,7 @@ def _kept(run: Run) -> str:
 
 def _some(run: Run, data: Dataset) -> Iterator[Tensor]:
     """Some training images, evenly spread, in batches on the run's device."""
-    chosen = np.unique(np.linspace(0, len(data) - 1, MEASURED).astype(int))
+    chosen = evenly(len(data), MEASURED)
     size = max(1, run.batch)
     for k in range(0, len(chosen), size):
         yield torch.from_numpy(data.read(chosen[k : k + size])).to(run.fabric.device)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fabrica import __version__
+from fabrica.data.dataset import evenly
 from fabrica.errors import UsageError
 from fabrica.evaluation.segmentation.panels import overlays
 from fabrica.evaluation.subject import alarms, opened
@@ -374,7 +375,7 @@ def _exhibits(trial: Trial) -> list[Exhibit]:
     """Some of the images that were learned from, real ones and made ones; of a segmenter also some answers."""
     told, found = trial.lesson, []
     for title, examples in (("Real, to learn from", told.train), ("Synthetic, to learn from", trial.made)):
-        places = np.unique(np.linspace(0, len(examples) - 1, SHOWN).astype(int))
+        places = evenly(len(examples), SHOWN)
         pictures = []
         for column, k in enumerate(places, start=1):
             caption = "" if told.voxels else str(told.names[int(examples.answers[k])])
