@@ -17,7 +17,7 @@ from fabrica.export import int8
 from fabrica.export.chart import picture
 from fabrica.export.gate import Gate, Limits, NotPassed, answers, table
 from fabrica.export.images import Images, images
-from fabrica.export.onnx import halved
+from fabrica.export.onnx import converted, halved
 from fabrica.export.ranges import BINS, RANGES, Histogram, nearest, seen
 from fabrica.image import Float32
 from fabrica.runtime import onnx as by_onnx
@@ -206,6 +206,21 @@ def test_half_of_the_file_in_float16_gives_nearly_the_same() -> None:
     half = halved(graph)
     assert len(half) < 0.55 * len(graph)
     one, other = (opened(each)[0](*given.inputs[0]) for each in (graph, half))
+    assert 0 < np.abs(one - other).max() < 1e-2
+
+
+def test_what_int8_leaves_float_is_stored_in_float16_and_scales_are_exact() -> None:
+    graph, given = convolutions(random_weights(32, 32, 32)), some_images()
+    ranges = seen(graph, ["images"], given, SCHEME.operators)["min-max"]
+    made = int8.quantised(graph, ranges, SCHEME, ["layer1"])
+    smaller = converted("a2b", made, "int8")["a2b.onnx"]
+    left = 2 * (2 * 9 * 32 + 9 * 32 * 32)  # bytes saved: of the first, the third and the last layer
+    assert len(made) - len(smaller) == pytest.approx(left, rel=0.1)
+    stored = {each.name: each for each in onnx.load_from_string(smaller).graph.initializer}
+    before = {each.name: each for each in onnx.load_from_string(made).graph.initializer}
+    scales = [name for name in before if "scale" in name]
+    assert scales and all(stored[name] == before[name] for name in scales)
+    one, other = (opened(each)[0](*given.inputs[0]) for each in (made, smaller))
     assert 0 < np.abs(one - other).max() < 1e-2
 
 

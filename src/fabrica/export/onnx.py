@@ -5,11 +5,12 @@ from __future__ import annotations
 from fabrica.errors import UsageError
 from fabrica.export import graphs, int8
 from fabrica.runtime import onnx
+from fabrica.runtime.session import INT8
 
 
 def converted(name: str, graph: bytes, precision: str) -> dict[str, bytes]:
-    """The one file of the graph; weights in float32, or in float16."""
-    return {f"{name}.onnx": halved(graph) if precision == "fp16" else graph}
+    """The one file of the graph; weights in float32, or in float16, and so are those that INT8 leaves float."""
+    return {f"{name}.onnx": halved(graph) if precision in ("fp16", INT8) else graph}
 
 
 def computes(precision: str) -> str:
@@ -26,10 +27,14 @@ def halved(graph: bytes) -> bytes:
     import onnx as package
 
     model = package.load_from_string(graph)
+    rounding = [each for each in model.graph.node if each.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {name for each in rounding for name in each.input}  # what they scale by is exact
     nodes = []
     for each in model.graph.initializer:
         values = package.numpy_helper.to_array(each)
-        if each.data_type != package.TensorProto.FLOAT or values.size < 2 or np.abs(values).max() > np.finfo("f2").max:
+        if each.data_type != package.TensorProto.FLOAT or values.size < 2 or each.name in scales:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
             continue
         name = each.name
         each.CopyFrom(package.numpy_helper.from_array(values.astype(np.float16), f"{name} in float16"))
