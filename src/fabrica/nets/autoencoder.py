@@ -108,7 +108,7 @@ class Grain(nn.Module):
              were uncertain, left more over; kept beside the weights.
     """
 
-    REACH = 15
+    REACH = 31
     FAINT = -5.0  # logarithm of the strength at first, in images of [-1, 1]
     STRONGEST = -2.3  # of any texture: where more is left over an edge or a letter was missed, which noise is not
 
@@ -140,10 +140,17 @@ class Grain(nn.Module):
         """Take the spectrum of what is left over, as multiples of the strength: batches (B, C, H, W)."""
         power = torch.stack([torch.fft.fft2(each).abs().square().mean((0, 1)) for each in left_over]).mean(0)
         kernel = torch.fft.fftshift(torch.fft.ifft2(power.sqrt()).real)  # of phase 0
-        reach, window = self.REACH, torch.hann_window(self.REACH + 2, periodic=False)[1:-1]
+        reach, window = self.REACH, _flat(self.REACH)
         top, left = (side // 2 - reach // 2 for side in kernel.shape)
         kernel = kernel[top : top + reach, left : left + reach].cpu() * window[:, None] * window
         self.kernel.copy_(kernel * (power.mean().cpu() / power.numel()).sqrt() / kernel.norm())
+
+
+def _flat(width: int) -> Tensor:
+    """A window (width,) that is 1 over its middle half and falls to nothing as a cosine on either side (Tukey): one that
+    falls from the middle on blurs a spectrum that is empty below what latents hold and full above."""
+    away = (torch.arange(width) - width // 2).abs() / (width // 2 + 1)
+    return 0.5 + 0.5 * torch.cos(torch.pi * (2 * away - 1).clamp_min(0))
 
 
 class Past(NamedTuple):
