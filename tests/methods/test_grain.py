@@ -53,6 +53,24 @@ def test_what_is_drawn_has_the_spectrum_and_the_strength_that_was_measured(kind:
     assert (along, across) == pytest.approx(known, abs=0.06)
 
 
+@pytest.mark.parametrize("lowest", [0.15, 0.25, 0.35])
+def test_a_spectrum_that_begins_where_latents_end_is_not_blurred(lowest: float) -> None:
+    """Nothing below, as much everywhere above: what lies next to the edge keeps four fifths of its power."""
+    white = torch.fft.fft2(noise(60, 1, 96, 96))
+    along = torch.fft.fftfreq(96).abs()
+    inside = torch.maximum(along[:, None], along) >= lowest / 2  # of squares, as means of blocks are
+    left_over = torch.fft.ifft2(white * inside).real
+    grain = Grain(4)
+    grain.measure(left_over.split(20))
+    strength = torch.full((60, 1, 96, 96), np.log(0.05) - Grain.FAINT)
+    made = grain(strength, noise(60, 16, 24, 24, seed=1)) / 0.05
+    found, wanted = (torch.fft.fft2(each).abs().square().mean((0, 1)) for each in (made, left_over))
+    near = inside & (torch.maximum(along[:, None], along) < lowest / 2 + 0.05)
+    far = torch.maximum(along[:, None], along) < lowest / 2 - 0.05
+    assert float(found[near].mean() / wanted[near].mean()) > 0.8
+    assert float(found[far].mean() / wanted[near].mean()) < 0.03
+
+
 @pytest.mark.parametrize("spread", [0.003, 0.02, 0.09])
 def test_the_surprise_is_smallest_where_the_strength_is_the_spread(spread: float) -> None:
     grain, left_over = Grain(2), spread * noise(1, 1, 64, 64)
@@ -112,7 +130,7 @@ def test_noise_is_what_there_is_to_draw_and_without_it_nothing_is(size: tuple[in
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 32, 32, 32), "set method.grain=false for volumes"), ((1, 32, 12), "takes 15 pixels or more along each axis")],
+    [((1, 32, 32, 32), "set method.grain=false for volumes"), ((1, 32, 24), "takes 31 pixels or more along each axis")],
 )
 def test_grain_is_refused_for_what_it_is_not_of(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UsageError) as refused:
