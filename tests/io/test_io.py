@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import warnings
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fabrica import io as fio
 from fabrica.errors import FabricaError, ReadError, UsageError
 from fabrica.image import Image
 from fabrica.io.atomic import atomic
+from fabrica.io.display import tones
 from tests.draws import draws
 from tests.real import DATA
 
@@ -273,3 +275,17 @@ def test_a_display_can_be_saved(tmp_path: Path) -> None:
     pixels = fio.to_display(patient((0, 1, 2), (-1, 1, 1), S))
     Pillow.fromarray(pixels).save(tmp_path / "x.png")
     np.testing.assert_array_equal(fio.read(tmp_path / "x.png").data[0], pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 2000.0), (40.0, 40.0)])
+def test_tones_go_from_black_to_white_and_of_one_value_are_black(channels: int, low: float, high: float) -> None:
+    values = np.linspace(low, high, 12, dtype=np.float32).reshape(1, 3, 4).repeat(channels, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        below, above = np.full_like(values, low - 1), np.full_like(values, high + 1)
+        found = tones(np.concatenate([below, values, above], axis=1), (low, high))
+    assert found.shape == ((9, 4) if channels == 1 else (9, 4, 3))
+    assert (found[:3] == 0).all() and (found[6:] == 255).all() and found.dtype == np.uint8
+    wanted = np.linspace(0, 255, 12) if high > low else np.zeros(12)
+    np.testing.assert_allclose(found[3:6].reshape(12, -1)[:, 0], wanted, atol=0.5)

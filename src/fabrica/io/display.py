@@ -39,6 +39,14 @@ def to_display(image: Image, window: Window | None = None) -> Uint8:
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if colour else pixels[0])
 
 
+def tones(values: Array, limits: Window) -> Uint8:
+    """Values (C, H, W) from black to white as uint8 (H, W), of three channels (H, W, 3). limits: the lowest and the
+    highest; where these are one, that is black."""
+    low, high = limits
+    tile = np.round(255 * np.clip((values - low) / ((high - low) or 1.0), 0, 1)).astype(np.uint8)
+    return tile[0] if len(tile) != 3 else np.moveaxis(tile, 0, -1)
+
+
 # Blue below 0 and orange above it, black at 0: told apart with any colour vision, and 0 is seen to be nothing.
 _BELOW, _ABOVE = ((0, 114, 178), (150, 215, 255)), ((213, 94, 0), (255, 225, 120))
 

@@ -147,8 +147,8 @@ class Grain(nn.Module):
 
 
 def _flat(width: int) -> Tensor:
-    """A window (width,) that is 1 over its middle half and falls to nothing as a cosine on either side (Tukey): one that
-    falls from the middle on blurs a spectrum that is empty below what latents hold and full above."""
+    """A window (width,) that is 1 over its middle half and falls to nothing as a cosine on either side (Tukey's): one
+    that falls from the middle on blurs a spectrum that is empty below what latents hold and full above."""
     away = (torch.arange(width) - width // 2).abs() / (width // 2 + 1)
     return 0.5 + 0.5 * torch.cos(torch.pi * (2 * away - 1).clamp_min(0))
 

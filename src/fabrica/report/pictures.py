@@ -16,6 +16,7 @@ from fabrica.codec import Codec, Limits
 from fabrica.geometry import oriented
 from fabrica.image import Bools, Float32, Float64, Image
 from fabrica.io.contact_sheet import PLANES, planes
+from fabrica.io.display import tones
 from fabrica.report.charts import png_uri, shown
 from fabrica.report.scores import ScoreRow
 
@@ -60,13 +61,6 @@ def grey(image: Image, like: Image, caption: str, column: int, window: Limits, v
     """A picture on the scale of another image: see `shades`; of volumes one of PLANES."""
     plane = middle_plane(image, view)
     return Picture(png_uri(enlarged(tones(plane.data, shades(like, window)), plane)), caption, column)
-
-
-def tones(values: Float32, limits: Limits) -> Bytes:
-    """Values (C, H, W) from black to white as uint8 (H, W), of three channels (H, W, 3)."""
-    low, high = limits
-    tile = np.round(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
-    return tile[0] if len(tile) != 3 else np.moveaxis(tile, 0, -1)
 
 
 def shades(image: Image, window: Limits) -> Limits:

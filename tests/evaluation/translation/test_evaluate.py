@@ -26,10 +26,11 @@ from fabrica.evaluation.translation.accuracy import on_grid_of
 from fabrica.evaluation.translation.gallery import _spearman
 from fabrica.geometry import oriented
 from fabrica.image import Float32, Image
+from fabrica.io.display import tones
 from fabrica.model.model import Model
 from fabrica.phantoms.head.head import head
 from fabrica.recipe.load import load_recipe
-from fabrica.report.pictures import enlarged, middle_plane, tones
+from fabrica.report.pictures import enlarged, middle_plane
 from fabrica.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("few_asked")

@@ -11,7 +11,7 @@ from fabrica.evaluation.explanation.lesions import Truth
 from fabrica.evaluation.explanation.parts import Part, Parts
 from fabrica.image import Array, Bools, Float32, Float64
 from fabrica.io.contact_sheet import GAP
-from fabrica.io.display import Uint8, signed_colours
+from fabrica.io.display import Uint8, signed_colours, tones
 from fabrica.io.palette import colour_of
 
 SEEDS = 6  # of a sheet
@@ -86,8 +86,7 @@ def larger(pixels: Uint8) -> Uint8:
 
 def grey(values: Float32, low: float, high: float) -> Uint8:
     """(H, W) from black to white as (H, W, 3)."""
-    tile = np.rint(255 * np.clip((values - low) / ((high - low) or 1.0), 0, 1)).astype(np.uint8)
-    return np.repeat(tile[..., None], 3, -1)
+    return np.repeat(tones(values[None], (low, high))[..., None], 3, -1)
 
 
 def _answer(found: Parts, one: Part, k: int | None, image: Uint8) -> Uint8:

@@ -19,10 +19,11 @@ from fabrica.evaluation.segmentation.cases import labels
 from fabrica.geometry import oriented
 from fabrica.image import Image
 from fabrica.io.contact_sheet import PLANES
+from fabrica.io.display import tones
 from fabrica.io.palette import RGB, colour_of, hexed
 from fabrica.metrics.segmentation import Classes, Labels, of_class, owners
 from fabrica.metrics.surfaces import Mask
-from fabrica.report.pictures import SOFT, Bytes, shades, tones
+from fabrica.report.pictures import SOFT, Bytes, shades
 
 Limits = tuple[float, float]
 

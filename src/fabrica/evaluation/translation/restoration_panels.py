@@ -16,6 +16,7 @@ from fabrica.evaluation.translation.accuracy import Scored
 from fabrica.evaluation.translation.cases import Case
 from fabrica.evaluation.translation.classical_filters import ClassicalFilters
 from fabrica.image import Bools, Image
+from fabrica.io.display import tones
 from fabrica.report.charts import png_uri, shown
 from fabrica.report.pictures import (
     SOFT,
@@ -29,7 +30,6 @@ from fabrica.report.pictures import (
     error_legend,
     middle_plane,
     shades,
-    tones,
     uncertainty,
     uncertainty_legend,
 )
