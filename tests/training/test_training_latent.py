@@ -4,6 +4,7 @@ its own folder."""
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import fabrica
 from fabrica.data.augment import Changes
 from fabrica.data.cache import build_cache
 from fabrica.data.latents import encoded
-from fabrica.data.levels import landmarks, usual
+from fabrica.data.levels import LANDMARKS, landmarks, usual
 from fabrica.errors import UsageError
 from fabrica.image import Float32
 from fabrica.io.contact_sheet import PLANES
@@ -22,6 +23,7 @@ from fabrica.methods.diffusion import Diffusion
 from fabrica.methods.noise import seeded
 from fabrica.model.tasks import task_of
 from fabrica.recipe.codecs import codec_of
+from fabrica.recipe.found import load_found
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe, SampleConfig
 from fabrica.training.loop import train
@@ -110,8 +112,23 @@ def test_latents_are_not_clipped(coder: Path) -> None:
     method.predicted = lambda *_: far  # type: ignore[method-assign]  # a network that knows the answer
     with torch.no_grad():
         drawn = method.sample(seeded([1, 2]), {}, SampleConfig(), torch.device("cpu"))
-        torch.testing.assert_close(drawn, space.decode(far))
-        assert not torch.allclose(drawn, space.decode(far.clamp(-1, 1)), atol=1e-3)
+        torch.testing.assert_close(drawn, space.decoded(far))
+        assert not torch.allclose(drawn, space.decoded(far.clamp(-1, 1)), atol=1e-3)
+
+
+def test_grey_levels_are_held_before_what_lies_beyond_is_cut_off(run: Path, tmp_path: Path) -> None:
+    """Else all of that would be white, as no image of training is."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    found = load_found(folder / "found.yaml")
+    levels = [[-1.0] * len(LANDMARKS), [*np.linspace(-0.9, 0.5, len(LANDMARKS) - 1).tolist(), 1.0]]
+    replace(found, levels=levels).save(folder / "found.yaml")
+    model = fabrica.load(folder, device="cpu")
+    decoded = model.method.space.decoded
+    model.method.space.decoded = lambda *given, **more: 3 * decoded(*given, **more) + 2.5  # nearly all of it beyond 1
+    made = model.sample_array(4)
+    assert made.max() == 1 and made.min() >= -1 and (made == 1).mean() < 0.01
+    free = replace(model, recipe=replace(model.recipe, sample=replace(model.recipe.sample, levels=False)))
+    assert (free.sample_array(4) == 1).mean() > 0.3
 
 
 def test_a_resumed_run_is_bit_exact_with_the_copy_alone(coder: Path, tmp_path: Path) -> None:

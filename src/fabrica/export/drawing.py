@@ -119,7 +119,7 @@ def _denoising(model: Model, method: Diffusion) -> dict[str, Network]:
     if said:
         found["conditions"] = _reading(model, method)
     if method.space:
-        found |= compressing(model, cast(Any, method.space))
+        found |= compressing(model, cast(Any, method.space), beyond=True)
     return found
 
 

@@ -84,8 +84,9 @@ def _translating(model: Model, method: Translator, direction: str) -> Network:
     )
 
 
-def compressing(model: Model, method: Any) -> dict[str, Network]:
-    """Latents on their scale, as of `Compressor.encode`, and images whose middle is that of `decode`."""
+def compressing(model: Model, method: Any, beyond: bool = False) -> dict[str, Network]:
+    """Latents on their scale, as of `Compressor.encode`, and images whose middle is that of `decode`; beyond: of
+    `decoded`."""
     encoder, dims = method.encoder, len(model.data.size)
     mean, std = (values.view(-1, *[1] * dims) for values in (encoder.mean, encoder.std))
     free, size = ((0, *range(2, 2 + dims)),), tuple(model.data.size)
@@ -96,7 +97,8 @@ def compressing(model: Model, method: Any) -> dict[str, Network]:
         return tuple(torch.randn(batch, each, *sides, generator=generator) for each in (latents, *noise))
 
     def decoded(found: Tensor, *noise: Tensor) -> Tensor:
-        return cast(Tensor, method.decoder(found * std + mean, *noise).clamp(-1, 1))
+        images: Tensor = method.decoder(found * std + mean, *noise)
+        return images if beyond else images.clamp(-1, 1)
 
     return {
         "encoder": Network(

@@ -51,8 +51,8 @@ class Synthesises(Recorded):
         def edits(self) -> bool: ...
 
     def _made(self, draw: Draw, conditions: Encoded, settings: SampleConfig, begin: Begin | None) -> Float32:
-        """The images of one batch by the network, float32 (N, C, *S) in [-1, 1], as `sample_array` has them but for
-        their padding; of what is not told, what the network has learned for that."""
+        """The images of one batch by the network, float32 (N, C, *S), as `sample_array` has them but for their padding
+        and what lies beyond [-1, 1]; of what is not told, what the network has learned for that."""
         raise NotImplementedError
 
     @property
@@ -165,7 +165,8 @@ class Synthesises(Recorded):
         for start in range(0, n, batch):
             stop = min(start + batch, n)
             own = {name: values[start:stop] for name, values in conditions.items()}
-            parts.append(held(middle(self._made(draw(start, stop), own, settings, first), self.size), levels))
+            made = middle(self._made(draw(start, stop), own, settings, first), self.size)
+            parts.append(held(made, levels).clip(-1, 1))  # held first: what was cut off is all of one value
             if progress:
                 progress("sampling", stop, n)
         return np.concatenate(parts)

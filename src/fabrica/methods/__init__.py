@@ -156,7 +156,8 @@ class Synthesiser(Method):
         return cls(config, (data.channels, *data.size), classes, **more)
 
     def sample(self, draw: Draw, conditions: Conditions, settings: SampleConfig, device: torch.device) -> Tensor:
-        """Images (B, C, *S) in [-1, 1], made of the noise that is drawn, of which something is told or {}."""
+        """Images (B, C, *S) of [-1, 1], made of the noise that is drawn, of which something is told or {}. What is made
+        of latents may lie beyond: grey levels are held before it is cut off, see `fabrica.data.levels`."""
         raise NotImplementedError
 
 
@@ -230,14 +231,18 @@ class Compressor(Method):
         return ()
 
     def decode(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
-        """Images (B, C, *size) of latents; size (): that of the training images. noise: see `noise_shape`; None: what
-        is certain alone."""
+        """Images (B, C, *size) in [-1, 1] of latents; size (): that of the training images. noise: see `noise_shape`;
+        None: what is certain alone."""
+        return self.decoded(latents, size, noise).clamp(-1, 1)
+
+    def decoded(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
+        """The same where it lies beyond [-1, 1], too."""
         raise NotImplementedError
 
     def drawn(self, latents: Tensor, draw: Draw) -> Tensor:
-        """Images (B, C, *S) of the recipe's size, what latents do not hold drawn with the rest."""
+        """Images (B, C, *S) of the recipe's size, what latents do not hold drawn with the rest; as `decoded`."""
         noise = draw(self.noise_shape).to(latents.device) if self.noise_shape else None
-        return self.decode(latents, noise=noise)
+        return self.decoded(latents, noise=noise)
 
     def measure(self, images: Iterable[Tensor]) -> None:
         """Told training images, it sets the scale of the latents: before its weights are kept."""

@@ -142,8 +142,8 @@ class Autoencoder(Compressor):
             return ()
         return (self.shape[0] * self.factor ** (len(self.shape) - 1), *self.latent_shape[1:])
 
-    def decode(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
-        """latents (B, L, *s) -> images (B, C, *S) in [-1, 1]. size: S of what was encoded; empty: the recipe's. noise:
+    def decoded(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
+        """latents (B, L, *s) -> images (B, C, *S). size: S of what was encoded; empty: the recipe's. noise:
         Gaussian (B, C factor^2, *s), of which grain is made; None: no grain."""
         size = tuple(size) or self.shape[1:]
         expected = self._latent_shape(size)
@@ -154,7 +154,7 @@ class Autoencoder(Compressor):
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
         made = self._in_parts(self.decoder.made, lambda part: slabs.decoded(self.decoder, part), raw, size)
-        return inner(self.decoder.with_noise(made, noise), size).float().clamp(-1, 1)
+        return inner(self.decoder.with_noise(made, noise), size).float()
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:

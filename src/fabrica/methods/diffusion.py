@@ -131,7 +131,7 @@ class Diffusion(Denoiser):
         device: torch.device,
         begin: diffusion.Begin | None = None,
     ) -> Tensor:
-        """Images (N, C, *S) in [-1, 1], one a row of noise; of what is not told, the learned null. begin: images to
+        """Images (N, C, *S), one a row of noise; of what is not told, the learned null. begin: images to
         start from, rather than noise alone."""
         start, space = draw(self.shape).to(device), self.space
         denoise = self.denoising(conditions, settings, len(start), device)

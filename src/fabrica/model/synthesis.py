@@ -84,7 +84,7 @@ class Synthesis:
         with torch.inference_mode():
             conditions = {**heldout.conditions(np.arange(16) % len(heldout)), **in_turn(recipe, found, 16)}
             images = method.sample(seeded(range(16)), as_conditions(conditions), recipe.sample, device)
-        made = images.float().cpu().numpy()
+        made = images.float().clamp(-1, 1).cpu().numpy()
         if "mask" in conditions:
             return rows_of_two(grey(conditions["mask"] * 2 - 1).repeat(made.shape[1], axis=1), made, found)
         return image_grid(middle(made, found.size), columns=8, spacing=found.spacing)

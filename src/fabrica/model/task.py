@@ -80,7 +80,7 @@ def drawn(method: Synthesiser, recipe: Recipe, conditions: Encoded, count: int, 
         stop = min(start + 64, count)
         own = as_conditions(conditions, slice(start, stop))
         draw = seeded(range(FIRST_SEED + start, FIRST_SEED + stop))
-        parts.append(method.sample(draw, own, recipe.sample, device).float().cpu().numpy())
+        parts.append(method.sample(draw, own, recipe.sample, device).float().clamp(-1, 1).cpu().numpy())
     return np.concatenate(parts)
 
 
