@@ -37,7 +37,8 @@ class Conditioned:
 
     def batch(self, seed: int, positions: Int64, changes: Changes) -> dict[str, npt.NDArray[Any]]:
         """What networks see, as `Dataset.batch`, and `conditions`: of reports some sentences may stand for all."""
-        found = (self.latents or self.images).batch(seed, positions, changes)
+        seen = self.images if self.latents is None else self.latents
+        found = seen.batch(seed, positions, changes)
         indices = found["index"]
         if self.masks is not None:  # changed as the images are
             found["mask"] = one_hot(changed(self.masks.read(indices), seed, positions, changes, labels=True))
