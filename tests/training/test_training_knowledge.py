@@ -4,6 +4,7 @@ any other, that needs nothing but its own folder."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import fabrica
 from fabrica import io
 from fabrica.errors import UsageError
 from fabrica.inference.files import apply
+from fabrica.methods import Turn
 from fabrica.methods.knowledge import Lesson, coarsest, hinted, softened
 from fabrica.methods.restore import Restore
 from fabrica.nets.nafnet import NAFNet
@@ -88,6 +90,28 @@ def test_what_the_teacher_knows_reaches_a_student_that_sees_no_truth() -> None:
             turn.loss.backward()
             optimiser.step()
     assert off[1] < 0.3 * off[0], off
+
+
+def test_the_teacher_counts_for_less_and_less(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to the student's own loss falls evenly to nothing over the training, as the loop tells it."""
+    torch.manual_seed(0)
+    known, student = (Restore(Restore.Config(network="redcnn", width=2), (1, 16, 16), (1, 16, 16)) for _ in range(2))
+    lesson = Lesson(DistillConfig(features=0.5), student, known, (1, 16, 16), "fp32")
+    batch = {"a": torch.rand(2, 1, 16, 16), "b": torch.rand(2, 1, 16, 16), "index": torch.arange(2)}
+
+    def loss(turns: Iterable[Turn]) -> float:
+        return sum(float(turn.loss.detach()) for turn in turns)
+
+    own, added = loss(student.turns(batch, torch.Generator().manual_seed(0))), []
+    for lesson.done in (0.0, 0.25, 0.5, 1.0):
+        added.append(loss(lesson.turns(student, batch, torch.Generator().manual_seed(0))) - own)
+    assert added[0] > 0.01
+    np.testing.assert_allclose(added, added[0] * np.array([1, 0.75, 0.5, 0]), atol=1e-6)
+
+    seen, turns = [], Lesson.turns
+    monkeypatch.setattr(Lesson, "turns", lambda self, *given: (seen.append(self.done), turns(self, *given))[1])
+    train(taught(teacher, "train.steps=4"), tmp_path / "run")
+    assert seen == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_student_may_be_another_network_by_another_method(teacher: Path, tmp_path: Path) -> None:

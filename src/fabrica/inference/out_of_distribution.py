@@ -46,13 +46,13 @@ class Look(NamedTuple):
     span: float
 
 
-def _look(values: Float32, codec: Codec) -> Look:
+def look_at(values: Float32, quantiles: Float64) -> Look:
+    """Of network values (C, *S), whose `grey_quantiles` are these."""
     plane = _shown(values[len(values) // 2])
     height, width = plane.shape[-2:]
     rows, columns = (np.abs(np.arange(n) + 0.5 - n / 2) * 2 / n for n in (height, width))  # 0 in the middle, 1 outside
     away = np.maximum(rows[:, None], columns)
     contrast = plane[..., away <= 0.5].mean() - plane[..., away > 0.75].mean() if min(height, width) > 1 else 0.0
-    quantiles = _quantiles(values, codec)
     return Look(float(np.quantile(plane, 0.01)), float(contrast), float(quantiles[-1] - quantiles[0]))
 
 
@@ -83,7 +83,8 @@ def out_of_distribution(image: Image, way: Way) -> list[str]:
     if not known.quantiles:
         return reasons
     planes = list(_planes(image, way))
-    distance = float(np.median([_distance(_quantiles(plane, way.source), known) for plane in planes]))
+    quantiles = [grey_quantiles(plane, way.source) for plane in planes]
+    distance = float(np.median([distance_from(known, each) for each in quantiles]))
     if distance > BEYOND * known.distance:
         how_far = f"where no image was farther than {known.distance:.1f}"
         how_far = f"of few images, of which {BEYOND * known.distance:.1f} are allowed" if known.bounds else how_far
@@ -92,7 +93,8 @@ def out_of_distribution(image: Image, way: Way) -> list[str]:
             f"{how_far}"
         )
     if known.bounds:
-        reasons += _apart(Look(*np.median([_look(plane, way.source) for plane in planes], axis=0)), image, way)
+        looks = [look_at(plane, each) for plane, each in zip(planes, quantiles, strict=True)]
+        reasons += _apart(Look(*np.median(looks, axis=0)), image, way)
     return reasons
 
 
@@ -144,14 +146,14 @@ def _planes(image: Image, way: Way) -> Iterator[Float32]:
     yield from (way.source.scaled(volume[:, k], limits) for k in slices)
 
 
-def _distance(quantiles: Float64, known: Fingerprint) -> float:
+def distance_from(known: Fingerprint, quantiles: Float64) -> float:
     """How many standard deviations these quantiles lie from the mean, whatever the direction."""
     gap = quantiles - np.array(known.quantiles)
     return float(np.sqrt(gap @ np.linalg.solve(np.array(known.covariance), gap) / len(gap)))
 
 
-def _quantiles(values: Float32, codec: Codec) -> Float64:
-    """Of network values (C, *S), those in the body; of neighbouring slices, those of the middle one."""
+def grey_quantiles(values: Float32, codec: Codec) -> Float64:
+    """(9,): of network values (C, *S), those in the body; of neighbouring slices, those of the middle one."""
     values = values[len(values) // 2 : len(values) // 2 + 1]
     found: Float64 = np.quantile(values[0][body(values, threshold(codec))], LEVELS).astype(np.float64)
     return found

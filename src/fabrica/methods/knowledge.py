@@ -3,8 +3,10 @@
 Hinton, Vinyals, Dean: Distilling the knowledge in a neural network (2015), and Romero et al.: FitNets: hints for thin
 deep nets (ICLR 2015). Beside its own loss the student learns what its teacher answers to the same images, of label maps
 softened by a temperature, and, through a layer of 1 x 1 that is thrown away afterwards, what the teacher finds at its
-coarsest resolution. The student's method goes on as it does alone: its network is watched while it makes its turns, so
-that any method and any pair of networks will do, and what is trained is a model like any other.
+coarsest resolution. Both count for less and less, and for nothing at the end (teacher annealing: Clark et al., BAM!,
+ACL 2019), since a student that has come as far as its teacher is held back by it. The student's method goes on as it
+does alone: its network is watched while it makes its turns, so that any method and any pair of networks will do, and
+what is trained is a model like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from fabrica.recipe.schema import DistillConfig
 
 
 class Lesson:
-    """What a student learns beside its own loss, with a module `hint` that it trains and does not ship."""
+    """What a student learns beside its own loss, with a module `hint` that it trains and does not ship.
+
+    done    how much of the training is over, 0 to 1, set by the loop.
+    """
+
+    done = 0.0
 
     def __init__(
         self, config: DistillConfig, student: Translator, teacher: Translator, shape: Sequence[int], precision: str
@@ -68,9 +75,10 @@ class Lesson:
             if turn.player == self.player and seen:
                 parts = [self._taught(student, call) for call in seen]
                 told = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-                loss = self.config.own * turn.loss + self.config.answers * told["answers"]
+                lesson = self.config.answers * told["answers"]
                 if "features" in told:
-                    loss = loss + self.config.features * as_large_as(told["features"], told["answers"])
+                    lesson = lesson + self.config.features * as_large_as(told["features"], told["answers"])
+                loss = self.config.own * turn.loss + (1 - self.done) * lesson
                 shown = {name: float(value.detach()) for name, value in told.items()}
                 turn = Turn(turn.player, loss, {**turn.metrics, **shown})
                 seen.clear()

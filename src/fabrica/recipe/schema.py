@@ -184,8 +184,8 @@ class SampleConfig:
 @dataclass(frozen=True)
 class DistillConfig:
     """How what translates, restores or segments learns from uses.teacher: see `fabrica.methods.knowledge`. The weights
-    of the teacher's answers, of its features (0: none are looked at; 0.1: a tenth of how far answers are off), and of
-    the method's own loss. temperature: that softens the teacher's labels."""
+    of the teacher's answers, of its features (0: none are looked at; 0.1: a tenth of how far answers are off), both of
+    which fall evenly to 0, and of the method's own loss. temperature: that softens the teacher's labels."""
 
     answers: float = 1.0
     features: float = 0.1

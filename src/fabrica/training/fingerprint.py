@@ -17,9 +17,9 @@ from fabrica.inference.out_of_distribution import (
     LOOKED,
     Look,
     Strings,
-    _distance,
-    _look,
-    _quantiles,
+    distance_from,
+    grey_quantiles,
+    look_at,
 )
 from fabrica.recipe.found import Fingerprint
 
@@ -36,22 +36,27 @@ def fingerprint(data: Dataset, heldout: Dataset, codec: Codec) -> Fingerprint:
     if codec.kind == "label":
         return found
     cases = np.array([data.ids[int(k)].rsplit("#", 1)[0] for k in evenly(len(data), LOOKED)])
-    each, others = (_each(images, codec) for images in (data, heldout))
-    if len(np.unique(cases)) < FEWEST:
-        shown = (images.read([int(k)])[0] for images in (data, heldout) for k in evenly(len(images), LOOKED))
-        return _of_few(found, each, others, cases, [_look(values, codec) for values in shown])
+    few = len(np.unique(cases)) < FEWEST
+    (each, looks), (others, more) = (_measured(images, codec, few) for images in (data, heldout))
+    if few:
+        return _of_few(found, each, others, cases, looks + more)
     covariance = np.cov(each.T) + FLOOR * np.eye(len(LEVELS))
     found = replace(
         found,
         quantiles=[float(f"{q:.6g}") for q in each.mean(0)],
         covariance=[[float(f"{v:.6g}") for v in row] for row in covariance],
     )
-    return replace(found, distance=round(max(_distance(one, found) for one in (*each, *others)), 3))
+    return replace(found, distance=round(max(distance_from(found, one) for one in (*each, *others)), 3))
 
 
-def _each(data: Dataset, codec: Codec) -> Float64:
-    """The quantiles (N, 9) of up to LOOKED images, evenly spread."""
-    return np.stack([_quantiles(data.read([int(k)])[0], codec) for k in evenly(len(data), LOOKED)])
+def _measured(data: Dataset, codec: Codec, look: bool) -> tuple[Float64, list[Look]]:
+    """The quantiles (N, 9) of up to LOOKED images, evenly spread, and, where asked, what a glance at each tells."""
+    quantiles, looks = [], list[Look]()
+    for k in evenly(len(data), LOOKED):
+        values = data.read([int(k)])[0]
+        quantiles.append(grey_quantiles(values, codec))
+        looks += [look_at(values, quantiles[-1])] if look else []
+    return np.stack(quantiles), looks
 
 
 def _of_few(found: Fingerprint, each: Float64, others: Float64, cases: Strings, looks: Sequence[Look]) -> Fingerprint:
@@ -64,10 +69,10 @@ def _of_few(found: Fingerprint, each: Float64, others: Float64, cases: Strings, 
         return replace(found, quantiles=mean.tolist(), covariance=covariance.tolist())
 
     everyone = learnt(np.ones(len(each), dtype=bool))
-    distances = [_distance(one, everyone) for one in others]
+    distances = [distance_from(everyone, one) for one in others]
     for name in names if len(names) > 1 else ():
         rest = learnt(cases != name)
-        distances += [_distance(one, rest) for one in each[cases == name]]
+        distances += [distance_from(rest, one) for one in each[cases == name]]
     return replace(
         found,
         quantiles=[float(f"{q:.6g}") for q in everyone.quantiles],

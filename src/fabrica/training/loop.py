@@ -150,6 +150,8 @@ def _loop(run: Run, log: Log | None, report: Report | None, warn: Warn) -> None:
         pace = _pace(config, state.step, done)
         if run.recipe.quantise:
             quantise.pace(run.method.get_submodule("ranges"), done)
+        if run.lesson:
+            run.lesson.done = done
         _step(run, micro, pace, meter)
         _average(run)
         state.step += 1
