@@ -21,6 +21,7 @@ def test_parameters_become_choices() -> None:
     assert wanted.choices == {"direction": "b2a", "uncertainty": True, "mirror": False, "as_": "nifti"}
     assert wanted.view
     assert of_apply({}, SERVED).choices == {"direction": "a2b"} and not of_apply({}, SERVED).view
+    assert not wanted.explain and of_apply({"explain": "1"}, SERVED).explain
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ def test_parameters_become_choices() -> None:
         ({"overlap": "0.5"}, "no parameter 'overlap'"),
         ({"direction": "a2c"}, "goes a2b, b2a; found 'a2c'"),
         ({"uncertainty": "perhaps"}, "expected 1 or 0"),
+        ({"explain": "perhaps"}, "expected 1 or 0"),
         ({"as": "seg"}, "expected png"),  # of label maps alone
         ({"as": "../x"}, "expected png"),
     ],

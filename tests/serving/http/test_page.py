@@ -13,9 +13,11 @@ import pytest
 from PIL import Image as Pillow
 
 import fabrica
+from fabrica.evaluation.explanation import explain
 from fabrica.geometry import as_seen
 from fabrica.image import Array
 from fabrica.phantoms.head.head import head
+from fabrica.runtime import opened
 from tests.serving.http.browser import CHROMIUM, Browser, browser
 from tests.serving.http.started import Server
 
@@ -69,7 +71,7 @@ def only_own(page: Browser, server: Server) -> bool:
     return bool(asked) and all(each.startswith((server.url, f"blob:{server.url}", "data:")) for each in asked)
 
 
-def applied(page: Browser, server: Server, series: Path, model: str = "hand", **screen: int) -> None:
+def applied(page: Browser, server: Server, series: Path, model: str = "hand", why: bool = False, **screen: int) -> None:
     page.open(server.url, **screen)  # type: ignore[arg-type]
     page.until("document.body.dataset.state === 'ready'")
     page.evaluate(f"(e => {{ e.value = '{model}'; e.onchange(); }})(document.getElementById('model'))")
@@ -77,6 +79,7 @@ def applied(page: Browser, server: Server, series: Path, model: str = "hand", **
     page.until("!document.getElementById('apply').disabled")
     if not page.evaluate("document.getElementById('doubt').checked"):
         page.evaluate("document.getElementById('doubt').click()")
+    page.evaluate(f"document.getElementById('why').checked = {str(why).lower()}")
     worked(page, "apply")
 
 
@@ -143,6 +146,30 @@ def test_before_and_after_difference_and_uncertainty_differ(page: Browser, serve
         page.key("ArrowLeft")
     np.testing.assert_allclose(shown(page)[:, 4:, 0], views["3"][:, 4:, 0], atol=1)
     assert not page.complaints
+
+
+def test_what_moved_the_result_lies_where_it_does(
+    page: Browser, server: Server, series: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Over the image itself, on the slice that was explained, as the command has it."""
+    explain(opened(folder / "hand"), series, tmp_path)
+    wanted = fabrica.read(tmp_path / "result-occlusion.nii.gz")
+    planes = as_seen(wanted.data, wanted.affine, "LPS")[0]
+    k = int(planes.sum((1, 2)).argmax())
+    applied(page, server, series, why=True)
+    assert text(page, "where") == f"Slice {k + 1} of 5"
+    page.key("2")
+    before = shown(page)
+    page.key("6")
+    assert page.evaluate("document.querySelector('#modes [aria-checked=true]').textContent") == "Occlusion"
+    laid = shown(page) - before
+    red, moved = laid[..., 0] - laid[..., 2], planes[k].reshape(32, 4, 32, 4).mean((1, 3))
+    assert alike(red, moved) > 0.1 + max(0.5, alike(red[::-1], moved), alike(red[:, ::-1], moved))
+    page.drag((700.0, 400.0), (701.0, 400.0))
+    assert "occlusion" in text(page, "value")
+    page.key("v")
+    page.until("document.getElementById('volume').dataset.shown === 'Occlusion'")
+    assert not page.complaints and only_own(page, server)
 
 
 def pixels(page: Browser, name: str, path: Path) -> Array:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import fabrica
+from fabrica.evaluation.explanation import explain
 from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.phantoms.head.head import head
@@ -133,6 +134,28 @@ def test_a_view_is_what_the_files_say(client: httpx.Client, images: Path, tmp_pa
         assert said[name]["unit"] == "HU"
     assert said["before"]["spacing"] == pytest.approx(before.spacing)
     assert (place / "view" / "uncertainty.u16").stat().st_size == 2 * before.data.size
+
+
+@pytest.mark.parametrize("name", ["volume.nii.gz", "picture.png"])
+def test_what_moved_a_result_is_told_as_the_command_tells_it(
+    client: httpx.Client, images: Path, folder: Path, tmp_path: Path, name: str
+) -> None:
+    model = "pictures" if name.startswith("picture") else "hand"
+    asked = {"model": model, "explain": "1", "view": "1"}
+    place = unpacked(
+        client.post("v1/apply", params=asked, content=(images / name).read_bytes()).content, tmp_path / "got"
+    )
+    explain(opened(folder / model), images / name, tmp_path / "own")
+    told, own = (json.loads((at / "explanation.json").read_text()) for at in (place / "explanation", tmp_path / "own"))
+    assert told["parts"] == own["parts"] and told["window"] == own["window"]
+    assert (place / "explanation" / "report.html").is_file()
+    wanted = fabrica.read(tmp_path / "own" / "result-occlusion.nii.gz").data if name.startswith("volume") else None
+    wanted = np.load(tmp_path / "own" / "result.npz")["occlusion"] if wanted is None else wanted
+    said = json.loads((place / "view" / "view.json").read_text())["occlusion"]
+    numbers = np.frombuffer((place / "view" / "occlusion.u16").read_bytes(), "<u2")
+    seen = np.sort(numbers * said["step"] + said["low"])
+    np.testing.assert_allclose(seen, np.sort(wanted.ravel()), atol=2 * said["step"])
+    assert seen.max() > 0
 
 
 def test_the_protocol_says_what_there_is(client: httpx.Client) -> None:

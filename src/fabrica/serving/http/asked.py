@@ -28,6 +28,7 @@ class Wanted:
 
     choices: Mapping[str, Any] = field(default_factory=dict)
     view: bool = False
+    explain: bool = False
 
     def beside(self, served: Served, folder: Path) -> dict[str, Path]:
         """The contrasts that may be sent beside the image, and where in a request's folder the files of each go."""
@@ -37,12 +38,12 @@ class Wanted:
     def task(self, model: str, came: Mapping[str, Sequence[Path]], folder: Path, largest: int) -> Apply:
         """came: what was uploaded, see `fabrica.serving.http.uploads.on_disk`."""
         beside = {name: tuple(files) for name, files in came.items() if name}
-        return Apply(model, tuple(came[""]), folder, self.choices, self.view, largest, beside)
+        return Apply(model, tuple(came[""]), folder, self.choices, self.view, self.explain, largest, beside)
 
 
 def of_apply(given: Mapping[str, str], served: Served) -> Wanted:
     """Parameters of an address, checked; Refused (400) for one that is not known, or has no such value."""
-    known = ("model", "direction", "contrast", "as", "view", *FLAGS)
+    known = ("model", "direction", "contrast", "as", "view", "explain", *FLAGS)
     for name in given:
         if name not in known:
             raise Refused(400, f"no parameter {name[:40]!r}; there are {', '.join(known)}")
@@ -57,7 +58,7 @@ def of_apply(given: Mapping[str, str], served: Served) -> Wanted:
         choices["as_"] = _kind(kind, bool(served.labels))
     if contrast := given.get("contrast", ""):
         choices["contrast"] = contrast
-    return Wanted(choices, _flag("view", given.get("view", "0")))
+    return Wanted(choices, *(_flag(name, given.get(name, "0")) for name in ("view", "explain")))
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class Inferred:
 class Apply:
     """Images to be translated: what was uploaded, and an empty folder for all that is made of it.
 
-    choices   of `fabrica.inference.files.apply`. view: also what the page draws.
+    choices   of `fabrica.inference.files.apply`. view: also what the page draws. explain: also which part of the first
+              image moved its result, see `fabrica.evaluation.explanation.parts`.
     largest   bytes that archives may unpack to. beside: what was uploaded of other contrasts, by name.
     """
 
@@ -109,6 +110,7 @@ class Apply:
     folder: Path
     choices: Mapping[str, Any] = field(default_factory=dict)
     view: bool = False
+    explain: bool = False
     largest: int = 2**30
     beside: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from fabrica import io
-from fabrica.errors import FabricaError
+from fabrica.errors import FabricaError, UsageError
+from fabrica.evaluation.explanation.parts import explained
+from fabrica.evaluation.explanation.writing import write_parts
 from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.inference.refusal import cautions
 from fabrica.inference.results import Outcome
+from fabrica.inference.seeing import seen
 from fabrica.inference.translator import contrasts_beside
 from fabrica.progress import Progress
 from fabrica.serving.http import tensors
@@ -70,9 +75,16 @@ def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
             for name in contrasts_beside(way.data.a, way.data.auxiliary, str(task.choices.get("contrast", "")))
             if name not in beside
         ]
-        files = _files(out, done)
-        if task.view:
-            files += _views(source, out, done[0], task.folder, bool(ready.served.labels))
+        files, maps = _files(out, done), dict[str, Image]()
+        first = _first(source, done[0]) if task.view or task.explain else None
+        if task.explain and first:
+            try:
+                maps = {"occlusion": _explained(ready, first, task, progress)}
+                files += _inside(task.folder / "explanation", task.folder)
+            except UsageError as error:  # nothing that could be explained: the result stands
+                notes.append(f"not explained: {_plain(str(error), task.folder)}")
+        if task.view and first:
+            files += _drawn({**_views(first, out, done[0], bool(ready.served.labels)), **maps}, task.folder)
         elif len(files) == 1 and source.is_file() and source.suffix != ".zip":
             return Made(files[0][1], MEDIA.get(files[0][1].suffix, "application/octet-stream"), tuple(notes))
         (task.folder / "about.json").write_text(json.dumps(_about(ready, outcomes, task.folder, notes)), "utf-8")
@@ -193,17 +205,31 @@ def _about(ready: Ready, outcomes: Sequence[Outcome], folder: Path, notes: Seque
     return {**known, "results": results}
 
 
-def _views(source: Path, out: Path, outcome: Outcome, folder: Path, labels: bool) -> list[tuple[str, Path]]:
-    """The first image before and after, and its map, as the page draws them."""
+def _first(source: Path, outcome: Outcome) -> Image:
+    """The image that a result was made of."""
     path, frame = Path(outcome.input), ""
     while not path.exists() and path != source.parent:
         path, frame = path.parent, f"{path.name}/{frame}".rstrip("/")
-    images = {"before": io.read(path, frame)}
+    return io.read(path, frame)
+
+
+def _views(first: Image, out: Path, outcome: Outcome, labels: bool) -> dict[str, Image]:
+    """The first image before and after, and its map, as the page draws them."""
+    images = {"before": first}
     made = out / outcome.output
-    images["after"] = io.read_mask(made, grid=images["before"]) if labels else io.read(made)
+    images["after"] = io.read_mask(made, grid=first) if labels else io.read(made)
     if outcome.uncertainty_map:
         images["uncertainty"] = io.read(out / outcome.uncertainty_map)
-    return _drawn(images, folder)
+    return images
+
+
+def _explained(ready: Ready, image: Image, task: Apply, progress: Progress) -> Image:
+    """By how much hiding each place changed the result, of label maps the class that it changed most; all of it, as
+    `fabrica explain` writes it, lies in `explanation` afterwards. UsageError where there is nothing to explain."""
+    direction = str(task.choices.get("direction", "a2b"))
+    found = explained(seen(image, ready.model.way(direction)), progress=progress)
+    write_parts(ready.model, found, "the image", task.folder / "explanation", {"direction": direction})
+    return found.seen.on_image(np.max([part.moved for part in found.parts], axis=0))
 
 
 def _drawn(images: Mapping[str, Image], folder: Path) -> list[tuple[str, Path]]:

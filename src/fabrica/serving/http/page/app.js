@@ -1,7 +1,7 @@
 // The page: which model, what to work on, how far it is, and what came of it. It asks its own server and nobody else.
 
 import { members, packed } from "./archive.js";
-import { image, stacked, Viewer } from "./viewer.js";
+import { image, MAPS, stacked, Viewer } from "./viewer.js";
 import { possible, Volume } from "./volume.js";
 
 const at = (id) => document.getElementById(id);
@@ -209,11 +209,11 @@ function follow() {
     at("modes").hidden = modes.length < 2;
   }
   for (const button of at("modes").children) button.setAttribute("aria-checked", String(button.textContent === viewer.mode));
-  at("strengths").hidden = !(viewer.labels || ["Difference", "Uncertainty"].includes(viewer.mode));
+  at("strengths").hidden = !(viewer.labels || viewer.mode === "Difference" || viewer.mode in MAPS);
   const more = at("solid").hidden ? "" : " · v volume";
   at("keys").textContent = at("volumes").hidden
-    ? `drag: window · ↑ ↓ slices · ← → slider · 1–5 what is shown · r reset${more}`
-    : "click: crosshair · drag with the right button: window · drag the volume to turn it · 1–5 what is shown · v slices";
+    ? `drag: window · ↑ ↓ slices · ← → slider · 1–6 what is shown · r reset${more}`
+    : "click: crosshair · drag with the right button: window · drag the volume to turn it · 1–6 what is shown · v slices";
 }
 
 at("entry").onsubmit = (event) => {
@@ -229,7 +229,7 @@ at("images").onsubmit = (event) => {
   for (const file of files) form.append("files", file, file.name);
   for (const [name, chosen] of Object.entries(others)) for (const file of chosen) form.append(name, file, file.name);
   drawing = null;
-  const asked = { model: model().name, view: "1", direction: at("direction").value, uncertainty: at("doubt").checked ? "1" : "0" };
+  const asked = { model: model().name, view: "1", direction: at("direction").value, uncertainty: at("doubt").checked ? "1" : "0", explain: at("why").checked ? "1" : "0" };
   work(`/v1/apply?${new URLSearchParams(asked)}`, form, {});
 };
 at("words").onsubmit = (event) => {

@@ -1,7 +1,9 @@
 // Slices of 16-bit numbers on a canvas: window and level, before and after, difference, uncertainty, labels.
 
 const HANDLE = 14; // CSS pixels around the slider's line
-const STACKED = ["Before | after", "Before", "After", "Difference", "Uncertainty"];
+const STACKED = ["Before | after", "Before", "After", "Difference", "Uncertainty", "Occlusion"];
+/** Modes that lay a map over an image, and which. */
+export const MAPS = { Uncertainty: "uncertainty", Occlusion: "occlusion" };
 
 /** An image as the server describes it: its numbers, and what they mean. */
 export function image(about, content) {
@@ -39,15 +41,15 @@ export class Viewer {
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Images by name: after, and where there are such before and uncertainty. */
+  /** Images by name: after, and where there are such before, uncertainty and occlusion. */
   show(images) {
     this.images = images;
     this.number += 1;
     const main = images.before ?? images.after;
     this.main = main;
-    this.slice = Math.floor(main.depth / 2);
+    this.slice = images.occlusion ? strongest(images.occlusion) : Math.floor(main.depth / 2);
     this.labels = images.after.unit === "label" && images.before ? this.#colours(images.after) : null;
-    this.most = images.uncertainty ? quantile(images.uncertainty, 0.995) : 0;
+    this.most = Object.fromEntries(Object.values(MAPS).filter((name) => images[name]).map((name) => [name, quantile(images[name], 0.995)]));
     this.spread = this.modes().includes("Difference") ? this.#largest() : 0;
     this.first = (images.after.unit === main.unit ? main : images.after).window;
     this.window = [...this.first];
@@ -57,11 +59,11 @@ export class Viewer {
   }
 
   modes() {
-    const { before, after, uncertainty } = this.images;
+    const { before, after } = this.images;
     if (!before) return ["After"];
     const alike = before.width === after.width && before.height === after.height && before.depth === after.depth;
     const can = { Difference: alike && before.unit === after.unit && !this.labels && before.channels === after.channels,
-      Uncertainty: Boolean(uncertainty) };
+      ...Object.fromEntries(Object.entries(MAPS).map(([mode, name]) => [mode, Boolean(this.images[name])])) };
     return STACKED.filter((mode) => can[mode] ?? true);
   }
 
@@ -125,8 +127,8 @@ export class Viewer {
 
   /** Draw the slice in this mode onto the plane, pixel for pixel. */
   #paint(mode) {
-    const { before, after, uncertainty } = this.images;
-    const of = mode === "Before" || (this.labels && mode === "After") ? before : after;
+    const { before, after } = this.images;
+    const of = this.shown(mode);
     Object.assign(this.plane, { width: of.width, height: of.height });
     const context = this.plane.getContext("2d"), made = context.createImageData(of.width, of.height);
     const pixels = made.data, numbers = this.#numbers(of), { channels } = of;
@@ -139,7 +141,7 @@ export class Viewer {
       pixels[p + 3] = 255;
     }
     if (mode === "Difference") this.#difference(pixels, this.#numbers(before), this.#numbers(after));
-    if (mode === "Uncertainty") this.#heat(pixels, this.#numbers(uncertainty));
+    if (MAPS[mode]) this.#heat(pixels, MAPS[mode]);
     if (mode === "After" && this.labels) this.#overlay(pixels, this.#numbers(after));
     context.putImageData(made, 0, 0);
   }
@@ -156,10 +158,17 @@ export class Viewer {
     }
   }
 
-  #heat(pixels, numbers) {
-    const { uncertainty } = this.images, { channels } = uncertainty;
-    for (let i = 0, p = 0; p < pixels.length; p += 4, i += channels) {
-      const t = Math.min(1, uncertainty.value(numbers[i]) / this.most), a = this.strength * Math.sqrt(t);
+  /** Which image a mode shows, or lays its colours over: what is made of labels, and what is hidden, lies over the first. */
+  shown(mode) {
+    const { before, after, occlusion } = this.images;
+    const alike = occlusion && before && occlusion.width === before.width && occlusion.height === before.height;
+    return mode === "Before" || (this.labels && mode !== "Difference") || (mode === "Occlusion" && alike) ? before : after;
+  }
+
+  #heat(pixels, name) {
+    const map = this.images[name], numbers = this.#numbers(map), most = this.most[name];
+    for (let i = 0, p = 0; p < pixels.length; p += 4, i += map.channels) {
+      const t = Math.min(1, map.value(numbers[i]) / most), a = this.strength * Math.sqrt(t);
       pixels[p] = pixels[p] * (1 - a) + 255 * Math.min(1, 1.6 * t + 0.2) * a;
       pixels[p + 1] = pixels[p + 1] * (1 - a) + 220 * Math.max(0, 1.6 * t - 0.6) * a;
       pixels[p + 2] = pixels[p + 2] * (1 - a) + 60 * (1 - t) * a;
@@ -224,7 +233,7 @@ export class Viewer {
   #under(u, v) {
     if (!(u >= 0 && u < 1 && v >= 0 && v < 1)) return "";
     const said = [];
-    for (const name of ["before", "after", "uncertainty"]) {
+    for (const name of ["before", "after", ...Object.values(MAPS)]) {
       const of = this.images[name];
       if (!of) continue;
       const at = (Math.floor(v * of.height) * of.width + Math.floor(u * of.width)) * of.channels;
@@ -257,8 +266,16 @@ export class Viewer {
   }
 }
 
+/** Of a map, where it is above its least: nothing lies around what was looked at. */
 function quantile(of, share) {
-  const every = Math.max(1, Math.floor(of.numbers.length / 50000)), found = [];
-  for (let i = 0; i < of.numbers.length; i += every) found.push(of.numbers[i]);
+  const every = Math.max(1, Math.floor(of.numbers.length / 500000)), found = [];
+  for (let i = 0; i < of.numbers.length; i += every) if (of.numbers[i]) found.push(of.numbers[i]);
   return of.value(found.sort((a, b) => a - b)[Math.floor(found.length * share)]) || 1;
+}
+
+/** The slice of a map that has most of it. */
+function strongest(of) {
+  const size = of.height * of.width * of.channels, sums = Array(of.depth).fill(0);
+  of.numbers.forEach((n, i) => { sums[Math.floor(i / size)] += n; });
+  return sums.indexOf(Math.max(...sums));
 }

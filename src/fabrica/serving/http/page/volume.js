@@ -1,5 +1,7 @@
 // Volumes from all sides, by niivue (niivue.js, BSD-2: niivue.LICENSE.txt), which is fetched when the first one is asked for.
 
+import { MAPS } from "./viewer.js";
+
 const FAINT = 0.35; // of an overlay's strength, what its rendering leaves of the image
 const OPTIONS = {
   backColor: [0, 0, 0, 1], crosshairColor: [0.85, 0.64, 0.25, 0.8], fontColor: [0.49, 0.53, 0.58, 1], logLevel: "error",
@@ -27,19 +29,19 @@ export class Volume {
     this.drawn ??= await opened(this.canvas, (at) => this.#crossed(at));
     const { images, mode, labels, main } = viewer;
     this.viewer = viewer;
-    const wanted = `${viewer.number} ${mode}`;
+    const wanted = `${viewer.number} ${mode}`, of = mode === "Difference" ? images.before : viewer.shown(mode);
     if (this.shown !== wanted) {
-      const before = mode === "Before" || (labels && mode === "After") || mode === "Difference";
-      const layers = [await volume("image", before ? images.before : images.after, { colormap: "gray" })];
+      const layers = [await volume("image", of, { colormap: "gray" })];
       if (mode === "Difference") layers.push(await difference(images, viewer.spread));
-      if (mode === "Uncertainty") layers.push(await volume("uncertainty", images.uncertainty, { colormap: "warm", cal_min: viewer.most / 50, cal_max: viewer.most }));
+      const map = MAPS[mode], most = viewer.most[map];
+      if (map) layers.push(await volume(map, images[map], { colormap: "warm", cal_min: most / 50, cal_max: most }));
       if (labels && mode === "After") layers.push(await volume("labels", images.after, {}));
       for (const each of [...this.drawn.volumes]) this.drawn.removeVolume(each);
       for (const each of layers) this.drawn.addVolume(each);
       if (labels && mode === "After") this.#colour(layers[1], images.after.labels);
       this.shown = wanted;
     }
-    const [image, ...over] = this.drawn.volumes, of = mode === "Before" || !images.before ? main : images.after;
+    const [image, ...over] = this.drawn.volumes;
     if (of.unit === viewer.unit() || !images.before) [image.cal_min, image.cal_max] = span(viewer.window);
     over.forEach((each, k) => this.drawn.setOpacity(k + 1, viewer.strength));
     this.drawn.opts.renderOverlayBlend = 1 - FAINT * viewer.strength;
