@@ -172,6 +172,26 @@ def test_what_moved_the_result_lies_where_it_does(
     assert not page.complaints and only_own(page, server)
 
 
+def test_labels_lie_over_an_image_in_its_own_window(page: Browser, small: Server, series: Path) -> None:
+    page.open(small.url)
+    page.until("document.body.dataset.state === 'locked'")
+    page.evaluate(f"document.getElementById('token').value = '{small.token}'")
+    page.evaluate("document.getElementById('entry').requestSubmit()")
+    page.until("document.body.dataset.state === 'ready'")
+    page.evaluate("(e => { e.value = 'organs'; e.onchange(); })(document.getElementById('model'))")
+    page.choose_files("#files", sorted(series.iterdir()))
+    page.until("!document.getElementById('apply').disabled")
+    worked(page, "apply")
+    assert (text(page, "centre"), text(page, "width")) == ("40", "80"), text(page, "error")
+    page.key("2")
+    before, volume = shown(page), fabrica.read(series)
+    assert alike(before[..., 0], grey(volume, 2, 40, 80)) > 0.95 and np.ptp(before, axis=2).max() == 0
+    page.key("3")
+    assert np.ptp(shown(page), axis=2).max() > 20  # their colours
+    page.complaints = [each for each in page.complaints if "401" not in each]  # which browsers tell by themselves
+    assert not page.complaints
+
+
 def pixels(page: Browser, name: str, path: Path) -> Array:
     """An element of the page as it is on the screen, (H, W, 3)."""
     where = f"document.getElementById('{name}').getBoundingClientRect()"

@@ -51,7 +51,7 @@ export class Viewer {
     this.labels = images.after.unit === "label" && images.before ? this.#colours(images.after) : null;
     this.most = Object.fromEntries(Object.values(MAPS).filter((name) => images[name]).map((name) => [name, quantile(images[name], 0.995)]));
     this.spread = this.modes().includes("Difference") ? this.#largest() : 0;
-    this.first = (images.after.unit === main.unit ? main : images.after).window;
+    this.first = (this.unit() === main.unit ? main : images.after).window;
     this.window = [...this.first];
     this.mode = this.modes()[0];
     this.split = 0.5;
