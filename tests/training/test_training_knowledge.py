@@ -56,7 +56,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def test_a_student_is_a_model_like_any_other(teacher: Path, tmp_path: Path) -> None:
     gone = shutil.copytree(teacher, tmp_path / "gone")
-    folder = train(taught(gone), tmp_path / "run")
+    folder = train(taught(gone, "distill.features=0.1"), tmp_path / "run")
     shutil.rmtree(gone)
     rows = read_log(folder / "log.csv")
     assert all(np.isfinite(row[key]) and row[key] > 0 for row in rows for key in ("answers", "features"))

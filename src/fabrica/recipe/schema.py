@@ -188,7 +188,7 @@ class DistillConfig:
     which fall evenly to 0, and of the method's own loss. temperature: that softens the teacher's labels."""
 
     answers: float = 1.0
-    features: float = 0.1
+    features: float = 0.0
     own: float = 1.0
     temperature: float = 2.0
 
