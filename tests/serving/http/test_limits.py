@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -123,6 +124,25 @@ def test_a_segmenter_gives_label_maps_and_their_view(client: httpx.Client, tmp_p
     answer = client.post("v1/apply?model=organs", content=(tmp_path / "ct.nii.gz").read_bytes())
     (tmp_path / "labels.nii.gz").write_bytes(answer.content)
     np.testing.assert_array_equal(fabrica.read(tmp_path / "labels.nii.gz").data, wanted)
+
+
+def test_where_there_is_nothing_to_explain_the_result_stands(client: httpx.Client, tmp_path: Path) -> None:
+    volume = head(3, 32, 4, contrasts=["CT"]).images["CT"]
+    for name, image in (("head", volume), ("air", replace(volume, data=np.full_like(volume.data, -1000)))):
+        fabrica.write(image, tmp_path / f"{name}.nii.gz")
+        content = (tmp_path / f"{name}.nii.gz").read_bytes()
+        answer = client.post("v1/apply?model=organs&explain=1&force=1", content=content)
+        assert answer.status_code == 200, answer.text
+        notes = [each for each in json.loads(answer.headers["fabrica-notes"]) if "explain" in each]
+        if name == "air":
+            assert notes == [
+                "not explained: the model outlines nothing in this image, so that there is nothing to explain"
+            ]
+            assert answer.headers["content-type"] == "application/gzip"
+        else:
+            with zipfile.ZipFile(BytesIO(answer.content)) as archive:
+                assert {"explanation/bone-occlusion.nii.gz", "explanation/explanation.json"} <= set(archive.namelist())
+            assert not notes
 
 
 def test_more_than_there_are_places_for_come_again(

@@ -255,8 +255,9 @@ def _finished(
         return Explanation(out, everything, summary)
     from fabrica.report.explanation import explanation_page
 
-    about = [("model", f"{model.name} ({model.method_name}), {model.hash}")]
-    about += [("trained on", str(model.recipe.data.source))] if model.recipe.data.source else []
+    recipe = getattr(model, "recipe", None)  # of what is no more than a `Translates` nothing is known
+    about = [("model", f"{model.name}{f' ({model.method_name})' if recipe else ''}, {model.hash}")]
+    about += [("trained on", str(recipe.data.source))] if recipe and recipe.data.source else []
     about += [("Fabrica", __version__)]
     _write(out / PAGE, explanation_page(title, how, sections, scores, about))
     return Explanation(out, everything, summary, out / PAGE)
