@@ -69,7 +69,7 @@ def judged(
         asked = [f"data.source={place / 'data.csv'}", "train.steps=0", f"train.minutes={share:g}"]
         run = train(load_recipe(otherwise if padded else recipe, [*changes, *asked]), place / "run")
         if method == STUDENT:
-            fitting = [] if padded else ["data.size=64", "data.fit=pad", "data.condition=", "method.spacing=log-snr"]
+            fitting = [] if padded else ["data.size=64", "data.fit=pad", "data.condition="]
             taught = load_recipe("distill-pneumonia", [*fitting, *asked, f"uses.teacher={run}"])
             run = train(taught, place / "student")
         model = fabrica.load(run)
