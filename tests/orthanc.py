@@ -23,7 +23,9 @@ PROGRAM = shutil.which("Orthanc")
 DICOMWEB = next(
     (each for each in Path("/usr").glob("*/orthanc/plugins/libOrthancDicomWeb.so*") if each.is_file()), None
 )
-MISSING = [name for name in ("Orthanc", "dcmsend", "findscu") if shutil.which(name) is None]
+OWN = Path(sys.executable).parent  # where pynetdicom has programs of the names of DCMTK's, which say other things
+OTHERS = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if Path(each) != OWN)
+MISSING = [name for name in ("Orthanc", "dcmsend", "findscu") if shutil.which(name, path=OTHERS) is None]
 
 
 @dataclass
@@ -38,7 +40,10 @@ class Orthanc:
     process: subprocess.Popen[bytes] | None = None
 
     def run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*self.prefix, *map(str, command)], capture_output=True, text=True, timeout=120)
+        found = os.environ | {"PATH": OTHERS}
+        return subprocess.run(
+            [*self.prefix, *map(str, command)], capture_output=True, text=True, timeout=120, env=found
+        )
 
     def objects(self) -> list[pydicom.Dataset]:
         """All that it has stored, as it has it."""
