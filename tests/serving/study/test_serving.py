@@ -74,7 +74,7 @@ def test_what_a_browser_gets_tells_no_arm(made: Study, server: Server) -> None:
         assert len(headers) == 1 + AHEAD and all(each == headers[0] for each in headers)
         assert headers[0]["cache-control"] == "no-store" and "etag" not in headers[0]
         own = made.told(reader_called(made, "asking"))
-        assert client.get(f"v1/trials/{own[1 + AHEAD]['trial']}/images/0").status_code == 409
+        assert client.get(f"v1/trials/{own[2 + AHEAD]['trial']}/images/0").status_code == 409
         assert client.get(f"v1/trials/{own[0]['trial']}/images/1").status_code == 404
         assert client.get(f"v1/trials/{own[0]['trial']}/images/-1").status_code == 404
         other = made.told(reader_called(made, "sending"))[0]["trial"]

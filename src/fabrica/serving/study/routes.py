@@ -75,7 +75,7 @@ class Service:
         done = len(self.told[reader]) if due is None else self._place(reader, due)
         if not 0 <= place < len(self.told[reader][at]["images"]):
             raise Refused(404, f"the trial has no image {place}")
-        if not done - 1 <= at <= done + AHEAD:
+        if not done - 1 <= at <= done + AHEAD + 1:  # of who takes an answer back what was ahead may be on its way
             raise Refused(409, "this trial is not the next one; the page is behind: load it again")
         return self.study.image(reader, trial, place).read_bytes()
 
