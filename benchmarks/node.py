@@ -41,7 +41,7 @@ from fabrica.serving.node.peers import Peer
 from fabrica.serving.node.queue import Queue
 from tests.dicom_network import ct, saved, uid
 from tests.handmade import handmade
-from tests.orthanc import Orthanc, Running, free_port, orthanc, sent, until
+from tests.orthanc import OTHERS, Orthanc, Running, free_port, orthanc, sent, until
 
 KEPT = Path(__file__).parent / "real" / "node.json"
 OBJECTS, KILLS, ARCHIVE_KILLS = int(os.environ.get("NODE_OBJECTS", 1000)), 10, 2
@@ -231,7 +231,9 @@ def _node(home: Path) -> Iterator[int]:
 def _storescp(home: Path) -> Iterator[int]:
     port, out = free_port(), home / "theirs"
     out.mkdir()
-    process = subprocess.Popen([str(shutil.which("storescp")), "--fork", "+xa", "-od", str(out), str(port)])
+    process = subprocess.Popen(
+        [str(shutil.which("storescp", path=OTHERS)), "--fork", "+xa", "-od", str(out), str(port)]
+    )
     try:
         time.sleep(0.5)
         yield port

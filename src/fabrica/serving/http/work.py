@@ -13,8 +13,6 @@ import numpy as np
 
 from fabrica import io
 from fabrica.errors import FabricaError, UsageError
-from fabrica.evaluation.explanation.parts import explained
-from fabrica.evaluation.explanation.writing import write_parts
 from fabrica.image import Image
 from fabrica.inference.files import apply
 from fabrica.inference.refusal import cautions
@@ -75,16 +73,17 @@ def applied(ready: Ready, task: Apply, progress: Progress) -> Made:
             for name in contrasts_beside(way.data.a, way.data.auxiliary, str(task.choices.get("contrast", "")))
             if name not in beside
         ]
-        files, maps = _files(out, done), dict[str, Image]()
-        first = _first(source, done[0]) if task.view or task.explain else None
-        if task.explain and first:
+        files, images = _files(out, done), dict[str, Image]()
+        if task.view or task.explain:
+            images = _views(source, out, done[0], bool(ready.served.labels))
+        if task.explain:
             try:
-                maps = {"occlusion": _explained(ready, first, task, progress)}
+                images["occlusion"] = _explained(ready, images["before"], task, progress)
                 files += _inside(task.folder / "explanation", task.folder)
             except UsageError as error:  # nothing that could be explained: the result stands
                 notes.append(f"not explained: {_plain(str(error), task.folder)}")
-        if task.view and first:
-            files += _drawn({**_views(first, out, done[0], bool(ready.served.labels)), **maps}, task.folder)
+        if task.view:
+            files += _drawn(images, task.folder)
         elif len(files) == 1 and source.is_file() and source.suffix != ".zip":
             return Made(files[0][1], MEDIA.get(files[0][1].suffix, "application/octet-stream"), tuple(notes))
         (task.folder / "about.json").write_text(json.dumps(_about(ready, outcomes, task.folder, notes)), "utf-8")
@@ -205,19 +204,14 @@ def _about(ready: Ready, outcomes: Sequence[Outcome], folder: Path, notes: Seque
     return {**known, "results": results}
 
 
-def _first(source: Path, outcome: Outcome) -> Image:
-    """The image that a result was made of."""
+def _views(source: Path, out: Path, outcome: Outcome, labels: bool) -> dict[str, Image]:
+    """The first image before and after, and its map, as the page draws them."""
     path, frame = Path(outcome.input), ""
     while not path.exists() and path != source.parent:
         path, frame = path.parent, f"{path.name}/{frame}".rstrip("/")
-    return io.read(path, frame)
-
-
-def _views(first: Image, out: Path, outcome: Outcome, labels: bool) -> dict[str, Image]:
-    """The first image before and after, and its map, as the page draws them."""
-    images = {"before": first}
+    images = {"before": io.read(path, frame)}
     made = out / outcome.output
-    images["after"] = io.read_mask(made, grid=first) if labels else io.read(made)
+    images["after"] = io.read_mask(made, grid=images["before"]) if labels else io.read(made)
     if outcome.uncertainty_map:
         images["uncertainty"] = io.read(out / outcome.uncertainty_map)
     return images
@@ -226,6 +220,9 @@ def _views(first: Image, out: Path, outcome: Outcome, labels: bool) -> dict[str,
 def _explained(ready: Ready, image: Image, task: Apply, progress: Progress) -> Image:
     """By how much hiding each place changed the result, of label maps the class that it changed most; all of it, as
     `fabrica explain` writes it, lies in `explanation` afterwards. UsageError where there is nothing to explain."""
+    from fabrica.evaluation.explanation.parts import explained  # as long to import as all else that a worker needs
+    from fabrica.evaluation.explanation.writing import write_parts
+
     direction = str(task.choices.get("direction", "a2b"))
     found = explained(seen(image, ready.model.way(direction)), progress=progress)
     write_parts(ready.model, found, "the image", task.folder / "explanation", {"direction": direction})
