@@ -88,7 +88,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str
     "wgan-gp": ({"name": "wgan-gp", "width": 8}, IMAGES, {}, ["generator"]),
     "mlp-gan": ({"name": "mlp-gan"}, IMAGES, {}, ["generator"]),
     "autoencoder": ({**CODER, "patch": 2, "shortcut": True}, IMAGES, {}, ["encoder", "decoder"]),
-    "autoencoder with grain": ({**CODER, "grain": True}, IMAGES, {}, ["encoder", "decoder"]),
+    "autoencoder with detail": ({**CODER, "detail": True}, IMAGES, {}, ["encoder", "decoder"]),
     "autoencoder of volumes": (CODER, {"size": [8, 16, 16]}, {}, ["encoder", "decoder"]),
 }
 

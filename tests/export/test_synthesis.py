@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
     "label": ({**SMALL, "objective": "flow", "schedule": "flow"}, {"condition": ["label"]}, {}, ["denoiser"]),
     "volumes": (SMALL, {"size": [8, 16, 16]}, {}, ["denoiser"]),
     "latents": (SMALL, {}, {"space": {}}, ["denoiser", "encoder", "decoder"]),
-    "latents with grain": (SMALL, {"size": [32, 32]}, {"space": {"grain": True}}, ["denoiser", "encoder", "decoder"]),
+    "latents with detail": (SMALL, {"size": [32, 32]}, {"space": {"detail": True}}, ["denoiser", "encoder", "decoder"]),
     "everything": (
         SMALL,
         {"condition": EVERYTHING},

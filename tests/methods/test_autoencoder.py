@@ -85,9 +85,7 @@ class AsItIs(nn.Module):
 class Returned(nn.Module):
     """Images that are the latents."""
 
-    grain = None
-
-    def made(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> Tensor:
         return latents
 
 
@@ -236,7 +234,7 @@ def test_what_a_network_file_sees_is_the_squared_distance_of_its_features(tmp_pa
         ((1, 32, 32), {"kl": -1.0}, "are weights: 0 or more"),
         ((1, 32, 32), {"l1": 0.0}, "one of the first three above 0"),
         ((1, 32, 32), {"adversarial": 0.0}, "set method.features=0, or method.network"),
-        ((1, 32, 32), {"grain": True}, "set method.adversarial=0 method.features=0, or method.grain=false"),
+        ((1, 32, 32), {"detail": True}, "set method.adversarial=0 method.features=0, or method.detail=false"),
         ((1, 32, 32), {"critic_side": 16}, "method.critic_side is 16; the critic takes 24 or more"),
         ((1, 32, 32), {"critic_side": -1}, "the critic takes 24 or more, 0: all"),
         ((1, 16, 32), {}, "the critic of autoencoder takes 24 or more"),

@@ -49,8 +49,8 @@ def write(model: Model, folder: Path) -> None:
     space = method.space if isinstance(method, Diffusion) else method
     if space and cast(Autoencoder, space).noise_shape:
         raise UsageError(
-            f"{model.name} draws grain, which MONAI's AutoencoderKL does not know; train an autoencoder with "
-            "method.grain=false"
+            f"{model.name} draws detail, which MONAI's AutoencoderKL does not know; train an autoencoder with "
+            "method.detail=false"
         )
     coder = _coder(cast(Autoencoder, space)) if space else None
     denoiser = _denoiser(method) if isinstance(method, Diffusion) else None

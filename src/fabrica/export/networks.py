@@ -97,7 +97,7 @@ def compressing(model: Model, method: Any, beyond: bool = False) -> dict[str, Ne
         return tuple(torch.randn(batch, each, *sides, generator=generator) for each in (latents, *noise))
 
     def decoded(found: Tensor, *noise: Tensor) -> Tensor:
-        images: Tensor = method.decoder(found * std + mean, *noise)
+        images: Tensor = method.completed(method.decoder(found * std + mean), *noise)
         return images if beyond else images.clamp(-1, 1)
 
     return {

@@ -20,13 +20,17 @@ from fabrica.adversarial.losses import PATCH, accuracy, frozen, least_squares, r
 from fabrica.errors import UsageError
 from fabrica.methods import Compressor, Turn
 from fabrica.nets import losses, slabs
-from fabrica.nets.autoencoder import Grain, halves
+from fabrica.nets.autoencoder import halves
+from fabrica.nets.detail import Detail, Velocity
 from fabrica.nets.framing import inner
 from fabrica.nets.perceptual import feature_distance, seen_otherwise
 from fabrica.nets.translators import PatchCritic
 
-GRAIN = 0.1
-"""Weight of how well the strength of grain is known: far too little to change the images, which learn from the rest."""
+STRENGTH = 0.1
+"""Weight of how well the strength of detail is known: too little to change the images, which learn from the rest."""
+
+TURNS, PIECE = 2, 160
+"""Turns in which detail learns, for one of all else, and the side of the pieces that it sees in each, one an image."""
 
 
 class Autoencoder(Compressor):
@@ -41,7 +45,7 @@ class Autoencoder(Compressor):
         norm_groups: int = 32
         patch: int = 1  # the network sees patch x patch pixels as channels of one: larger is faster
         shortcut: bool = False  # means of blocks go past the networks, which learn the rest, sooner
-        grain: bool = False  # texture that latents do not hold is drawn anew, as strong as it is place by place
+        detail: bool = False  # what latents do not hold, texture and edges, is drawn anew: see `fabrica.nets.detail`
         l1: float = 1.0
         ms_ssim: float = 0.0  # weight of 1 - MS-SSIM, of volumes on axial slices
         frequency: float = 0.0  # weight of the distance of Fourier coefficients, likewise
@@ -53,7 +57,7 @@ class Autoencoder(Compressor):
         critic_side: int = 0  # of a piece of each image, at a random place, that the critic sees; 0: it sees all
         pretrain: int = 1000  # steps before the critic begins
 
-    ships = ("encoder", "decoder")
+    ships: tuple[str, ...] = ("encoder", "decoder")
     validated = True
     keep = "loss"
     logged = ("l1", "kl")
@@ -63,7 +67,7 @@ class Autoencoder(Compressor):
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int = 0) -> None:
         """shape (C, *S) of the images in [-1, 1]; classes must be 0."""
         super().__init__()
-        _check(config, classes)
+        _check(config, shape, classes)
         self.config, self.shape = config, shape
         self.encoder, self.decoder = halves(
             shape,
@@ -74,10 +78,14 @@ class Autoencoder(Compressor):
             config.norm_groups,
             config.patch,
             config.shortcut,
-            config.grain,
+            config.detail,
         )
         self.factor = self.encoder.factor
-        self.players = {"autoencoder": ("encoder", "decoder")}
+        self.players: dict[str, tuple[str, ...]] = {"autoencoder": ("encoder", "decoder")}
+        if config.detail:
+            self.detail = Detail(shape[0], self.factor)
+            self.ships = (*self.ships, "detail")
+            self.players["detail"] = ("detail.velocity",)
         if config.adversarial:
             refuse_small("autoencoder", shape)
             if 0 < config.critic_side < PATCH or config.critic_side < 0:
@@ -97,13 +105,13 @@ class Autoencoder(Compressor):
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         noise = torch.randn(mean.shape, generator=rng).to(mean.device)
-        both = inner(self.decoder.made(mean + (log_variance / 2).exp() * noise), images.shape[2:])
+        both = inner(self.decoder(mean + (log_variance / 2).exp() * noise), images.shape[2:])
         made = both[:, : images.shape[1]]
         divergence = kl(mean, log_variance).mean()
         loss = self._distance(made, images).mean() + config.kl * divergence
-        if self.decoder.grain:
-            surprise = self.decoder.grain.surprise(both[:, images.shape[1] :], (images - made).detach())
-            loss = loss + GRAIN * surprise.mean()
+        strength, left_over = both[:, images.shape[1] :], (images - made).detach()
+        if config.detail:
+            loss = loss + STRENGTH * self.detail.surprise(strength, left_over).mean()
         seen = {"l1": float((made - images).detach().abs().mean()), "kl": float(divergence.detach())}
         judged = self.step >= config.pretrain and config.adversarial > 0
         if config.network and config.features:
@@ -111,6 +119,10 @@ class Autoencoder(Compressor):
             loss = loss + config.features * seen_otherwise(config.network, made, images, axis)
         if not judged:
             yield Turn("autoencoder", loss, seen)
+            for _ in range(TURNS if config.detail else 0):
+                piece = at_random(images.shape[2:], PIECE, rng, Velocity.MULTIPLE)
+                off = self.detail.loss(left_over[piece], made.detach()[piece], strength.detach()[piece], rng)
+                yield Turn("detail", off)
             return
         piece = at_random(images.shape[2:], config.critic_side, rng)
         seen_real, seen_made = images[piece], made[piece]
@@ -138,13 +150,13 @@ class Autoencoder(Compressor):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        if not self.decoder.grain:
+        if not self.config.detail:
             return ()
         return (self.shape[0] * self.factor ** (len(self.shape) - 1), *self.latent_shape[1:])
 
     def decoded(self, latents: Tensor, size: Sequence[int] = (), noise: Tensor | None = None) -> Tensor:
         """latents (B, L, *s) -> images (B, C, *S). size: S of what was encoded; empty: the recipe's. noise:
-        Gaussian (B, C factor^2, *s), of which grain is made; None: no grain."""
+        Gaussian (B, C factor^2, *s), of which detail is made; None: no detail."""
         size = tuple(size) or self.shape[1:]
         expected = self._latent_shape(size)
         if tuple(latents.shape[1:]) != expected:
@@ -153,29 +165,26 @@ class Autoencoder(Compressor):
                 "give the size of what was encoded"
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
-        made = self._in_parts(self.decoder.made, lambda part: slabs.decoded(self.decoder, part), raw, size)
-        return inner(self.decoder.with_noise(made, noise), size).float()
+        made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
+        return inner(self.completed(made, noise), size).float()
+
+    def completed(self, made: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The images of what the decoder made, with the detail of this noise."""
+        if not self.config.detail:
+            return made
+        images, strength = made.chunk(2, dim=1)
+        return images if noise is None else self.detail(images, strength, noise)
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:
         """Set the scale of the latents, so that each channel has mean 0 and standard deviation 1 over these batches of
         images (B, C, *S)."""
-        count, total, squares, seen = 0, torch.zeros(()), torch.zeros(()), []
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in images:
-            means = self._means(batch)
-            seen += [(batch, means)] if self.decoder.grain else []
-            found = means.transpose(0, 1).flatten(1).double()
+            found = self._means(batch).transpose(0, 1).flatten(1).double()
             count, total, squares = count + found.shape[1], total + found.sum(1), squares + found.square().sum(1)
         self.encoder.mean.copy_(total / count)
         self.encoder.std.copy_((squares / count - (total / count).square()).clamp_min(1e-12).sqrt())
-        if self.decoder.grain:
-            self.decoder.grain.measure(self._left_over(*each, self.decoder.grain) for each in seen)
-
-    def _left_over(self, images: Tensor, means: Tensor, grain: Grain) -> Tensor:
-        """What the decoder leaves of images (B, C, *S), whose latents have these means, as multiples of the strength
-        that it gives grain."""
-        made, strength = inner(self.decoder.made(means), images.shape[2:]).float().chunk(2, dim=1)
-        return (images - made) / grain.scale(strength)
 
     def _latent_shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.config.latent_channels, *(-(-side // self.factor) for side in size))
@@ -217,9 +226,11 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
 
 
-def at_random(size: Sequence[int], side: int, rng: torch.Generator) -> tuple[slice, ...]:
-    """What takes a piece of this side at a random place out of images (B, C, *size), of each the same; 0: all."""
-    starts = [int(torch.randint(max(each - side, 0) + 1, (), generator=rng)) for each in size] if side else []
+def at_random(size: Sequence[int], side: int, rng: torch.Generator, grid: int = 1) -> tuple[slice, ...]:
+    """What takes a piece of this side at a random place, a multiple of grid, out of images (B, C, *size), of each the
+    same; 0: all."""
+    free = [max(each - side, 0) // grid for each in size] if side else []
+    starts = [grid * int(torch.randint(more + 1, (), generator=rng)) for more in free]
     return (slice(None), slice(None), *(slice(start, start + side) for start in starts))
 
 
@@ -228,7 +239,7 @@ def _planes(images: Tensor) -> Tensor:
     return images if images.ndim == 4 else images.transpose(1, 2).flatten(0, 1)
 
 
-def _check(config: Autoencoder.Config, classes: int) -> None:
+def _check(config: Autoencoder.Config, shape: tuple[int, ...], classes: int) -> None:
     if classes:
         raise UsageError("autoencoder takes no labels; set data.condition=''")
     weights = (config.l1, config.ms_ssim, config.frequency, config.kl, config.features, config.adversarial)
@@ -237,11 +248,13 @@ def _check(config: Autoencoder.Config, classes: int) -> None:
             "method.l1, ms_ssim, frequency, kl, features and adversarial are weights: 0 or more, and one of the first "
             "three above 0"
         )
-    if config.grain and config.adversarial:
+    if config.detail and config.adversarial:
         raise UsageError(
-            "method.grain draws the texture that a critic would have the decoder paint; set method.adversarial=0 "
-            "method.features=0, or method.grain=false"
+            "method.detail draws the texture that a critic would have the decoder paint; set method.adversarial=0 "
+            "method.features=0, or method.detail=false"
         )
+    if config.detail and len(shape) != 3:
+        raise UsageError("method.detail is of images in two dimensions; set method.detail=false for volumes")
     if config.features and not (config.network or config.adversarial):
         raise UsageError(
             "method.features compares what the critic sees, and method.adversarial is 0; set method.features=0, or "

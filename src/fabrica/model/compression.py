@@ -45,13 +45,13 @@ class CompressionModel(Model):
         self, latents: Float32, size: Sequence[int] = (), *, seeds: Sequence[int] = (), batch: int = 16
     ) -> Float32:
         """The images float32 (N, C, *S) in [-1, 1] of latents (N, L, *s). size: S of what was encoded; empty: the size
-        of the training images, data.size. seeds: one an image, of the grain of an autoencoder that draws it; empty:
-        without grain."""
+        of the training images, data.size. seeds: one an image, of the detail of an autoencoder that draws it; empty:
+        without."""
         if seeds and len(seeds) != len(latents):
             raise UsageError(f"found {len(seeds)} seeds for {len(latents)} latents; give one for each, or none")
-        grained = seeds and self.method.noise_shape
+        detailed = seeds and self.method.noise_shape
         shape = (*self.method.noise_shape[:1], *latents.shape[2:])
-        given = (latents, seeded(seeds)(shape).numpy()) if grained else (latents,)
+        given = (latents, seeded(seeds)(shape).numpy()) if detailed else (latents,)
         return self._in_batches(lambda part, *noise: self.method.decode(part, size, *noise), given, batch)
 
     def _in_batches(self, net: Callable[..., Tensor], given: Sequence[Float32], batch: int) -> Float32:

@@ -82,7 +82,7 @@ def _bytes(planes: Tensor) -> memoryview:
 
 @torch.no_grad()
 def decoded(decoder: Decoder, latents: Tensor) -> Tensor:
-    """`decoder.made(latents)` of one image, latents (1, L, *s)."""
+    """`decoder(latents)` of one image, latents (1, L, *s)."""
     *blocks, last_norm, last = decoder.layers.blocks
     x = _through(blocks, Map([decoder.enter(latents)]))
     norm = _fixed(last_norm, x)

@@ -96,7 +96,7 @@ def evaluate(
     rows = [*_rows(scores, seed), _power_row(power, plain)]
     notes = [*subject.notes, *sets.notes]
     if model.method.noise_shape:
-        notes.append("what is rebuilt has grain, texture drawn anew, which scores of pixels do not reward")
+        notes.append("what is rebuilt has detail that is drawn anew, which scores of pixels do not reward")
     if len(images) >= LEAST_JUDGED:
         bench = lay_out(measure, sets, Drawn(made["result"], sets.heldout_names), seed, tell)
         rows += [replace(row, group=SET) for row in distances(bench, seed, tell, DISTANCES[:2])]
