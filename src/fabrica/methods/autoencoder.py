@@ -166,7 +166,11 @@ class Autoencoder(Compressor):
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
         made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
-        return inner(self.completed(made, noise), size).float()
+        if noise is not None:
+            count = max(1, slabs.LARGE[made.device.type] // Velocity.size_of(made.shape[2:]))
+            parts = zip(made.split(count), noise.split(count), strict=True)
+            made = torch.cat([self.completed(*part) for part in parts])
+        return inner(made[:, : self.shape[0]], size).float()
 
     def completed(self, made: Tensor, noise: Tensor | None = None) -> Tensor:
         """The images of what the decoder made, with the detail of this noise."""

@@ -93,6 +93,11 @@ class Velocity(nn.Module):
         self.leave = nn.Conv2d(widths[0], channels * self.PATCH**2, 3, padding=1)
         _nothing_at_first(self.leave)
 
+    @classmethod
+    def size_of(cls, size: Sequence[int]) -> int:
+        """Bytes of the widest feature map of one image (C, *size)."""
+        return 4 * cls.WIDTHS[0] * math.prod(size) // cls.PATCH**2
+
     def forward(self, u: Tensor, images: Tensor, scale: Tensor, t: Tensor) -> Tensor:
         told = self.time(waves(t))
         seen = torch.cat([images, scale.log() - Detail.FAINT, u], dim=1)
