@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError
-from fabrica.methods.autoencoder import Autoencoder
+from fabrica.methods.autoencoder import TURNS, Autoencoder
 from fabrica.metrics.spectrum import power_kept
+from fabrica.nets import slabs
 from fabrica.nets.detail import Detail, Velocity
 
 
@@ -122,7 +123,7 @@ def test_an_autoencoder_learns_how_strong_detail_is_and_where() -> None:
     method = Autoencoder(Autoencoder.Config(**config, **off, shortcut=True, detail=True), (1, 32, 32))  # type: ignore[arg-type]
     images = textured(64)
     optimiser = torch.optim.Adam(method.parameters(), 3e-3)
-    for step in range(250):
+    for step in range(200):
         turns = method.turns({"image": images[torch.randint(64, (16,), generator=rng(step))]}, rng(step))
         players = []
         for turn in turns:
@@ -130,7 +131,7 @@ def test_an_autoencoder_learns_how_strong_detail_is_and_where() -> None:
             turn.loss.backward()
             optimiser.step()
             players.append(turn.player)
-        assert players == ["autoencoder", "detail", "detail"]
+        assert players == ["autoencoder", *["detail"] * TURNS]
     method.eval()
     with torch.no_grad():
         method.measure(images.split(16))
@@ -158,6 +159,23 @@ def test_noise_is_what_there_is_to_draw_and_without_it_nothing_is(size: tuple[in
         )
     assert one.shape == images.shape and torch.equal(one, again)
     assert not torch.equal(one, other) and not torch.equal(one, none)
+
+
+@pytest.mark.parametrize(("most", "counts"), [(1, [1] * 5), (70_000, [2, 2, 1])])
+def test_many_images_are_drawn_a_few_at_a_time(most: int, counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = Autoencoder.Config([8, 16], norm_groups=4, res_blocks=1, adversarial=0.0, features=0.0, detail=True)
+    method = Autoencoder(config, (1, 32, 32)).eval()
+    nn.init.normal_(method.detail.velocity.leave.weight, std=0.1)
+    latents, given = noise(5, *method.latent_shape), noise(5, *method.noise_shape, seed=1)
+    with torch.no_grad():
+        whole = method.decode(latents, noise=given)
+        asked: list[int] = []
+        method.detail.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+        monkeypatch.setitem(slabs.LARGE, "cpu", most)
+        parts = method.decode(latents, noise=given)
+    assert asked == counts
+    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (37, 29)])

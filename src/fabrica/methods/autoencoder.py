@@ -29,7 +29,7 @@ from fabrica.nets.translators import PatchCritic
 STRENGTH = 0.1
 """Weight of how well the strength of detail is known: too little to change the images, which learn from the rest."""
 
-TURNS, PIECE = 2, 160
+TURNS, PIECE = 4, 160
 """Turns in which detail learns, for one of all else, and the side of the pieces that it sees in each, one an image."""
 
 

@@ -39,11 +39,11 @@ class Detail(nn.Module):
     def forward(self, images: Tensor, strength: Tensor, noise: Tensor) -> Tensor:
         """images (B, C, H, W) in [-1, 1], strength the like, see `scale`, noise (B, C factor^2, h, w) -> images.
 
-        Steps of Adams and Bashforth's second order, short at first (t = (k / STEPS)^2). As many of Euler's lose most of
+        Steps of Adams and Bashforth's second order, short at first (t = (k / STEPS)^1.5). As many of Euler's lose most of
         the finest detail."""
         given = (images.float(), self.scale(strength), pixels(noise.float(), self.factor))
         seen, scale, u = (padded_to(x, Velocity.MULTIPLE) for x in given)
-        times = [(k / self.STEPS) ** 2 for k in range(self.STEPS + 1)]
+        times = [(k / self.STEPS) ** 1.5 for k in range(self.STEPS + 1)]
         before, gone = torch.zeros_like(u), math.inf
         for now, then in pairwise(times):
             step = then - now
