@@ -167,8 +167,9 @@ class Autoencoder(Compressor):
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
         made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
         if noise is not None:
-            count = max(1, slabs.LARGE[made.device.type] // Velocity.size_of(made.shape[2:]))
-            parts = zip(made.split(count), noise.split(count), strict=True)
+            most = max(1, slabs.LARGE[made.device.type] // Velocity.size_of(made.shape[2:]))
+            count = -(-len(made) // most)
+            parts = zip(made.chunk(count), noise.chunk(count), strict=True)
             made = torch.cat([self.completed(*part) for part in parts])
         return inner(made[:, : self.shape[0]], size).float()
 

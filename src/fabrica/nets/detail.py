@@ -39,8 +39,8 @@ class Detail(nn.Module):
     def forward(self, images: Tensor, strength: Tensor, noise: Tensor) -> Tensor:
         """images (B, C, H, W) in [-1, 1], strength the like, see `scale`, noise (B, C factor^2, h, w) -> images.
 
-        Steps of Adams and Bashforth's second order, short at first (t = (k / STEPS)^1.5). As many of Euler's lose most of
-        the finest detail."""
+        Steps of Adams and Bashforth's second order, short at first (t = (k / STEPS)^1.5). Of the finest
+        detail as many of Euler's lose most."""
         given = (images.float(), self.scale(strength), pixels(noise.float(), self.factor))
         seen, scale, u = (padded_to(x, Velocity.MULTIPLE) for x in given)
         times = [(k / self.STEPS) ** 1.5 for k in range(self.STEPS + 1)]
