@@ -11,6 +11,9 @@ from io import StringIO
 
 import pytest
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "fabrica"]
+"""Fabrica in two processes that train one model."""
+
 CLI = [sys.executable, "-m", "fabrica"]
 
 

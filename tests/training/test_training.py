@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
-from tests.command import CLI, call, full_disk
+from tests.command import CLI, TORCHRUN, call, full_disk
 from tests.shipped import shipped
 
 TINY = [
@@ -223,9 +222,6 @@ def test_every_recipe_of_synthesis_takes_two_steps(name: str, volumes: Path, tmp
     folder = train(recipe, tmp_path / name)
     model = fabrica.load(folder, device="cpu")
     assert model.sample_array(1, warn=lambda note: None).shape == (1, 1, *recipe.data.size)
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "fabrica"]
 
 
 @pytest.mark.slow

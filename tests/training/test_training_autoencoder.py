@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.command import TORCHRUN
 from tests.shipped import shipped
 
 pytestmark = pytest.mark.usefixtures("few_held_out")
@@ -54,6 +56,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = tiny("autoencoder-chest", "train.steps=40", "train.validate_every=20", "train.lr=5e-3", "train.ema=0.9")
     return train(recipe, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [["method.pretrain=2"], ["method.detail=true", "method.adversarial=0", "method.features=0"]]
+)
+def test_two_processes_train_one_autoencoder(changes: list[str], tmp_path: Path) -> None:
+    """With a critic from the middle on, and with detail, whose turns are others."""
+    arguments = ["train", "autoencoder-chest", *TINY, "data.source=phantom:chest", *changes]
+    arguments += ["train.steps=4", "train.devices=2", "-o", str(tmp_path / "run")]
+    subprocess.run([*TORCHRUN, *arguments], check=True, timeout=250)
+    rows = read_log(tmp_path / "run/log.csv")
+    assert rows[-1]["step"] == 4 and all(np.isfinite(row["loss"]) for row in rows)
+    assert fabrica.load(tmp_path / "run", device="cpu").encode(np.zeros((2, 1, 32, 32), np.float32)).shape[0] == 2
 
 
 @pytest.mark.parametrize("name", RECIPES)

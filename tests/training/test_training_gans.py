@@ -1,7 +1,6 @@
 """The loop with two players: weights kept by FRD, exact resume, two processes, and what it refuses, on phantoms."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from fabrica.recipe.folder import read_log
 from fabrica.recipe.load import load_recipe
 from fabrica.recipe.schema import Recipe
 from fabrica.training.loop import train
+from tests.command import TORCHRUN
 
 TINY = [
     "data.source=phantom:chest",
@@ -76,9 +76,6 @@ def test_accumulating_halves_gives_every_player_its_turn(tmp_path: Path) -> None
     folder = train(tiny("mlp-xray", "train.steps=5", "train.accumulate=2"), tmp_path / "run")
     row = read_log(folder / "log.csv")[-1]
     assert row["grad_norm_critic"] > 0 and row["grad_norm_generator"] > 0
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "fabrica"]
 
 
 @pytest.mark.slow
