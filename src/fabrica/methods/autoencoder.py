@@ -84,6 +84,7 @@ class Autoencoder(Compressor):
         self.players: dict[str, tuple[str, ...]] = {"autoencoder": ("encoder", "decoder")}
         if config.detail:
             self.detail = Detail(shape[0], self.factor)
+            self.detail.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.7 times as fast
             self.ships = (*self.ships, "detail")
             self.players["detail"] = ("detail.velocity",)
         if config.adversarial:
