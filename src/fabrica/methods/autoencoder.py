@@ -167,18 +167,16 @@ class Autoencoder(Compressor):
             )
         raw = latents * self._per_channel(self.encoder.std) + self._per_channel(self.encoder.mean)
         made = self._in_parts(self.decoder, lambda part: slabs.decoded(self.decoder, part), raw, size)
-        if noise is not None:
-            most = max(1, slabs.LARGE[made.device.type] // Velocity.size_of(made.shape[2:]))
-            count = -(-len(made) // most)
-            parts = zip(made.chunk(count), noise.chunk(count), strict=True)
-            made = torch.cat([self.completed(*part) for part in parts])
-        return inner(made[:, : self.shape[0]], size).float()
+        if noise is None:
+            return inner(self.completed(made), size).float()
+        most = max(1, slabs.LARGE[made.device.type] // Velocity.size_of(made.shape[2:]))
+        count = -(-len(made) // most)
+        parts = zip(made.chunk(count), noise.chunk(count), strict=True)
+        return inner(torch.cat([self.completed(*part) for part in parts]), size).float()
 
     def completed(self, made: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The images of what the decoder made, with the detail of this noise."""
-        if not self.config.detail:
-            return made
-        images, strength = made.chunk(2, dim=1)
+        """The images of what the decoder made, with the detail of this noise; None: without."""
+        images, strength = made[:, : self.shape[0]], made[:, self.shape[0] :]
         return images if noise is None else self.detail(images, strength, noise)
 
     @torch.no_grad()

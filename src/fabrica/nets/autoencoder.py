@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, avg_pool3d, interpolate
 
 from fabrica.errors import UsageError
+from fabrica.nets.convolutions import starting_at_zero
 from fabrica.nets.framing import OURS, Span, moved, padded_to
 from fabrica.nets.patches import pixel_shuffle, pixel_unshuffle
 from fabrica.nets.upsampling import doubled
@@ -39,7 +40,7 @@ class Encoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         if past:
-            _silence(self.means.conv)
+            starting_at_zero(self.means.conv)
             nn.init.constant_(self.log_variances.conv.bias, SURE)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class Decoder(nn.Module):
         self.patch, self.past, self.span = patch, past, span
         self.enter, self.layers = whole.post_quant_conv, whole.decoder
         if past:
-            _silence(self.layers.blocks[-1].conv)
+            starting_at_zero(self.layers.blocks[-1].conv)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.completed(self.shown(self.layers(self.enter(latents))), latents)
@@ -104,12 +105,6 @@ class Past(NamedTuple):
         means = pixel_shuffle(latents[:, : self.channels * self.kept**dims].float(), self.kept)
         mode = "bilinear" if dims == 2 else "trilinear"
         return interpolate(means, scale_factor=self.factor // self.kept, mode=mode)
-
-
-def _silence(convolution: nn.Module) -> None:
-    """At first nothing is added to what goes past."""
-    for weight in convolution.parameters():
-        nn.init.zeros_(weight)
 
 
 def _pools(images: Tensor) -> Callable[[Tensor, int], Tensor]:

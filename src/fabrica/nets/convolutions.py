@@ -6,13 +6,24 @@ written by rounding alone.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, conv_transpose3d, fold, pad
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def starting_at_zero(layer: Layer) -> Layer:
+    """The layer, its weights and biases 0: at first nothing comes of it, and what it is added to stays as it is."""
+    for weight in layer.parameters():
+        nn.init.zeros_(weight)
+    return layer
 
 
 class Doubling(nn.Module):

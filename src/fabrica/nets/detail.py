@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, silu
 
+from fabrica.nets.convolutions import starting_at_zero
 from fabrica.nets.framing import inner, padded_to
 from fabrica.nets.patches import pixel_shuffle as pixels
 from fabrica.nets.patches import pixel_unshuffle
@@ -90,8 +91,7 @@ class Velocity(nn.Module):
         self.smaller = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.larger = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
         self.upwards = nn.ModuleList(Block(fine) for fine, _ in pairs)
-        self.leave = nn.Conv2d(widths[0], channels * self.PATCH**2, 3, padding=1)
-        _nothing_at_first(self.leave)
+        self.leave = starting_at_zero(nn.Conv2d(widths[0], channels * self.PATCH**2, 3, padding=1))
 
     @classmethod
     def size_of(cls, size: Sequence[int]) -> int:
@@ -117,9 +117,8 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.told = nn.Linear(TOLD, 2 * width)
-        _nothing_at_first(self.second)
-        _nothing_at_first(self.told)
+        self.told = starting_at_zero(nn.Linear(TOLD, 2 * width))
+        starting_at_zero(self.second)
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         gain, offset = self.told(told)[..., None, None].chunk(2, dim=1)
@@ -134,8 +133,3 @@ def waves(t: Tensor) -> Tensor:
     """Times (B,) of [0, 1] as waves (B, 2 WAVES), of 1 to 16 radians."""
     found = t[:, None] * torch.exp(torch.arange(WAVES, device=t.device) * (math.log(16) / (WAVES - 1)))
     return torch.cat([found.cos(), found.sin()], dim=1)
-
-
-def _nothing_at_first(layer: nn.Module) -> None:
-    for weight in layer.parameters():
-        nn.init.zeros_(weight)

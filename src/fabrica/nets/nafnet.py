@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardtanh, pad, pixel_shuffle, pixel_unshuffle
 
 from fabrica.errors import UsageError, unknown
+from fabrica.nets.convolutions import starting_at_zero
 from fabrica.nets.framing import middle_of, refuse_more
 
 
@@ -69,7 +70,7 @@ class NAFNet(nn.Module):
         for fine, coarse in pairwise(widths):
             self.shrink.append(nn.Conv2d(fine, coarse, 2, stride=2))
             self.grow.append(nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1, bias=False), nn.PixelShuffle(2)))
-        self.leave = _starting_at_zero(nn.Conv2d(widths[0], out_channels * unshuffle**2, 3, padding=1))
+        self.leave = starting_at_zero(nn.Conv2d(widths[0], out_channels * unshuffle**2, 3, padding=1))
 
     @property
     def reach(self) -> int:
@@ -121,13 +122,13 @@ class _Block(nn.Module):
             nn.Conv2d(width, 2 * width, 1),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width),
             Gate(),
-            _starting_at_zero(nn.Conv2d(width, width, 1)),
+            starting_at_zero(nn.Conv2d(width, width, 1)),
         )
         self.within = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.Conv2d(width, 2 * width, 1),
             Gate(),
-            _starting_at_zero(nn.Conv2d(width, width, 1)),
+            starting_at_zero(nn.Conv2d(width, width, 1)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,9 +139,3 @@ class _Block(nn.Module):
 
 def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(_Block(width) for _ in range(count)))
-
-
-def _starting_at_zero(convolution: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(convolution.weight)
-    nn.init.zeros_(convolution.get_parameter("bias"))
-    return convolution

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from fabrica.nets.convolutions import starting_at_zero
 from fabrica.nets.translators import ResidualUNet
 
 
@@ -19,9 +20,7 @@ class Registration(nn.Module):
     def __init__(self, channels: int, dims: int, width: int = 16) -> None:
         super().__init__()
         self.net = ResidualUNet(2 * channels, dims, width, levels=4, dims=dims)
-        nn.init.zeros_(self.net.leave.weight)
-        assert self.net.leave.bias is not None  # a convolution of ours
-        nn.init.zeros_(self.net.leave.bias)
+        starting_at_zero(self.net.leave)
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         found: Tensor = self.net(torch.cat([moving, fixed], dim=1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fabrica.errors import UsageError
+from fabrica.nets.convolutions import starting_at_zero
 
 SLOPE = 0.2
 STEEPEST = 512  # channels of the critic
@@ -36,9 +37,7 @@ class SRResNet(nn.Module):
         finer: list[nn.Module] = []
         for _ in range(scale // 2):
             finer += [_repeating(width), nn.PixelShuffle(2), nn.PReLU()]
-        self.leave = nn.Sequential(*finer, nn.Conv2d(width, channels, 9, padding=4))
-        nn.init.zeros_(self.leave[-1].get_parameter("weight"))
-        nn.init.zeros_(self.leave[-1].get_parameter("bias"))
+        self.leave = nn.Sequential(*finer, starting_at_zero(nn.Conv2d(width, channels, 9, padding=4)))
 
     def forward(self, x: Tensor) -> Tensor:
         coarse = x[..., :: self.scale, :: self.scale]
