@@ -11,7 +11,7 @@ from fabrica.errors import UsageError
 from fabrica.methods.autoencoder import TURNS, Autoencoder
 from fabrica.metrics.spectrum import power_kept
 from fabrica.nets import slabs
-from fabrica.nets.detail import Detail, Velocity
+from fabrica.nets.detail import Detail, Velocity, adams_bashforth
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -34,10 +34,13 @@ class Gaussian(nn.Module):
         return u * (t * s**2 - (1 - t)) / ((1 - t) ** 2 + (t * s) ** 2)
 
 
-@pytest.mark.parametrize("spread", [0.5, 0.7, 1.0, 1.4, 2.0])
+@pytest.mark.parametrize(
+    ("spread", "off"), [(0.15, 0.16), (0.3, 0.03), (0.5, 0.015), (0.7, 0.015), (1.0, 0.015), (2.0, 0.015)]
+)
 @pytest.mark.parametrize("size", [(32, 32), (24, 44)])
-def test_the_steps_end_where_the_flow_does(spread: float, size: tuple[int, int]) -> None:
-    """That of a Gaussian takes noise to noise times its spread; strength is of place, and images are added to."""
+def test_the_steps_end_where_the_flow_does(spread: float, off: float, size: tuple[int, int]) -> None:
+    """That of a Gaussian takes noise to noise times its spread; strength is of place, and images are added to. A small
+    spread is the finest detail's, which steps of second order made 40 % too weak."""
     detail = Detail(2, 4)
     detail.velocity = Gaussian(spread)  # type: ignore[assignment]
     scale = torch.linspace(0.01, 0.09, size[1]).expand(1, 2, *size)
@@ -45,7 +48,18 @@ def test_the_steps_end_where_the_flow_does(spread: float, size: tuple[int, int])
     found = detail(images, scale.log() - Detail.FAINT, given)
     white = (found - images) / scale / spread
     wanted = torch.nn.functional.pixel_shuffle(given, 4)
-    assert float((white - wanted).abs().max()) < 0.08 * float(wanted.abs().max())
+    assert float((white - wanted).abs().max()) < off * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.2, 0.3], [0.0, 0.1, 0.3], [-0.4, 0.0, 0.1, 0.15]])
+@pytest.mark.parametrize("step", [0.1, 0.7])
+def test_a_step_is_exact_for_velocities_of_as_high_a_degree_as_it_looks_back_on(
+    times: list[float], step: float
+) -> None:
+    weights, then = adams_bashforth(times, times[-1] + step), times[-1] + step
+    for degree in range(len(times)):
+        wanted = (then ** (degree + 1) - times[-1] ** (degree + 1)) / (degree + 1)
+        assert sum(w * t**degree for w, t in zip(weights, times, strict=True)) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_untrained_it_is_noise_as_strong_as_its_scale() -> None:
