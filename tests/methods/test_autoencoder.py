@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import interpolate
 
 from fabrica.errors import UsageError
-from fabrica.methods.autoencoder import Autoencoder, kl
+from fabrica.methods.autoencoder import Autoencoder, at_random, kl
 from fabrica.nets.losses import frequency_distance, ms_ssim
 from fabrica.nets.patches import pixel_unshuffle
 from fabrica.nets.perceptual import seen_otherwise
@@ -73,6 +74,22 @@ def test_the_critic_sees_the_same_piece_of_real_and_made(size: tuple[int, ...], 
         assert torch.equal(images[tuple(at)], pieces)
         touched[tuple(at[2:])] = 1
     assert touched.mean() > 0.9
+
+
+@pytest.mark.parametrize("grid", [1, 8])
+@pytest.mark.parametrize(("size", "side"), [((256, 256), 160), ((96, 200), 48), ((80, 64, 72), 40)])
+def test_pieces_reach_the_borders_as_often_as_not(size: tuple[int, ...], side: int, grid: int) -> None:
+    """Letters stand in corners, which pieces that lie inside hardly ever see."""
+    seen = np.zeros(size)
+    for seed in range(600):
+        piece = at_random(size, side, rng(seed), grid)[2:]
+        assert all(each.start % grid == 0 and 0 <= each.start <= n - side for each, n in zip(piece, size, strict=True))
+        seen[piece] += 1 / 600
+    for corner in np.ndindex(*[2] * len(size)):
+        share = seen[tuple(-k for k in corner)]
+        wanted = np.prod([(side / 2 + (1 if last else grid)) / (n + 1) for last, n in zip(corner, size, strict=True)])
+        assert share == pytest.approx(wanted, abs=0.05)
+    assert seen.max() < 1.01
 
 
 class AsItIs(nn.Module):

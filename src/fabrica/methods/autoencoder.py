@@ -29,7 +29,7 @@ from fabrica.nets.translators import PatchCritic
 STRENGTH = 0.1
 """Weight of how well the strength of detail is known: too little to change the images, which learn from the rest."""
 
-TURNS, PIECE = 4, 160
+TURNS, PIECE = 8, 160
 """Turns in which detail learns, for one of all else, and the side of the pieces that it sees in each, one an image."""
 
 
@@ -231,10 +231,10 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def at_random(size: Sequence[int], side: int, rng: torch.Generator, grid: int = 1) -> tuple[slice, ...]:
-    """What takes a piece of this side at a random place, a multiple of grid, out of images (B, C, *size), of each the
-    same; 0: all."""
-    free = [max(each - side, 0) // grid for each in size] if side else []
-    starts = [grid * int(torch.randint(more + 1, (), generator=rng)) for more in free]
+    """What takes a piece of this side out of images (B, C, *size), of each the same; 0: all. Its middle lies anywhere,
+    as far as the image has it, so that borders are seen, too; it begins at a multiple of grid."""
+    middles = [int(torch.randint(each + 1, (), generator=rng)) for each in size] if side else []
+    starts = [max(0, min(k - side // 2, each - side)) // grid * grid for k, each in zip(middles, size, strict=False)]
     return (slice(None), slice(None), *(slice(start, start + side) for start in starts))
 
 
