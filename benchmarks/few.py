@@ -53,7 +53,7 @@ KEPT = HERE / "real" / "few.json"
 MINUTES, SEEDS = 4.0, 2
 AS_IT_STANDS = "few.patients=0 few.pairs=0"
 ALWAYS = "few.patients=1000000"
-UNMOVED = "data.flip=false data.jitter=0 data.turn=0 data.zoom=0"
+UNMOVED = "data.flip=false data.jitter=0 data.turn=0 data.zoom=0 data.bend=0 data.apart=0"
 Arms = list[tuple[str, str, str]]  # title, recipe, changes
 DEFAULT: Arms = [
     (f"{name}, {how}", name, changes)
@@ -67,7 +67,8 @@ TRIED: Arms = [
         ("pairs as they are", f"{UNMOVED} data.scanner=0"),
         ("not moved", UNMOVED),
         ("one scanner", "data.scanner=0"),
-        ("bent by 2 pixels, too", "data.bend=2"),
+        ("not bent", "data.bend=0"),
+        ("sides not moved apart", "data.apart=0"),
         ("L1 alone", "method.ssim=0"),
         ("a weak critic", "method.adversarial=0.1"),
         ("the paper's critic", "method.adversarial=1"),

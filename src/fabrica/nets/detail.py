@@ -42,12 +42,12 @@ class Detail(nn.Module):
         """images (B, C, H, W) in [-1, 1], strength the like, see `scale`, noise (B, C factor^2, h, w) -> images."""
         given = (images.float(), self.scale(strength), pixels(noise.float(), self.factor))
         seen, scale, u = (padded_to(x, Velocity.MULTIPLE) for x in given)
-        times, past = self.times(), []
+        times, past = self.times(), list[Tensor]()
         for k, then in enumerate(times[1:]):
-            velocity: Tensor = self.velocity(u, seen, scale, u.new_full((u.shape[0],), times[k]))
+            velocity = self.velocity(u, seen, scale, u.new_full((u.shape[0],), times[k]))
             past = [*past, velocity.float()][-self.ORDER :]
-            for weight, each in zip(adams_bashforth(times[: k + 1][-self.ORDER :], then), past, strict=True):
-                u = u + weight * each
+            weights = adams_bashforth(times[k + 1 - len(past) : k + 1], then)
+            u = u + sum(weight * each for weight, each in zip(weights, past, strict=True))
         return images + inner(scale * u, images.shape[2:])
 
     @classmethod
