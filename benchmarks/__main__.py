@@ -8,12 +8,10 @@ needs files from outside: the images are phantoms.
 from __future__ import annotations
 
 import importlib
-import json
-import platform
 import sys
 from pathlib import Path
 
-import torch
+from benchmarks.kept import keep, machine
 
 ALL = (
     *("loading", "training", "memory", "sampling", "synthesis", "latent"),
@@ -24,7 +22,6 @@ BY_NAME = ("few", "large", "medmnist")
 
 def main() -> None:
     results = Path(__file__).parent / "results.json"
-    kept = json.loads(results.read_text()) if results.exists() else {}
     for name in sys.argv[1:] or ALL:
         if name not in (*ALL, *BY_NAME):
             sys.exit(f"no benchmark {name!r}; expected {', '.join((*ALL, *BY_NAME))}")
@@ -32,9 +29,7 @@ def main() -> None:
         scores = importlib.import_module(f"benchmarks.{name}").main()
         for key, value in scores.items():
             print(f"   {key:<46}{value}")
-        kept[name] = scores
-        kept["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        results.write_text(json.dumps(kept, indent=2) + "\n")
+        keep(results, name, {**scores, "machine": machine()})
 
 
 main()

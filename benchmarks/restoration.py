@@ -10,7 +10,6 @@ cancels out.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss
 
+from benchmarks.kept import keep
 from benchmarks.ratio import told
 from fabrica import io
 from fabrica.model.loading import load
@@ -126,6 +126,4 @@ if __name__ == "__main__":
     found = main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
     for key, value in found.items():
         print(f"   {key:<80}{value}")
-    kept = json.loads(results.read_text()) if results.exists() else {}
-    kept["restoration"] = {**found, "threads": str(torch.get_num_threads())}
-    results.write_text(json.dumps(kept, indent=2) + "\n")
+    keep(results, "restoration", {**found, "threads": str(torch.get_num_threads())})

@@ -9,7 +9,6 @@ alternate in one process, so that the machine's mood cancels out.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss, mse_loss
 
+from benchmarks.kept import keep
 from benchmarks.ratio import told
 from fabrica.adversarial.losses import History
 from fabrica.codec import Codec
@@ -132,5 +132,4 @@ if __name__ == "__main__":
     found = main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
     for key, value in found.items():
         print(f"   {key:<60}{value}")
-    kept = json.loads(results.read_text()) if results.exists() else {}
-    results.write_text(json.dumps({**kept, "translation": found}, indent=2) + "\n")
+    keep(results, "translation", found)

@@ -78,7 +78,7 @@ def test_the_critic_sees_the_same_piece_of_real_and_made(size: tuple[int, ...], 
 
 @pytest.mark.parametrize("grid", [1, 8])
 @pytest.mark.parametrize(("size", "side"), [((256, 256), 160), ((96, 200), 48), ((80, 64, 72), 40)])
-def test_pieces_reach_the_borders_as_often_as_not(size: tuple[int, ...], side: int, grid: int) -> None:
+def test_pieces_reach_the_corners(size: tuple[int, ...], side: int, grid: int) -> None:
     """Letters stand in corners, which pieces that lie inside hardly ever see."""
     seen = np.zeros(size)
     for seed in range(600):

@@ -35,7 +35,8 @@ class Gaussian(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("spread", "off"), [(0.1, 0.15), (0.15, 0.06), (0.3, 0.006), (0.5, 0.006), (0.7, 0.006), (1.0, 0.006), (2.0, 0.006)]
+    ("spread", "off"),
+    [(0.1, 0.15), (0.15, 0.06), (0.3, 0.006), (0.5, 0.006), (0.7, 0.006), (1.0, 0.006), (1.4, 0.006), (2.0, 0.006)],
 )
 @pytest.mark.parametrize("size", [(32, 32), (24, 44)])
 def test_the_steps_end_where_the_flow_does(spread: float, off: float, size: tuple[int, int]) -> None:

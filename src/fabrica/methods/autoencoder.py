@@ -233,8 +233,10 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 def at_random(size: Sequence[int], side: int, rng: torch.Generator, grid: int = 1) -> tuple[slice, ...]:
     """What takes a piece of this side out of images (B, C, *size), of each the same; 0: all. Its middle lies anywhere,
     as far as the image has it, so that borders are seen, too; it begins at a multiple of grid."""
-    middles = [int(torch.randint(each + 1, (), generator=rng)) for each in size] if side else []
-    starts = [max(0, min(k - side // 2, each - side)) // grid * grid for k, each in zip(middles, size, strict=False)]
+    if not side:
+        return (slice(None), slice(None))
+    middles = [int(torch.randint(each + 1, (), generator=rng)) for each in size]
+    starts = [max(0, min(k - side // 2, each - side)) // grid * grid for k, each in zip(middles, size, strict=True)]
     return (slice(None), slice(None), *(slice(start, start + side) for start in starts))
 
 

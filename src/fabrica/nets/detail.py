@@ -42,19 +42,21 @@ class Detail(nn.Module):
         """images (B, C, H, W) in [-1, 1], strength the like, see `scale`, noise (B, C factor^2, h, w) -> images."""
         given = (images.float(), self.scale(strength), pixels(noise.float(), self.factor))
         seen, scale, u = (padded_to(x, Velocity.MULTIPLE) for x in given)
-        times, past = self.times(), list[Tensor]()
-        for k, then in enumerate(times[1:]):
-            velocity = self.velocity(u, seen, scale, u.new_full((u.shape[0],), times[k]))
-            past = [*past, velocity.float()][-self.ORDER :]
-            weights = adams_bashforth(times[k + 1 - len(past) : k + 1], then)
+        past: list[Tensor] = []
+        for now, weights in self.steps():
+            velocity = self.velocity(u, seen, scale, u.new_full((u.shape[0],), now))
+            past = [*past, velocity.float()][-len(weights) :]
             u = u + sum(weight * each for weight, each in zip(weights, past, strict=True))
         return images + inner(scale * u, images.shape[2:])
 
     @classmethod
-    def times(cls) -> list[float]:
-        """Short steps at first, where those of higher order have nothing to look back on."""
+    def steps(cls) -> list[tuple[float, list[float]]]:
+        """Times, and what the last velocities up to each count for in the step that begins there. Steps are short at
+        first, where there is nothing to look back on."""
         at = [k / cls.STEPS for k in range(cls.STEPS + 1)]
-        return [x**cls.SHORT / (x**cls.SHORT + 1 - x) for x in at]
+        times = [x**cls.SHORT / (x**cls.SHORT + 1 - x) for x in at]
+        seen = [times[max(0, k - cls.ORDER) : k] for k in range(1, len(times))]
+        return [(past[-1], adams_bashforth(past, then)) for past, then in zip(seen, times[1:], strict=True)]
 
     def loss(self, left_over: Tensor, images: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
         """The mean square by which the velocity is off, of what is left over (B, C, H, W) of images."""
